@@ -1,0 +1,1 @@
+"""From image archives, folders or nothing to a store; class lists and splits."""

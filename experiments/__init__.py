@@ -1,0 +1,1 @@
+"""Recipes, published figures, benchmarks and recorded results."""

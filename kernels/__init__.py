@@ -1,0 +1,1 @@
+"""The CUDA C++ kernel files, one .cu for each family of ops."""
