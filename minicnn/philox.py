@@ -109,16 +109,21 @@ def permutation(seed: int, stream: int, step: int, count: int) -> NDArray[np.int
     return np.argsort((pairs[:, 0] << np.uint64(32)) | pairs[:, 1], kind="stable")
 
 
-def normal(seed: int, stream: int, count: int) -> NDArray[np.float64]:
+def normal(seed: int, stream: int, count: int, start: int = 0) -> NDArray[np.float64]:
     """Standard normal numbers by the Box–Muller transform, in float64.
 
     Each pair of words (a, b) gives two: r·cos θ and r·sin θ with
     r = sqrt(−2 ln((a + 1) / 2³²)) and θ = 2π b / 2³². The largest is 6.66.
 
+    Args:
+        seed, stream: as for `words`.
+        count: how many numbers.
+        start: the first number's index, even.
+
     Returns:
         (count,) float64.
     """
-    pairs = words(seed, stream, 0, count + count % 2).reshape(-1, 2)
+    pairs = words(seed, stream, 0, count + count % 2, start).reshape(-1, 2)
     radius = np.sqrt(-2.0 * np.log((pairs[:, 0] + 1.0) / 2.0**32))
     angle = (2.0 * np.pi / 2.0**32) * pairs[:, 1]
     both = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)

@@ -18,6 +18,7 @@ map it into memory. All of it is readable with plain h5py.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -88,6 +89,7 @@ def create(path: Path, contents: Contents) -> dict[str, int]:
         early.set_layout(h5py.h5d.CONTIGUOUS)
         early.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
         early.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+        early.set_obj_track_times(False)  # a time stamp would change the bytes
         shapes = {
             "split": (rows,),
             "crc32": (rows,),
@@ -189,6 +191,14 @@ class Store:
     def image_size(self) -> tuple[int, int]:
         """Height and width in pixels."""
         return self._shape[1], self._shape[2]
+
+    @cached_property
+    def identity(self) -> str:
+        """A short hash of classes, labels, parts and checksums: what is in the store."""
+        digest = hashlib.sha256("\n".join(self.wnids).encode())
+        for array in (self.labels, self.split, self.crc32):
+            digest.update(np.ascontiguousarray(array))
+        return digest.hexdigest()[:16]
 
     def __len__(self) -> int:
         """Rows, excluded ones counted."""

@@ -1,0 +1,43 @@
+# Each target does all set-up itself: a fresh machine needs Python >= 3.10 and make.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: run test lint check compare clean help
+
+help:            ## what there is to make
+	@grep -E '^[a-z]+: .*##' Makefile | sed -E 's/:[^#]*##/\t/'
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.core: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/.test: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	@touch $@ $(VENV)/.core
+
+$(VENV)/.dev: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@ $(VENV)/.core $(VENV)/.test
+
+run: $(VENV)/.core  ## train a base net on the demo set, then transfer three of its layers
+	$(BIN)/minicnn train-base --task A
+	$(BIN)/minicnn transfer --from A --n 3 --finetune
+
+test: $(VENV)/.test  ## run the tests
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.dev  ## check style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+compare: $(VENV)/.core  ## install PyTorch, for the tests and benchmarks that compare with it
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[compare]'
+
+check: test lint  ## what a change must pass
+
+clean:           ## remove what make made
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,215 @@
+"""The command line: parse, call, print; nothing else.
+
+Heavy modules are imported inside the commands, so that `minicnn --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from minicnn import __version__, cli_data, cli_look
+from minicnn.errors import MinicnnError
+
+if TYPE_CHECKING:
+    from minicnn.run import Run
+    from minicnn.transfer import Setup
+
+SIGNALS = {"SIGINT": 130, "SIGTERM": 143}
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="minicnn")
+def cli() -> None:
+    """Train AlexNet-style convnets by hand-written kernels, and measure how
+    transferable the features of each layer are (Yosinski et al. 2014)."""
+
+
+def setup_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that train-base and transfer share."""
+    folder = click.Path(file_okay=False, path_type=Path)
+    file = click.Path(dir_okay=False, path_type=Path)
+    options = [
+        click.option("--data", type=file, help="Image store; default: the demo set."),
+        click.option(
+            "--split",
+            default="random-0",
+            show_default=True,
+            help="random-S, natural-manmade, file:PATH or all.",
+        ),
+        click.option(
+            "--groups", type=file, help="Groups file for --split natural-manmade."
+        ),
+        click.option(
+            "--recipe",
+            help="paper, tiny-imagenet, demo or a TOML file; default: by image size.",
+        ),
+        click.option(
+            "--set",
+            "settings",
+            multiple=True,
+            metavar="SECTION.KEY=VALUE",
+            help="Change a setting of the recipe, such as solver.lr=0.02.",
+        ),
+        click.option("--seed", default=0, show_default=True, help="Of the whole run."),
+        click.option(
+            "--runs", type=folder, help="Where runs lie; default: runs/STORE-SPLIT."
+        ),
+        click.option(
+            "--device", default="auto", show_default=True, help="auto or cpu."
+        ),
+        click.option("--threads", type=int, help="CPU threads; default: all cores."),
+        click.option(
+            "--fresh", is_flag=True, help="Start over instead of going on."
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def make_setup(
+    data: Path | None,
+    split: str,
+    groups: Path | None,
+    recipe: str | None,
+    settings: tuple[str, ...],
+    seed: int,
+    runs: Path | None,
+    device: str,
+    threads: int | None,
+) -> Setup:
+    """The Setup that the shared options describe."""
+    from minicnn import config
+    from minicnn import device as devices
+    from minicnn.data_prep.demo import ensure_demo
+    from minicnn.store import Store
+    from minicnn.transfer import Setup
+
+    store = data or ensure_demo()
+    chosen = recipe or config.recipe_for(Store(store).image_size)
+    resolved = config.override(config.load_recipe(chosen), list(settings))
+    dev = devices.get(device, threads)
+    return Setup(store, dev, resolved, split, seed, runs, groups)
+
+
+def report(run: Run, already: bool) -> None:
+    """Prints what a finished run came to."""
+    result = run.result
+    assert result is not None
+    if already:
+        click.echo(f"{run.name} is done already; --fresh trains it again.")
+    frozen = result["frozen_layers"]
+    if frozen:
+        click.echo(f"Frozen layers 1..{frozen}: bytes unchanged (SHA-256).")
+    click.echo(
+        f"{run.name}: top-1 {result['top1']:.1%}, top-5 {result['top5']:.1%}, loss "
+        f"{result['loss']:.3f} on {result['val_images']} validation images; mean of "
+        f"the 10 best top-1 {result['top1_mean_of_10_best']:.1%}. In {run.folder}."
+    )
+
+
+def print_layers(run: Run) -> None:
+    """Prints which layers were copied or drawn, frozen or trained."""
+    rows = run.layers()
+    click.echo(f"{'layer':7}{'weights':18}{'origin':20}state")
+    for row in rows:
+        if row["tensor"].endswith(".w"):
+            shape = "x".join(map(str, row["shape"]))
+            name = row["tensor"][:-2]
+            click.echo(f"{name:7}{shape:18}{row['origin']:20}{row['state']}")
+
+
+def train(setup: Setup, treatment: Any, fresh: bool) -> None:
+    """Runs a treatment and reports on it."""
+    from minicnn import transfer
+
+    trainer = transfer.start(setup, treatment, fresh)
+    run = trainer.opened()
+    already = run.result is not None
+    if not already:
+        click.echo(
+            f"{run.name}: {setup.config.network.arch}, {len(run.classes)} classes, "
+            f"{len(trainer.loader.train)} training and {len(trainer.loader.val)} "
+            f"validation images of {setup.store}, device {setup.dev.name} with "
+            f"{setup.dev.threads} threads."
+        )
+        if treatment.source:
+            print_layers(run)
+        trainer.run()
+    report(run, already)
+
+
+@cli.command("train-base")
+@click.option("--task", required=True, help="A, B, or all with --split all.")
+@setup_options
+def train_base(task: str, fresh: bool, **options: Any) -> None:
+    """Train the base net of a task."""
+    from minicnn.transfer import Treatment
+
+    train(make_setup(**options), Treatment(task), fresh)
+
+
+@cli.command()
+@click.option(
+    "--from", "source", required=True, help="Task of the base: A, B; or random."
+)
+@click.option("--to", "target", help="Task to learn; default: the other one.")
+@click.option("--n", required=True, type=int, help="Layers to copy, 1..7.")
+@click.option("--finetune", is_flag=True, help="Train the copied layers as well.")
+@setup_options
+def transfer(
+    source: str,
+    target: str | None,
+    n: int,
+    finetune: bool,
+    fresh: bool,
+    **options: Any,
+) -> None:
+    """Copy the first N layers of a base net and train the rest on a task."""
+    from minicnn.transfer import Treatment, default_target
+
+    treatment = Treatment(target or default_target(source), source, n, finetune)
+    train(make_setup(**options), treatment, fresh)
+
+
+cli.add_command(cli_data.data)
+cli.add_command(cli_data.splits)
+for each in cli_look.COMMANDS:
+    cli.add_command(each)
+
+
+def _fail(text: str, status: int = 2) -> None:
+    click.echo("minicnn: error: " + " ".join(text.split()), err=True)
+    sys.exit(status)
+
+
+def main() -> None:
+    """Runs the command line; what the user can mend is one line and status 2."""
+    try:
+        sys.exit(cli(standalone_mode=False) or 0)
+    except click.ClickException as error:
+        _fail(error.format_message())
+    except MinicnnError as error:
+        _fail(str(error))
+    except (click.Abort, KeyboardInterrupt):
+        _fail("stopped by Ctrl-C", SIGNALS["SIGINT"])
+    except OSError as error:
+        _fail(f"{error.filename or ''}: {error.strerror}")
+    except Exception as error:
+        if type(error).__name__ != "Stopped":
+            raise
+        _stopped(error)
+
+
+def _stopped(error: Any) -> None:
+    click.echo(
+        f"Stopped by {error.signal_name} and saved at step {error.step}; the same "
+        "command goes on from there.",
+        err=True,
+    )
+    sys.exit(SIGNALS[error.signal_name])

@@ -1,0 +1,65 @@
+"""Files that are either whole or absent."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from minicnn.errors import MinicnnError
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes a file under a temporary name, to the disk, and renames it.
+
+    Raises:
+        MinicnnError: the disk is full or the folder not writable; what was there
+            before is unharmed.
+    """
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise MinicnnError(
+            f"{path}: cannot be written ({error.strerror}); {len(content):,} bytes are "
+            "needed there"
+        ) from None
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a value as indented JSON, atomically."""
+    write_atomically(path, (json.dumps(value, indent=2) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file's value.
+
+    Raises:
+        MinicnnError: it cannot be read or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise MinicnnError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise MinicnnError(f"{path}: not valid JSON: {error}") from None
+
+
+def make_folder(path: Path) -> None:
+    """Makes a folder and its parents.
+
+    Raises:
+        MinicnnError: it cannot be made or written to.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MinicnnError(f"{path}: cannot be made ({error.strerror})") from None
+    if not os.access(path, os.W_OK):
+        raise MinicnnError(f"{path}: no permission to write there")

@@ -1,0 +1,173 @@
+"""Batches from the store: which rows, which crops, and the labels of the task.
+
+Everything is a pure function of (seed, step), so a resumed run sees the same batches.
+The images of an epoch come in a fresh random order; epochs follow without a gap, so a
+batch may span two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minicnn import philox
+from minicnn.device import Device
+from minicnn.errors import MinicnnError
+from minicnn.philox import Stream
+from minicnn.store import Store
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch on the host.
+
+    Attributes:
+        images: (N,H,W,3) uint8.
+        labels: (N,) int32, the classes' places in the task.
+        top, left: (N,) upper left corners of the crops, in pixels.
+        mirror: (N,) whether each is mirrored.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int32]
+    top: NDArray[np.int64]
+    left: NDArray[np.int64]
+    mirror: NDArray[np.bool_]
+
+
+class Loader:
+    """The training and validation images of a task.
+
+    Args:
+        store: the image store.
+        classes: the task's classes, in the order of its outputs.
+        crop: height and width of the network's input, in pixels.
+        batch: images a batch.
+        seed: of order, crops and mirrors.
+        mirror: whether training images are mirrored at random.
+        images_per_class: training images kept of each class; 0 keeps all.
+        subset_seed: which ones are kept.
+
+    Raises:
+        MinicnnError: the store's images are smaller than the crop, or the task has no
+            training or no validation image.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        classes: Sequence[int],
+        crop: int,
+        batch: int,
+        seed: int,
+        mirror: bool = True,
+        images_per_class: int = 0,
+        subset_seed: int = 0,
+    ) -> None:
+        height, width = store.image_size
+        if crop > min(height, width):
+            raise MinicnnError(
+                f"store {store.path}: its images of {height}x{width} are smaller than "
+                f"the network's input of {crop}x{crop}; choose another network.arch or "
+                "prepare the store with a larger --size"
+            )
+        self.store, self.crop, self.batch, self.seed = store, crop, batch, seed
+        self.mirror = mirror
+        self.train = store.rows(classes, "train")
+        self.val = store.rows(classes, "val")
+        for part, rows in (("training", self.train), ("validation", self.val)):
+            if not len(rows):
+                raise MinicnnError(f"store {store.path}: no {part} image of this task")
+        if images_per_class:
+            self.train = self._reduced(images_per_class, subset_seed)
+        self.label_of = np.full(len(store.wnids), -1, np.int32)
+        self.label_of[list(classes)] = np.arange(len(classes))
+        self._epoch, self._order = -1, self.train
+        self._helper = ThreadPoolExecutor(1)
+        self._next: tuple[int, Future[Batch]] | None = None
+
+    def _reduced(self, count: int, seed: int) -> NDArray[np.int64]:
+        """`count` rows of each class, chosen at random but the same for every run."""
+        shuffled = philox.permutation(seed, Stream.SUBSET, 0, len(self.train))
+        rows = self.train[shuffled]
+        labels = self.store.labels[rows]
+        by_class = np.argsort(labels, kind="stable")
+        sorted_labels = labels[by_class]
+        firsts = np.searchsorted(sorted_labels, sorted_labels)
+        kept = by_class[np.arange(len(rows)) - firsts < count]
+        return np.sort(rows[kept])
+
+    def _rows(self, step: int) -> NDArray[np.int64]:
+        """Store rows of a training step's batch."""
+        rows, start, missing = [], step * self.batch, self.batch
+        while missing:
+            epoch, place = divmod(start, len(self.train))
+            if epoch != self._epoch:
+                order = philox.permutation(
+                    self.seed, Stream.ORDER, epoch, len(self.train)
+                )
+                self._epoch, self._order = epoch, self.train[order]
+            taken = self._order[place : place + missing]
+            rows.append(taken)
+            start, missing = start + len(taken), missing - len(taken)
+        return np.concatenate(rows)
+
+    def _make(self, step: int) -> Batch:
+        rows = self._rows(step)
+        height, width = self.store.image_size
+        count = len(rows)
+        seed, rest = self.seed, (height - self.crop + 1, width - self.crop + 1)
+        mirrored = philox.integers(seed, Stream.MIRROR, step, count, 2)
+        return Batch(
+            images=np.take(self.store.images, rows, axis=0),
+            labels=self.label_of[self.store.labels[rows]],
+            top=philox.integers(seed, Stream.CROP, step, count, rest[0]),
+            left=philox.integers(seed, Stream.CROP, step, count, rest[1], start=count),
+            mirror=mirrored.astype(bool) & self.mirror,
+        )
+
+    def train_batch(self, step: int) -> Batch:
+        """The batch of a training step; the next one is read meanwhile."""
+        ready = self._next
+        if ready and ready[0] == step:
+            batch = ready[1].result()
+        else:
+            if ready:
+                ready[1].cancel() or ready[1].result()
+            batch = self._make(step)
+        self._next = (step + 1, self._helper.submit(self._make, step + 1))
+        return batch
+
+    def val_batches(self) -> Iterator[Batch]:
+        """The validation part in store order, centre crops; the last may be short."""
+        height, width = self.store.image_size
+        for start in range(0, len(self.val), self.batch):
+            rows = self.val[start : start + self.batch]
+            count = len(rows)
+            yield Batch(
+                images=np.take(self.store.images, rows, axis=0),
+                labels=self.label_of[self.store.labels[rows]],
+                top=np.full(count, (height - self.crop) // 2),
+                left=np.full(count, (width - self.crop) // 2),
+                mirror=np.zeros(count, bool),
+            )
+
+
+def mean_image(
+    dev: Device, store: Store, rows: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """The mean of some rows' images, (H,W,3) float32, summed exactly in integers."""
+    share, block = max(256, -(-len(rows) // 16)), 64
+    sums = np.zeros((-(-len(rows) // share), *store.images.shape[1:]), np.uint64)
+
+    def work(start: int, stop: int) -> None:
+        for first in range(start, stop, block):
+            images = np.take(store.images, rows[first : min(first + block, stop)], axis=0)
+            sums[start // share] += np.sum(images, axis=0, dtype=np.uint32)
+
+    dev.for_chunks(work, len(rows), share)
+    return (sums.sum(axis=0) / len(rows)).astype(np.float32)

@@ -1,0 +1,205 @@
+"""An ordered list of layers: forward, backward, freezing, copying, tensors in and out.
+
+Layer numbers are the paper's: 1–5 convolutional (with their ReLU, pooling and LRN),
+6–8 fully connected.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from minicnn import architectures, philox
+from minicnn.device import Device
+from minicnn.errors import MinicnnError
+from minicnn.layers import KINDS, Context, Layer, Parameter
+from minicnn.ops import softmax
+from minicnn.philox import Stream
+
+Array = NDArray[Any]
+DEPTH = 8
+# Initial weights that one thread draws at a time; even, as the draws come in pairs.
+CHUNK = 1 << 15
+
+
+class Network:
+    """A network of one architecture on one device, its weights drawn from the seed.
+
+    Args:
+        name: an architecture's name, or an `Architecture`.
+        outputs: classes, the last layer's features.
+        dev: where it runs.
+        seed: of the initial weights, which are always drawn on the host; None leaves
+            them unwritten for `load`.
+        dtype: float32, or float64 for gradient checks.
+
+    Raises:
+        MinicnnError: no such architecture, or fewer than two outputs.
+    """
+
+    def __init__(
+        self,
+        name: str | architectures.Architecture,
+        outputs: int,
+        dev: Device,
+        seed: int | None = 0,
+        dtype: DTypeLike = np.float32,
+    ) -> None:
+        if outputs < 2:
+            raise MinicnnError(f"network.outputs {outputs}: must be at least 2")
+        self.arch = architectures.get(name) if isinstance(name, str) else name
+        self.outputs, self.dev, self.dtype = outputs, dev, np.dtype(dtype)
+        self.batch = 0
+        self.frozen = 0
+        self.layers: list[Layer] = []
+        shape: tuple[int, ...] = (self.arch.crop, self.arch.crop, 3)
+        for place, spec in enumerate(self.arch.layers):
+            if isinstance(spec, architectures.FullyConnected) and not spec.features:
+                spec = replace(spec, features=outputs)
+            layer = KINDS[type(spec)](dev, spec, shape, place)
+            self.layers.append(layer)
+            shape = layer.y_shape
+        for parameter in self.params:
+            parameter.value = dev.empty(parameter.shape, self.dtype)
+        if seed is not None:
+            self.draw(seed)
+
+    @property
+    def params(self) -> list[Parameter]:
+        """All parameters, from the input to the logits."""
+        return [p for layer in self.layers for p in layer.params]
+
+    @property
+    def trainable(self) -> list[Parameter]:
+        """The parameters above the frozen layers: all that the solver ever sees."""
+        return [p for p in self.params if p.index > self.frozen]
+
+    def draw(self, seed: int) -> None:
+        """Draws every parameter afresh: Gaussian weights, constant biases."""
+        for number, p in enumerate(self.params):
+            values = np.full(p.shape, p.constant, self.dtype)
+            if p.std:
+                self._draw_normal(seed, Stream.WEIGHTS + number, p.std, values)
+            p.value[...] = self.dev.from_host(values)
+
+    def _draw_normal(self, seed: int, stream: int, std: float, out: Array) -> None:
+        flat = out.reshape(-1)
+
+        def work(start: int, stop: int) -> None:
+            drawn = philox.normal(seed, stream, stop - start, start)
+            flat[start:stop] = drawn * std
+
+        self.dev.for_chunks(work, flat.size, CHUNK)
+
+    def freeze(self, n: int) -> None:
+        """Freezes layers 1..n: no gradients, no updates, no backward work below them.
+
+        Raises:
+            MinicnnError: n is not in 0..8.
+        """
+        if not 0 <= n <= DEPTH:
+            raise MinicnnError(f"freeze {n}: layers are numbered 1..{DEPTH}")
+        self.frozen = n
+        self.batch = 0
+
+    def plan(self, batch: int) -> None:
+        """Allocates every buffer for batches of up to `batch` images, once."""
+        if batch <= self.batch:
+            return
+        # Only layers above the lowest trained one hand a gradient down.
+        trains_below = False
+        for layer in self.layers:
+            trains = any(p.index > self.frozen for p in layer.params)
+            layer.plan(batch, self.dtype, needs_dx=trains_below)
+            trains_below = trains_below or trains
+            for p in layer.params:
+                p.grad = self.dev.empty(p.shape, self.dtype) if trains else None
+        self.dlogits = self.dev.empty((batch, self.outputs), self.dtype)
+        self.batch = batch
+
+    def forward(self, x: Array, context: Context | None = None) -> Array:
+        """Logits (N, outputs) of images x (N, crop, crop, 3), mean subtracted.
+
+        Args:
+            context: None evaluates; with `train` set, dropout is on.
+        """
+        self.plan(len(x))
+        context = context or Context()
+        for layer in self.layers:
+            x = layer.forward(x, context)
+        self.logits = x.reshape(len(x), -1)
+        return self.logits
+
+    def score(self, labels: Array, gradient: bool = False) -> softmax.Score:
+        """Loss sum, top-1 and top-5 counts of the last forward pass.
+
+        Args:
+            labels: (N,) int32 class numbers; −1 is ignored.
+            gradient: whether to prepare `backward`.
+        """
+        dlogits = self.dlogits[: len(labels)] if gradient else None
+        return softmax.cross_entropy(self.dev, self.logits, labels, dlogits)
+
+    def backward(self) -> None:
+        """Writes every trainable parameter's gradient of the mean loss."""
+        lowest = min((p.index for p in self.trainable), default=DEPTH + 1)
+        dy: Array | None = self.dlogits[: len(self.logits)]
+        for layer in reversed(self.layers):
+            if dy is None or layer.spec.index < lowest:
+                return
+            dy = layer.backward(dy, layer.spec.index > self.frozen)
+
+    def tensors(self) -> dict[str, Array]:
+        """Every parameter by name, on the host."""
+        return {p.name: self.dev.to_host(p.value) for p in self.params}
+
+    def load(self, tensors: Mapping[str, Array]) -> None:
+        """Takes every parameter from host arrays by name.
+
+        Raises:
+            MinicnnError: one is missing or of another shape.
+        """
+        for p in self.params:
+            self._take(p, tensors)
+
+    def _take(self, p: Parameter, tensors: Mapping[str, Array]) -> None:
+        if p.name not in tensors:
+            raise MinicnnError(f"tensor {p.name}: missing from the source of weights")
+        values = tensors[p.name]
+        if tuple(values.shape) != p.shape:
+            raise MinicnnError(
+                f"tensor {p.name}: shape {tuple(values.shape)} in the source, but "
+                f"{p.shape} in {self.arch.name} with {self.outputs} outputs"
+            )
+        p.value[...] = self.dev.from_host(np.asarray(values, self.dtype))
+
+    def copy_layers(self, tensors: Mapping[str, Array], n: int) -> list[str]:
+        """Copies layers 1..n by name from host arrays; the others stay as drawn.
+
+        Returns:
+            The names copied.
+
+        Raises:
+            MinicnnError: n is not in 0..8; a tensor is missing or of another shape.
+        """
+        if not 0 <= n <= DEPTH:
+            raise MinicnnError(f"copy {n}: layers are numbered 1..{DEPTH}")
+        copied = [p for p in self.params if p.index <= n]
+        for p in copied:
+            self._take(p, tensors)
+        return [p.name for p in copied]
+
+    def hashes(self, n: int) -> dict[str, str]:
+        """SHA-256 of the bytes of each tensor of layers 1..n."""
+        return {
+            p.name: hashlib.sha256(
+                np.ascontiguousarray(self.dev.to_host(p.value)).tobytes()
+            ).hexdigest()
+            for p in self.params
+            if p.index <= n
+        }

@@ -1,0 +1,42 @@
+"""Dropout, whose mask is a pure function of (seed, stream, step).
+
+    y_i = x_i · [word_i ≥ rate·2³²] / (1 − rate)
+
+word_i is word i of `philox.words(seed, stream, step, …)` in C order, so that the
+backward pass draws the same mask again and nothing is stored. Kept values are scaled
+up while training, so that evaluation does nothing (Caffe and PyTorch do the same).
+Source: Krizhevsky, Sutskever, Hinton, NIPS 2012, section 4.2.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minicnn import philox
+from minicnn.device import Device
+
+Array = NDArray[np.floating]
+
+# Random words that one thread draws at a time; a multiple of 4.
+CHUNK = 1 << 15
+
+
+def apply(
+    dev: Device, x: Array, y: Array, rate: float, seed: int, stream: int, step: int
+) -> None:
+    """Writes y = x · mask / (1 − rate); the backward pass is the same on dy.
+
+    Args:
+        x, y: any one shape; may be the same array.
+        rate: probability of a zero, 0 ≤ rate < 1.
+    """
+    flat_x, flat_y = x.reshape(-1), y.reshape(-1)
+    threshold = np.uint32(int(rate * 2**32))
+    factor = x.dtype.type(1 / (1 - rate))
+
+    def work(start: int, stop: int) -> None:
+        kept = philox.words(seed, stream, step, stop - start, start) >= threshold
+        np.multiply(flat_x[start:stop], kept * factor, out=flat_y[start:stop])
+
+    dev.for_chunks(work, flat_x.size, CHUNK)

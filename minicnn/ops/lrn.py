@@ -1,0 +1,97 @@
+"""Local response normalisation across channels, NHWC, and its gradient.
+
+    scale_i = k + α/size · Σ_{j in window(i)} x_j²        y_i = x_i · scale_i^−β
+    dx_i = dy_i · scale_i^−β − (2αβ/size) · x_i · Σ_{j in window(i)} dy_j · y_j / scale_j
+
+The window holds `size` channels centred on i, cut off at both ends. α is divided by
+the size, as in Caffe, PyTorch and ONNX (not as in the AlexNet paper's text).
+Source: Krizhevsky, Sutskever, Hinton, NIPS 2012, section 3.3.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minicnn.device import Device
+
+Array = NDArray[np.floating]
+
+# Numbers that one thread treats at a time: several such arrays fit a level-2 cache.
+CHUNK = 1 << 16
+
+
+def _window_sum(values: Array, size: int, out: Array) -> None:
+    """out[:, i] = Σ values[:, j] over the window of `size` channels around i."""
+    half = size // 2
+    out[...] = values
+    for shift in range(1, half + 1):
+        out[:, shift:] += values[:, :-shift]
+        out[:, :-shift] += values[:, shift:]
+
+
+def _power(scale: Array, beta: float, out: Array) -> None:
+    """out = scale^−β; two square roots for the usual β of 0.75, else a power."""
+    if beta == 0.75:
+        np.sqrt(scale, out=out)
+        np.divide(1, out, out=out)
+        out *= np.sqrt(out)
+    else:
+        np.power(scale, -beta, out=out)
+
+
+def forward(
+    dev: Device,
+    x: Array,
+    y: Array,
+    scale: Array,
+    size: int,
+    alpha: float,
+    beta: float,
+    k: float,
+) -> None:
+    """Writes y and scale, both (N,H,W,C), from x; `size` is odd."""
+    channels = x.shape[-1]
+    x, y, scale = (array.reshape(-1, channels) for array in (x, y, scale))
+
+    def work(start: int, stop: int) -> None:
+        xs, ys, ss = x[start:stop], y[start:stop], scale[start:stop]
+        np.square(xs, out=ys)
+        _window_sum(ys, size, ss)
+        ss *= alpha / size
+        ss += k
+        _power(ss, beta, ys)
+        ys *= xs
+
+    dev.for_chunks(work, len(x), max(1, CHUNK // channels))
+
+
+def backward(
+    dev: Device,
+    x: Array,
+    y: Array,
+    scale: Array,
+    dy: Array,
+    dx: Array,
+    size: int,
+    alpha: float,
+    beta: float,
+) -> None:
+    """Writes dx (N,H,W,C) from the forward pass's x, y and scale and from dy."""
+    channels = x.shape[-1]
+    x, y, scale, dy, dx = (a.reshape(-1, channels) for a in (x, y, scale, dy, dx))
+
+    def work(start: int, stop: int) -> None:
+        part = slice(start, stop)
+        ratio = dev.scratch("ratio", x[part].shape, x.dtype)
+        total = dev.scratch("total", x[part].shape, x.dtype)
+        np.multiply(dy[part], y[part], out=ratio)
+        ratio /= scale[part]
+        _window_sum(ratio, size, total)
+        total *= x[part]
+        total *= -2 * alpha * beta / size
+        _power(scale[part], beta, ratio)
+        ratio *= dy[part]
+        np.add(ratio, total, out=dx[part])
+
+    dev.for_chunks(work, len(x), max(1, CHUNK // channels))

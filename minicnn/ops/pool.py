@@ -1,0 +1,158 @@
+"""Max pooling, NHWC, and its gradient.
+
+    y[n,p,q,c] = max over the part of window (p,q) that lies inside the image
+
+Output sizes round up, so that a last window may hang over the edge (Caffe's rule);
+`ceil=False` rounds down. The gradient goes to the first maximum in row-major order,
+whose place in the window, r·S + s, the forward pass keeps as one byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minicnn.device import Device
+from minicnn.errors import MinicnnError
+from minicnn.ops.conv import Pair, pair
+
+Array = NDArray[np.floating]
+
+# Input numbers that one thread treats at a time, so that they stay in its cache.
+CHUNK = 1 << 17
+
+
+@dataclass(frozen=True)
+class PoolShape:
+    """One pooling problem: x (N,H,W,C), y and argmax (N,P,Q,C)."""
+
+    n: int
+    h: int
+    w: int
+    c: int
+    window: Pair = (3, 3)
+    stride: Pair = (2, 2)
+    pad: Pair = (0, 0)
+    ceil: bool = True
+
+    @classmethod
+    def of(
+        cls,
+        x_shape: tuple[int, ...],
+        window: int | Pair = 3,
+        stride: int | Pair = 2,
+        pad: int | Pair = 0,
+        ceil: bool = True,
+    ) -> PoolShape:
+        """The problem of this input.
+
+        Raises:
+            MinicnnError: an empty window, a window of over 256 places, padding as
+                large as the window, or an empty output.
+        """
+        shape = cls(*x_shape, pair(window), pair(stride), pair(pad), ceil)
+        (r, s), (top, left) = shape.window, shape.pad
+        if min(r, s, *shape.stride) < 1 or r * s > 256:
+            raise MinicnnError(
+                f"pool window {r}x{s} stride {shape.stride}: both must be at least 1, "
+                "and the window at most 256 places (the argmax is one byte)"
+            )
+        if min(shape.pad) < 0 or top >= r or left >= s:
+            raise MinicnnError(
+                f"pool pad {shape.pad}: must be at least 0 and smaller than the window "
+                f"{r}x{s}, or a window would hold no pixel"
+            )
+        if shape.p < 1 or shape.q < 1:
+            raise MinicnnError(
+                f"pool window {r}x{s}: larger than the padded input of "
+                f"{shape.h}x{shape.w} with pad {shape.pad}; use ceil=True or less"
+            )
+        return shape
+
+    def _outputs(self, axis: int) -> int:
+        size = (self.h, self.w)[axis]
+        pad, stride = self.pad[axis], self.stride[axis]
+        room = size + 2 * pad - self.window[axis]
+        count = (-(-room // stride) if self.ceil else room // stride) + 1
+        # A window must start inside the image or its first padding (Caffe, PyTorch).
+        if self.ceil and (count - 1) * stride >= size + pad:
+            count -= 1
+        return count
+
+    @property
+    def p(self) -> int:
+        """Output height."""
+        return self._outputs(0)
+
+    @property
+    def q(self) -> int:
+        """Output width."""
+        return self._outputs(1)
+
+
+def _taps(shape: PoolShape) -> Iterator[tuple[int, slice, slice, slice, slice]]:
+    """For each place of the window: number, outputs and inputs it joins, by axis."""
+
+    def span(axis: int, offset: int) -> tuple[slice, slice]:
+        size, count = ((shape.h, shape.p), (shape.w, shape.q))[axis]
+        pad, stride = shape.pad[axis], shape.stride[axis]
+        first = max(0, -(-(pad - offset) // stride))
+        last = min(count - 1, (size - 1 + pad - offset) // stride)
+        start = first * stride + offset - pad
+        return (
+            slice(first, max(first, last + 1)),
+            slice(start, max(start, start + (last - first) * stride + 1), stride),
+        )
+
+    for r in range(shape.window[0]):
+        ps, hs = span(0, r)
+        for s in range(shape.window[1]):
+            qs, ws = span(1, s)
+            yield r * shape.window[1] + s, ps, qs, hs, ws
+
+
+def _chunk(shape: PoolShape) -> int:
+    return max(1, CHUNK // (shape.h * shape.w * shape.c))
+
+
+def forward(
+    dev: Device, x: Array, y: Array, argmax: NDArray[np.uint8], shape: PoolShape
+) -> None:
+    """Writes y and argmax (N,P,Q,C) from x (N,H,W,C)."""
+    taps = list(_taps(shape))
+
+    def work(start: int, stop: int) -> None:
+        best, place = y[start:stop], argmax[start:stop]
+        best[...] = -np.inf
+        place[...] = 0
+        for number, ps, qs, hs, ws in taps:
+            here = x[start:stop, hs, ws]
+            so_far = best[:, ps, qs]
+            # Places come in rising order, so the larger number is the later winner.
+            better = dev.scratch("better", here.shape, np.uint8)
+            np.greater(here, so_far, out=better.view(bool))
+            better *= np.uint8(number)
+            np.maximum(place[:, ps, qs], better, out=place[:, ps, qs])
+            np.maximum(here, so_far, out=so_far)
+
+    dev.for_chunks(work, shape.n, _chunk(shape))
+
+
+def backward(
+    dev: Device, dy: Array, argmax: NDArray[np.uint8], dx: Array, shape: PoolShape
+) -> None:
+    """Writes dx (N,H,W,C): each dy goes to the place its window's maximum came from."""
+    taps = list(_taps(shape))
+
+    def work(start: int, stop: int) -> None:
+        dx[start:stop] = 0
+        for number, ps, qs, hs, ws in taps:
+            place = argmax[start:stop, ps, qs]
+            part = dev.scratch("part", place.shape, dx.dtype)
+            np.multiply(dy[start:stop, ps, qs], place == number, out=part)
+            dx[start:stop, hs, ws] += part
+
+    dev.for_chunks(work, shape.n, _chunk(shape))

@@ -1,0 +1,52 @@
+"""Softmax with cross-entropy loss, its gradient, and top-1/top-5 counts.
+
+    loss = Σ_n −ln softmax(z_n)[label_n]        dz_n = (softmax(z_n) − onehot(label_n)) / N
+
+A row labelled −1 is ignored: no loss, zero gradient, not counted in N. A row is right
+among the top k when fewer than k classes come before its label; of equal logits the
+smaller class index comes first.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minicnn.device import Device
+
+Array = NDArray[np.floating]
+
+
+class Score(NamedTuple):
+    """Sums over a batch: of the losses, and of the rows right in the top 1 and 5."""
+
+    loss: float
+    top1: int
+    top5: int
+
+
+def cross_entropy(
+    dev: Device, logits: Array, labels: NDArray[np.int32], dlogits: Array | None
+) -> Score:
+    """Scores logits (N,K) against labels (N,); writes dlogits (N,K) unless None."""
+    rows = np.flatnonzero(labels >= 0)
+    z, label = logits[rows], labels[rows]
+    z = z - z.max(axis=1, keepdims=True, initial=-np.inf)
+    e = np.exp(z)
+    total = e.sum(axis=1, keepdims=True)
+    at = np.arange(len(rows)), label
+    losses = np.log(total[:, 0]) - z[at]
+    if dlogits is not None:
+        gradient = e / total
+        gradient[at] -= 1
+        dlogits[...] = 0
+        dlogits[rows] = gradient / max(len(rows), 1)
+    mine = z[at][:, None]
+    smaller = np.arange(z.shape[1]) < label[:, None]
+    rank = ((z > mine) | ((z == mine) & smaller)).sum(axis=1)
+    # NaN compares false with everything and would look like the best rank.
+    rank[np.isnan(losses)] = z.shape[1]
+    loss = float(losses.sum(dtype=np.float64))
+    return Score(loss, int((rank < 1).sum()), int((rank < 5).sum()))

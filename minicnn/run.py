@@ -1,0 +1,118 @@
+"""A run folder, opened to look at: its settings, metrics, network and classes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minicnn import checkpoint
+from minicnn.checkpoint import Checkpoint
+from minicnn.config import Config, from_dict, read_toml
+from minicnn.device import Device
+from minicnn.errors import MinicnnError
+from minicnn.files import read_json
+from minicnn.network import Network
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a metrics.jsonl; a line cut off by a kill is left out."""
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            break
+    return records
+
+
+@dataclass(frozen=True)
+class Class:
+    """A class of a task: index in the store, id, and name."""
+
+    index: int
+    wnid: str
+    name: str
+
+
+class Run:
+    """A run folder, finished or not.
+
+    Args:
+        folder: the run folder.
+
+    Raises:
+        MinicnnError: it is none, or cannot be read.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+        if not (self.folder / "config.toml").is_file():
+            raise MinicnnError(
+                f"{self.folder}: no run folder (it has no config.toml); 'minicnn "
+                "train-base' and 'minicnn transfer' make them"
+            )
+        sections = read_toml(self.folder / "config.toml")
+        self.about: dict[str, Any] = sections.pop("run", {})
+        self.config: Config = from_dict(sections, str(self.folder / "config.toml"))
+
+    @property
+    def name(self) -> str:
+        """Such as "baseA" or "A3B+"."""
+        return self.about["name"]
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """What result.json holds, or None while the run is unfinished."""
+        path = self.folder / "result.json"
+        return read_json(path) if path.exists() else None
+
+    @cached_property
+    def classes(self) -> list[Class]:
+        """The task's classes, in the order of the outputs."""
+        task = read_json(self.folder / "task.json")
+        return [Class(**each) for each in task["classes"]]
+
+    @cached_property
+    def checkpoint(self) -> Checkpoint:
+        """The last good checkpoint.
+
+        Raises:
+            MinicnnError: there is none.
+        """
+        folder = self.folder / "checkpoints"
+        found = checkpoint.latest(folder, lambda text: print(text, file=sys.stderr))
+        if found is None:
+            raise MinicnnError(f"{self.folder}: no checkpoint yet")
+        return found
+
+    @property
+    def mean(self) -> NDArray[np.float32]:
+        """(H,W,3), what is subtracted from every image."""
+        return self.checkpoint.mean
+
+    @property
+    def outputs(self) -> int:
+        """Features of fc8."""
+        return self.config.network.outputs or len(self.classes)
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The records of metrics.jsonl: training lines and evaluations."""
+        path = self.folder / "metrics.jsonl"
+        return read_metrics(path) if path.exists() else []
+
+    def layers(self) -> list[dict[str, Any]]:
+        """Each tensor: layer, shape, copied or drawn afresh, frozen or trained."""
+        return read_json(self.folder / "layers.json")
+
+    def network(self, dev: Device) -> Network:
+        """The network with the last checkpoint's weights."""
+        network = Network(self.config.network.arch, self.outputs, dev, seed=None)
+        network.load(self.checkpoint.weights)
+        return network
