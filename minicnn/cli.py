@@ -63,9 +63,7 @@ def setup_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--device", default="auto", show_default=True, help="auto or cpu."
         ),
         click.option("--threads", type=int, help="CPU threads; default: all cores."),
-        click.option(
-            "--fresh", is_flag=True, help="Start over instead of going on."
-        ),
+        click.option("--fresh", is_flag=True, help="Start over instead of going on."),
     ]
     for option in reversed(options):
         command = option(command)

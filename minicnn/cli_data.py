@@ -207,3 +207,51 @@ def show(
     except ValueError:  # Pillow's word for an ending that it does not know
         raise MinicnnError(f"{output}: unknown ending; use .png") from None
     click.echo(f"{output}: {sheet.width}x{sheet.height} pixels.")
+
+
+@click.command()
+@click.option("--data", "store", type=_FILE, help="Image store; default: the demo set.")
+@click.option(
+    "--classes",
+    "known",
+    type=click.Choice(["ilsvrc2012"]),
+    help="A class list in place of a store.",
+)
+@click.option(
+    "--split",
+    default="random-0",
+    show_default=True,
+    help="random-S, natural-manmade, file:PATH or all.",
+)
+@click.option("--task", required=True, help="A, B, or all with --split all.")
+@click.option("--groups", type=_FILE, help="Groups file for --split natural-manmade.")
+@_json
+def splits(
+    store: Path | None,
+    known: str | None,
+    split: str,
+    task: str,
+    groups: Path | None,
+    as_json: bool,
+) -> None:
+    """List the classes of a task."""
+    import json
+
+    from minicnn.data_prep.classes import ClassList, ilsvrc2012
+    from minicnn.data_prep.splits import split_report, split_table, task_classes
+    from minicnn.errors import MinicnnError
+
+    if store and known:
+        raise MinicnnError(f"--data {store} and --classes {known}: give one of them")
+    if known:
+        classes = ilsvrc2012()
+    else:
+        from minicnn.data_prep.demo import ensure_demo
+        from minicnn.store import Store
+
+        opened = Store(store or ensure_demo())
+        texts = (opened.wnids, opened.names, opened.groups)
+        classes = ClassList(*map(tuple, texts))
+    chosen = task_classes(split, task, *classes, groups)
+    told = split_report(chosen, classes.wnids, classes.names)
+    click.echo(json.dumps(told, indent=2) if as_json else split_table(told))

@@ -110,7 +110,9 @@ def get(name: str = "auto", threads: int | None = None) -> Device:
         MinicnnError: no such device.
     """
     if name not in NAMES:
-        raise MinicnnError(f"--device {name}: unknown; choose one of {', '.join(NAMES)}")
+        raise MinicnnError(
+            f"--device {name}: unknown; choose one of {', '.join(NAMES)}"
+        )
     if threads is not None and threads < 1:
         raise MinicnnError(f"--threads {threads}: must be at least 1")
     return CpuDevice(threads)

@@ -28,8 +28,8 @@ def torch_tensors(arch: Architecture, tensors: Mapping[str, NDArray[Any]]) -> Te
     """Weights, or their gradients, under PyTorch's names and in its layouts.
 
     Convolutions: (K,R,S,C/groups) → (K,C/groups,R,S). Fully connected: (K,1,1,D) →
-    (K,D). The first of these reads conv5's output flattened: (H,W,C) order here, (C,H,W)
-    there, so its columns are put in that order.
+    (K,D). The first of these reads conv5's output flattened, in the order (H,W,C) here
+    and (C,H,W) there, so its columns are reordered.
 
     Args:
         arch: the architecture that the tensors belong to.

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minicnn.data_prep.images import RESIZES, BadImageError, to_rgb
+from minicnn.data_prep.images import ORIENTATIONS, RESIZES, BadImageError, to_rgb
 from minicnn.device import Device
 from minicnn.errors import MinicnnError
 from minicnn.loader import Batch, Loader
@@ -89,11 +89,14 @@ def _open_store(run: Run, path: Path | None) -> Store:
     size = run.mean.shape[:2]
     if store.image_size != size:
         raise MinicnnError(
-            f"store {store.path}: images of {'x'.join(map(str, store.image_size))}, but "
-            f"{run.folder} was trained on {'x'.join(map(str, size))}; prepare it with "
-            "that --size"
+            f"store {store.path}: its images are {_times(store.image_size)}, but "
+            f"{run.folder} was trained on {_times(size)}; prepare it with that --size"
         )
     return store
+
+
+def _times(size: tuple[int, ...]) -> str:
+    return "x".join(map(str, size))
 
 
 def _class_indices(run: Run, store: Store) -> list[int]:
@@ -167,14 +170,12 @@ def read_image(run: Run, path: Path) -> NDArray[np.uint8]:
     Raises:
         MinicnnError: it cannot be read, or is not an image.
     """
-    resize = run.about["resize"]
-    if resize not in RESIZES:
-        # A store that was drawn, not resized: keep the shape of what is on the photo.
-        resize = "short-center"
+    resize, orientation = run.about["resize"], run.about["orientation"]
+    # A store that was drawn says "none": keep a photo's shape, and turn it upright.
+    resize = resize if resize in RESIZES else "short-center"
+    orientation = orientation if orientation in ORIENTATIONS else "applied"
     try:
-        return to_rgb(
-            path.read_bytes(), run.mean.shape[0], resize, run.about["orientation"]
-        )
+        return to_rgb(path.read_bytes(), run.mean.shape[0], resize, orientation)
     except OSError as error:
         raise MinicnnError(f"image {path}: cannot be read ({error.strerror})") from None
     except BadImageError as error:

@@ -166,7 +166,9 @@ def mean_image(
 
     def work(start: int, stop: int) -> None:
         for first in range(start, stop, block):
-            images = np.take(store.images, rows[first : min(first + block, stop)], axis=0)
+            images = np.take(
+                store.images, rows[first : min(first + block, stop)], axis=0
+            )
             sums[start // share] += np.sum(images, axis=0, dtype=np.uint32)
 
     dev.for_chunks(work, len(rows), share)

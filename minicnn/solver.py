@@ -63,6 +63,8 @@ class Solver:
         """
         if tensors.keys() != self.velocity.keys():
             odd = sorted(tensors.keys() ^ self.velocity.keys())
-            raise MinicnnError(f"momentum of {', '.join(odd)}: not what this run trains")
+            raise MinicnnError(
+                f"momentum of {', '.join(odd)}: not what this run trains"
+            )
         for name, values in tensors.items():
             self.velocity[name][...] = self.network.dev.from_host(values)

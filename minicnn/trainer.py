@@ -290,7 +290,9 @@ class Trainer:
             "weights_sha256": weights,
         }
         if not result["frozen_unchanged"]:
-            raise MinicnnError(f"{self.folder.name}: a frozen tensor changed in training")
+            raise MinicnnError(
+                f"{self.folder.name}: a frozen tensor changed in training"
+            )
         write_json(self.folder / "result.json", result)
         return result
 

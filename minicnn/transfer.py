@@ -25,7 +25,7 @@ from minicnn.loader import Loader, mean_image
 from minicnn.network import DEPTH, Network
 from minicnn.run import Run
 from minicnn.store import Store
-from minicnn.trainer import Trainer
+from minicnn.trainer import Trainer, locked
 
 RANDOM = "random"
 DEEPEST = DEPTH - 1
@@ -142,8 +142,8 @@ def _settings(setup: Setup, treatment: Treatment, store: Store) -> dict[str, Any
             "store": str(setup.store.resolve()),
             "store_identity": store.identity,
             # How an image becomes one of the store's: `minicnn predict` does the same.
-            "resize": store.attributes["resize"],
-            "orientation": store.attributes["orientation"],
+            "resize": store.attributes.get("resize", "none"),
+            "orientation": store.attributes.get("orientation", "none"),
         },
         **setup.config.to_dict(),
     }
@@ -180,8 +180,11 @@ def _open_folder(
     config, classes = folder / "config.toml", folder / "task.json"
     if folder.exists() and fresh:
         if any(folder.iterdir()) and not config.exists():
-            raise MinicnnError(f"{folder}: not a run folder, so --fresh leaves it alone")
-        shutil.rmtree(folder)
+            raise MinicnnError(
+                f"{folder}: not a run folder, so --fresh leaves it alone"
+            )
+        with locked(folder):
+            shutil.rmtree(folder)
     if folder.exists() and any(folder.iterdir()) and not config.exists():
         raise MinicnnError(
             f"{folder}: neither empty nor a run folder; choose another by --runs"

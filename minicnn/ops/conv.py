@@ -199,7 +199,9 @@ def forward(
         dev.for_chunks(images, shape.n, chunk)
 
 
-def backward_data(dev: Device, dy: Array, w: Array, dx: Array, shape: ConvShape) -> None:
+def backward_data(
+    dev: Device, dy: Array, w: Array, dx: Array, shape: ConvShape
+) -> None:
     """Writes dx (N,H,W,C): a convolution of dy, spread by the stride, with w turned round.
 
     Each dx[h,w] gathers the outputs that its pixel took part in, so nothing is summed

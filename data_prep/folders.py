@@ -1,0 +1,36 @@
+"""Any folder of class folders, flat or with train/ and val/."""
+
+from __future__ import annotations
+
+from minicnn.data_prep.sources import Found, class_folders
+from minicnn.data_prep.tree import Tree
+
+from minicnn.errors import MinicnnError
+
+SIZE = 256
+
+
+def recognise(tree: Tree) -> Found | None:
+    """class/image, or train/class/image with val/class/image.
+
+    EXIF orientation is applied: these are photographs as a camera wrote them.
+    """
+    tops = tree.children("")
+    if not tops:
+        return None
+    if "train" not in tops or not tree.children("train"):
+        return Found("folders", SIZE, "applied", class_folders(tree, ""), None)
+    strange = sorted(set(tops) - {"train", "val", "test"})
+    if strange:
+        raise MinicnnError(
+            f"source {tree.source}: {strange[0]}/ beside train/: a class or not? Move "
+            "it into train/, or away"
+        )
+    if "val" not in tops:
+        raise MinicnnError(
+            f"source {tree.source}: train/ but no val/; name the held-out folder val/, "
+            f"or give {tree.source / 'train'} alone to hold a part of it out"
+        )
+    notes = ["test/ is left out: only train/ and val/ are read"] * ("test" in tops)
+    train, val = class_folders(tree, "train"), class_folders(tree, "val")
+    return Found("folders", SIZE, "applied", train, val, notes=notes)

@@ -1,0 +1,221 @@
+"""Looks into a finished store: what is in it, whether it is whole, a contact sheet."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib
+import numpy as np
+from minicnn.data_prep.tree import read_at
+from minicnn.data_prep.workers import cores
+from PIL import Image, ImageDraw, ImageFont
+
+from minicnn.errors import MinicnnError
+from minicnn.philox import Stream, permutation
+from minicnn.progress import Progress
+from minicnn.store import EXCLUDED, GROUPS, PARTS, Store
+
+_PIECE_BYTES = 16 << 20
+_SMALLEST_TILE, _LARGEST_TILE = 96, 192
+_TEXT, _MARGIN = 12, 4
+
+
+def describe(store: Store) -> dict[str, Any]:
+    """What `minicnn data info` tells, ready for JSON.
+
+    Returns:
+        `store`, `bytes`, `images`, `image_size` [H, W], `classes`, `parts` (for each:
+        `images`, and the fewest and most of a class, `class_min`, `class_max`),
+        `excluded`, `groups` (classes in each; "unknown" where there is none) and
+        `attributes` (of the file's root).
+    """
+    classes = len(store.wnids)
+    parts = {}
+    for part, code in PARTS.items():
+        counts = np.bincount(store.labels[store.split == code], minlength=classes)
+        parts[part] = {
+            "images": int(counts.sum()),
+            "class_min": int(counts.min()),
+            "class_max": int(counts.max()),
+        }
+    return {
+        "store": str(store.path),
+        "bytes": store.path.stat().st_size,
+        "images": len(store),
+        "image_size": list(store.image_size),
+        "classes": classes,
+        "parts": parts,
+        "excluded": int((store.split == EXCLUDED).sum()),
+        "groups": {group or "unknown": store.groups.count(group) for group in GROUPS},
+        "attributes": store.attributes,
+    }
+
+
+class Damage(NamedTuple):
+    """An image whose bytes are not those that were written."""
+
+    row: int
+    wnid: str
+    name: str
+    file: str
+    reason: str
+
+
+def verify(store: Store, jobs: int | None = None) -> list[Damage]:
+    """Compares every image with its checksum.
+
+    Args:
+        store: what to check.
+        jobs: threads; None takes all cores.
+
+    Returns:
+        The damaged images in row order; empty where all is well.
+    """
+    height, width = store.image_size
+    size = height * width * 3
+    step = max(1, _PIECE_BYTES // size)
+    starts = range(0, len(store), step)
+    descriptor = os.open(store.path, os.O_RDONLY)
+
+    def check(start: int) -> list[tuple[int, str]]:
+        rows = range(start, min(start + step, len(store)))
+        return list(_damaged(store, descriptor, rows, size))
+
+    found = []
+    try:
+        with (
+            Progress(len(store), "images", "verifying") as progress,
+            ThreadPoolExecutor(jobs or cores()) as pool,
+        ):
+            for start, damaged in zip(starts, pool.map(check, starts), strict=True):
+                found += damaged
+                progress.update(min(step, len(store) - start))
+    finally:
+        os.close(descriptor)
+    return [_damage(store, row, reason) for row, reason in found]
+
+
+def _damaged(
+    store: Store, descriptor: int, rows: range, size: int
+) -> Iterator[tuple[int, str]]:
+    """Read with pread: a bad sector is then an error of its row, not a fatal signal."""
+    begin = store.images.offset
+    for row in rows:
+        try:
+            data = read_at(descriptor, size, begin + row * size)
+        except OSError as error:
+            yield row, f"cannot be read: {error.strerror}"
+            continue
+        if zlib.crc32(data) != store.crc32[row]:
+            yield row, "checksum differs"
+        elif not 0 <= store.labels[row] < len(store.wnids):
+            yield row, f"label {store.labels[row]} out of range"
+        elif store.split[row] not in (*PARTS.values(), EXCLUDED):
+            yield row, f"unknown split {store.split[row]}"
+
+
+def _damage(store: Store, row: int, reason: str) -> Damage:
+    label = store.labels[row]
+    known = 0 <= label < len(store.wnids)
+    wnid, name = (store.wnids[label], store.names[label]) if known else ("?", "?")
+    return Damage(row, wnid, name, store.files[row], reason)
+
+
+def find_classes(store: Store, wanted: Sequence[str]) -> list[int]:
+    """Class indices from indices, wnids or names, in the order given.
+
+    Raises:
+        MinicnnError: none of these, or a name that two classes share.
+    """
+    found = []
+    for text in wanted:
+        if text in store.wnids:
+            found.append(store.wnids.index(text))
+        elif store.names.count(text) == 1:
+            found.append(store.names.index(text))
+        elif text.isdecimal() and int(text) < len(store.wnids):
+            found.append(int(text))
+        else:
+            times = store.names.count(text)
+            why = f"the name of {times} classes" if times else "no class"
+            raise MinicnnError(
+                f"class {text!r}: {why} of {store.path}; give an index under "
+                f"{len(store.wnids)}, a class id or a name"
+            )
+    return found
+
+
+def contact_sheet(
+    store: Store,
+    classes: Sequence[int] = (),
+    *,
+    part: str = "train",
+    rows: int = 8,
+    cols: int = 10,
+    seed: int = 0,
+) -> Image.Image:
+    """A grid of images with the class name under each.
+
+    Tiles go through the classes in turn, spread evenly over all where they are more
+    than the tiles; the image of each is drawn at random.
+
+    Args:
+        store: where from.
+        classes: class indices; empty takes all.
+        part: "train" or "val".
+        rows, cols: tiles down and across.
+        seed: of the choice of images.
+
+    Raises:
+        MinicnnError: the part has no image of these classes.
+    """
+    chosen = list(classes) or list(range(len(store.wnids)))
+    tiles = rows * cols
+    spread = [chosen[tile * len(chosen) // tiles] for tile in range(tiles)]
+    members = {label: store.rows([label], part) for label in set(spread)}
+    spread = [label for label in spread if len(members[label])]
+    if not spread:
+        raise MinicnnError(f"store {store.path}: no {part} images of these classes")
+    side = _side(store.image_size[0])
+    pitch = (side + _MARGIN, side + _TEXT + 2 * _MARGIN)
+    sheet = Image.new(
+        "RGB", (cols * pitch[0] + _MARGIN, rows * pitch[1] + _MARGIN), "white"
+    )
+    enlarged = side > store.image_size[0]
+    way = Image.Resampling.NEAREST if enlarged else Image.Resampling.BILINEAR
+    draw, font = ImageDraw.Draw(sheet), _font()
+    for tile, label in enumerate(spread):
+        times, count = spread[:tile].count(label), len(members[label])
+        order = permutation(seed, Stream.SUBSET, label, count)
+        pixels = store.images[members[label][order[times % count]]]
+        image = Image.fromarray(pixels).resize((side, side), way)
+        left = _MARGIN + tile % cols * pitch[0]
+        top = _MARGIN + tile // cols * pitch[1]
+        sheet.paste(image, (left, top))
+        text = _fitted(store.names[label], font, side)
+        draw.text((left, top + side + 1), text, "black", font)
+    return sheet
+
+
+def _side(size: int) -> int:
+    """A tile's side: small images are enlarged by a whole number."""
+    return min(size * -(-_SMALLEST_TILE // size), _LARGEST_TILE)
+
+
+def _font() -> ImageFont.FreeTypeFont:
+    """matplotlib's own, which is everywhere and has most alphabets."""
+    path = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
+    return ImageFont.truetype(str(path), _TEXT - 2)
+
+
+def _fitted(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "…") > width:
+        text = text[:-1]
+    return text + "…"

@@ -1,0 +1,91 @@
+"""What is already done: a file of JSON lines that is also the lock."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from pathlib import Path
+
+from minicnn.data_prep.workers import Done
+
+from minicnn.errors import MinicnnError
+
+
+class Journal:
+    """A header, then a line per finished chunk; held with flock until closed.
+
+    A line counts once its newline is there, so a kill at any moment loses at most the
+    line being written. Lines that do not parse are ignored: their chunk is done again.
+
+    Attributes:
+        header: what the work was begun with; None where it was not.
+        done: finished chunks by first row.
+
+    Raises:
+        MinicnnError: another process holds it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.header: dict[str, str | bool] | None = None
+        self.done: dict[int, Done] = {}
+        while not self._lock():
+            pass
+        self._read()
+
+    def _lock(self) -> bool:
+        """False where the file was removed by its last holder meanwhile."""
+        self._file = open(self.path, "a+b", buffering=0)  # noqa: SIM115
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held, there = os.fstat(self._file.fileno()), os.stat(self.path)
+            if os.path.samestat(held, there):
+                return True
+        except BlockingIOError:
+            self._file.close()
+            raise MinicnnError(
+                f"{self.path}: another process is preparing this store; wait for it"
+            ) from None
+        except FileNotFoundError:
+            pass
+        self._file.close()
+        return False
+
+    def _read(self) -> None:
+        self._file.seek(0)
+        text = self._file.read()
+        whole = text.rfind(b"\n") + 1
+        self._file.truncate(whole)
+        for line in text[:whole].splitlines():
+            try:
+                fields = json.loads(line)
+                if self.header is None:
+                    self.header = dict(fields)
+                else:
+                    fields["bad"] = [tuple(each) for each in fields["bad"]]
+                    self.done[fields["start"]] = Done(**fields)
+            except (ValueError, TypeError, KeyError):
+                continue
+
+    def begin(self, header: dict[str, str | bool]) -> None:
+        """Forgets everything and writes a new header."""
+        self._file.truncate(0)
+        self.header, self.done = header, {}
+        self._append(header)
+
+    def note(self, done: Done) -> None:
+        """Adds a finished chunk."""
+        self.done[done.start] = done
+        self._append(done._asdict())
+
+    def _append(self, fields: dict[str, object]) -> None:
+        line = memoryview(json.dumps(fields, separators=(",", ":")).encode() + b"\n")
+        while line:
+            line = line[self._file.write(line) :]
+
+    def remove(self) -> None:
+        self.path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        self._file.close()

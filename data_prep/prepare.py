@@ -1,0 +1,442 @@
+"""Writes a store from a source: parallel, resumable after a kill at any moment.
+
+Everything but the pixels is known before any image is read, so the file is laid out
+first, at its full size, as STORE.partial. Worker processes then each read, decode and
+resize a chunk of images and write its rows at their place; the parent notes the chunk,
+with the checksum of every row, in STORE.partial.journal. The same command again checks
+the noted chunks against the file and does only the others. At last the checksums go
+in, the store is marked complete and takes its name.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import hashlib
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+from minicnn.data_prep.images import RESIZES, decoder
+from minicnn.data_prep.journal import Journal
+from minicnn.data_prep.recognise import open_source
+from minicnn.data_prep.sources import Source
+from minicnn.data_prep.workers import (
+    Chunk,
+    Recipe,
+    Workers,
+    convert,
+    is_intact,
+    write_at,
+)
+
+from minicnn import store
+from minicnn.errors import MinicnnError
+from minicnn.interrupt import Interrupt
+from minicnn.progress import Progress
+
+ON_ERROR = ("fail", "skip")
+
+_PIPELINE = 1
+"""Raised whenever the same source and options would give other bytes."""
+
+_CHUNK_BYTES, _CHUNK_IMAGES = 8 << 20, 256
+_SPARE_BYTES = 16 << 20  # the journal, the report, what the file system itself needs
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a store is made with.
+
+    Attributes:
+        size: height and width; None takes the source's own.
+        resize: "warp" or "short-center".
+        val_fraction: held out of each class where the source has no val; None is 0.1.
+        seed: of the held-out choice.
+        groups: TOML file with lists `natural` and `manmade`.
+        on_error: "fail" makes no store while a file is bad; "skip" excludes it.
+        jobs: worker processes; None takes all cores.
+        fresh: begin anew, and replace a store that is there.
+    """
+
+    size: int | None = None
+    resize: str = "warp"
+    val_fraction: float | None = None
+    seed: int = 0
+    groups: Path | None = None
+    on_error: str = "fail"
+    jobs: int | None = None
+    fresh: bool = False
+
+
+@dataclass
+class Outcome:
+    """How `prepare` ended.
+
+    Attributes:
+        state: "done", "already" (the store was there) or "interrupted".
+        rows: images in the store, excluded ones counted.
+        kept: rows that an earlier, stopped run had finished.
+        converted: rows done now.
+        seconds: what they took.
+        bad: (path, reason) of every image that was left out.
+        signal_name: what interrupted.
+    """
+
+    state: str
+    rows: int = 0
+    kept: int = 0
+    converted: int = 0
+    seconds: float = 0.0
+    bad: list[tuple[str, str]] | None = None
+    signal_name: str = ""
+
+
+def prepare(source: Path, target: Path, options: Options | None = None) -> Outcome:
+    """Makes the store `target` of the images in `source`.
+
+    Starts worker processes: a script that calls it needs the usual
+    `if __name__ == "__main__":`.
+
+    Args:
+        source: see `open_source`.
+        target: the HDF5 file to make.
+        options: what to make of it.
+
+    Raises:
+        MinicnnError: an unusable source, option or target; bad files under "fail".
+    """
+    options = options or Options()
+    _check(options)
+    if not target.parent.is_dir():
+        raise MinicnnError(f"store {target}: folder {target.parent} does not exist")
+    files = Files.of(target)
+    try:
+        journal = Journal(files.journal)
+        try:
+            plan = _opened(source, files, options)
+            return _Preparation(plan, files, journal, options).run()
+        finally:
+            files.scratch.unlink(missing_ok=True)
+            if not files.partial.exists():
+                journal.remove()
+            journal.close()
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise MinicnnError(f"store {target}: {error}") from None
+        raise MinicnnError(
+            f"store {target}: the disk is full; free some space, the same command then "
+            "goes on where it stopped"
+        ) from None
+    except KeyboardInterrupt:  # while the source is listed
+        return Outcome("interrupted", signal_name="SIGINT")
+
+
+@dataclass(frozen=True)
+class Files:
+    """The store, and the files beside it that exist while it is made."""
+
+    target: Path
+    partial: Path
+    created: Path
+    journal: Path
+    scratch: Path
+    report: Path
+
+    @classmethod
+    def of(cls, target: Path) -> Files:
+        endings = ("", ".partial", ".partial.new", ".partial.journal", ".partial.tar")
+        names = [target.name + ending for ending in (*endings, ".bad.txt")]
+        return cls(*map(target.with_name, names))
+
+
+def _check(options: Options) -> None:
+    if options.resize not in RESIZES:
+        raise MinicnnError(f"resize {options.resize!r}: expected one of {RESIZES}")
+    if options.on_error not in ON_ERROR:
+        raise MinicnnError(f"on-error {options.on_error!r}: expected one of {ON_ERROR}")
+    if options.size is not None and not 1 <= options.size <= 4096:
+        raise MinicnnError(f"size {options.size}: expected 1 to 4096 pixels")
+    if options.jobs is not None and options.jobs < 1:
+        raise MinicnnError(f"jobs {options.jobs}: expected at least 1")
+
+
+def _opened(source: Path, files: Files, options: Options) -> Source:
+    return open_source(
+        source,
+        files.scratch,
+        val_fraction=options.val_fraction,
+        seed=options.seed,
+        groups=options.groups,
+    )
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _fingerprint(source: Source, size: int, resize: str) -> str:
+    """Of all that decides the store but the image files' bytes."""
+    digest = hashlib.sha256()
+    head = [str(_PIPELINE), str(store.VERSION), str(size), resize]
+    head += [source.kind, source.orientation]
+    for texts in (head, source.wnids, source.names, source.groups, source.files):
+        digest.update(("\0".join(texts) + "\0\0").encode())
+    digest.update(source.labels.tobytes() + source.split.tobytes())
+    return digest.hexdigest()
+
+
+class _Preparation:
+    def __init__(
+        self, source: Source, files: Files, journal: Journal, options: Options
+    ) -> None:
+        self.source, self.files, self.journal = source, files, journal
+        self.options = options
+        self.size = options.size or source.size
+        self.fingerprint = _fingerprint(source, self.size, options.resize)
+        self.source_bytes = sum(place.length for place in source.places)
+        self.rows = len(source.files)
+
+    def run(self) -> Outcome:
+        if not self._resumes():
+            if self._is_there():
+                self.files.partial.unlink(missing_ok=True)
+                return Outcome("already", self.rows)
+            self._lay_out()
+        for note in self.source.notes:
+            _say(f"note: {note}")
+        with Interrupt() as interrupt, Workers(self.options.jobs) as workers:
+            outcome = self._convert(workers, interrupt)
+        if outcome.state == "done":
+            outcome.bad = self._bad_files()
+            self._finish()
+        return outcome
+
+    def _resumes(self) -> bool:
+        """Whether unfinished work is there that this command continues.
+
+        Raises:
+            MinicnnError: there is some, but of another source or other options.
+        """
+        header = self.journal.header
+        if self.options.fresh or header is None or not self.files.partial.exists():
+            return False
+        if header.get("fingerprint") != self.fingerprint:
+            raise MinicnnError(
+                f"store {self.files.partial}: unfinished, from another source or with "
+                "other options; finish it with those, or discard it with --fresh"
+            )
+        if header.get("decoder") != decoder():
+            raise MinicnnError(
+                f"store {self.files.partial}: begun with {header.get('decoder')}, here "
+                f"is {decoder()}, whose pixels may differ; discard it with --fresh"
+            )
+        return True
+
+    def _is_there(self) -> bool:
+        """Whether the target is already this very store.
+
+        Raises:
+            MinicnnError: it is something else, which must not be overwritten.
+        """
+        target = self.files.target
+        if self.options.fresh or not target.exists():
+            return False
+        attributes = store.Store(target).attributes
+        same = attributes.get("fingerprint") == self.fingerprint
+        if same and attributes.get("source_bytes") == self.source_bytes:
+            return True
+        raise MinicnnError(
+            f"store {target}: exists, made from another source or with other options; "
+            "--fresh replaces it"
+        )
+
+    def _lay_out(self) -> None:
+        """Makes the partial store at its full size, then begins the journal."""
+        files = self.files
+        self.journal.begin({})
+        files.partial.unlink(missing_ok=True)
+        self._check_disk()
+        attributes: dict[str, str | int | float] = {
+            "resize": self.options.resize,
+            "source": self.source.kind,
+            "orientation": self.source.orientation,
+            "decoder": decoder(),
+            "fingerprint": self.fingerprint,
+            "source_bytes": self.source_bytes,
+        }
+        source = self.source
+        contents = store.Contents(
+            (self.size, self.size),
+            source.labels,
+            source.split,
+            source.files,
+            source.wnids,
+            source.names,
+            source.groups,
+            attributes,
+        )
+        try:
+            store.create(files.created, contents)
+            _reserve(files.created)
+            files.created.rename(files.partial)
+        finally:
+            files.created.unlink(missing_ok=True)
+        self.journal.begin({"fingerprint": self.fingerprint, "decoder": decoder()})
+
+    def _check_disk(self) -> None:
+        folder = self.files.target.parent
+        needed = self.rows * (3 * self.size**2 + 64) + _SPARE_BYTES
+        free = shutil.disk_usage(folder).free
+        if needed > free:
+            raise MinicnnError(
+                f"store {self.files.target}: needs {needed / 1e9:.2f} GB, "
+                f"{folder.resolve()} has {free / 1e9:.2f} GB free; free some space or "
+                "choose another folder"
+            )
+
+    def _convert(self, workers: Workers, interrupt: Interrupt) -> Outcome:
+        """Does every chunk that is not done yet."""
+
+        def stop() -> bool:
+            return interrupt.requested
+
+        recipe = self._recipe()
+        kept = self._check_done(workers, recipe, stop)
+        done_before = self.journal.done.keys()
+        todo = [chunk for chunk in self._chunks() if chunk.start not in done_before]
+        began = time.monotonic()
+        with Progress(self.rows, "images", "preparing", initial=kept) as progress:
+            for _, done in workers.unordered(convert, recipe, todo, stop):
+                self.journal.note(done)
+                progress.update(len(done.crc32))
+            converted = progress.done - kept
+        seconds = time.monotonic() - began
+        state = "done" if kept + converted == self.rows else "interrupted"
+        return Outcome(
+            state, self.rows, kept, converted, seconds, None, interrupt.signal_name
+        )
+
+    def _recipe(self) -> Recipe:
+        return Recipe(
+            str(self.files.partial.resolve()),
+            _offsets(self.files.partial)["images"],
+            self.size,
+            self.options.resize,
+            self.source.orientation,
+            self.source.codec,
+        )
+
+    def _chunks(self) -> Iterator[Chunk]:
+        step = max(1, min(_CHUNK_BYTES // (3 * self.size**2), _CHUNK_IMAGES))
+        for start in range(0, self.rows, step):
+            yield Chunk(start, self.source.places[start : start + step])
+
+    def _check_done(
+        self, workers: Workers, recipe: Recipe, stop: Callable[[], bool]
+    ) -> int:
+        """Forgets noted chunks that must be done again; returns the rows of the rest.
+
+        Those are chunks whose files have changed since, that had bad files (which may
+        be mended by now), or whose rows have lost their checksums.
+        """
+        done, self.journal.done = self.journal.done, {}
+        noted = []
+        for chunk in self._chunks():
+            old = done.get(chunk.start)
+            whole = old is not None and len(old.crc32) == len(chunk.places)
+            if whole and not old.bad and old.source_bytes == chunk.source_bytes:
+                noted.append(old)
+        if not noted:
+            return 0
+        total = sum(len(old.crc32) for old in noted)
+        with Progress(total, "images", "checking what is done") as progress:
+            for old, intact in workers.unordered(is_intact, recipe, noted, stop):
+                progress.update(len(old.crc32))
+                if intact:
+                    self.journal.done[old.start] = old
+        return sum(len(old.crc32) for old in self.journal.done.values())
+
+    def _bad_files(self) -> list[tuple[str, str]]:
+        """Lists the bad files in the report.
+
+        Raises:
+            MinicnnError: there are some, and they are not to be skipped.
+        """
+        bad = [
+            (self.source.files[row], reason)
+            for start in sorted(self.journal.done)
+            for row, reason in self.journal.done[start].bad
+        ]
+        if not bad:
+            self.files.report.unlink(missing_ok=True)
+            return bad
+        lines = [f"{path}\t{reason}\n" for path, reason in bad]
+        self.files.report.write_text("".join(lines), encoding="utf-8")
+        if self.options.on_error == "fail":
+            path, reason = bad[0]
+            raise MinicnnError(
+                f"{len(bad)} of {self.rows} images cannot be read, all listed in "
+                f"{self.files.report}; the first: {path}: {reason}; mend them, or "
+                "leave them out with --on-error skip: what is done is kept"
+            )
+        return bad
+
+    def _finish(self) -> None:
+        """Writes what is known only now, marks the store complete, names it."""
+        partial = self.files.partial
+        done = [self.journal.done[start] for start in sorted(self.journal.done)]
+        crc32 = np.concatenate([np.array(each.crc32, np.uint32) for each in done])
+        split = self.source.split.copy()
+        split[[row for each in done for row, _ in each.bad]] = store.EXCLUDED
+        offsets = _offsets(partial)
+        descriptor = os.open(partial, os.O_WRONLY)
+        try:
+            write_at(descriptor, crc32.data, offsets["crc32"])
+            write_at(descriptor, split.data, offsets["split"])
+        finally:
+            os.close(descriptor)
+        with h5py.File(partial, "r+") as file:
+            file.attrs.modify("source_bytes", np.int64(self.source_bytes))
+        store.mark_complete(partial)
+        _sync(partial)
+        partial.rename(self.files.target)
+        _sync(self.files.target.parent)
+
+
+def _offsets(path: Path) -> dict[str, int]:
+    with h5py.File(path, "r") as file:
+        keys = ("images", "crc32", "split")
+        return {key: file[key].id.get_offset() for key in keys}
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _reserve(path: Path) -> None:
+    """Takes the file's whole space now, so that a full disk shows before the work.
+
+    Only where the file system can do it at once: `os.posix_fallocate` would fall back
+    to writing every block.
+    """
+    fallocate = getattr(ctypes.CDLL(None, use_errno=True), "fallocate64", None)
+    if fallocate is None:
+        return
+    fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+    with open(path, "r+b") as file:
+        if fallocate(file.fileno(), 0, 0, path.stat().st_size) == 0:
+            return
+    number = ctypes.get_errno()
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        raise OSError(number, os.strerror(number))

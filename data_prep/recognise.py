@@ -1,0 +1,71 @@
+"""From a path to a `Source`: looks at what is there and asks each layout in turn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from minicnn.data_prep import cifar, folders, imagenet, tiny_imagenet
+from minicnn.data_prep.sources import Source, assemble
+from minicnn.data_prep.tree import open_tree
+
+from minicnn.config import read_toml
+from minicnn.errors import MinicnnError
+
+_RECOGNISERS = (
+    cifar.recognise,
+    tiny_imagenet.recognise,
+    imagenet.recognise,
+    folders.recognise,
+)
+
+
+def open_source(
+    path: Path,
+    scratch: Path,
+    *,
+    val_fraction: float | None = None,
+    seed: int = 0,
+    groups: Path | None = None,
+) -> Source:
+    """Recognises a source and lists its images; reads no pixels.
+
+    Args:
+        path: a folder, or a zip, tar or compressed tar of one; one of ImageNet's two
+            archives stands for the folder it is in.
+        scratch: where a compressed tar is decompressed to; the caller removes it.
+        val_fraction: part of each class to hold out where the source has no val;
+            None takes 0.1.
+        seed: of the held-out choice.
+        groups: TOML file with lists `natural` and `manmade` of class ids or names.
+
+    Raises:
+        MinicnnError: nothing known, damaged, or labelled ambiguously.
+    """
+    if path.name in (imagenet.TRAIN_TAR, imagenet.VAL_TAR) and path.is_file():
+        path = path.parent
+    chosen = read_groups(groups) if groups else {}
+    tree = open_tree(path, scratch)
+    for recognise in _RECOGNISERS:
+        found = recognise(tree)
+        if found is not None:
+            return assemble(found, path, val_fraction, seed, chosen)
+    raise MinicnnError(
+        f"source {path}: nothing recognised; expected ImageNet's archives or folders, "
+        "Tiny ImageNet, CIFAR-100's binary version, or one folder of images per class"
+    )
+
+
+def read_groups(path: Path) -> dict[str, str]:
+    """The group of each class label in a groups file."""
+    table = read_toml(path)
+    groups: dict[str, str] = {}
+    for group, labels in table.items():
+        if group not in ("natural", "manmade") or not isinstance(labels, list):
+            raise MinicnnError(
+                f"groups file {path}: {group!r}: expected two lists, natural and "
+                "manmade"
+            )
+        for label in labels:
+            if groups.setdefault(str(label), group) != group:
+                raise MinicnnError(f"groups file {path}: {label!r} is in both lists")
+    return groups

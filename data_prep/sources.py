@@ -1,0 +1,260 @@
+"""What a labelled image set is made of, before any pixel is read: classes and rows."""
+
+from __future__ import annotations
+
+import csv
+import importlib.resources
+import math
+import zlib
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from minicnn.data_prep.tree import Place, Tree
+from numpy.typing import NDArray
+
+from minicnn.errors import MinicnnError
+from minicnn.philox import Stream, permutation
+from minicnn.store import TRAIN, VAL
+
+VAL_FRACTION = 0.1
+# Texts that lie about in class folders; all else is judged by its content.
+_SIDECARS = frozenset(
+    ("csv", "db", "htm", "html", "ini", "json", "md", "tsv", "txt", "xml", "yaml")
+)
+
+
+class Labelled(NamedTuple):
+    """One image: its class id, its path relative to the source, where its bytes are."""
+
+    wnid: str
+    path: str
+    place: Place
+
+
+@dataclass
+class Found:
+    """What a recogniser made of a source.
+
+    Attributes:
+        kind: "imagenet", "tiny-imagenet", "cifar-100" or "folders".
+        size: default height and width of the store's images.
+        orientation: what happens to EXIF orientation, "ignored" or "applied".
+        train, val: the images; `val` is None where it is to be held out of `train`.
+        names: names of classes by wnid, where the source tells.
+        codec: "image" (files that Pillow reads) or "cifar" (raw records).
+        notes: what the user should know, one line each.
+    """
+
+    kind: str
+    size: int
+    orientation: str
+    train: list[Labelled]
+    val: list[Labelled] | None
+    names: dict[str, str] = field(default_factory=dict)
+    codec: str = "image"
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A recognised source with its rows in store order: part, class, path.
+
+    Attributes:
+        kind, size, orientation, codec, notes: as in `Found`.
+        wnids, names, groups: K texts each, by class index.
+        labels: (N,) int32; split: (N,) uint8, TRAIN or VAL.
+        files: N paths; places: where their bytes are.
+    """
+
+    kind: str
+    size: int
+    orientation: str
+    codec: str
+    notes: list[str]
+    wnids: list[str]
+    names: list[str]
+    groups: list[str]
+    labels: NDArray[np.int32]
+    split: NDArray[np.uint8]
+    files: list[str]
+    places: list[Place]
+
+
+@lru_cache(maxsize=1)
+def ilsvrc2012() -> dict[str, tuple[str, str]]:
+    """(group, name) of ILSVRC2012's classes by wnid, in class order."""
+    folder = importlib.resources.files("minicnn.data_prep")
+    text = (folder / "ilsvrc2012_classes.csv").read_text(encoding="utf-8")
+    rows = csv.DictReader(text.splitlines())
+    return {row["wnid"]: (row["group"], row["name"]) for row in rows}
+
+
+def class_folders(tree: Tree, base: str) -> list[Labelled]:
+    """The images of the class folders directly inside `base`.
+
+    Raises:
+        MinicnnError: images outside any class folder, folders inside one, one without
+            images, or two whose names differ by case alone.
+    """
+    source = tree.source
+    where = f"{base}/" if base else ""
+    images = []
+    for path, place in tree.under(base):
+        parts = path.split("/")
+        if Path(path).suffix[1:].lower() in _SIDECARS:
+            continue
+        if len(parts) == 1:
+            raise MinicnnError(
+                f"source {source}: {where}{path} lies outside any class folder; move "
+                "it into one, or away"
+            )
+        if len(parts) > 2:
+            raise MinicnnError(
+                f"source {source}: class folder {where}{parts[0]} holds folders "
+                f"({parts[1]}); put its images directly inside it"
+            )
+        images.append(Labelled(parts[0], where + path, place))
+    folders = tree.children(base)
+    empty = sorted(set(folders) - {image.wnid for image in images})
+    if empty:
+        raise MinicnnError(
+            f"source {source}: class folder {where}{empty[0]} holds no images "
+            f"({len(empty)} such); fill it or remove it"
+        )
+    folded: dict[str, str] = {}
+    for name in folders:
+        other = folded.setdefault(name.casefold(), name)
+        if other != name:
+            raise MinicnnError(
+                f"source {source}: class folders {where}{other} and {where}{name} "
+                "differ by case alone; merge or rename them"
+            )
+    return images
+
+
+def assemble(
+    found: Found,
+    source: Path,
+    val_fraction: float | None,
+    seed: int,
+    groups: dict[str, str],
+) -> Source:
+    """Puts classes and rows in order and checks that they make sense.
+
+    Args:
+        found: what was recognised.
+        source: the path, for messages.
+        val_fraction: part of each class to hold out where the source has no val.
+        seed: of the held-out choice.
+        groups: "natural" or "manmade" by class id or name; overrides the class list.
+
+    Raises:
+        MinicnnError: fewer than two classes, a class of val that train lacks, a
+            fraction where it has no meaning, groups for unknown classes.
+    """
+    wnids = sorted({image.wnid for image in found.train})
+    if len(wnids) < 2:
+        raise MinicnnError(
+            f"source {source}: {len(wnids)} class with images; at least 2 are needed"
+        )
+    if found.val is None:
+        fraction = VAL_FRACTION if val_fraction is None else val_fraction
+        train, val = hold_out(found.train, fraction, seed, source)
+    elif val_fraction is not None:
+        raise MinicnnError(
+            f"source {source}: has its own validation part; leave out --val-fraction"
+        )
+    else:
+        train, val = found.train, found.val
+    strange = sorted({image.wnid for image in val} - set(wnids))
+    if strange:
+        raise MinicnnError(
+            f"source {source}: class {strange[0]} is in val but not in train "
+            f"({len(strange)} such); the two parts must have the same classes"
+        )
+    index = {wnid: number for number, wnid in enumerate(wnids)}
+    rows = [
+        (part, index[image.wnid], image.path, image.place)
+        for part, images in ((TRAIN, train), (VAL, val))
+        for image in images
+    ]
+    rows.sort(key=lambda row: row[:3])
+    names = [_name(wnid, found.names) for wnid in wnids]
+    missing = len(wnids) - len({image.wnid for image in val})
+    notes = list(found.notes)
+    if val and missing:
+        notes.append(f"{missing} of {len(wnids)} classes have no validation images")
+    return Source(
+        found.kind,
+        found.size,
+        found.orientation,
+        found.codec,
+        notes,
+        wnids,
+        names,
+        _groups(wnids, names, groups),
+        np.array([row[1] for row in rows], np.int32),
+        np.array([row[0] for row in rows], np.uint8),
+        [row[2] for row in rows],
+        [row[3] for row in rows],
+    )
+
+
+def hold_out(
+    images: Iterable[Labelled], fraction: float, seed: int, source: Path
+) -> tuple[list[Labelled], list[Labelled]]:
+    """Splits off a validation part, class by class.
+
+    Of a class's n images, in path order, floor(n·fraction + 1/2), but at least one and
+    not all, go to val: the first of a permutation keyed by the class id, so that
+    another class more or less changes nothing for this one.
+
+    Returns:
+        (train, val).
+    """
+    if not 0 <= fraction < 1:
+        raise MinicnnError(f"--val-fraction {fraction}: must be at least 0 and under 1")
+    classes: dict[str, list[Labelled]] = {}
+    for image in sorted(images, key=lambda image: image.path):
+        classes.setdefault(image.wnid, []).append(image)
+    train: list[Labelled] = []
+    val: list[Labelled] = []
+    for wnid, members in classes.items():
+        count = len(members)
+        if fraction and count < 2:
+            raise MinicnnError(
+                f"source {source}: class {wnid} has 1 image, none can be held out; add "
+                "images or use --val-fraction 0"
+            )
+        take = math.floor(count * fraction + 0.5)
+        take = min(max(take, 1), count - 1) if fraction else 0
+        order = permutation(seed, Stream.SUBSET, zlib.crc32(wnid.encode()), count)
+        val += [members[place] for place in order[:take]]
+        train += [members[place] for place in order[take:]]
+    return train, val
+
+
+def _name(wnid: str, own: dict[str, str]) -> str:
+    if wnid in ilsvrc2012():
+        return ilsvrc2012()[wnid][1]
+    return own.get(wnid, wnid).split(",")[0].strip()
+
+
+def _groups(wnids: list[str], names: list[str], chosen: dict[str, str]) -> list[str]:
+    known = {wnid: group for wnid, (group, _) in ilsvrc2012().items()}
+    groups = [known.get(wnid, "") for wnid in wnids]
+    times = Counter(names)
+    places = {name: at for at, name in enumerate(names) if times[name] == 1}
+    places |= {wnid: at for at, wnid in enumerate(wnids)}
+    for label, group in chosen.items():
+        if label not in places:
+            raise MinicnnError(
+                f"--groups: {label!r} is neither a class id nor the name of one class"
+            )
+        groups[places[label]] = group
+    return groups

@@ -1,0 +1,263 @@
+"""The files of a folder, a zip or a tar, listed alike, and read by any process.
+
+A `Tree` maps relative paths to `Place`s. A place says where a file's bytes lie, in
+plain values that travel to worker processes; `read` fetches them. Archives are indexed
+once and read in place: nothing is unpacked, except that a compressed tar is first
+decompressed into a scratch file.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from minicnn.errors import MinicnnError
+
+_JUNK_FOLDERS = ("__MACOSX",)
+
+
+class Place(NamedTuple):
+    """Where the bytes of one file are.
+
+    Attributes:
+        path: a file, or the archive that holds it.
+        length: bytes.
+        offset: first byte inside `path`; −1 where `path` is the file itself.
+        member: name inside the zip `path`, or "".
+    """
+
+    path: str
+    length: int
+    offset: int = -1
+    member: str = ""
+
+
+@dataclass
+class Tree:
+    """Files by relative path ('/' between parts), and all folders, empty ones too.
+
+    A lone top folder (`tiny-imagenet-200/`) is stripped, so that a folder and an
+    archive of it have the same paths.
+    """
+
+    source: Path
+    files: dict[str, Place] = field(default_factory=dict)
+    folders: set[str] = field(default_factory=set)
+
+    def children(self, folder: str) -> list[str]:
+        """Names of the folders directly inside `folder` ("" is the top), sorted."""
+        prefix = f"{folder}/" if folder else ""
+        found = {
+            path[len(prefix) :].split("/", 1)[0]
+            for path in self.folders
+            if path.startswith(prefix)
+        }
+        return sorted(found)
+
+    def under(self, folder: str) -> Iterator[tuple[str, Place]]:
+        """Files anywhere below `folder`, by their path relative to it."""
+        prefix = f"{folder}/" if folder else ""
+        for path, place in self.files.items():
+            if path.startswith(prefix):
+                yield path[len(prefix) :], place
+
+    def lines(self, path: str) -> list[str]:
+        """The non-empty lines of a text file."""
+        try:
+            text = read(self.files[path]).decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise MinicnnError(
+                f"{self.source}: {path}: not UTF-8 text ({error})"
+            ) from None
+        return [line.strip() for line in text.splitlines() if line.strip()]
+
+    def _add(self, path: str, place: Place | None) -> None:
+        """Takes a file, or a folder where `place` is None; hidden ones are left out."""
+        parts = [part for part in path.split("/") if part not in ("", ".")]
+        if any(part.startswith(".") or part in _JUNK_FOLDERS for part in parts):
+            return
+        for depth in range(1, len(parts) + (place is None)):
+            self.folders.add("/".join(parts[:depth]))
+        if place is not None:
+            self.files["/".join(parts)] = place
+
+    def _strip(self) -> Tree:
+        tops = {path.split("/", 1)[0] for path in (*self.files, *self.folders)}
+        if len(tops) != 1 or not self.folders:
+            return self
+        top = tops.pop()
+        cut = len(top) + 1
+        inner = Tree(self.source)
+        inner.files = {path[cut:]: place for path, place in self.files.items()}
+        inner.folders = {path[cut:] for path in self.folders if path != top}
+        return inner._strip()
+
+
+def open_tree(source: Path, scratch: Path) -> Tree:
+    """Lists a folder, zip, tar or compressed tar.
+
+    Args:
+        source: what to list.
+        scratch: where a compressed tar is decompressed to; left there for the caller.
+
+    Raises:
+        MinicnnError: no such path, no archive, or a damaged one.
+    """
+    if source.is_dir():
+        return _folder_tree(source)
+    if not source.exists():
+        raise MinicnnError(f"source {source}: no such file or folder")
+    try:
+        if tarfile.is_tarfile(source):
+            return _tar_tree(source, scratch)
+        if zipfile.is_zipfile(source):
+            return _zip_tree(source)
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error) as error:
+        raise MinicnnError(
+            f"source {source}: a damaged or truncated archive ({error}); get it again"
+        ) from None
+    raise MinicnnError(
+        f"source {source}: not a folder, a zip or a tar; give the folder or archive "
+        "that holds the images"
+    )
+
+
+def read(place: Place) -> bytes:
+    """The bytes of one file; fewer than its length where it has been cut short."""
+    if place.member:
+        return _zip_archive(place.path).read(place.member)
+    if place.offset < 0:
+        return Path(place.path).read_bytes()
+    return read_at(_descriptor(place.path), place.length, place.offset)
+
+
+def read_at(descriptor: int, length: int, offset: int) -> bytes:
+    """`os.pread` until `length` bytes are there or the file ends."""
+    parts = []
+    while length:
+        part = os.pread(descriptor, length, offset)
+        if not part:
+            break
+        parts.append(part)
+        offset, length = offset + len(part), length - len(part)
+    return b"".join(parts)
+
+
+def tar_members(file: BinaryIO, start: int, end: int) -> Iterator[tarfile.TarInfo]:
+    """Headers of the tar that lies in bytes start .. end of an open file.
+
+    `offset_data` counts from the file's first byte, so a tar inside a tar is read in
+    place.
+
+    Raises:
+        tarfile.TarError: damaged, or a member runs past `end`.
+    """
+    file.seek(start)
+    with tarfile.TarFile(fileobj=file) as archive:
+        while (member := archive.next()) is not None and member.offset < end:
+            if member.isreg() and member.offset_data + member.size > end:
+                raise tarfile.ReadError(f"{member.name} runs past the end")
+            yield member
+            archive.members.clear()  # or a million headers stay in memory
+
+
+@lru_cache(maxsize=4)
+def _zip_archive(path: str) -> zipfile.ZipFile:
+    return zipfile.ZipFile(path)
+
+
+@lru_cache(maxsize=64)
+def _descriptor(path: str) -> int:
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+
+def _folder_tree(source: Path) -> Tree:
+    tree = Tree(source)
+    seen: set[tuple[int, int]] = set()
+
+    def walk(folder: str, relative: str) -> None:
+        status = os.stat(folder)
+        if (status.st_dev, status.st_ino) in seen:
+            raise MinicnnError(
+                f"source {source}: {relative or '.'} is reached twice through links; "
+                "remove one"
+            )
+        seen.add((status.st_dev, status.st_ino))
+        with os.scandir(folder) as entries:
+            for entry in sorted(entries, key=lambda entry: entry.name):
+                path = relative + entry.name
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir():
+                    tree._add(path, None)
+                    walk(entry.path, f"{path}/")
+                elif entry.is_file():
+                    place = Place(entry.path, entry.stat().st_size)
+                    tree._add(path, place)
+
+    try:
+        walk(str(source.resolve()), "")
+    except OSError as error:
+        raise MinicnnError(f"source {source}: {error}") from None
+    return tree._strip()
+
+
+def _zip_tree(source: Path) -> Tree:
+    tree, path = Tree(source), str(source.resolve())
+    with zipfile.ZipFile(source) as archive:
+        for info in archive.infolist():
+            if info.is_dir():
+                tree._add(info.filename, None)
+                continue
+            if info.flag_bits & 1:
+                raise MinicnnError(
+                    f"source {source}: {info.filename} is encrypted; unpack it first"
+                )
+            tree._add(info.filename, Place(path, info.file_size, member=info.filename))
+    return tree._strip()
+
+
+def _tar_tree(source: Path, scratch: Path) -> Tree:
+    tree = Tree(source)
+    path = scratch if _decompress(source, scratch) else source
+    with open(path, "rb") as file:
+        for member in tar_members(file, 0, path.stat().st_size):
+            if member.isdir():
+                tree._add(member.name, None)
+            elif member.isreg():
+                place = Place(str(path.resolve()), member.size, member.offset_data)
+                tree._add(member.name, place)
+    return tree._strip()
+
+
+def _decompress(source: Path, scratch: Path) -> bool:
+    """Writes a compressed tar's plain form to `scratch`; False where it is plain."""
+    import bz2
+    import gzip
+    import lzma
+
+    openers = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
+    with open(source, "rb") as file:
+        opener = openers.get(file.read(2))
+    if opener is None:
+        return False
+    try:
+        with opener(source, "rb") as packed, open(scratch, "wb") as unpacked:
+            shutil.copyfileobj(packed, unpacked, 1 << 20)
+    except (lzma.LZMAError, gzip.BadGzipFile) as error:
+        raise MinicnnError(
+            f"source {source}: damaged ({error}); get it again"
+        ) from None
+    except OSError as error:
+        raise MinicnnError(
+            f"source {source}: cannot decompress it into {scratch}: {error}"
+        ) from None
+    return True

@@ -1,0 +1,221 @@
+"""The processes that convert chunks of images and write them into the store."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from minicnn.data_prep.images import BadImageError, cifar_to_rgb, to_rgb
+from minicnn.data_prep.tree import Place, read, read_at
+
+from minicnn.errors import MinicnnError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Recipe(NamedTuple):
+    """What every chunk needs to know.
+
+    Attributes:
+        path: the file to write.
+        offset: byte offset of row 0's pixels in it.
+        size, resize, orientation: as `to_rgb` takes them.
+        codec: "image" or "cifar".
+    """
+
+    path: str
+    offset: int
+    size: int
+    resize: str
+    orientation: str
+    codec: str
+
+    @property
+    def row_bytes(self) -> int:
+        return 3 * self.size * self.size
+
+
+class Chunk(NamedTuple):
+    """Rows start .. start + len(places) and where their images are."""
+
+    start: int
+    places: list[Place]
+
+    @property
+    def source_bytes(self) -> int:
+        return sum(place.length for place in self.places)
+
+
+class Done(NamedTuple):
+    """A chunk in the store.
+
+    Attributes:
+        start: its first row.
+        source_bytes: length of its image files together; a mended file changes it.
+        crc32: of each row's pixels.
+        bad: (row, reason) for each image that could not be read; its pixels are zero.
+    """
+
+    start: int
+    source_bytes: int
+    crc32: list[int]
+    bad: list[tuple[int, str]]
+
+
+def convert(recipe: Recipe, chunk: Chunk) -> Done:
+    """Reads, decodes, resizes and writes one chunk."""
+    shape = (len(chunk.places), recipe.size, recipe.size, 3)
+    pixels = np.zeros(shape, np.uint8)
+    bad = []
+    for at, place in enumerate(chunk.places):
+        try:
+            pixels[at] = _decoded(recipe, place)
+        except BadImageError as error:
+            bad.append((chunk.start + at, str(error)))
+    _write(recipe, chunk.start, pixels)
+    crc32 = [zlib.crc32(row) for row in pixels]
+    return Done(chunk.start, chunk.source_bytes, crc32, bad)
+
+
+def is_intact(recipe: Recipe, done: Done) -> bool:
+    """Whether the rows of a finished chunk still have their checksums."""
+    descriptor = os.open(recipe.path, os.O_RDONLY)
+    try:
+        size = recipe.row_bytes
+        begin = recipe.offset + done.start * size
+        data = memoryview(read_at(descriptor, len(done.crc32) * size, begin))
+    finally:
+        os.close(descriptor)
+    rows = (data[at * size : (at + 1) * size] for at in range(len(done.crc32)))
+    return [zlib.crc32(row) for row in rows] == done.crc32
+
+
+def _decoded(recipe: Recipe, place: Place) -> np.ndarray:
+    try:
+        data = read(place)
+    except Exception as error:  # the disk, or a damaged zip: this image's fault alone
+        raise BadImageError(f"cannot be read: {error}") from None
+    if recipe.codec == "cifar":
+        return cifar_to_rgb(data, recipe.size, recipe.resize)
+    return to_rgb(data, recipe.size, recipe.resize, recipe.orientation)
+
+
+def _write(recipe: Recipe, start: int, pixels: np.ndarray) -> None:
+    descriptor = os.open(recipe.path, os.O_WRONLY)
+    try:
+        write_at(descriptor, pixels.data, recipe.offset + start * recipe.row_bytes)
+    finally:
+        os.close(descriptor)
+
+
+def write_at(descriptor: int, data: memoryview, offset: int) -> None:
+    """`os.pwrite` until all is written."""
+    data = data.cast("B")
+    while data:
+        count = os.pwrite(descriptor, data, offset)
+        data, offset = data[count:], offset + count
+
+
+def cores() -> int:
+    """Processor cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class Workers:
+    """A pool of processes that die with this one, even by kill -9.
+
+    With one job there is no pool: the work runs here.
+    """
+
+    def __init__(self, jobs: int | None) -> None:
+        self.jobs = jobs or cores()
+        self._pool = None
+        if self.jobs > 1:
+            method = "forkserver"
+            if method not in multiprocessing.get_all_start_methods():
+                method = "spawn"
+            context = multiprocessing.get_context(method)
+            if method == "forkserver":
+                context.set_forkserver_preload([__name__])
+            self._pool = ProcessPoolExecutor(self.jobs, context, _start_worker)
+
+    def unordered(
+        self,
+        work: Callable[[Recipe, Item], Result],
+        recipe: Recipe,
+        items: Iterable[Item],
+        stop: Callable[[], bool],
+    ) -> Iterator[tuple[Item, Result]]:
+        """Each item with work(recipe, item), as they finish; no new ones after `stop`.
+
+        Args:
+            work: a function of a module, so that other processes find it.
+            recipe: its first argument.
+            items: its second, one at a time.
+            stop: whether to begin no more.
+
+        Raises:
+            MinicnnError: a worker process was killed.
+        """
+        if self._pool is None:
+            for item in items:
+                if stop():
+                    return
+                yield item, work(recipe, item)
+            return
+        waiting = iter(items)
+        running = {}
+        try:
+            while True:
+                while len(running) < 2 * self.jobs and not stop():
+                    for item in waiting:
+                        running[self._pool.submit(work, recipe, item)] = item
+                        break
+                    else:
+                        break
+                if not running:
+                    return
+                finished, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    yield running.pop(future), future.result()
+        except BrokenProcessPool:
+            if stop():  # the signal went to the whole process group
+                return
+            raise MinicnnError(
+                "a worker process was killed (out of memory?); try fewer --jobs, the "
+                "same command goes on where it stopped"
+            ) from None
+
+    def close(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _start_worker() -> None:
+    # Ctrl-C reaches every process of the terminal; the parent alone decides.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def follow() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()

@@ -1,0 +1,400 @@
+"""Runs CUDA kernel files on the CPU, and finds what a GPU would hide.
+
+The very same .cu files and the same launch code: each file is compiled with g++ or
+clang++ as C++17 (kernels/host/*.h give the CUDA words their meaning), CUDA threads run
+as fibers, blocks spread over the cores. See docs/emulator.md for what it checks.
+
+Environment:
+    CXX                the compiler; otherwise g++, clang++ or c++ is looked for.
+    XDG_CACHE_HOME     where compiled kernels are kept (minicnn/), by content.
+    MINICNN_ORDER      thread order: forward, reverse, shuffled or shuffled:SEED.
+    MINICNN_SANITIZE   1 builds with AddressSanitizer and UBSan; `sanitized` runs a
+                       command that way.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from minicnn.errors import MinicnnError
+from minicnn.kernel_source import FOLDER, KernelSource
+from minicnn.launch import Kernel
+
+ORDERS = ("forward", "reverse", "shuffled")
+_HOST = FOLDER / "host"
+
+_COMMON_FLAGS = (
+    "-std=c++17",
+    "-fPIC",
+    "-shared",
+    "-pthread",
+    "-U_FORTIFY_SOURCE",  # its longjmp check knows only one stack
+    "-fno-strict-aliasing",  # kernels load float through float4
+    "-Wno-unknown-pragmas",
+    "-g1",
+)
+_FAST_FLAGS = ("-O3",)
+_SANITIZE_FLAGS = (
+    "-O1",
+    "-fsanitize=address,undefined",
+    "-fno-sanitize-recover=all",
+    "-fno-omit-frame-pointer",
+)
+_SHARED = re.compile(
+    r"\b(?P<extern>extern\s+)?__shared__\s+(?P<align>(?:__align__|alignas)\s*\([^()]*\)\s*)?"
+    r"(?P<type>[^;={}\[\]]+?)\s*\b"
+    r"(?P<names>\w+\s*(?:\[[^\];]*\]\s*)*(?:,\s*\w+\s*(?:\[[^\];]*\]\s*)*)*);"
+)
+
+
+class _Launch(ctypes.Structure):
+    """emu::Launch of host/interface.h."""
+
+    _fields_ = (
+        ("entry", ctypes.c_void_p),
+        ("arguments", ctypes.POINTER(ctypes.c_void_p)),
+        ("grid", ctypes.c_uint * 3),
+        ("block", ctypes.c_uint * 3),
+        ("shared", ctypes.c_size_t),
+        ("order", ctypes.c_int),
+        ("seed", ctypes.c_ulonglong),
+        ("workers", ctypes.c_int),
+    )
+
+
+class _Entry(ctypes.Structure):
+    """emu::Entry of host/interface.h."""
+
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("call", ctypes.c_void_p),
+        ("arity", ctypes.c_int),
+        ("sizes", ctypes.POINTER(ctypes.c_size_t)),
+    )
+
+
+class EmulatedLauncher:
+    """Launches kernels on the CPU.
+
+    Args:
+        order: of the threads of a block, and of the blocks: "forward", "reverse",
+            "shuffled" or "shuffled:SEED"; None takes MINICNN_ORDER or "forward".
+            May be changed between launches.
+        workers: operating-system threads; None takes what this process may use.
+    """
+
+    array = np.ndarray
+
+    def __init__(self, order: str | None = None, workers: int | None = None) -> None:
+        self.order = order or os.environ.get("MINICNN_ORDER") or "forward"
+        self.workers = workers or _available_cores()
+        self._entries: dict[tuple[Path, str], _Entry] = {}
+
+    @property
+    def order(self) -> str:
+        """The thread order of the next launches."""
+        return self._order
+
+    @order.setter
+    def order(self, order: str) -> None:
+        name, _, seed = order.partition(":")
+        if name not in ORDERS or (seed and not (name == "shuffled" and seed.isdigit())):
+            raise MinicnnError(
+                f"thread order {order}: choose forward, reverse, shuffled or shuffled:SEED"
+            )
+        self._order, self._order_code, self._seed = (
+            order,
+            ORDERS.index(name),
+            int(seed or 1),
+        )
+
+    def build(self, source: KernelSource, group: str) -> None:
+        """Compiles the group, or loads it from the cache.
+
+        Raises:
+            MinicnnError: no compiler, or its messages.
+        """
+        expressions = source.group(group)
+        if not expressions or (source.path, expressions[0]) in self._entries:
+            return
+        library = _library(source, group)
+        entries = (_Entry * len(expressions)).in_dll(library, "minicnn_emu_entries")
+        for expression, entry in zip(expressions, entries, strict=True):
+            self._entries[source.path, expression] = entry
+
+    def launch(
+        self,
+        kernel: Kernel,
+        grid: tuple[int, int, int],
+        block: tuple[int, int, int],
+        values: list[Any],
+        shared: int,
+    ) -> None:
+        """Runs the kernel to its end; see `minicnn.launch.Launcher`.
+
+        Raises:
+            MinicnnError: what the emulator found, with kernel, block and thread.
+        """
+        self.build(kernel.source, kernel.instance.group)
+        entry = self._entries[kernel.source.path, kernel.name]
+        held = [_argument(value) for value in values]
+        for parameter, size, value in zip(
+            kernel.instance.parameters, entry.sizes[: entry.arity], held, strict=True
+        ):
+            if value.nbytes != size:
+                raise MinicnnError(
+                    f"{kernel.name}: argument {parameter.name}: {value.nbytes} bytes "
+                    f"({value.dtype}) for a parameter of {size} ({parameter.type})"
+                )
+        arguments = (ctypes.c_void_p * (len(held) + 1))(*(v.ctypes.data for v in held))
+        launch = _Launch(
+            ctypes.addressof(entry),
+            arguments,
+            grid,
+            block,
+            shared,
+            self._order_code,
+            self._seed,
+            self.workers,
+        )
+        message = ctypes.create_string_buffer(1000)
+        if _runtime().minicnn_emu_launch(ctypes.byref(launch), message, len(message)):
+            raise MinicnnError(message.value.decode(errors="replace"))
+
+
+def _argument(value: Any) -> NDArray[Any]:
+    """The bytes a parameter receives, as a 0-d array: the value, or an address."""
+    if value is None:
+        return np.zeros((), np.uintp)
+    if isinstance(value, np.ndarray) and value.dtype.names is None:
+        return np.array(value.ctypes.data, np.uintp)
+    return np.asarray(value)
+
+
+def poisoned(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+    """A new array of NaN bits: shows what a kernel leaves unwritten.
+
+    Floating-point types of every width read NaN; integers all ones.
+    """
+    array = np.empty(shape, dtype)
+    array.reshape(-1).view(np.uint8).fill(0xFF)
+    return array
+
+
+def sanitizing() -> bool:
+    """Whether kernels are built with AddressSanitizer and UBSan (MINICNN_SANITIZE)."""
+    return os.environ.get("MINICNN_SANITIZE", "") not in ("", "0")
+
+
+def sanitized(
+    command: Sequence[str], env: Mapping[str, str] | None = None, **options: Any
+) -> subprocess.CompletedProcess[str]:
+    """Runs a Python command with every kernel built under AddressSanitizer and UBSan.
+
+    A finding ends the command at once with status 66 and the sanitizer's report, which
+    names kernel file and line, on stderr. Because malloc is watched too, an index one
+    past the end of a NumPy array shows.
+
+    Args:
+        command: such as ["pytest", "tests", "-k", "emulated"], run by this Python as
+            `python -m`.
+        env: more environment variables.
+        options: for subprocess.run.
+
+    Raises:
+        MinicnnError: the compiler has no sanitizers.
+    """
+    environment = {
+        **os.environ,
+        "LD_PRELOAD": str(_sanitizer_library()),
+        # Python frees nothing at its end; fibers have stacks of their own.
+        "ASAN_OPTIONS": "detect_leaks=0:exitcode=66:allocator_may_return_null=1",
+        "UBSAN_OPTIONS": "print_stacktrace=1:exitcode=66",
+        "MINICNN_SANITIZE": "1",
+        # Python's own allocator would hide small arrays' ends.
+        "PYTHONMALLOC": "malloc",
+        **(env or {}),
+    }
+    return subprocess.run(
+        [sys.executable, "-m", *command],
+        env=environment,
+        text=True,
+        check=False,
+        **options,
+    )
+
+
+@functools.cache
+def _sanitizer_library() -> Path:
+    name = "libclang_rt.asan.so" if "clang" in _compiler()[0] else "libasan.so"
+    found = subprocess.run(
+        [*_compiler(), f"-print-file-name={name}"], capture_output=True, text=True
+    ).stdout.strip()
+    if not os.path.isabs(found):
+        raise MinicnnError(
+            f"{_compiler()[0]} has no AddressSanitizer ({name}); install libasan "
+            "(Debian, Ubuntu: apt install libgcc-12-dev)"
+        )
+    return Path(found)
+
+
+def _available_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@functools.cache
+def _compiler() -> tuple[str, ...]:
+    """The C++ compiler's command.
+
+    Raises:
+        MinicnnError: there is none.
+    """
+    asked = shlex.split(os.environ.get("CXX", ""))
+    for command in [asked] if asked else [["g++"], ["clang++"], ["c++"]]:
+        if found := shutil.which(command[0]):
+            return (found, *command[1:])
+    wanted = f"CXX={asked[0]} not found" if asked else "no C++ compiler found"
+    raise MinicnnError(
+        f"the emulated device compiles kernels for the CPU, and {wanted}; install g++ "
+        "(Debian, Ubuntu: apt install g++; Fedora: dnf install gcc-c++; macOS: "
+        "xcode-select --install)"
+    )
+
+
+@functools.cache
+def _flags() -> tuple[str, ...]:
+    x86 = platform.machine().lower() in ("x86_64", "amd64")
+    native = ("-march=native" if x86 else "-mcpu=native",)
+    undefined = ("-undefined", "dynamic_lookup") if sys.platform == "darwin" else ()
+    speed = _SANITIZE_FLAGS if sanitizing() else (*_FAST_FLAGS, *native)
+    return (*_COMMON_FLAGS, *speed, *undefined, f"-I{_HOST}")
+
+
+@functools.cache
+def _fingerprint() -> bytes:
+    """What a compiled object depends on besides its source: compiler, flags, CPU."""
+    compiler = Path(_compiler()[0]).resolve()
+    stat = compiler.stat()
+    cpu = platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        lines = info.read_text(errors="replace").splitlines()
+        cpu += next((line for line in lines if line.startswith("flags")), "")
+    parts = (_compiler(), str(compiler), stat.st_size, stat.st_mtime_ns, _flags(), cpu)
+    headers = b"".join(p.read_bytes() for p in sorted(_HOST.glob("*.h")))
+    return repr(parts).encode() + headers
+
+
+def cache_folder() -> Path:
+    """Where compiled kernels are kept."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "minicnn"
+
+
+def _compile(name: str, text: str) -> Path:
+    """Compiles C++ text to a shared library, unless the cache has it."""
+    digest = hashlib.sha256(_fingerprint() + text.encode()).hexdigest()[:24]
+    folder = cache_folder()
+    library = folder / f"{name}-{digest}.so"
+    if library.exists():
+        return library
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as work:
+        source, built = Path(work, "unit.cpp"), Path(work, "unit.so")
+        source.write_text(text)
+        command = [*_compiler(), *_flags(), str(source), "-o", str(built)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise MinicnnError(
+                f"{name}: {' '.join(_compiler())} failed:\n{done.stderr.rstrip()}"
+            )
+        built.replace(library)  # whole or not at all, whoever else compiles it now
+    return library
+
+
+_loading = threading.Lock()
+
+
+@functools.cache
+def _runtime() -> ctypes.CDLL:
+    """The scheduler, loaded so that kernel libraries find it."""
+    path = _compile("runtime", '#include "runtime.h"\n')
+    return ctypes.CDLL(str(path), ctypes.RTLD_GLOBAL)
+
+
+def _library(source: KernelSource, group: str) -> ctypes.CDLL:
+    with _loading:
+        _runtime()
+        name = "-".join(filter(None, (source.path.stem, re.sub(r"\W+", "_", group))))
+        return ctypes.CDLL(str(_compile(name, host_text(source, group))))
+
+
+def host_text(source: KernelSource, group: str) -> str:
+    """The C++ that a group of a kernel file's instances is compiled from."""
+    expressions = source.group(group)
+    entries = "\n".join(f'    emu::entry<&{e}>("{e}"),' for e in expressions)
+    return (
+        f'#include "cuda.h"\n{_SHARED.sub(_shared, source.text)}\n'
+        f'#line 1 "instances of {source.path.name}"\n'
+        'extern "C" { extern const emu::Entry minicnn_emu_entries[]; }\n'
+        f"const emu::Entry minicnn_emu_entries[] = {{\n{entries}\n}};\n"
+    )
+
+
+def _shared(match: re.Match[str]) -> str:
+    """A `__shared__` declaration as a reference into the block's shared memory.
+
+    The address of a variable that is the declaration's own is the array's key: each
+    template instance has its own, as on the device.
+    """
+    kind = " ".join(match["type"].split())
+    lines = "\n" * match[0].count("\n")
+    if match["extern"]:
+        name = match["names"].split("[")[0].strip()
+        return f"{kind}* const {name} = emu::dynamic_shared<{kind}>();{lines}"
+    made = ""
+    for declarator in match["names"].split(","):
+        name, bracket, rest = " ".join(declarator.split()).partition("[")
+        name = name.strip()
+        made += (
+            f"static const char {name}_key = 0; auto& {name} = "
+            f'emu::shared<{kind} {bracket}{rest}>(&{name}_key, "{name}"); '
+        )
+    return made + lines
+
+
+def _main(arguments: list[str]) -> int:
+    """`python -m minicnn.emulator pytest …`: runs a command under the sanitizers."""
+    if not arguments:
+        print(
+            "usage: python -m minicnn.emulator MODULE [ARGUMENT ...]", file=sys.stderr
+        )
+        return 2
+    return sanitized(arguments).returncode
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(_main(sys.argv[1:]))
+    except MinicnnError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,343 @@
+"""The one way kernels are launched, on a GPU or emulated.
+
+    kernels = KernelFile("lrn.cu")
+    kernels.get("lrn_forward", np.float32)(device, grid, block, (x, y, n, alpha))
+
+A Python number is cast to the type the kernel declares: CuPy by itself passes a float
+as a double and an int as a long long, and a `float` parameter then reads garbage.
+Whatever does not fit the declaration is refused with the kernel's and the argument's
+name.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from minicnn.errors import MinicnnError
+from minicnn.kernel_source import Instance, KernelSource, Parameter, find
+
+Dims = int | Sequence[int]
+
+_C_TYPES = {
+    np.dtype(np.float32): "float",
+    np.dtype(np.float64): "double",
+    np.dtype(np.float16): "f16",
+    "bfloat16": "bf16",
+    "bf16": "bf16",
+}
+
+
+def debugging() -> bool:
+    """Whether MINICNN_DEBUG asks to check after every launch."""
+    return os.environ.get("MINICNN_DEBUG", "") not in ("", "0")
+
+
+class Launcher(Protocol):
+    """What a device offers to kernels, as `device.launcher`."""
+
+    array: type
+    """The type of its arrays."""
+
+    def launch(
+        self,
+        kernel: Kernel,
+        grid: tuple[int, int, int],
+        block: tuple[int, int, int],
+        values: list[Any],
+        shared: int,
+    ) -> None:
+        """Starts the kernel.
+
+        Args:
+            kernel: which.
+            grid: blocks along x, y, z.
+            block: threads along x, y, z.
+            values: for each parameter an array of this device, None for a null
+                pointer, a NumPy scalar, or a 0-d structured NumPy array.
+            shared: bytes of dynamic shared memory.
+        """
+
+    def build(self, source: KernelSource, group: str) -> None:
+        """Compiles a group of a file's instances, or finds them compiled."""
+
+
+class KernelFile:
+    """The kernels of one .cu file.
+
+    Args:
+        name: a file of the kernels folder, such as "lrn.cu", or a path.
+    """
+
+    def __init__(self, name: str | Path) -> None:
+        self.path = find(name)
+
+    @functools.cached_property
+    def source(self) -> KernelSource:
+        """The file, read and parsed at first use."""
+        return KernelSource.read(self.path)
+
+    @functools.cache  # noqa: B019: kernel files live as long as the program
+    def get(self, name: str, *template: Any) -> Kernel:
+        """A kernel by its name and template arguments.
+
+        Args:
+            name: the `__global__` function.
+            template: a dtype ("bfloat16" too), int or bool for each template parameter.
+
+        Raises:
+            MinicnnError: the file does not offer that instance.
+        """
+        values = ", ".join(c_name(value) for value in template)
+        expression = f"{name}<{values}>" if values else name
+        instance = self.source.instances.get(expression)
+        if instance is None:
+            offered = ", ".join(self.source.instances) or "nothing"
+            raise MinicnnError(
+                f"{self.path.name} has no kernel {expression}; it offers {offered} "
+                "(INSTANTIATE adds one)"
+            )
+        return Kernel(self.source, instance)
+
+    def build(self, device: Any, *dtypes: Any) -> None:
+        """Compiles ahead of use: the instances for these dtypes, or all."""
+        groups = [c_name(dtype) for dtype in dtypes] or sorted(
+            {instance.group for instance in self.source.instances.values()}
+        )
+        for group in groups:
+            device.launcher.build(self.source, group)
+
+
+def c_name(value: Any) -> str:
+    """A template argument as C++ writes it: a dtype, an int or a bool."""
+    if isinstance(value, bool | np.bool_):
+        return "true" if value else "false"
+    if isinstance(value, int | np.integer):
+        return str(int(value))
+    if isinstance(value, str) and value in _C_TYPES:
+        return _C_TYPES[value]
+    try:
+        return _C_TYPES[np.dtype(value)]
+    except (TypeError, KeyError):
+        raise MinicnnError(f"no kernel is written for dtype {value}") from None
+
+
+class Kernel:
+    """One kernel instance; calling it launches it.
+
+    Attributes:
+        source: its file.
+        instance: its expression and signature.
+    """
+
+    def __init__(self, source: KernelSource, instance: Instance) -> None:
+        self.source = source
+        self.instance = instance
+
+    @property
+    def name(self) -> str:
+        """The C++ expression, such as "lrn_forward<float>"."""
+        return self.instance.expression
+
+    def __call__(
+        self, device: Any, grid: Dims, block: Dims, args: Sequence[Any], shared: int = 0
+    ) -> None:
+        """Checks the arguments against the kernel's declaration and launches it.
+
+        Args:
+            device: offers `launcher`.
+            grid: number of blocks, one to three.
+            block: threads in a block, one to three numbers, at most 1024 in all.
+            args: one for each parameter. For a pointer: a C-contiguous array of the
+                device with the declared dtype (uint16 for bf16 and f16), or None. For
+                a number: anything of that kind and range. For a struct: a mapping of
+                all its fields.
+            shared: bytes of dynamic shared memory.
+
+        Raises:
+            MinicnnError: an argument that does not fit, by name; a failed launch.
+        """
+        launcher: Launcher = device.launcher
+        dims_grid, dims_block = self._dims("grid", grid), self._dims("block", block)
+        if dims_block[0] * dims_block[1] * dims_block[2] > 1024:
+            raise MinicnnError(f"{self.name}: block {block}: over 1024 threads")
+        if dims_grid[0] > 2**31 - 1 or max(dims_grid[1:]) > 65535:
+            raise MinicnnError(f"{self.name}: grid {grid}: over 2^31-1 × 65535 × 65535")
+        parameters = self.instance.parameters
+        if len(args) != len(parameters):
+            names = ", ".join(p.name for p in parameters)
+            raise MinicnnError(
+                f"{self.name}: {len(args)} arguments for {len(parameters)}: {names}"
+            )
+        values = [
+            self._array(p, value, launcher.array)
+            if p.pointer
+            else self._struct(p, value)
+            if p.dtype.names
+            else self._number(p, value)
+            for p, value in zip(parameters, args, strict=True)
+        ]
+        launcher.launch(self, dims_grid, dims_block, values, int(shared))
+
+    def _dims(self, what: str, dims: Dims) -> tuple[int, int, int]:
+        given = (dims,) if isinstance(dims, int | np.integer) else tuple(dims)
+        if not 1 <= len(given) <= 3 or min(given) < 1:
+            raise MinicnnError(
+                f"{self.name}: {what} {dims}: one to three positive numbers"
+            )
+        x, y, z = (*map(int, given), 1, 1)[:3]
+        return x, y, z
+
+    def _refuse(self, parameter: Parameter, problem: str) -> MinicnnError:
+        return MinicnnError(f"{self.name}: argument {parameter.name}: {problem}")
+
+    def _array(self, parameter: Parameter, value: Any, array: type) -> Any:
+        if value is None:
+            return None
+        if not isinstance(value, array):
+            raise self._refuse(
+                parameter,
+                f"{type(value).__name__} where an array of the device is due "
+                f"({array.__module__}.{array.__name__})",
+            )
+        if value.dtype != parameter.dtype:
+            raise self._refuse(
+                parameter, f"dtype {value.dtype}, declared {parameter.dtype}"
+            )
+        if not value.flags.c_contiguous:
+            raise self._refuse(parameter, f"a view of shape {value.shape} with gaps")
+        if not parameter.const and not getattr(value.flags, "writeable", True):
+            raise self._refuse(parameter, "read-only, and the kernel writes to it")
+        return value
+
+    def _number(self, parameter: Parameter, value: Any) -> np.generic:
+        dtype = parameter.dtype
+        if isinstance(value, np.ndarray) or not np.isscalar(value):
+            raise self._refuse(
+                parameter, f"{type(value).__name__} where a number is due"
+            )
+        if isinstance(value, str | bytes | complex | np.complexfloating):
+            raise self._refuse(parameter, f"{value!r}, declared {parameter.type}")
+        if parameter.type in ("bf16", "f16"):
+            raise self._refuse(parameter, "pass 16-bit numbers as float")
+        if dtype.kind == "b":
+            return np.bool_(value)
+        if dtype.kind in "iu":
+            limits = np.iinfo(dtype)
+            if isinstance(value, float | np.floating):
+                raise self._refuse(parameter, f"{value!r}, declared {parameter.type}")
+            if not limits.min <= int(value) <= limits.max:
+                raise self._refuse(parameter, f"{value} beyond {parameter.type}")
+            return dtype.type(int(value))
+        return dtype.type(value)
+
+    def _struct(self, parameter: Parameter, value: Any) -> np.ndarray:
+        names = parameter.dtype.names or ()
+        if not isinstance(value, Mapping) or set(value) != set(names):
+            given = ", ".join(value) if isinstance(value, Mapping) else repr(value)
+            raise self._refuse(
+                parameter,
+                f"{parameter.type} has the fields {', '.join(names)}; given {given}",
+            )
+        packed = np.zeros((), parameter.dtype)
+        for name in names:
+            field = parameter.dtype[name]
+            shape = np.shape(value[name])
+            if shape != field.shape:
+                raise self._refuse(
+                    parameter, f"field {name}: shape {shape}, declared {field.shape}"
+                )
+            base = Parameter(
+                f"{parameter.name}.{name}", field.base.name, field.base, False, False
+            )
+            packed[name] = (
+                [self._number(base, item) for item in value[name]]
+                if shape
+                else self._number(base, value[name])
+            )
+        return packed
+
+
+class CudaLauncher:
+    """Launches on a CUDA device through CuPy's RawModule and NVRTC.
+
+    CuPy keeps the compiled code in its own cache (~/.cupy/kernel_cache), by the source
+    text, which holds everything the file includes.
+
+    Args:
+        index: which CUDA device.
+    """
+
+    def __init__(self, index: int = 0) -> None:
+        import cupy
+
+        self._cupy = cupy
+        self._modules: dict[tuple[Path, str], Any] = {}
+        self._functions: dict[tuple[Path, str], Any] = {}
+        self.index = index
+        self.array = cupy.ndarray
+
+    def build(self, source: KernelSource, group: str) -> None:
+        """Compiles the group for this device.
+
+        Raises:
+            MinicnnError: with the compiler's message, file and line.
+        """
+        if (source.path, group) in self._modules:
+            return
+        module = self._cupy.RawModule(
+            code=source.text,
+            options=("--std=c++17",),
+            name_expressions=source.group(group),
+        )
+        try:
+            with self._cupy.cuda.Device(self.index):
+                module.compile()
+        except self._cupy.cuda.compiler.CompileException as error:
+            raise MinicnnError(f"{source.path.name}: NVRTC: {error}") from None
+        self._modules[source.path, group] = module
+
+    def _function(self, kernel: Kernel) -> Any:
+        key = kernel.source.path, kernel.name
+        function = self._functions.get(key)
+        if function is None:
+            group = kernel.instance.group
+            self.build(kernel.source, group)
+            module = self._modules[kernel.source.path, group]
+            function = module.get_function(kernel.name)
+            self._functions[key] = function
+        return function
+
+    def launch(
+        self,
+        kernel: Kernel,
+        grid: tuple[int, int, int],
+        block: tuple[int, int, int],
+        values: list[Any],
+        shared: int,
+    ) -> None:
+        """See `Launcher`; asynchronous, on CuPy's current stream."""
+        cuda = self._cupy.cuda
+        # None is a null pointer: CuPy would pass no argument at all.
+        args = tuple(np.uint64(0) if value is None else value for value in values)
+        with cuda.Device(self.index):
+            function = self._function(kernel)
+            if shared > 48 * 1024 and shared > function.max_dynamic_shared_size_bytes:
+                function.max_dynamic_shared_size_bytes = shared
+            try:
+                function(grid, block, args, shared_mem=shared)
+                if debugging():
+                    cuda.get_current_stream().synchronize()
+            except (
+                cuda.driver.CUDADriverError,
+                cuda.runtime.CUDARuntimeError,
+            ) as error:
+                raise MinicnnError(
+                    f"{kernel.name}: grid {grid}, block {block}, {shared} bytes of "
+                    f"shared memory: {error}"
+                ) from None

@@ -1,0 +1,58 @@
+"""Fixtures and options of the whole suite."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from minicnn import device
+from minicnn.errors import MinicnnError
+from tests import helpers
+
+# Markers that keep a device's tests apart: `pytest -m gpu` runs those on a GPU alone.
+MARKS = {"cuda": pytest.mark.gpu}
+DEVICES = [
+    pytest.param(name, marks=MARKS.get(name, ()))
+    for name in device.NAMES
+    if name != "auto"
+]
+
+
+@pytest.fixture(scope="session", params=DEVICES)
+def dev(request: pytest.FixtureRequest) -> device.Device:
+    """Each device there is, with unwritten memory poisoned."""
+    try:
+        return helpers.poisoned(device.get(request.param))
+    except MinicnnError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(
+    scope="session", params=[np.float32, np.float64], ids=lambda t: t.__name__
+)
+def dtype(request: pytest.FixtureRequest) -> type:
+    """Each type of floats."""
+    return request.param
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The option --worst-errors."""
+    parser.addoption(
+        "--worst-errors",
+        action="store_true",
+        help="print each op's worst error against its float64 oracle, and where",
+    )
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Prints the table of --worst-errors."""
+    if not config.getoption("--worst-errors"):
+        return
+    terminalreporter.section("worst relative errors against the float64 oracles")
+    for (op, *where), worst in sorted(helpers.WORST.items()):
+        terminalreporter.write_line(
+            f"{op:8} {' '.join(f'{part:8}' for part in where)} {worst.error:8.1e} "
+            f"of {worst.tolerance:7.1e} allowed, in {worst.case}"
+        )
