@@ -33,7 +33,7 @@ class CpuDevice:
     """
 
     name = "cpu"
-    xp = np
+    has_kernels = False
 
     def __init__(self, threads: int | None = None) -> None:
         self.threads = threads or available_cores()
@@ -56,6 +56,10 @@ class CpuDevice:
 
     def to_host(self, array: NDArray[Any]) -> NDArray[Any]:
         """An array of this device as a NumPy array (here: itself)."""
+        return array
+
+    def upload(self, slot: str, array: NDArray[Any]) -> NDArray[Any]:
+        """A host array on this device, until the slot's next upload (here: itself)."""
         return array
 
     def for_chunks(

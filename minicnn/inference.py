@@ -61,10 +61,11 @@ def evaluate_run(run: Run, dev: Device, store: Path | None = None) -> dict[str, 
             of another size.
     """
     source = _open_store(run, store)
+    classes = _class_indices(run, source)
     network = run.network(dev)
     batch = run.config.solver.batch
     crop = network.arch.crop
-    loader = Loader(source, _class_indices(run, source), crop, batch, seed=0)
+    loader = Loader(source, classes, crop, batch, seed=0)
     with np.errstate(all="ignore"):
         scores = evaluate(network, Inputs(network, run.mean, batch), loader)
     return {
@@ -134,7 +135,7 @@ def predict(
     predictions = []
     for paths, batch in _batches(run, images, network.arch.crop):
         with np.errstate(all="ignore"):
-            logits = dev.to_host(network.forward(inputs.fill(batch)))
+            logits = dev.to_host(network.forward(inputs.fill(batch)[0]))
         for path, row in zip(paths, _softmax(logits), strict=True):
             known = row[: len(run.classes)]
             best = np.argsort(-known, kind="stable")[:top]

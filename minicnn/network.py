@@ -135,15 +135,23 @@ class Network:
         self.logits = x.reshape(len(x), -1)
         return self.logits
 
-    def score(self, labels: Array, gradient: bool = False) -> softmax.Score:
-        """Loss sum, top-1 and top-5 counts of the last forward pass.
+    def score(self, labels: Array, totals: Array, gradient: bool = False) -> None:
+        """Adds the last forward pass's loss and counts to totals (3,) float64.
 
         Args:
-            labels: (N,) int32 class numbers; −1 is ignored.
+            labels: (N,) int32 class numbers, on the device; −1 is ignored.
+            totals: on the device; loss, top-1 and top-5 sums, see `ops.softmax.Score`.
             gradient: whether to prepare `backward`.
         """
         dlogits = self.dlogits[: len(labels)] if gradient else None
-        return softmax.cross_entropy(self.dev, self.logits, labels, dlogits)
+        softmax.cross_entropy(self.dev, self.logits, labels, dlogits, totals)
+
+    def scored(self, labels: Array, gradient: bool = False) -> softmax.Score:
+        """As `score`, for one batch alone; waits for the device."""
+        totals = self.dev.zeros((3,), np.float64)
+        self.score(labels, totals, gradient)
+        loss, top1, top5 = self.dev.to_host(totals).tolist()
+        return softmax.Score(loss, int(top1), int(top5))
 
     def backward(self) -> None:
         """Writes every trainable parameter's gradient of the mean loss."""

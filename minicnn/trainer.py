@@ -32,6 +32,7 @@ from minicnn.layers import Context
 from minicnn.loader import Batch, Loader
 from minicnn.network import Network
 from minicnn.ops import augment
+from minicnn.ops.softmax import Score
 from minicnn.progress import Progress
 from minicnn.run import Run, read_metrics
 from minicnn.solver import Solver, learning_rate
@@ -50,41 +51,47 @@ class Stopped(Exception):
 
 
 class Inputs:
-    """Turns batches into network input: one buffer, one mean."""
+    """Turns batches into network input on the device: fixed buffers, one mean."""
 
     def __init__(self, network: Network, mean: NDArray[np.float32], batch: int) -> None:
-        self.network, self.mean = network, mean
+        self.network, self.dev = network, network.dev
+        self.mean = self.dev.from_host(mean)
         crop = network.arch.crop
-        self.buffer = network.dev.empty((batch, crop, crop, 3), network.dtype)
+        self.buffer = self.dev.empty((batch, crop, crop, 3), network.dtype)
 
-    def fill(self, batch: Batch) -> Any:
-        """The batch's crops, mean subtracted, (N,crop,crop,3); a reused buffer."""
+    def fill(self, batch: Batch) -> tuple[Any, Any]:
+        """The batch's crops, mean subtracted, (N,crop,crop,3), and its labels (N,).
+
+        Both stay valid until the next call.
+        """
         x = self.buffer[: len(batch.images)]
+        upload = self.dev.upload
         augment.crop_mirror(
-            self.network.dev,
-            batch.images,
+            self.dev,
+            upload("images", batch.images),
             self.mean,
             x,
-            batch.top,
-            batch.left,
-            batch.mirror,
+            upload("top", batch.top),
+            upload("left", batch.left),
+            upload("mirror", batch.mirror),
             self.network.arch.scale,
         )
-        return x
+        return x, upload("labels", batch.labels)
 
 
 def evaluate(network: Network, inputs: Inputs, loader: Loader) -> dict[str, float]:
     """Loss, top-1 and top-5 over the whole validation part, by centre crop."""
-    loss, top1, top5 = 0.0, 0, 0
+    totals = network.dev.zeros((3,), np.float64)
     for batch in loader.val_batches():
-        network.forward(inputs.fill(batch))
-        score = network.score(batch.labels)
-        loss, top1, top5 = loss + score.loss, top1 + score.top1, top5 + score.top5
+        x, labels = inputs.fill(batch)
+        network.forward(x)
+        network.score(labels, totals)
+    score = Score(*network.dev.to_host(totals).tolist())
     count = len(loader.val)
     return {
-        "val_loss": loss / count,
-        "val_top1": top1 / count,
-        "val_top5": top5 / count,
+        "val_loss": score.loss / count,
+        "val_top1": score.top1 / count,
+        "val_top5": score.top5 / count,
     }
 
 
@@ -118,7 +125,9 @@ class Trainer:
         self.solver = Solver(network, config.solver)
         self.step = 0
         self.saved_at = -1
-        self.loss_sum, self.loss_count = 0.0, 0
+        # Sums since the last training line, and the rows they are of.
+        self.totals = network.dev.zeros((3,), np.float64)
+        self.rows = 0
         self.frozen_before = network.hashes(network.frozen)
         self.checkpoints = folder / "checkpoints"
         self.metrics = folder / "metrics.jsonl"
@@ -166,16 +175,26 @@ class Trainer:
     def _train_step(self, inputs: Inputs, bar: Progress) -> None:
         batch = self.loader.train_batch(self.step)
         network = self.network
-        network.forward(inputs.fill(batch), Context(True, self.seed, self.step))
-        score = network.score(batch.labels, gradient=True)
-        loss = score.loss / len(batch.labels)
-        if not math.isfinite(loss):
-            raise self._diverged(f"the loss is {loss}")
+        x, labels = inputs.fill(batch)
+        network.forward(x, Context(True, self.seed, self.step))
+        network.score(labels, self.totals, gradient=True)
         network.backward()
         self.solver.update(self.step)
         self.step += 1
-        self.loss_sum, self.loss_count = self.loss_sum + loss, self.loss_count + 1
-        bar.update(len(batch.labels), f"loss {loss:.3f}")
+        self.rows += len(batch.labels)
+        bar.update(len(batch.labels))
+
+    def _loss(self) -> float:
+        """The mean loss since the last training line; waits for the device.
+
+        Raises:
+            MinicnnError: it is not a finite number.
+        """
+        score = Score(*self.network.dev.to_host(self.totals).tolist())
+        loss = score.loss / max(self.rows, 1)
+        if not math.isfinite(loss):
+            raise self._diverged(f"the loss is {loss}")
+        return loss
 
     def _diverged(self, what: str) -> MinicnnError:
         kept = f"step {self.saved_at}" if self.saved_at >= 0 else "none yet"
@@ -190,10 +209,12 @@ class Trainer:
         schedule, last = self.config.schedule, self.config.solver.iterations
         ends = self.step == last
         if self.step % schedule.log_every == 0 or ends:
-            loss = self.loss_sum / self.loss_count
+            loss = self._loss()
             lr = learning_rate(self.config.solver, self.step - 1)
             self._append({"step": self.step, "loss": loss, "lr": lr})
-            self.loss_sum, self.loss_count = 0.0, 0
+            self.totals[...] = 0
+            self.rows = 0
+            bar.update(0, f"loss {loss:.3f}")
         if self.step % schedule.evaluate_every == 0 or ends:
             scores = evaluate(self.network, inputs, self.loader)
             self._append({"step": self.step, **scores})
@@ -229,10 +250,12 @@ class Trainer:
             ) from None
 
     def _save(self) -> None:
+        self._loss()
         weights = self.network.tensors()
         if not all(np.isfinite(w).all() for w in weights.values()):
             raise self._diverged("a weight is not finite")
-        extra = {"loss_sum": self.loss_sum, "loss_count": self.loss_count}
+        totals = self.network.dev.to_host(self.totals).tolist()
+        extra = {"totals": totals, "rows": self.rows}
         momentum = self.solver.tensors()
         state = Checkpoint(self.step, weights, momentum, self.mean, extra)
         checkpoint.save(self.checkpoints, state)
@@ -245,8 +268,10 @@ class Trainer:
             self.network.load(found.weights)
             self.solver.load(found.momentum)
             self.step = self.saved_at = found.step
-            self.loss_sum = found.extra["loss_sum"]
-            self.loss_count = found.extra["loss_count"]
+            self.totals[...] = self.network.dev.from_host(
+                np.array(found.extra["totals"])
+            )
+            self.rows = found.extra["rows"]
         self.mean = found.mean if found else self.make_mean()
         if self.metrics.exists():
             kept = [r for r in read_metrics(self.metrics) if r["step"] <= self.step]

@@ -60,7 +60,7 @@ def test_loss_and_gradients(name: str, dtype: type, tolerance: float) -> None:
     network, x = make(name, dtype)
     labels = np.array([OUTPUTS - 1, 0, 7], np.int32)
     logits = network.forward(x, Context())
-    loss = network.score(labels, gradient=True).loss / BATCH
+    loss = network.scored(labels, gradient=True).loss / BATCH
     network.backward()
     scales = [each.scale.max() for each in network.layers if hasattr(each, "scale")]
     assert min(scales) > 1.2, "LRN is too tame to tell"

@@ -43,13 +43,13 @@ def make(frozen: int = 0, dtype: type = np.float64) -> tuple[Network, np.ndarray
 def loss(network: Network, x: np.ndarray) -> float:
     """The mean loss, dropout on, the same mask every time."""
     network.forward(x, TRAINING)
-    return network.score(LABELS).loss / BATCH
+    return network.scored(LABELS).loss / BATCH
 
 
 def gradients(network: Network, x: np.ndarray) -> dict[str, np.ndarray]:
     """The trainable parameters' analytic gradients."""
     network.forward(x, TRAINING)
-    network.score(LABELS, gradient=True)
+    network.scored(LABELS, gradient=True)
     network.backward()
     return {p.name: p.grad.copy() for p in network.trainable}
 
@@ -98,7 +98,7 @@ def test_lrn_and_dropout_matter_in_the_check() -> None:
     assert [float(each.max()) > 1.5 for each in scales] == [True, True]
     trained = loss(network, x)
     network.forward(x)
-    assert abs(network.score(LABELS).loss / BATCH - trained) > 0.01
+    assert abs(network.scored(LABELS).loss / BATCH - trained) > 0.01
 
 
 @pytest.mark.parametrize("frozen", range(1, DEPTH + 1))

@@ -40,13 +40,24 @@ def inputs(case: SoftmaxCase) -> Arrays:
     }
 
 
+def score(dev: Device, logits: Array, labels: Array, dlogits: Array | None) -> Array:
+    """The op's totals, on the host."""
+    totals = dev.zeros((3,), np.float64)
+    softmax.cross_entropy(dev, logits, labels, dlogits, totals)
+    return dev.to_host(totals)
+
+
 def run(dev: Device, logits: Array, labels: Array) -> dict[str, Any]:
     """The op."""
     dlogits = dev.empty(logits.shape, logits.dtype)
-    score = softmax.cross_entropy(dev, logits, labels, dlogits)
-    assert softmax.cross_entropy(dev, logits, labels, None) == score
-    return dict(zip(("loss", "top1", "top5"), score, strict=True)) | {
-        "dlogits": dlogits
+    totals = score(dev, logits, labels, dlogits)
+    # Without a gradient it sums the same.
+    assert np.array_equal(score(dev, logits, labels, None), totals, equal_nan=True)
+    return {
+        "loss": float(totals[0]),
+        "top1": int(totals[1]),
+        "top5": int(totals[2]),
+        "dlogits": dlogits,
     }
 
 
@@ -110,11 +121,21 @@ def test_diverged_logits_are_no_hit(dev: Device, dtype: type) -> None:
     labels = np.array([0, 0], np.int32)
     dlogits = dev.empty((2, 3), dtype)
     with np.errstate(invalid="ignore"):
-        loss, top1, top5 = softmax.cross_entropy(
+        loss, top1, top5 = score(
             dev, dev.from_host(logits["logits"]), dev.from_host(labels), dlogits
         )
     assert math.isnan(loss)
     assert (top1, top5) == (0, 0)
+
+
+def test_totals_are_added_to(dev: Device) -> None:
+    # One row of two equal logits: loss ln 2, the label first.
+    totals = dev.from_host(np.array([10.0, 20, 30]))
+    logits, labels = np.zeros((1, 2)), np.zeros(1, np.int32)
+    on_dev = dev.from_host(logits), dev.from_host(labels)
+    softmax.cross_entropy(dev, *on_dev, None, totals)
+    allowed = tolerance(np.float64)
+    compare("totals", dev.to_host(totals), np.array([10 + math.log(2), 21, 31]), allowed)
 
 
 def test_hand_worked(dev: Device, dtype: type) -> None:

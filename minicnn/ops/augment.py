@@ -14,8 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minicnn.device import Device
+from minicnn.ops import op
 
 
+@op
 def crop_mirror(
     dev: Device,
     images: NDArray[np.uint8],

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from minicnn.device import Device
 from minicnn.errors import MinicnnError
+from minicnn.ops import op
 
 Pair = tuple[int, int]
 Array = NDArray[np.floating]
@@ -155,6 +156,7 @@ def _rows(array: Array, group: int, groups: int) -> Array:
     return flat[:, group * features : (group + 1) * features]
 
 
+@op
 def forward(
     dev: Device,
     x: Array,
@@ -199,6 +201,7 @@ def forward(
         dev.for_chunks(images, shape.n, chunk)
 
 
+@op
 def backward_data(
     dev: Device, dy: Array, w: Array, dx: Array, shape: ConvShape
 ) -> None:
@@ -253,6 +256,7 @@ def _spread(count: int, stride: int, offset: int, length: int) -> tuple[slice, s
     return slice(first, last + 1), slice(start, last * stride + offset + 1, stride)
 
 
+@op
 def backward_weights(
     dev: Device, x: Array, dy: Array, dw: Array, db: Array | None, shape: ConvShape
 ) -> None:
@@ -290,6 +294,7 @@ def _sum_over_images(
     np.sum(partial, axis=0, out=dw2)
 
 
+@op
 def relu_backward(dev: Device, y: Array, dy: Array) -> None:
     """dy ← dy where the ReLU's output y is positive, else 0; in place."""
     flat_y, flat_dy = y.reshape(-1), dy.reshape(-1)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from minicnn import philox
 from minicnn.device import Device
+from minicnn.ops import op
 
 Array = NDArray[np.floating]
 
@@ -22,6 +23,7 @@ Array = NDArray[np.floating]
 CHUNK = 1 << 15
 
 
+@op
 def apply(
     dev: Device, x: Array, y: Array, rate: float, seed: int, stream: int, step: int
 ) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minicnn.device import Device
+from minicnn.ops import op
 
 Array = NDArray[np.floating]
 
@@ -40,6 +41,7 @@ def _power(scale: Array, beta: float, out: Array) -> None:
         np.power(scale, -beta, out=out)
 
 
+@op
 def forward(
     dev: Device,
     x: Array,
@@ -66,6 +68,7 @@ def forward(
     dev.for_chunks(work, len(x), max(1, CHUNK // channels))
 
 
+@op
 def backward(
     dev: Device,
     x: Array,

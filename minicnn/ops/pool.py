@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from minicnn.device import Device
 from minicnn.errors import MinicnnError
+from minicnn.ops import op
 from minicnn.ops.conv import Pair, pair
 
 Array = NDArray[np.floating]
@@ -118,6 +119,7 @@ def _chunk(shape: PoolShape) -> int:
     return max(1, CHUNK // (shape.h * shape.w * shape.c))
 
 
+@op
 def forward(
     dev: Device, x: Array, y: Array, argmax: NDArray[np.uint8], shape: PoolShape
 ) -> None:
@@ -141,6 +143,7 @@ def forward(
     dev.for_chunks(work, shape.n, _chunk(shape))
 
 
+@op
 def backward(
     dev: Device, dy: Array, argmax: NDArray[np.uint8], dx: Array, shape: PoolShape
 ) -> None:

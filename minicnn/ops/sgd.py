@@ -11,12 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minicnn.device import Device
+from minicnn.ops import op
 
 Array = NDArray[np.floating]
 
 CHUNK = 1 << 16
 
 
+@op
 def update(
     dev: Device,
     w: Array,

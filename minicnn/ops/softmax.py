@@ -4,7 +4,10 @@
 
 A row labelled −1 is ignored: no loss, zero gradient, not counted in N. A row is right
 among the top k when fewer than k classes come before its label; of equal logits the
-smaller class index comes first.
+smaller class index comes first, and a logit that is not a number makes the row wrong.
+
+The sums are added to an array that stays on the device, so that a training step need
+not wait for them: the loop reads them when it logs.
 """
 
 from __future__ import annotations
@@ -15,22 +18,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minicnn.device import Device
+from minicnn.ops import op
 
 Array = NDArray[np.floating]
 
 
 class Score(NamedTuple):
-    """Sums over a batch: of the losses, and of the rows right in the top 1 and 5."""
+    """Sums over rows: of the losses, and of the rows right in the top 1 and top 5."""
 
     loss: float
     top1: int
     top5: int
 
 
+@op
 def cross_entropy(
-    dev: Device, logits: Array, labels: NDArray[np.int32], dlogits: Array | None
-) -> Score:
-    """Scores logits (N,K) against labels (N,); writes dlogits (N,K) unless None."""
+    dev: Device,
+    logits: Array,
+    labels: NDArray[np.int32],
+    dlogits: Array | None,
+    totals: NDArray[np.float64],
+) -> None:
+    """Scores logits (N,K) against labels (N,).
+
+    Args:
+        dlogits: (N,K), written unless None.
+        totals: (3,) float64, to which the `Score` of this batch is added.
+    """
     rows = np.flatnonzero(labels >= 0)
     z, label = logits[rows], labels[rows]
     z = z - z.max(axis=1, keepdims=True, initial=-np.inf)
@@ -47,6 +61,5 @@ def cross_entropy(
     smaller = np.arange(z.shape[1]) < label[:, None]
     rank = ((z > mine) | ((z == mine) & smaller)).sum(axis=1)
     # NaN compares false with everything and would look like the best rank.
-    rank[np.isnan(losses)] = z.shape[1]
-    loss = float(losses.sum(dtype=np.float64))
-    return Score(loss, int((rank < 1).sum()), int((rank < 5).sum()))
+    rank[np.isnan(losses)] = max(z.shape[1], 5)
+    totals += losses.sum(dtype=np.float64), (rank < 1).sum(), (rank < 5).sum()
