@@ -14,10 +14,10 @@ import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
+from minicnn.data_prep.classes import ilsvrc2012
 from minicnn.data_prep.mat5 import read_struct
-from minicnn.data_prep.sources import Found, Labelled, class_folders, ilsvrc2012
+from minicnn.data_prep.sources import Found, Labelled, class_folders
 from minicnn.data_prep.tree import Place, Tree, read, tar_members
-
 from minicnn.errors import MinicnnError
 
 SIZE = 256
@@ -36,7 +36,7 @@ def recognise(tree: Tree) -> Found | None:
     if TRAIN_TAR not in tree.files and (base is None or not _has_val(tree, base)):
         return None
     folder = _at(base or "", "val")
-    notes, names = [], {}
+    notes = []
     if TRAIN_TAR in tree.files:
         train = _train_archive(tree)
         if base is not None:
@@ -45,7 +45,7 @@ def recognise(tree: Tree) -> Found | None:
         train = class_folders(tree, _at(base or "", "train"))
     if VAL_TAR in tree.files:
         files, where = _val_archive(tree), VAL_TAR
-    elif tree.children("") and folder in tree.folders:
+    elif folder in tree.folders:
         files, where = dict(tree.under(folder)), folder
     else:
         raise MinicnnError(
@@ -144,7 +144,7 @@ def _val_labels(
     readers = (_from_folders, _from_caffe, _from_kaggle)
     told = [answer for reader in readers if (answer := reader(tree, files))]
     devkit = _devkit(tree)
-    names = {}
+    names: dict[str, str] = {}
     if devkit:
         truth, names = devkit
         told.append(("the devkit", truth))
@@ -200,7 +200,7 @@ def _from_caffe(tree: Tree, files: dict[str, Place]) -> tuple[str, Labels] | Non
         return None
     path = paths[0]
     beside = path.replace("val.txt", "synsets.txt")
-    wnids = list(ilsvrc2012())
+    wnids = list(ilsvrc2012().wnids)
     if beside in tree.files:
         wnids = [line.split()[0] for line in tree.lines(beside)]
     labels: Labels = {}

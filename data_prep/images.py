@@ -7,7 +7,7 @@ import warnings
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageChops, ImageOps, features
+from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError, features
 from PIL import __version__ as pillow_version
 
 RESIZES = ("warp", "short-center")
@@ -91,7 +91,7 @@ def cifar_to_rgb(data: bytes, size: int, resize: str) -> NDArray[np.uint8]:
 def _open(data: bytes) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data), formats=_FORMATS)
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise BadImageError("not an image that can be read") from None
     except Image.DecompressionBombError as error:
         raise BadImageError(str(error).split(",")[0]) from None

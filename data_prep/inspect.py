@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
-from minicnn.data_prep.tree import read_at
-from minicnn.data_prep.workers import cores
 from PIL import Image, ImageDraw, ImageFont
 
+from minicnn.data_prep.classes import class_index
+from minicnn.data_prep.tree import read_at
+from minicnn.data_prep.workers import cores
 from minicnn.errors import MinicnnError
 from minicnn.philox import Stream, permutation
 from minicnn.progress import Progress
@@ -134,19 +135,11 @@ def find_classes(store: Store, wanted: Sequence[str]) -> list[int]:
     """
     found = []
     for text in wanted:
-        if text in store.wnids:
-            found.append(store.wnids.index(text))
-        elif store.names.count(text) == 1:
-            found.append(store.names.index(text))
-        elif text.isdecimal() and int(text) < len(store.wnids):
+        is_index = text.isdecimal() and text not in (*store.wnids, *store.names)
+        if is_index and int(text) < len(store.wnids):
             found.append(int(text))
         else:
-            times = store.names.count(text)
-            why = f"the name of {times} classes" if times else "no class"
-            raise MinicnnError(
-                f"class {text!r}: {why} of {store.path}; give an index under "
-                f"{len(store.wnids)}, a class id or a name"
-            )
+            found.append(class_index(text, store.wnids, store.names))
     return found
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from minicnn.data_prep.workers import Done
-
 from minicnn.errors import MinicnnError
 
 
@@ -79,7 +79,7 @@ class Journal:
         self.done[done.start] = done
         self._append(done._asdict())
 
-    def _append(self, fields: dict[str, object]) -> None:
+    def _append(self, fields: Mapping[str, object]) -> None:
         line = memoryview(json.dumps(fields, separators=(",", ":")).encode() + b"\n")
         while line:
             line = line[self._file.write(line) :]

@@ -10,11 +10,8 @@ in, the store is marked complete and takes its name.
 
 from __future__ import annotations
 
-import ctypes
 import errno
-import hashlib
 import os
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -23,8 +20,11 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+
+from minicnn import store
 from minicnn.data_prep.images import RESIZES, decoder
 from minicnn.data_prep.journal import Journal
+from minicnn.data_prep.layout import Files, Plan, lay_out, offsets, sync
 from minicnn.data_prep.recognise import open_source
 from minicnn.data_prep.sources import Source
 from minicnn.data_prep.workers import (
@@ -35,19 +35,13 @@ from minicnn.data_prep.workers import (
     is_intact,
     write_at,
 )
-
-from minicnn import store
 from minicnn.errors import MinicnnError
 from minicnn.interrupt import Interrupt
 from minicnn.progress import Progress
 
 ON_ERROR = ("fail", "skip")
 
-_PIPELINE = 1
-"""Raised whenever the same source and options would give other bytes."""
-
 _CHUNK_BYTES, _CHUNK_IMAGES = 8 << 20, 256
-_SPARE_BYTES = 16 << 20  # the journal, the report, what the file system itself needs
 
 
 @dataclass(frozen=True)
@@ -138,24 +132,6 @@ def prepare(source: Path, target: Path, options: Options | None = None) -> Outco
         return Outcome("interrupted", signal_name="SIGINT")
 
 
-@dataclass(frozen=True)
-class Files:
-    """The store, and the files beside it that exist while it is made."""
-
-    target: Path
-    partial: Path
-    created: Path
-    journal: Path
-    scratch: Path
-    report: Path
-
-    @classmethod
-    def of(cls, target: Path) -> Files:
-        endings = ("", ".partial", ".partial.new", ".partial.journal", ".partial.tar")
-        names = [target.name + ending for ending in (*endings, ".bad.txt")]
-        return cls(*map(target.with_name, names))
-
-
 def _check(options: Options) -> None:
     if options.resize not in RESIZES:
         raise MinicnnError(f"resize {options.resize!r}: expected one of {RESIZES}")
@@ -181,26 +157,13 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _fingerprint(source: Source, size: int, resize: str) -> str:
-    """Of all that decides the store but the image files' bytes."""
-    digest = hashlib.sha256()
-    head = [str(_PIPELINE), str(store.VERSION), str(size), resize]
-    head += [source.kind, source.orientation]
-    for texts in (head, source.wnids, source.names, source.groups, source.files):
-        digest.update(("\0".join(texts) + "\0\0").encode())
-    digest.update(source.labels.tobytes() + source.split.tobytes())
-    return digest.hexdigest()
-
-
 class _Preparation:
     def __init__(
         self, source: Source, files: Files, journal: Journal, options: Options
     ) -> None:
         self.source, self.files, self.journal = source, files, journal
         self.options = options
-        self.size = options.size or source.size
-        self.fingerprint = _fingerprint(source, self.size, options.resize)
-        self.source_bytes = sum(place.length for place in source.places)
+        self.plan = Plan(source, options.size or source.size, options.resize)
         self.rows = len(source.files)
 
     def run(self) -> Outcome:
@@ -208,7 +171,9 @@ class _Preparation:
             if self._is_there():
                 self.files.partial.unlink(missing_ok=True)
                 return Outcome("already", self.rows)
-            self._lay_out()
+            self.journal.begin({})
+            lay_out(self.plan, self.files)
+            self.journal.begin(self._header())
         for note in self.source.notes:
             _say(f"note: {note}")
         with Interrupt() as interrupt, Workers(self.options.jobs) as workers:
@@ -218,6 +183,9 @@ class _Preparation:
             self._finish()
         return outcome
 
+    def _header(self) -> dict[str, str]:
+        return {"fingerprint": self.plan.fingerprint, "decoder": decoder()}
+
     def _resumes(self) -> bool:
         """Whether unfinished work is there that this command continues.
 
@@ -225,9 +193,9 @@ class _Preparation:
             MinicnnError: there is some, but of another source or other options.
         """
         header = self.journal.header
-        if self.options.fresh or header is None or not self.files.partial.exists():
+        if self.options.fresh or not header or not self.files.partial.exists():
             return False
-        if header.get("fingerprint") != self.fingerprint:
+        if header.get("fingerprint") != self.plan.fingerprint:
             raise MinicnnError(
                 f"store {self.files.partial}: unfinished, from another source or with "
                 "other options; finish it with those, or discard it with --fresh"
@@ -248,58 +216,17 @@ class _Preparation:
         target = self.files.target
         if self.options.fresh or not target.exists():
             return False
-        attributes = store.Store(target).attributes
-        same = attributes.get("fingerprint") == self.fingerprint
-        if same and attributes.get("source_bytes") == self.source_bytes:
+        try:
+            attributes = store.Store(target).attributes
+        except MinicnnError as error:
+            raise MinicnnError(f"{error}; --fresh replaces it") from None
+        same = attributes.get("fingerprint") == self.plan.fingerprint
+        if same and attributes.get("source_bytes") == self.plan.source_bytes:
             return True
         raise MinicnnError(
             f"store {target}: exists, made from another source or with other options; "
             "--fresh replaces it"
         )
-
-    def _lay_out(self) -> None:
-        """Makes the partial store at its full size, then begins the journal."""
-        files = self.files
-        self.journal.begin({})
-        files.partial.unlink(missing_ok=True)
-        self._check_disk()
-        attributes: dict[str, str | int | float] = {
-            "resize": self.options.resize,
-            "source": self.source.kind,
-            "orientation": self.source.orientation,
-            "decoder": decoder(),
-            "fingerprint": self.fingerprint,
-            "source_bytes": self.source_bytes,
-        }
-        source = self.source
-        contents = store.Contents(
-            (self.size, self.size),
-            source.labels,
-            source.split,
-            source.files,
-            source.wnids,
-            source.names,
-            source.groups,
-            attributes,
-        )
-        try:
-            store.create(files.created, contents)
-            _reserve(files.created)
-            files.created.rename(files.partial)
-        finally:
-            files.created.unlink(missing_ok=True)
-        self.journal.begin({"fingerprint": self.fingerprint, "decoder": decoder()})
-
-    def _check_disk(self) -> None:
-        folder = self.files.target.parent
-        needed = self.rows * (3 * self.size**2 + 64) + _SPARE_BYTES
-        free = shutil.disk_usage(folder).free
-        if needed > free:
-            raise MinicnnError(
-                f"store {self.files.target}: needs {needed / 1e9:.2f} GB, "
-                f"{folder.resolve()} has {free / 1e9:.2f} GB free; free some space or "
-                "choose another folder"
-            )
 
     def _convert(self, workers: Workers, interrupt: Interrupt) -> Outcome:
         """Does every chunk that is not done yet."""
@@ -326,15 +253,15 @@ class _Preparation:
     def _recipe(self) -> Recipe:
         return Recipe(
             str(self.files.partial.resolve()),
-            _offsets(self.files.partial)["images"],
-            self.size,
-            self.options.resize,
+            offsets(self.files.partial)["images"],
+            self.plan.size,
+            self.plan.resize,
             self.source.orientation,
             self.source.codec,
         )
 
     def _chunks(self) -> Iterator[Chunk]:
-        step = max(1, min(_CHUNK_BYTES // (3 * self.size**2), _CHUNK_IMAGES))
+        step = max(1, min(_CHUNK_BYTES // (3 * self.plan.size**2), _CHUNK_IMAGES))
         for start in range(0, self.rows, step):
             yield Chunk(start, self.source.places[start : start + step])
 
@@ -395,48 +322,16 @@ class _Preparation:
         crc32 = np.concatenate([np.array(each.crc32, np.uint32) for each in done])
         split = self.source.split.copy()
         split[[row for each in done for row, _ in each.bad]] = store.EXCLUDED
-        offsets = _offsets(partial)
+        at = offsets(partial)
         descriptor = os.open(partial, os.O_WRONLY)
         try:
-            write_at(descriptor, crc32.data, offsets["crc32"])
-            write_at(descriptor, split.data, offsets["split"])
+            write_at(descriptor, crc32.data, at["crc32"])
+            write_at(descriptor, split.data, at["split"])
         finally:
             os.close(descriptor)
         with h5py.File(partial, "r+") as file:
-            file.attrs.modify("source_bytes", np.int64(self.source_bytes))
+            file.attrs.modify("source_bytes", np.int64(self.plan.source_bytes))
         store.mark_complete(partial)
-        _sync(partial)
+        sync(partial)
         partial.rename(self.files.target)
-        _sync(self.files.target.parent)
-
-
-def _offsets(path: Path) -> dict[str, int]:
-    with h5py.File(path, "r") as file:
-        keys = ("images", "crc32", "split")
-        return {key: file[key].id.get_offset() for key in keys}
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _reserve(path: Path) -> None:
-    """Takes the file's whole space now, so that a full disk shows before the work.
-
-    Only where the file system can do it at once: `os.posix_fallocate` would fall back
-    to writing every block.
-    """
-    fallocate = getattr(ctypes.CDLL(None, use_errno=True), "fallocate64", None)
-    if fallocate is None:
-        return
-    fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
-    with open(path, "r+b") as file:
-        if fallocate(file.fileno(), 0, 0, path.stat().st_size) == 0:
-            return
-    number = ctypes.get_errno()
-    if number in (errno.ENOSPC, errno.EDQUOT):
-        raise OSError(number, os.strerror(number))
+        sync(self.files.target.parent)

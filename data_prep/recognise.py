@@ -7,8 +7,6 @@ from pathlib import Path
 from minicnn.data_prep import cifar, folders, imagenet, tiny_imagenet
 from minicnn.data_prep.sources import Source, assemble
 from minicnn.data_prep.tree import open_tree
-
-from minicnn.config import read_toml
 from minicnn.errors import MinicnnError
 
 _RECOGNISERS = (
@@ -43,29 +41,12 @@ def open_source(
     """
     if path.name in (imagenet.TRAIN_TAR, imagenet.VAL_TAR) and path.is_file():
         path = path.parent
-    chosen = read_groups(groups) if groups else {}
     tree = open_tree(path, scratch)
     for recognise in _RECOGNISERS:
         found = recognise(tree)
         if found is not None:
-            return assemble(found, path, val_fraction, seed, chosen)
+            return assemble(found, path, val_fraction, seed, groups)
     raise MinicnnError(
         f"source {path}: nothing recognised; expected ImageNet's archives or folders, "
         "Tiny ImageNet, CIFAR-100's binary version, or one folder of images per class"
     )
-
-
-def read_groups(path: Path) -> dict[str, str]:
-    """The group of each class label in a groups file."""
-    table = read_toml(path)
-    groups: dict[str, str] = {}
-    for group, labels in table.items():
-        if group not in ("natural", "manmade") or not isinstance(labels, list):
-            raise MinicnnError(
-                f"groups file {path}: {group!r}: expected two lists, natural and "
-                "manmade"
-            )
-        for label in labels:
-            if groups.setdefault(str(label), group) != group:
-                raise MinicnnError(f"groups file {path}: {label!r} is in both lists")
-    return groups

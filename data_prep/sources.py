@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import importlib.resources
 import math
 import zlib
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from minicnn.data_prep.tree import Place, Tree
 from numpy.typing import NDArray
 
+from minicnn.data_prep.classes import ilsvrc2012, read_class_lists
+from minicnn.data_prep.tree import Place, Tree
 from minicnn.errors import MinicnnError
 from minicnn.philox import Stream, permutation
 from minicnn.store import TRAIN, VAL
@@ -85,15 +82,6 @@ class Source:
     places: list[Place]
 
 
-@lru_cache(maxsize=1)
-def ilsvrc2012() -> dict[str, tuple[str, str]]:
-    """(group, name) of ILSVRC2012's classes by wnid, in class order."""
-    folder = importlib.resources.files("minicnn.data_prep")
-    text = (folder / "ilsvrc2012_classes.csv").read_text(encoding="utf-8")
-    rows = csv.DictReader(text.splitlines())
-    return {row["wnid"]: (row["group"], row["name"]) for row in rows}
-
-
 def class_folders(tree: Tree, base: str) -> list[Labelled]:
     """The images of the class folders directly inside `base`.
 
@@ -142,7 +130,7 @@ def assemble(
     source: Path,
     val_fraction: float | None,
     seed: int,
-    groups: dict[str, str],
+    groups: Path | None,
 ) -> Source:
     """Puts classes and rows in order and checks that they make sense.
 
@@ -151,11 +139,12 @@ def assemble(
         source: the path, for messages.
         val_fraction: part of each class to hold out where the source has no val.
         seed: of the held-out choice.
-        groups: "natural" or "manmade" by class id or name; overrides the class list.
+        groups: TOML file with lists `natural` and `manmade` of class ids or names;
+            overrides the class list.
 
     Raises:
         MinicnnError: fewer than two classes, a class of val that train lacks, a
-            fraction where it has no meaning, groups for unknown classes.
+            fraction where it has no meaning, a wrong groups file.
     """
     wnids = sorted({image.wnid for image in found.train})
     if len(wnids) < 2:
@@ -240,21 +229,19 @@ def hold_out(
 
 
 def _name(wnid: str, own: dict[str, str]) -> str:
-    if wnid in ilsvrc2012():
-        return ilsvrc2012()[wnid][1]
+    known = ilsvrc2012()
+    if wnid in known.wnids:
+        return known.names[known.wnids.index(wnid)]
     return own.get(wnid, wnid).split(",")[0].strip()
 
 
-def _groups(wnids: list[str], names: list[str], chosen: dict[str, str]) -> list[str]:
-    known = {wnid: group for wnid, (group, _) in ilsvrc2012().items()}
+def _groups(wnids: list[str], names: list[str], file: Path | None) -> list[str]:
+    known = dict(zip(ilsvrc2012().wnids, ilsvrc2012().groups, strict=True))
     groups = [known.get(wnid, "") for wnid in wnids]
-    times = Counter(names)
-    places = {name: at for at, name in enumerate(names) if times[name] == 1}
-    places |= {wnid: at for at, wnid in enumerate(wnids)}
-    for label, group in chosen.items():
-        if label not in places:
-            raise MinicnnError(
-                f"--groups: {label!r} is neither a class id nor the name of one class"
-            )
-        groups[places[label]] = group
+    if file is not None:
+        keys = ("natural", "manmade")
+        lists = read_class_lists(file, keys, wnids, names)
+        for group, indices in zip(keys, lists, strict=True):
+            for index in indices:
+                groups[index] = group
     return groups

@@ -13,11 +13,11 @@ import shutil
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from minicnn.errors import MinicnnError
 
@@ -166,7 +166,8 @@ def tar_members(file: BinaryIO, start: int, end: int) -> Iterator[tarfile.TarInf
             if member.isreg() and member.offset_data + member.size > end:
                 raise tarfile.ReadError(f"{member.name} runs past the end")
             yield member
-            archive.members.clear()  # or a million headers stay in memory
+            # Or the headers of a million files would stay in memory.
+            archive.members.clear()  # type: ignore[attr-defined]
 
 
 @lru_cache(maxsize=4)
@@ -244,6 +245,7 @@ def _decompress(source: Path, scratch: Path) -> bool:
     import gzip
     import lzma
 
+    openers: dict[bytes, Callable[..., Any]]
     openers = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
     with open(source, "rb") as file:
         opener = openers.get(file.read(2))

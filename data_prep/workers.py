@@ -8,14 +8,15 @@ import signal
 import threading
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import NamedTuple, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
+
 from minicnn.data_prep.images import BadImageError, cifar_to_rgb, to_rgb
 from minicnn.data_prep.tree import Place, read, read_at
-
 from minicnn.errors import MinicnnError
 
 Item = TypeVar("Item")
@@ -82,7 +83,7 @@ def convert(recipe: Recipe, chunk: Chunk) -> Done:
         except BadImageError as error:
             bad.append((chunk.start + at, str(error)))
     _write(recipe, chunk.start, pixels)
-    crc32 = [zlib.crc32(row) for row in pixels]
+    crc32 = [zlib.crc32(row.data) for row in pixels]
     return Done(chunk.start, chunk.source_bytes, crc32, bad)
 
 
@@ -99,7 +100,7 @@ def is_intact(recipe: Recipe, done: Done) -> bool:
     return [zlib.crc32(row) for row in rows] == done.crc32
 
 
-def _decoded(recipe: Recipe, place: Place) -> np.ndarray:
+def _decoded(recipe: Recipe, place: Place) -> NDArray[np.uint8]:
     try:
         data = read(place)
     except Exception as error:  # the disk, or a damaged zip: this image's fault alone
@@ -109,7 +110,7 @@ def _decoded(recipe: Recipe, place: Place) -> np.ndarray:
     return to_rgb(data, recipe.size, recipe.resize, recipe.orientation)
 
 
-def _write(recipe: Recipe, start: int, pixels: np.ndarray) -> None:
+def _write(recipe: Recipe, start: int, pixels: NDArray[np.uint8]) -> None:
     descriptor = os.open(recipe.path, os.O_WRONLY)
     try:
         write_at(descriptor, pixels.data, recipe.offset + start * recipe.row_bytes)
@@ -175,7 +176,7 @@ class Workers:
                 yield item, work(recipe, item)
             return
         waiting = iter(items)
-        running = {}
+        running: dict[Future[Result], Item] = {}
         try:
             while True:
                 while len(running) < 2 * self.jobs and not stop():

@@ -76,7 +76,9 @@ def kill_after(source: Path, store: Path, options: list[str], seconds: float) ->
     process = start(source, store, options)
     time.sleep(seconds)
     process.kill()
-    process.communicate()
+    process.wait()  # not until its output ends: an orphan would keep that open
+    assert process.stdout is not None
+    process.stdout.close()
     for _ in range(1000):
         try:
             os.killpg(process.pid, 0)

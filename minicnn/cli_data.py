@@ -88,10 +88,10 @@ def _report(outcome: Outcome, output: Path) -> None:
         click.echo(f"{output} is done already: {outcome.rows} images.")
         return
     if outcome.state == "interrupted":
-        done = outcome.kept + outcome.converted
+        done = f" after {outcome.kept + outcome.converted} of {outcome.rows} images"
         click.echo(
-            f"Stopped by {outcome.signal_name} after {done} of {outcome.rows} images; "
-            "the same command (without --fresh) goes on from there.",
+            f"Stopped by {outcome.signal_name}{done if outcome.rows else ''}; the same "
+            "command (without --fresh) goes on from there.",
             err=True,
         )
         sys.exit(_STATUS[outcome.signal_name])

@@ -11,9 +11,12 @@
 | `/names` | string (K,) | what a person calls the class |
 | `/groups` | string (K,) | "natural", "manmade" or "" where unknown |
 
-Attributes of the root: `format`, `version`, `complete`, `resize`, `source`, `orientation`.
-`/images` is contiguous, so `dset.id.get_offset()` gives its place in the file, and readers
-map it into memory. All of it is readable with plain h5py.
+Attributes of the root: `format`, `version`, `complete`, `resize`, `source`,
+`orientation`; and where `minicnn data prepare` made it, `decoder` (the libraries that
+decoded the images), `fingerprint` (SHA-256 of the plan: classes, files, parts, options)
+and `source_bytes` (of the image files). `/images` is contiguous, so
+`dset.id.get_offset()` gives its place in the file, and readers map it into memory. All
+of it is readable with plain h5py.
 """
 
 from __future__ import annotations
@@ -194,7 +197,7 @@ class Store:
 
     @cached_property
     def identity(self) -> str:
-        """A short hash of classes, labels, parts and checksums: what is in the store."""
+        """A short hash of classes, labels, parts and checksums: all that matters."""
         digest = hashlib.sha256("\n".join(self.wnids).encode())
         for array in (self.labels, self.split, self.crc32):
             digest.update(np.ascontiguousarray(array))

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from minicnn.data_prep.inspect import contact_sheet, describe, find_classes, verify
-from minicnn.data_prep.prepare import Options, prepare
 from PIL import Image
 
 from minicnn import store
 from minicnn.cli_data import data
+from minicnn.data_prep.inspect import contact_sheet, describe, find_classes, verify
+from minicnn.data_prep.prepare import Options, prepare
 from minicnn.errors import MinicnnError
 from minicnn.store import Store
 from tests import prepare_sources as make

@@ -16,14 +16,14 @@ import h5py
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from minicnn.data_prep import prepare as module
-from minicnn.data_prep import workers
-from minicnn.data_prep.prepare import Options, Outcome, prepare
-from minicnn.experiments import kill_prepare
 
 from minicnn import store
 from minicnn.cli_data import data as data_commands
+from minicnn.data_prep import layout, workers
+from minicnn.data_prep import prepare as module
+from minicnn.data_prep.prepare import Options, Outcome, prepare
 from minicnn.errors import MinicnnError
+from minicnn.experiments import kill_prepare
 from minicnn.store import EXCLUDED, TRAIN, VAL, Store
 from tests import prepare_sources as make
 
@@ -224,7 +224,7 @@ def _planned(source: Path) -> list[str]:
     return module.open_source(source, source / "unused").files
 
 
-@pytest.mark.parametrize("tear", ["line", "header", "middle"])
+@pytest.mark.parametrize("tear", ["line", "header", "empty header", "middle"])
 def test_torn_journal(
     source: Path, target: Path, tear: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -240,12 +240,26 @@ def test_torn_journal(
         lines[-1] = lines[-1][:20]
     elif tear == "header":
         lines = [lines[0][:30]]
+    elif tear == "empty header":
+        lines = [b"{}\n"]
     else:
         lines[2] = b'{"start":4,"sou\n'
     journal.write_bytes(b"".join(lines))
-    kept = {"line": 2, "header": 0, "middle": 2}[tear] * CHUNK
+    kept = (2 if tear in ("line", "middle") else 0) * CHUNK
     assert run(source, target).kept == kept
     assert target.read_bytes() == right
+
+
+def test_a_line_after_a_torn_one_counts(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    path.write_bytes(b'{"fingerprint":"x"}\n{"start":0,"sou')
+    done = workers.Done(8, 99, [1, 2], [(9, "empty file")])
+    journal = module.Journal(path)
+    journal.note(done)
+    journal.close()
+    again = module.Journal(path)
+    assert again.done == {8: done}
+    again.close()
 
 
 def test_unfinished_work_with_other_options_is_kept(
@@ -275,7 +289,7 @@ def test_killed_at_the_very_end(
         raise KilledError
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "_sync", killed)
+        patch.setattr(module, "sync", killed)
         with pytest.raises(KilledError):
             run(source, target)
     assert not target.exists()
@@ -299,7 +313,8 @@ def spoil(source: Path) -> None:
     (source / "a" / "003.png").write_bytes(b"")
     data = (source / "b" / "004.png").read_bytes()
     (source / "b" / "004.png").write_bytes(data[: len(data) // 2])
-    (source / "c" / "001.png").write_bytes(b"<html>")
+    size = (source / "c" / "001.png").stat().st_size
+    (source / "c" / "001.png").write_bytes(b"?" * size)
 
 
 BAD = ["a/003.png", "b/004.png", "c/001.png"]
@@ -372,13 +387,13 @@ def test_too_little_disk_is_seen_before_the_work(
     source: Path, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = type("Usage", (), {"free": 12_000_000})
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(layout.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(MinicnnError, match=r"needs 0\.02 GB, .* has 0\.01 GB free"):
         run(source, target)
     assert list(target.parent.iterdir()) == []
 
 
-@pytest.mark.parametrize("where", ["_reserve", "convert"])
+@pytest.mark.parametrize("where", ["lay_out", "convert"])
 def test_a_disk_that_fills_up(
     source: Path, target: Path, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -461,7 +476,7 @@ def test_command_line(source: Path, target: Path) -> None:
 def test_signals_stop_it_cleanly(
     tmp_path: Path, target: Path, number: signal.Signals
 ) -> None:
-    source = make.class_folders(tmp_path / "big", {"a": 150, "b": 150}, size=64)
+    source = make.class_folders(tmp_path / "big", {"a": 90, "b": 90}, size=64)
     options = ["--size", "400", "-j", "2"]
     process = kill_prepare.start(source, target, options)
     journal = target.with_name("store.h5.partial.journal")
