@@ -154,6 +154,26 @@ def meta_mat(ids: dict[str, int]) -> bytes:
     return head + struct.pack("<II", 15, len(packed)) + packed
 
 
+def imagenet_of(folder: Path, samples: list[Path]) -> None:
+    """The published archives of real files, each once in training and validation."""
+    folder.mkdir()
+    train, val, truth, ids = {}, {}, [], {}
+    for number, path in enumerate(reversed(samples), 1):
+        wnid = path.name.split("_")[0]
+        train[f"{wnid}.tar"] = tar_bytes({f"{wnid}_1.JPEG": path.read_bytes()})
+        val[f"ILSVRC2012_val_{number:08d}.JPEG"] = path.read_bytes()
+        ids[wnid] = number
+        truth.append(f"{number}\n")
+    tar(folder / "ILSVRC2012_img_train.tar", train)
+    tar(folder / "ILSVRC2012_img_val.tar", val)
+    base = "ILSVRC2012_devkit_t12/data"
+    members = {
+        f"{base}/meta.mat": meta_mat(ids),
+        f"{base}/ILSVRC2012_validation_ground_truth.txt": "".join(truth).encode(),
+    }
+    tar(folder / "ILSVRC2012_devkit_t12.tar.gz", members, "w:gz")
+
+
 def tiny_imagenet(write: Callable[[str, bytes], object]) -> None:
     """Tiny ImageNet's tree, handed file by file to `write`."""
     truth = val_truth()

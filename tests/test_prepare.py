@@ -510,7 +510,7 @@ def test_real_imagenet_files_in_the_published_layout(
     tmp_path: Path, target: Path
 ) -> None:
     samples = sorted(Path(TEST_DATA or "", "imagenet-samples").glob("*.JPEG"))
-    pack(tmp_path / "archives", samples)
+    make.imagenet_of(tmp_path / "archives", samples)
     prepare(tmp_path / "archives", target, Options(jobs=2))
     made = Store(target)
     assert made.image_size == (256, 256)
@@ -528,26 +528,6 @@ def test_real_imagenet_files_in_the_published_layout(
 
 
 MEAN_ERROR = 1.0  # the filter's weights at the borders, and rounding
-
-
-def pack(folder: Path, samples: list[Path]) -> None:
-    """Each sample once for training and once for validation."""
-    folder.mkdir()
-    train, val, truth, ids = {}, {}, [], {}
-    for number, path in enumerate(reversed(samples), 1):
-        wnid = path.name.split("_")[0]
-        train[f"{wnid}.tar"] = make.tar_bytes({f"{wnid}_1.JPEG": path.read_bytes()})
-        val[f"ILSVRC2012_val_{number:08d}.JPEG"] = path.read_bytes()
-        ids[wnid] = number
-        truth.append(f"{number}\n")
-    make.tar(folder / "ILSVRC2012_img_train.tar", train)
-    make.tar(folder / "ILSVRC2012_img_val.tar", val)
-    base = "ILSVRC2012_devkit_t12/data"
-    members = {
-        f"{base}/meta.mat": make.meta_mat(ids),
-        f"{base}/ILSVRC2012_validation_ground_truth.txt": "".join(truth).encode(),
-    }
-    make.tar(folder / "ILSVRC2012_devkit_t12.tar.gz", members, "w:gz")
 
 
 def test_a_store_is_a_function_of_its_contents(tmp_path: Path) -> None:
