@@ -10,7 +10,7 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -18,49 +18,24 @@ from threadpoolctl import threadpool_limits
 
 from minicnn.errors import MinicnnError
 
-NAMES = ("auto", "cpu")
+if TYPE_CHECKING:
+    from minicnn.roofline import Meter
+
+NAMES = ("auto", "cpu", "cuda", "emulated")
 
 
-class CpuDevice:
-    """NumPy, with the batch cut into chunks that run on threads.
-
-    Each chunk calls BLAS on one thread: the work on an image then stays in one core's
-    cache from the im2col matrix to the bias, and the chunks, hence the order of every
-    sum, depend on the problem alone. So results do not depend on the thread count.
+class HostThreads:
+    """The part of every device that works on host arrays: a loop over threads.
 
     Args:
-        threads: how many threads; None takes the processors this process may use.
+        threads: how many; None takes the processors this process may use.
     """
-
-    name = "cpu"
-    has_kernels = False
 
     def __init__(self, threads: int | None = None) -> None:
         self.threads = threads or available_cores()
         self._pool = ThreadPoolExecutor(self.threads) if self.threads > 1 else None
-        self._local = threading.local()
         # Ours is the parallel loop; BLAS threads inside it would fight over the cores.
         threadpool_limits(1, user_api="blas")
-
-    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-        """An array of unspecified content."""
-        return np.empty(shape, dtype)
-
-    def zeros(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-        """An array of zeros."""
-        return np.zeros(shape, dtype)
-
-    def from_host(self, array: NDArray[Any]) -> NDArray[Any]:
-        """A NumPy array as an array of this device (here: itself)."""
-        return array
-
-    def to_host(self, array: NDArray[Any]) -> NDArray[Any]:
-        """An array of this device as a NumPy array (here: itself)."""
-        return array
-
-    def upload(self, slot: str, array: NDArray[Any]) -> NDArray[Any]:
-        """A host array on this device, until the slot's next upload (here: itself)."""
-        return array
 
     def for_chunks(
         self, work: Callable[[int, int], object], total: int, chunk: int
@@ -81,6 +56,43 @@ class CpuDevice:
         for job in jobs:
             job.result()
 
+
+class CpuDevice(HostThreads):
+    """NumPy, with the batch cut into chunks that run on threads.
+
+    Each chunk calls BLAS on one thread: the work on an image then stays in one core's
+    cache from the im2col matrix to the bias, and the chunks, hence the order of every
+    sum, depend on the problem alone. So results do not depend on the thread count.
+    """
+
+    name = "cpu"
+    has_kernels = False
+    launcher: Any = None
+
+    def __init__(self, threads: int | None = None) -> None:
+        super().__init__(threads)
+        self._local = threading.local()
+
+    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """An array of unspecified content."""
+        return np.empty(shape, dtype)
+
+    def zeros(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """An array of zeros."""
+        return np.zeros(shape, dtype)
+
+    def from_host(self, array: NDArray[Any]) -> NDArray[Any]:
+        """A NumPy array as an array of this device (here: itself)."""
+        return array
+
+    def to_host(self, array: NDArray[Any]) -> NDArray[Any]:
+        """An array of this device as a NumPy array (here: itself); waits for it."""
+        return array
+
+    def upload(self, slot: str, array: NDArray[Any]) -> NDArray[Any]:
+        """A host array on this device, until the slot's next upload (here: itself)."""
+        return array
+
     def scratch(
         self, key: str, shape: tuple[int, ...], dtype: DTypeLike
     ) -> NDArray[Any]:
@@ -92,8 +104,122 @@ class CpuDevice:
             setattr(self._local, key, held)
         return held[:size].view(dtype).reshape(shape)
 
+    def synchronize(self) -> None:
+        """Waits until all work is done (here: it always is)."""
 
-Device = CpuDevice
+    def free_bytes(self) -> int | None:
+        """Memory left for new buffers, or None where that is not known."""
+        return None
+
+    def meter(self) -> Meter:
+        """What times work on this device."""
+        from minicnn.roofline import HostMeter
+
+        return HostMeter(self)
+
+
+class EmulatedDevice(CpuDevice):
+    """NumPy arrays, and the CUDA kernels themselves, run on the CPU.
+
+    For tests, teaching and debugging: see docs/emulator.md. With MINICNN_DEBUG set,
+    new buffers hold NaN, so that a kernel that leaves a number unwritten shows.
+    """
+
+    name = "emulated"
+    has_kernels = True
+
+    def __init__(self, threads: int | None = None) -> None:
+        from minicnn.emulator import EmulatedLauncher
+
+        super().__init__(threads)
+        self.launcher = EmulatedLauncher(workers=self.threads)
+
+    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """An array of unspecified content; of NaN bits when debugging."""
+        from minicnn.emulator import poisoned
+        from minicnn.launch import debugging
+
+        return poisoned(shape, dtype) if debugging() else np.empty(shape, dtype)
+
+
+class CudaDevice(HostThreads):
+    """CuPy arrays on one GPU, and the CUDA kernels.
+
+    Args:
+        index: which GPU.
+        threads: host threads, for what is done on the host.
+
+    Raises:
+        MinicnnError: CuPy is not installed, or no such GPU answers.
+    """
+
+    has_kernels = True
+
+    def __init__(self, index: int = 0, threads: int | None = None) -> None:
+        super().__init__(threads)
+        count = cuda_count()
+        if index >= count:
+            raise MinicnnError(
+                f"--device cuda:{index}: {count} CUDA GPUs answer here; 'minicnn "
+                "doctor' says what is missing; --device cpu and emulated need none"
+            )
+        import cupy
+
+        from minicnn.launch import CudaLauncher
+
+        self.name = f"cuda:{index}" if index else "cuda"
+        self._cupy, self._device = cupy, cupy.cuda.Device(index)
+        self._device.use()
+        self.launcher = CudaLauncher(index)
+        self._held: dict[str, Any] = {}
+
+    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Any:
+        """An array of unspecified content on the GPU."""
+        return self._cupy.empty(shape, dtype)
+
+    def zeros(self, shape: tuple[int, ...], dtype: DTypeLike) -> Any:
+        """An array of zeros on the GPU."""
+        return self._cupy.zeros(shape, dtype)
+
+    def from_host(self, array: NDArray[Any]) -> Any:
+        """A NumPy array, copied to the GPU."""
+        return self._cupy.asarray(array)
+
+    def to_host(self, array: Any) -> NDArray[Any]:
+        """An array of the GPU, copied to the host; waits for it."""
+        return self._cupy.asnumpy(array)
+
+    def upload(self, slot: str, array: NDArray[Any]) -> Any:
+        """A host array in the GPU's buffer of that name, until its next upload."""
+        buffer = self.scratch(f"upload {slot}", array.shape, array.dtype)
+        buffer.set(np.ascontiguousarray(array))
+        return buffer
+
+    def scratch(self, key: str, shape: tuple[int, ...], dtype: DTypeLike) -> Any:
+        """The reused buffer of that name, of unspecified content."""
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        held = self._held.get(key)
+        if held is None or held.nbytes < size:
+            held = self._held[key] = self._cupy.empty(size, np.uint8)
+        return held[:size].view(dtype).reshape(shape)
+
+    def synchronize(self) -> None:
+        """Waits until all work on the GPU is done."""
+        self._device.synchronize()
+
+    def free_bytes(self) -> int | None:
+        """Memory of the GPU that new buffers can have."""
+        pool = self._cupy.get_default_memory_pool()
+        return self._device.mem_info[0] + pool.free_bytes()
+
+    def meter(self) -> Meter:
+        """What times work on this device."""
+        from minicnn.roofline import CudaMeter
+
+        return CudaMeter(self._cupy, self._device)
+
+
+Device = CpuDevice | EmulatedDevice | CudaDevice
 
 
 def available_cores() -> int:
@@ -103,20 +229,36 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
+def cuda_count() -> int:
+    """How many CUDA GPUs answer; 0 without CuPy. That CuPy imports proves nothing."""
+    try:
+        import cupy
+
+        return cupy.cuda.runtime.getDeviceCount()
+    except Exception:  # a missing driver shows as any of a dozen exceptions
+        return 0
+
+
 def get(name: str = "auto", threads: int | None = None) -> Device:
     """The device of that name.
 
     Args:
-        name: "cpu", or "auto" for the best there is.
+        name: "cpu", "cuda", "cuda:N", "emulated"; "auto" takes a GPU where one
+            answers, else the CPU.
         threads: CPU threads; None takes what this process may use.
 
     Raises:
-        MinicnnError: no such device.
+        MinicnnError: no such device, or it does not answer.
     """
-    if name not in NAMES:
+    kind, _, index = name.partition(":")
+    if kind not in NAMES or (index and (kind != "cuda" or not index.isdigit())):
         raise MinicnnError(
-            f"--device {name}: unknown; choose one of {', '.join(NAMES)}"
+            f"--device {name}: unknown; choose auto, cpu, cuda, cuda:N or emulated"
         )
     if threads is not None and threads < 1:
         raise MinicnnError(f"--threads {threads}: must be at least 1")
-    return CpuDevice(threads)
+    if kind == "auto":
+        kind = "cuda" if cuda_count() else "cpu"
+    if kind == "cuda":
+        return CudaDevice(int(index or 0), threads)
+    return EmulatedDevice(threads) if kind == "emulated" else CpuDevice(threads)

@@ -33,6 +33,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from minicnn.device import available_cores
 from minicnn.errors import MinicnnError
 from minicnn.kernel_source import FOLDER, KernelSource
 from minicnn.launch import Kernel
@@ -58,10 +59,12 @@ _SANITIZE_FLAGS = (
     "-fno-omit-frame-pointer",
 )
 _SHARED = re.compile(
-    r"\b(?P<extern>extern\s+)?__shared__\s+(?P<align>(?:__align__|alignas)\s*\([^()]*\)\s*)?"
+    r"\b(?P<extern>extern\s+)?__shared__\s+(?:(?:__align__|alignas)\s*"
+    r"\((?P<align>[^()]*)\)\s*)?"
     r"(?P<type>[^;={}\[\]]+?)\s*\b"
     r"(?P<names>\w+\s*(?:\[[^\];]*\]\s*)*(?:,\s*\w+\s*(?:\[[^\];]*\]\s*)*)*);"
 )
+_UNROLL = re.compile(r"^[ \t]*#[ \t]*pragma[ \t]+unroll\b[ \t(]*(\d*).*$", re.MULTILINE)
 
 
 class _Launch(ctypes.Structure):
@@ -104,7 +107,7 @@ class EmulatedLauncher:
 
     def __init__(self, order: str | None = None, workers: int | None = None) -> None:
         self.order = order or os.environ.get("MINICNN_ORDER") or "forward"
-        self.workers = workers or _available_cores()
+        self.workers = workers or available_cores()
         self._entries: dict[tuple[Path, str], _Entry] = {}
 
     @property
@@ -117,7 +120,8 @@ class EmulatedLauncher:
         name, _, seed = order.partition(":")
         if name not in ORDERS or (seed and not (name == "shuffled" and seed.isdigit())):
             raise MinicnnError(
-                f"thread order {order}: choose forward, reverse, shuffled or shuffled:SEED"
+                f"thread order {order}: choose forward, reverse, shuffled or "
+                "shuffled:SEED"
             )
         self._order, self._order_code, self._seed = (
             order,
@@ -206,15 +210,14 @@ def sanitizing() -> bool:
 def sanitized(
     command: Sequence[str], env: Mapping[str, str] | None = None, **options: Any
 ) -> subprocess.CompletedProcess[str]:
-    """Runs a Python command with every kernel built under AddressSanitizer and UBSan.
+    """Runs Python with every kernel built under AddressSanitizer and UBSan.
 
     A finding ends the command at once with status 66 and the sanitizer's report, which
     names kernel file and line, on stderr. Because malloc is watched too, an index one
     past the end of a NumPy array shows.
 
     Args:
-        command: such as ["pytest", "tests", "-k", "emulated"], run by this Python as
-            `python -m`.
+        command: Python's arguments, such as ["-m", "pytest", "-k", "emulated"].
         env: more environment variables.
         options: for subprocess.run.
 
@@ -233,7 +236,7 @@ def sanitized(
         **(env or {}),
     }
     return subprocess.run(
-        [sys.executable, "-m", *command],
+        [sys.executable, *command],
         env=environment,
         text=True,
         check=False,
@@ -253,12 +256,6 @@ def _sanitizer_library() -> Path:
             "(Debian, Ubuntu: apt install libgcc-12-dev)"
         )
     return Path(found)
-
-
-def _available_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 @functools.cache
@@ -351,9 +348,11 @@ def _library(source: KernelSource, group: str) -> ctypes.CDLL:
 def host_text(source: KernelSource, group: str) -> str:
     """The C++ that a group of a kernel file's instances is compiled from."""
     expressions = source.group(group)
+    text = _SHARED.sub(_shared, source.text)
+    text = _UNROLL.sub(lambda match: f"MINICNN_UNROLL({match[1] or 32})", text)
     entries = "\n".join(f'    emu::entry<&{e}>("{e}"),' for e in expressions)
     return (
-        f'#include "cuda.h"\n{_SHARED.sub(_shared, source.text)}\n'
+        f'#include "cuda.h"\n{text}\n'
         f'#line 1 "instances of {source.path.name}"\n'
         'extern "C" { extern const emu::Entry minicnn_emu_entries[]; }\n'
         f"const emu::Entry minicnn_emu_entries[] = {{\n{entries}\n}};\n"
@@ -377,7 +376,8 @@ def _shared(match: re.Match[str]) -> str:
         name = name.strip()
         made += (
             f"static const char {name}_key = 0; auto& {name} = "
-            f'emu::shared<{kind} {bracket}{rest}>(&{name}_key, "{name}"); '
+            f"emu::shared<{kind} {bracket}{rest}>"
+            f'(&{name}_key, "{name}", {match["align"] or 16}); '
         )
     return made + lines
 

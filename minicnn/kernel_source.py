@@ -156,11 +156,10 @@ class KernelSource:
 
 
 def find(name: str | Path) -> Path:
-    """A kernel file by its name in the package, or by its path."""
-    path = Path(name)
-    if path.is_absolute() or path.parent != Path("."):
-        return path.resolve()
-    return FOLDER / path
+    """A file of the kernels folder by its plain name, or any other by its path."""
+    if isinstance(name, str) and "/" not in name and "\\" not in name:
+        return FOLDER / name
+    return Path(name).resolve()
 
 
 def flatten(path: Path) -> str:
@@ -297,7 +296,7 @@ def _parameter(
     dtype = SCALARS.get(base, structs.get(base))
     if match is None or dtype is None:
         raise MinicnnError(
-            f"{declaration.where}: {declaration.name}: parameter `{text}`: its type is "
-            "neither a scalar, a struct of scalars, a template type, nor a pointer to one"
+            f"{declaration.where}: {declaration.name}: parameter `{text}`: neither a "
+            "scalar, a struct of scalars, a template type, nor a pointer to one"
         )
     return Parameter(match["name"], base, dtype, bool(match["pointer"]), const)

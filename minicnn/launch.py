@@ -28,6 +28,7 @@ _C_TYPES = {
     np.dtype(np.float32): "float",
     np.dtype(np.float64): "double",
     np.dtype(np.float16): "f16",
+    np.dtype(np.int32): "int",
     "bfloat16": "bf16",
     "bf16": "bf16",
 }
@@ -41,7 +42,7 @@ def debugging() -> bool:
 class Launcher(Protocol):
     """What a device offers to kernels, as `device.launcher`."""
 
-    array: type
+    array: type[Any]
     """The type of its arrays."""
 
     def launch(
@@ -82,7 +83,7 @@ class KernelFile:
         """The file, read and parsed at first use."""
         return KernelSource.read(self.path)
 
-    @functools.cache  # noqa: B019: kernel files live as long as the program
+    @functools.cache  # noqa: B019 (kernel files live as long as the program)
     def get(self, name: str, *template: Any) -> Kernel:
         """A kernel by its name and template arguments.
 
@@ -196,7 +197,7 @@ class Kernel:
     def _refuse(self, parameter: Parameter, problem: str) -> MinicnnError:
         return MinicnnError(f"{self.name}: argument {parameter.name}: {problem}")
 
-    def _array(self, parameter: Parameter, value: Any, array: type) -> Any:
+    def _array(self, parameter: Parameter, value: Any, array: type[Any]) -> Any:
         if value is None:
             return None
         if not isinstance(value, array):

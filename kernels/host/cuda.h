@@ -1,5 +1,6 @@
 // Makes a CUDA C++ kernel file plain C++17: included before it by minicnn/emulator.py, which
-// also rewrites `__shared__` declarations (to emu::shared and emu::dynamic_shared, below).
+// also rewrites `__shared__` declarations (to emu::shared and emu::dynamic_shared, below) and
+// `#pragma unroll`.
 #pragma once
 
 #include <float.h>
@@ -25,6 +26,16 @@
 #define __align__(n) alignas(n)
 #define __grid_constant__
 
+// Kernels keep small arrays in registers through `#pragma unroll`; so must the host.
+#define MINICNN_PRAGMA(text) _Pragma(#text)
+#if defined(__SANITIZE_ADDRESS__)
+#define MINICNN_UNROLL(n)
+#elif defined(__clang__)
+#define MINICNN_UNROLL(n) MINICNN_PRAGMA(unroll n)
+#else
+#define MINICNN_UNROLL(n) MINICNN_PRAGMA(GCC unroll n)
+#endif
+
 #include "interface.h"
 #include "intrinsics.h"
 #include "ptx.h"
@@ -39,8 +50,9 @@ inline constexpr int warpSize = 32;
 namespace emu {
 
 template <class T>
-T& shared(const void* key, const char* name) {
-    void* array = minicnn_emu_shared(key, name, sizeof(T), alignof(T) < 16 ? 16 : alignof(T));
+T& shared(const void* key, const char* name, size_t align) {
+    if (align < alignof(T)) align = alignof(T);
+    void* array = minicnn_emu_shared(key, name, sizeof(T), align);
     return *static_cast<T*>(array);
 }
 

@@ -24,16 +24,19 @@ struct Mma {
 // C += A·B with float sums in the order of k.
 template <int K>
 void multiply_tile(const float (&a)[16][K], const float (&b)[K][8], void* const* operands) {
-    for (int lane = 0; lane < 32; lane++) {
-        int g = lane / 4, t = lane % 4;
-        float* c = static_cast<const Mma*>(operands[lane])->c;
-        for (int i = 0; i < 4; i++) {
-            int row = g + i / 2 * 8, column = 2 * t + i % 2;
-            float sum = c[i];
-            for (int k = 0; k < K; k++) sum += a[row][k] * b[k][column];
-            c[i] = sum;
-        }
-    }
+    float c[16][8];
+    auto each = [&](auto use) {
+        for (int lane = 0; lane < 32; lane++)
+            for (int i = 0; i < 4; i++)
+                use(c[lane / 4 + i / 2 * 8][lane % 4 * 2 + i % 2],
+                    static_cast<const Mma*>(operands[lane])->c[i]);
+    };
+    each([](float& sum, float& part) { sum = part; });
+    for (int row = 0; row < 16; row++)
+        for (int k = 0; k < K; k++)
+            for (int column = 0; column < 8; column++)
+                c[row][column] += a[row][k] * b[k][column];
+    each([](float& sum, float& part) { part = sum; });
 }
 
 inline void mma_bf16(void* const* operands, unsigned) {
@@ -103,51 +106,43 @@ inline void need_shared(const char* what, const void* address, Place place) {
                                                      "memory").c_str());
 }
 
+inline void mma(const Collective& kind, Place place, float (&c)[4], const unsigned (&a)[4],
+                const unsigned (&b)[2]) {
+    Mma operand{a, b, c};
+    minicnn_emu_collective(&kind, 0xffffffffu, &operand, place);
+}
+
 template <int MATRICES>
-void ldmatrix(const Collective& kind, unsigned* registers, const void* row, Place place) {
+void ldmatrix(const Collective& kind, Place place, unsigned (&registers)[MATRICES],
+              const void* row) {
     // Only the first 8 lanes of each matrix give an address that is read.
     if (lane() < 8 * MATRICES) need_shared(kind.name, row, place);
     Ldmatrix operand{row, registers};
     minicnn_emu_collective(&kind, 0xffffffffu, &operand, place);
 }
 
-}  // namespace emu
-
-inline void mma_m16n8k16_bf16(
-    float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2], MINICNN_PLACE) {
-    emu::Mma operand{a, b, c};
-    minicnn_emu_collective(&emu::MMA_BF16, 0xffffffffu, &operand, {file, line});
-}
-inline void mma_m16n8k8_tf32(
-    float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2], MINICNN_PLACE) {
-    emu::Mma operand{a, b, c};
-    minicnn_emu_collective(&emu::MMA_TF32, 0xffffffffu, &operand, {file, line});
-}
-
-inline void ldmatrix_x4(unsigned (&r)[4], const void* row, MINICNN_PLACE) {
-    emu::ldmatrix<4>(emu::LDMATRIX_X4, r, row, {file, line});
-}
-inline void ldmatrix_x2(unsigned (&r)[2], const void* row, MINICNN_PLACE) {
-    emu::ldmatrix<2>(emu::LDMATRIX_X2, r, row, {file, line});
-}
-inline void ldmatrix_x4_trans(unsigned (&r)[4], const void* row, MINICNN_PLACE) {
-    emu::ldmatrix<4>(emu::LDMATRIX_X4T, r, row, {file, line});
-}
-inline void ldmatrix_x2_trans(unsigned (&r)[2], const void* row, MINICNN_PLACE) {
-    emu::ldmatrix<2>(emu::LDMATRIX_X2T, r, row, {file, line});
-}
-
-inline void cp_async_16(void* to, const void* from, int valid = 16, MINICNN_PLACE) {
-    emu::need_shared("cp_async_16", to, {file, line});
+inline void cp_async(Place place, void* to, const void* from, int valid = 16) {
+    need_shared("cp_async_16", to, place);
     if (reinterpret_cast<uintptr_t>(from) % 16 || valid < 0 || valid > 16)
-        minicnn_emu_fail({file, line}, "cp_async_16: source not 16-byte aligned, or not 0 to "
-                                       "16 valid bytes");
+        minicnn_emu_fail(place, "cp_async_16: source not 16-byte aligned, or not 0 to 16 "
+                                "valid bytes");
 #if defined(__SANITIZE_ADDRESS__)
-    // The runtime copies: read here, so that the report names the kernel's line.
+    // The runtime copies; read here, so that the report names the kernel's line.
     for (int i = 0; i < valid; i++) (void)*(static_cast<const volatile char*>(from) + i);
 #endif
     minicnn_emu_copy_async(to, from, 16, size_t(valid));
 }
+
+}  // namespace emu
+
+#define mma_m16n8k16_bf16(...) emu::mma(emu::MMA_BF16, MINICNN_PLACE, __VA_ARGS__)
+#define mma_m16n8k8_tf32(...) emu::mma(emu::MMA_TF32, MINICNN_PLACE, __VA_ARGS__)
+#define ldmatrix_x4(...) emu::ldmatrix(emu::LDMATRIX_X4, MINICNN_PLACE, __VA_ARGS__)
+#define ldmatrix_x2(...) emu::ldmatrix(emu::LDMATRIX_X2, MINICNN_PLACE, __VA_ARGS__)
+#define ldmatrix_x4_trans(...) emu::ldmatrix(emu::LDMATRIX_X4T, MINICNN_PLACE, __VA_ARGS__)
+#define ldmatrix_x2_trans(...) emu::ldmatrix(emu::LDMATRIX_X2T, MINICNN_PLACE, __VA_ARGS__)
+#define cp_async_16(...) emu::cp_async(MINICNN_PLACE, __VA_ARGS__)
+
 inline void cp_async_commit() { minicnn_emu_copy_commit(); }
 template <int GROUPS_LEFT>
 void cp_async_wait() {

@@ -6,6 +6,7 @@
 
 #include <chrono>
 #include <numeric>
+#include <system_error>
 #include <thread>
 
 #include "worker.h"
@@ -71,7 +72,8 @@ inline void Worker::report_divergence() {
         waits = &lane;
         for (int l = 0; l < WARP && !missing; l++) {
             int other = t / WARP * WARP + l;
-            if (!(lane.mask >> l & 1)) continue;
+            bool gone = gone_[t / WARP] >> l & 1;
+            if (!(lane.mask >> l & 1) || (gone && !lane.collective->whole_warp)) continue;
             if (other >= count_) {
                 return record("thread " + text(lane.index) + " " + whereabouts(lane) +
                               ", which needs a whole warp of 32 threads");
@@ -83,8 +85,7 @@ inline void Worker::report_divergence() {
         if (threads_[t].state == State::at_barrier) waits = &threads_[t];
     for (int t = 0; t < count_ && !missing; t++) {
         const Thread& other = threads_[t];
-        if (other.state != State::at_barrier || other.place.line != waits->place.line ||
-            strcmp(other.place.file, waits->place.file) != 0)
+        if (other.state != State::at_barrier || !same(other.place, waits->place))
             missing = &other;
     }
     record("thread " + text(waits->index) + " " + whereabouts(*waits) + " but thread " +
@@ -139,10 +140,16 @@ inline void run(Shot& shot) {
     work(shot, [&] {
         if (!helpers.empty() || shot.launch.workers < 2 || clock::now() < worthwhile) return;
         long long left = shot.blocks - shot.next;
-        for (int i = 1; i < shot.launch.workers && i <= left; i++)
-            helpers.emplace_back([&] { work(shot, [] {}); });
+        try {
+            for (int i = 1; i < shot.launch.workers && i <= left; i++)
+                helpers.emplace_back([&] { work(shot, [] {}); });
+        } catch (const std::system_error&) {
+            // No more threads to be had here: those that run do all the work.
+            if (helpers.empty()) helpers.emplace_back();
+        }
     });
-    for (std::thread& helper : helpers) helper.join();
+    for (std::thread& helper : helpers)
+        if (helper.joinable()) helper.join();
 }
 
 }  // namespace emu

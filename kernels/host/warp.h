@@ -1,24 +1,9 @@
-// Barriers, shuffles and votes. Each takes its caller's file and line for the messages.
+// Barriers, shuffles and votes.
 #pragma once
 
 #include <string.h>
 
 #include "interface.h"
-
-#define MINICNN_PLACE const char *file = __builtin_FILE(), int line = __builtin_LINE()
-
-inline void __syncthreads(MINICNN_PLACE) {
-    minicnn_emu_barrier("__syncthreads", {file, line}, 0);
-}
-inline int __syncthreads_count(int predicate, MINICNN_PLACE) {
-    return minicnn_emu_barrier("__syncthreads_count", {file, line}, predicate);
-}
-inline int __syncthreads_or(int predicate, MINICNN_PLACE) {
-    return minicnn_emu_barrier("__syncthreads_or", {file, line}, predicate) > 0;
-}
-inline int __syncthreads_and(int predicate, MINICNN_PLACE) {
-    return minicnn_emu_barrier("__syncthreads_and", {file, line}, !predicate) == 0;
-}
 
 namespace emu {
 
@@ -86,42 +71,56 @@ inline unsigned ballot(const Collective& kind, unsigned mask, int predicate, Pla
     return operand.ballot;
 }
 
+struct SyncWarp {
+    Place place;
+    void operator()(unsigned mask = 0xffffffffu) const {
+        minicnn_emu_collective(&SYNCWARP, mask, nullptr, place);
+    }
+};
+
+template <class T>
+T shfl(Place place, unsigned mask, T value, int source, int width = 32) {
+    int base = lane() & ~(width - 1);
+    return exchange(SHFL, mask, value, base | (source & (width - 1)), place);
+}
+template <class T>
+T shfl_up(Place place, unsigned mask, T value, unsigned delta, int width = 32) {
+    int from = lane() - int(delta);
+    if (from < (lane() & ~(width - 1))) from = lane();
+    return exchange(SHFL_UP, mask, value, from, place);
+}
+template <class T>
+T shfl_down(Place place, unsigned mask, T value, unsigned delta, int width = 32) {
+    int from = lane() + int(delta);
+    if (from > (lane() | (width - 1))) from = lane();
+    return exchange(SHFL_DOWN, mask, value, from, place);
+}
+template <class T>
+T shfl_xor(Place place, unsigned mask, T value, int lanes, int width = 32) {
+    int from = lane() ^ lanes;
+    if (from > (lane() | (width - 1))) from = lane();
+    return exchange(SHFL_XOR, mask, value, from, place);
+}
+
 }  // namespace emu
 
-inline void __syncwarp(unsigned mask = 0xffffffffu, MINICNN_PLACE) {
-    minicnn_emu_collective(&emu::SYNCWARP, mask, nullptr, {file, line});
-}
-
-template <class T>
-T __shfl_sync(unsigned mask, T value, int source, int width = 32, MINICNN_PLACE) {
-    int base = emu::lane() & ~(width - 1);
-    return emu::exchange(emu::SHFL, mask, value, base | (source & (width - 1)), {file, line});
-}
-template <class T>
-T __shfl_up_sync(unsigned mask, T value, unsigned delta, int width = 32, MINICNN_PLACE) {
-    int lane = emu::lane(), from = lane - int(delta);
-    if (from < (lane & ~(width - 1))) from = lane;
-    return emu::exchange(emu::SHFL_UP, mask, value, from, {file, line});
-}
-template <class T>
-T __shfl_down_sync(unsigned mask, T value, unsigned delta, int width = 32, MINICNN_PLACE) {
-    int lane = emu::lane(), from = lane + int(delta);
-    if (from > (lane | (width - 1))) from = lane;
-    return emu::exchange(emu::SHFL_DOWN, mask, value, from, {file, line});
-}
-template <class T>
-T __shfl_xor_sync(unsigned mask, T value, int lanes, int width = 32, MINICNN_PLACE) {
-    int lane = emu::lane(), from = lane ^ lanes;
-    if (from > (lane | (width - 1))) from = lane;
-    return emu::exchange(emu::SHFL_XOR, mask, value, from, {file, line});
-}
-
-inline unsigned __ballot_sync(unsigned mask, int predicate, MINICNN_PLACE) {
-    return emu::ballot(emu::BALLOT, mask, predicate, {file, line});
-}
-inline int __any_sync(unsigned mask, int predicate, MINICNN_PLACE) {
-    return emu::ballot(emu::ANY, mask, predicate, {file, line}) != 0;
-}
-inline int __all_sync(unsigned mask, int predicate, MINICNN_PLACE) {
-    return emu::ballot(emu::ALL, mask, !predicate, {file, line}) == 0;
-}
+// Macros, so that messages name the caller's file and line.
+#define MINICNN_PLACE (emu::Place{__FILE__, __LINE__})
+#define __syncthreads() ((void)minicnn_emu_barrier("__syncthreads", MINICNN_PLACE, 0))
+#define __syncthreads_count(predicate) \
+    minicnn_emu_barrier("__syncthreads_count", MINICNN_PLACE, predicate)
+#define __syncthreads_or(predicate) \
+    (minicnn_emu_barrier("__syncthreads_or", MINICNN_PLACE, predicate) > 0)
+#define __syncthreads_and(predicate) \
+    (minicnn_emu_barrier("__syncthreads_and", MINICNN_PLACE, !(predicate)) == 0)
+#define __syncwarp(...) emu::SyncWarp{MINICNN_PLACE}(__VA_ARGS__)
+#define __shfl_sync(...) emu::shfl(MINICNN_PLACE, __VA_ARGS__)
+#define __shfl_up_sync(...) emu::shfl_up(MINICNN_PLACE, __VA_ARGS__)
+#define __shfl_down_sync(...) emu::shfl_down(MINICNN_PLACE, __VA_ARGS__)
+#define __shfl_xor_sync(...) emu::shfl_xor(MINICNN_PLACE, __VA_ARGS__)
+#define __ballot_sync(mask, predicate) \
+    emu::ballot(emu::BALLOT, mask, predicate, MINICNN_PLACE)
+#define __any_sync(mask, predicate) \
+    int(emu::ballot(emu::ANY, mask, predicate, MINICNN_PLACE) != 0)
+#define __all_sync(mask, predicate) \
+    int(emu::ballot(emu::ALL, mask, !(predicate), MINICNN_PLACE) == 0)

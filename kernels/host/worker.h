@@ -10,56 +10,11 @@
 #pragma once
 
 #include <algorithm>
-#include <atomic>
-#include <mutex>
 
-#include "interface.h"
 #include "shared_memory.h"
+#include "thread.h"
 
 namespace emu {
-
-enum class State : uint8_t { fresh, ready, at_barrier, at_collective, returned };
-
-struct Copy {
-    void* to;
-    size_t bytes;
-    int group;
-    char data[16];
-};
-
-struct Thread {
-    State state;
-    uint3 index;
-    Fiber* fiber;
-    const char* barrier;  // the barrier it waits at, and where either wait is
-    Place place;
-    int predicate;
-    const Collective* collective;
-    unsigned mask;
-    void* operand;
-    std::vector<Copy> copies;  // cp.async not yet waited for
-    int groups;                // cp.async groups committed
-};
-
-// A launch under way, shared by its workers.
-struct Shot {
-    const Launch& launch;
-    long long blocks, stride, offset;  // block number i of the order is (i·stride + offset)
-    std::atomic<long long> next{0};
-    std::atomic<bool> failed{false};
-    std::mutex mutex{};
-    long long failed_block = -1;
-    std::string error{};
-};
-
-inline std::string text(const char* name, Place place) {
-    return std::string(name) + " (" + place.file + ":" + std::to_string(place.line) + ")";
-}
-
-inline std::string text(const uint3& at) {
-    return "(" + std::to_string(at.x) + "," + std::to_string(at.y) + "," +
-           std::to_string(at.z) + ")";
-}
 
 class Worker {
   public:
@@ -161,6 +116,8 @@ class Worker {
             threads_[t].groups = 0;
         }
         returned_ = waiting_ = 0;
+        gone_.assign((count_ + WARP - 1) / WARP, 0);
+        if (count_ % WARP) gone_.back() = ~0u << count_ % WARP;  // lanes that never were
         arrange();
         if (!shared.reset(launch.shared)) {
             current = &threads_[0];
@@ -233,8 +190,7 @@ class Worker {
         int votes = 0;
         for (int t = 0; t < count_; t++) {
             Thread& thread = threads_[t];
-            if (thread.state != State::at_barrier || thread.place.line != first.place.line ||
-                strcmp(thread.place.file, first.place.file) != 0) {
+            if (thread.state != State::at_barrier || !same(thread.place, first.place)) {
                 report_divergence();
                 return false;
             }
@@ -247,18 +203,15 @@ class Worker {
 
     // Runs the collective that `thread` waits at, if all the lanes it needs are there.
     bool complete(Thread& thread) {
-        int begin = number(thread) / WARP * WARP;
-        void* operands[WARP];
-        unsigned present = 0;
+        int warp = number(thread) / WARP, begin = warp * WARP;
+        unsigned present = thread.mask & ~gone_[warp];
+        if (waiting_ < __builtin_popcount(present)) return false;
+        if (thread.collective->whole_warp && present != thread.mask) return false;
+        void* operands[WARP] = {};
         for (int lane = 0; lane < WARP; lane++) {
-            operands[lane] = nullptr;
-            if (!(thread.mask >> lane & 1)) continue;
-            bool gone = begin + lane >= count_ ||
-                        threads_[begin + lane].state == State::returned;
-            if (gone && !thread.collective->whole_warp) continue;
-            if (gone || !together(thread, threads_[begin + lane])) return false;
+            if (!(present >> lane & 1)) continue;
+            if (!together(thread, threads_[begin + lane])) return false;
             operands[lane] = threads_[begin + lane].operand;
-            present |= 1u << lane;
         }
         thread.collective->complete(operands, present);
         for (int lane = 0; lane < WARP; lane++)
@@ -270,17 +223,21 @@ class Worker {
         return true;
     }
 
+    static bool same(const Place& a, const Place& b) {
+        return a.line == b.line && (a.file == b.file || strcmp(a.file, b.file) == 0);
+    }
+
     static bool together(const Thread& a, const Thread& b) {
         return b.state == State::at_collective && b.collective == a.collective &&
-               b.mask == a.mask && b.place.line == a.place.line &&
-               strcmp(b.place.file, a.place.file) == 0;
+               b.mask == a.mask && same(a.place, b.place);
     }
 
     // The running thread has returned: collectives may have waited for no one else.
     Thread* finish() {
         current->state = State::returned;
         returned_++;
-        int begin = number(*current) / WARP * WARP;
+        int warp = number(*current) / WARP, begin = warp * WARP;
+        gone_[warp] |= 1u << (number(*current) - begin);
         for (int t = begin; waiting_ > 0 && t < std::min(begin + WARP, count_); t++)
             if (threads_[t].state == State::at_collective) complete(threads_[t]);
         return pick();
@@ -318,6 +275,7 @@ class Worker {
     long long block_ = 0;
     std::vector<Thread> threads_;
     int count_ = 0, returned_ = 0, votes_ = 0;
+    std::vector<unsigned> gone_;   // each warp's lanes that have returned
     int waiting_ = 0;              // lanes of the running warp at a collective
     bool again_ = false;           // look through the running warp once more
     std::vector<int> sequence_;    // threads in order, each warp's at its own place

@@ -1,0 +1,197 @@
+"""Compiles kernel files for real GPUs without one: NVRTC, down to machine code.
+
+    for report in compile_report("conv.cu", "sm_90", np.float32):
+        print(report.name, report.registers, report.spill_stores)
+
+NVRTC comes from the pip wheel nvidia-cuda-nvrtc-cu12 or -cu13, or from a CUDA toolkit.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import functools
+import re
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from minicnn.errors import MinicnnError
+from minicnn.kernel_source import KernelSource, find
+from minicnn.launch import c_name
+
+_ENTRY = re.compile(r"Compiling entry function '(\w+)'")
+_SPILLS = re.compile(
+    r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads"
+)
+_USED = re.compile(r"Used (\d+) registers.*")
+_SHARED = re.compile(r"(\d+) bytes smem")
+_PTX_ENTRY = re.compile(r"\.entry (\w+)\(")
+
+
+@dataclass(frozen=True)
+class KernelReport:
+    """What the assembler says of one kernel instance.
+
+    Attributes:
+        name: the C++ expression, such as "lrn_forward<float>".
+        arch: such as "sm_90".
+        registers: 32-bit registers a thread.
+        shared_bytes: static shared memory of a block.
+        stack_bytes: local memory of a thread: arrays it could not keep in registers.
+        spill_stores, spill_loads: bytes a thread spills to local memory.
+        ptx: the instance's PTX; `uses` searches it.
+    """
+
+    name: str
+    arch: str
+    registers: int
+    shared_bytes: int
+    stack_bytes: int
+    spill_stores: int
+    spill_loads: int
+    ptx: str = field(repr=False)
+
+    def uses(self, instruction: str) -> bool:
+        """Whether the PTX has an instruction that starts so, such as "mma.sync"."""
+        pattern = rf"^\s*(?:@!?%\w+ )?{re.escape(instruction)}"
+        return re.search(pattern, self.ptx, re.MULTILINE) is not None
+
+
+def compile_report(
+    path: str | Path, arch: str = "sm_90", dtype: Any = None
+) -> list[KernelReport]:
+    """Compiles a kernel file's instances and reads what the assembler reports.
+
+    Args:
+        path: as for `minicnn.launch.KernelFile`.
+        arch: a real architecture: sm_80, sm_90, sm_100.
+        dtype: only the instances whose first template argument is that; None: all.
+
+    Raises:
+        MinicnnError: NVRTC is absent, or the compiler's messages.
+    """
+    source = KernelSource.read(find(path))
+    if dtype is None:
+        groups = sorted({instance.group for instance in source.instances.values()})
+    else:
+        groups = [c_name(dtype)]
+    return [report for g in groups for report in _compile(source, g, arch)]
+
+
+def available() -> bool:
+    """Whether NVRTC can be loaded."""
+    try:
+        _nvrtc()
+    except MinicnnError:
+        return False
+    return True
+
+
+@functools.cache
+def _nvrtc() -> ctypes.CDLL:
+    wheels = [
+        library
+        for folder in map(Path, sys.path)
+        for library in sorted(folder.glob("nvidia/*/lib/libnvrtc.so.[0-9][0-9]"))
+    ]
+    system = ctypes.util.find_library("nvrtc")
+    for name in [*map(str, wheels), *([system] if system else [])]:
+        try:
+            return ctypes.CDLL(name)
+        except OSError:
+            continue
+    raise MinicnnError(
+        "NVRTC not found; install it with: pip install nvidia-cuda-nvrtc-cu12"
+    )
+
+
+class _Program:
+    """An nvrtcProgram, destroyed on leaving."""
+
+    def __init__(self, source: KernelSource, expressions: tuple[str, ...]) -> None:
+        self.lib, self.path = _nvrtc(), source.path
+        self.handle = ctypes.c_void_p()
+        text, name = source.text.encode(), source.path.name.encode()
+        self._check("CreateProgram", ctypes.byref(self.handle), text, name, 0, 0, 0)
+        for expression in expressions:
+            self._check("AddNameExpression", self.handle, expression.encode())
+
+    def __enter__(self) -> _Program:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.lib.nvrtcDestroyProgram(ctypes.byref(self.handle))
+
+    def _check(self, function: str, *arguments: Any) -> None:
+        if status := getattr(self.lib, f"nvrtc{function}")(*arguments):
+            self.lib.nvrtcGetErrorString.restype = ctypes.c_char_p
+            said = self.lib.nvrtcGetErrorString(status).decode()
+            raise MinicnnError(f"{self.path.name}: NVRTC: {function}: {said}")
+
+    def compile(self, *options: str) -> str:
+        """Compiles; returns the log."""
+        array = (ctypes.c_char_p * len(options))(*(o.encode() for o in options))
+        status = self.lib.nvrtcCompileProgram(self.handle, len(options), array)
+        log = self.text("ProgramLog")
+        if status:
+            raise MinicnnError(f"{self.path.name}: NVRTC failed:\n{log.rstrip()}")
+        return log
+
+    def text(self, what: str) -> str:
+        """The log or the PTX."""
+        size = ctypes.c_size_t()
+        self._check(f"Get{what}Size", self.handle, ctypes.byref(size))
+        buffer = ctypes.create_string_buffer(size.value)
+        self._check(f"Get{what}", self.handle, buffer)
+        return buffer.value.decode(errors="replace")
+
+    def lowered(self, expression: str) -> str:
+        """The mangled name."""
+        name = ctypes.c_char_p()
+        self._check(
+            "GetLoweredName", self.handle, expression.encode(), ctypes.byref(name)
+        )
+        return (name.value or b"").decode()
+
+
+def _compile(source: KernelSource, group: str, arch: str) -> list[KernelReport]:
+    expressions = source.group(group)
+    if not expressions:
+        return []
+    with _Program(source, expressions) as program:
+        log = program.compile(
+            "--std=c++17", f"--gpu-architecture={arch}", "--ptxas-options=-v"
+        )
+        logs, ptx = _parts(_ENTRY, log), _parts(_PTX_ENTRY, program.text("PTX"))
+        reports = []
+        for expression in expressions:
+            name = program.lowered(expression)
+            said = logs.get(name, "")
+            spills, used = _SPILLS.search(said), _USED.search(said)
+            if spills is None or used is None:
+                raise MinicnnError(f"{source.path.name}: {expression}: no ptxas report")
+            shared = _SHARED.search(used[0])
+            stack, stores, loads = map(int, spills.groups())
+            static = int(shared[1]) if shared else 0
+            reports.append(
+                KernelReport(
+                    expression,
+                    arch,
+                    int(used[1]),
+                    static,
+                    stack,
+                    stores,
+                    loads,
+                    ptx[name],
+                )
+            )
+    return reports
+
+
+def _parts(start: re.Pattern[str], text: str) -> dict[str, str]:
+    """The text cut at each match of `start`, by the name it captures."""
+    matches = list(start.finditer(text))
+    ends = [match.start() for match in matches[1:]] + [len(text)]
+    return {m[1]: text[m.end() : end] for m, end in zip(matches, ends, strict=True)}

@@ -1,0 +1,337 @@
+"""The launch wrapper: what it hands to a device, and what it refuses."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from minicnn.errors import MinicnnError
+from minicnn.kernel_source import KernelSource, flatten
+from minicnn.launch import CudaLauncher, KernelFile, c_name
+
+SOURCE = """
+#include "common.cuh"
+// __global__ void in_a_comment(int x);
+struct Shape { int n, c; float scale; int pad[2]; };
+template <typename T, int TILE, bool FAST>
+__global__ void __launch_bounds__(256)
+scale(const T* __restrict__ x, T* __restrict__ y, int n, float factor, T offset,
+      const unsigned char *flags, Shape shape) {
+    y[0] = x[0] * factor + offset + n + TILE + FAST + flags[0] + shape.n;
+}
+extern "C" __global__ void plain(unsigned long long seed, bool flag) {}
+INSTANTIATE(scale<float, 16, true>, scale<double, 16, true>);
+INSTANTIATE(scale<float, 32, false>);
+"""
+
+
+class FakeLauncher:
+    """Keeps what it is handed."""
+
+    array = np.ndarray
+
+    def __init__(self) -> None:
+        self.launched: list[Any] = []
+
+    def launch(self, kernel: Any, *rest: Any) -> None:
+        self.launched.append((kernel.name, *rest))
+
+
+@pytest.fixture
+def dev() -> Any:
+    return SimpleNamespace(launcher=FakeLauncher())
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> KernelFile:
+    path = tmp_path / "scale.cu"
+    path.write_text(SOURCE)
+    return KernelFile(path)
+
+
+def arguments(**changed: Any) -> list[Any]:
+    """Arguments that scale<float, …> accepts, but for those changed."""
+    given = {
+        "x": np.zeros(4, np.float32),
+        "y": np.zeros(4, np.float32),
+        "n": 4,
+        "factor": 0.1,
+        "offset": 1,
+        "flags": np.zeros(4, np.uint8),
+        "shape": {"n": 1, "c": 2, "scale": 0.5, "pad": (3, 4)},
+    }
+    return list((given | changed).values())
+
+
+def test_numbers_are_cast_to_the_declared_types(dev: Any, file: KernelFile) -> None:
+    args = arguments(factor=np.float64(0.1), n=np.int64(4))
+    file.get("scale", np.float32, 16, True)(dev, 3, (8, 4), args, shared=64)
+    (name, grid, block, values, shared), *_ = dev.launcher.launched
+    assert name == "scale<float, 16, true>"
+    assert (grid, block, shared) == ((3, 1, 1), (8, 4, 1), 64)
+    x, y, n, factor, offset, flags, shape = values
+    assert (x is args[0], y is args[1], flags is args[5]) == (True, True, True)
+    assert (type(n), type(factor), type(offset)) == (np.int32, np.float32, np.float32)
+    assert factor == np.float32(0.1)
+    # int n, c; float scale; int pad[2], as C lays them out.
+    assert shape.nbytes == 20
+    expected = np.array([1, 2, 0, 3, 4], np.int32)
+    expected.view(np.float32)[2] = 0.5
+    assert shape.tobytes() == expected.tobytes()
+
+
+def test_template_type_decides_the_dtype(dev: Any, file: KernelFile) -> None:
+    doubles = arguments(x=np.zeros(4), y=np.zeros(4))
+    file.get("scale", np.float64, 16, True)(dev, 1, 1, doubles)
+    offset = dev.launcher.launched[0][3][4]
+    assert type(offset) is np.float64
+    with pytest.raises(MinicnnError, match="x: dtype float32, declared float64"):
+        file.get("scale", np.float64, 16, True)(dev, 1, 1, arguments())
+
+
+def read_only() -> np.ndarray:
+    array = np.zeros(4, np.float32)
+    array.flags.writeable = False
+    return array
+
+
+REFUSED = {
+    "x: dtype float64, declared float32": {"x": np.zeros(4)},
+    "y: dtype int32, declared float32": {"y": np.zeros(4, np.int32)},
+    r"y: a view of shape \(4,\) with gaps": {"y": np.zeros(8, np.float32)[::2]},
+    "y: read-only, and the kernel writes to it": {"y": read_only()},
+    "x: list where an array of the device is due": {"x": [1.0]},
+    "n: 4.0, declared int": {"n": 4.0},
+    "n: 2147483648 beyond int": {"n": 2**31},
+    "n: ndarray where a number is due": {"n": np.zeros(1, np.int32)},
+    "factor: '1', declared float": {"factor": "1"},
+    "factor: NoneType where a number is due": {"factor": None},
+    "shape: Shape has the fields n, c, scale, pad; given n": {"shape": {"n": 1}},
+    r"shape: field pad: shape \(3,\), declared \(2,\)": {
+        "shape": {"n": 1, "c": 2, "scale": 3, "pad": (1, 2, 3)}
+    },
+    "shape.c: 0.5, declared int": {
+        "shape": {"n": 1, "c": 0.5, "scale": 3, "pad": (1, 2)}
+    },
+}
+
+
+@pytest.mark.parametrize("message", REFUSED)
+def test_what_does_not_fit_is_refused_by_name(
+    dev: Any, file: KernelFile, message: str
+) -> None:
+    kernel = file.get("scale", np.float32, 32, False)
+    with pytest.raises(
+        MinicnnError, match=f"^scale<float, 32, false>: argument {message}"
+    ):
+        kernel(dev, 1, 1, arguments(**REFUSED[message]))
+    assert not dev.launcher.launched
+
+
+def test_read_only_input_and_null_pointer_are_fine(dev: Any, file: KernelFile) -> None:
+    kernel = file.get("scale", np.float32, 32, False)
+    kernel(dev, 1, 1, arguments(x=read_only(), flags=None))
+    assert dev.launcher.launched[0][3][5] is None
+
+
+@pytest.mark.parametrize(
+    ("grid", "block", "message"),
+    [
+        (1, (32, 33), r"block \(32, 33\): over 1024 threads"),
+        (0, 32, "grid 0: one to three positive numbers"),
+        (1, (1, 1, 1, 1), r"block \(1, 1, 1, 1\): one to three positive numbers"),
+        ((1, 65536), 32, r"grid \(1, 65536\): over"),
+    ],
+)
+def test_impossible_launches_are_refused(
+    dev: Any, file: KernelFile, grid: Any, block: Any, message: str
+) -> None:
+    with pytest.raises(MinicnnError, match=f"^plain: {message}"):
+        file.get("plain")(dev, grid, block, (1, True))
+
+
+def test_wrong_count_names_the_parameters(dev: Any, file: KernelFile) -> None:
+    with pytest.raises(MinicnnError, match="plain: 3 arguments for 2: seed, flag"):
+        file.get("plain")(dev, 1, 1, (1, True, 2))
+
+
+def test_unknown_instance_says_what_there_is(file: KernelFile) -> None:
+    with pytest.raises(
+        MinicnnError,
+        match=r"no kernel scale<double, 8, true>; it offers scale<float, 16",
+    ):
+        file.get("scale", np.float64, 8, True)
+
+
+def test_template_arguments_in_c() -> None:
+    given = [np.float32, "float64", np.dtype(np.float16), "bfloat16", 3, True]
+    assert [c_name(value) for value in given] == [
+        "float", "double", "f16", "bf16", "3", "true",
+    ]  # fmt: skip
+    with pytest.raises(MinicnnError, match="no kernel is written for dtype complex64"):
+        c_name("complex64")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "__global__ void f(std::vector<int> v) {}",
+            r"f: parameter `std::vector<int> v`",
+        ),
+        (
+            "\n__global__ int f(int v) {}",
+            r"bad.cu:2: not understood: write a kernel as",
+        ),
+        (
+            "INSTANTIATE(nothing<float>);",
+            r"INSTANTIATE\(nothing<float>\): no such kernel",
+        ),
+        (
+            "template <class T> __global__ void f(T* x) {}\nINSTANTIATE(f<float, 2>);",
+            r"INSTANTIATE\(f<float, 2>\): f has 1 template parameters",
+        ),
+        ('#include "missing.cuh"', r"bad.cu:1: include missing.cuh not found"),
+    ],
+)
+def test_kernel_files_that_cannot_be_read(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    path = tmp_path / "bad.cu"
+    path.write_text(text)
+    with pytest.raises(MinicnnError, match=message):
+        KernelSource.read(path)
+
+
+def test_flat_text_keeps_lines_and_includes_once(tmp_path: Path) -> None:
+    (tmp_path / "a.cuh").write_text("#pragma once\nint a;\n")
+    (tmp_path / "k.cu").write_text(
+        '#include "a.cuh"\n#include "a.cuh"\n/* two\nlines */ int b; // "end"\n'
+        'const char* c = "// kept";\n'
+    )
+    text = flatten(tmp_path / "k.cu")
+    assert text.count("int a;") == 1
+    lines, place = {}, ("", 0)
+    for line in text.splitlines():
+        if line.startswith("#line"):
+            _, number, name = line.split()
+            place = (Path(name.strip('"')).name, int(number))
+        else:
+            lines[line.strip()] = place
+            place = (place[0], place[1] + 1)
+    assert lines["int a;"] == ("a.cuh", 2)
+    assert lines["int b;"] == ("k.cu", 4)
+    assert lines['const char* c = "// kept";'] == ("k.cu", 5)
+
+
+# --- CUDA, with a stand-in for CuPy ---------------------------------------------
+
+
+class Failure(Exception):
+    """CuPy's driver error."""
+
+
+class Function:
+    """CuPy's RawKernel."""
+
+    max_dynamic_shared_size_bytes = 48 * 1024
+
+    def __init__(self) -> None:
+        self.calls: list[Any] = []
+
+    def __call__(self, grid: Any, block: Any, args: Any, *, shared_mem: int) -> None:
+        if grid == (13, 1, 1):
+            raise Failure("CUDA_ERROR_INVALID_VALUE: invalid argument")
+        self.calls.append((grid, block, args, shared_mem))
+
+
+@pytest.fixture
+def cupy(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A module that records what CuPy would be asked."""
+    fake = ModuleType("cupy")
+    fake.modules, fake.synchronised = [], []  # type: ignore[attr-defined]
+
+    class Device:
+        def __init__(self, index: int) -> None:
+            assert index == 1
+
+        def __enter__(self) -> None: ...
+
+        def __exit__(self, *_: object) -> None: ...
+
+    class CompileException(Exception): ...
+
+    class RawModule:
+        def __init__(self, **options: Any) -> None:
+            self.options, self.function = options, Function()
+            fake.modules.append(self)
+
+        def compile(self) -> None:
+            if "broken" in self.options["code"]:
+                raise CompileException('scale.cu(3): error: identifier "broken"')
+
+        def get_function(self, name: str) -> Function:
+            assert name in self.options["name_expressions"]
+            return self.function
+
+    fake.ndarray, fake.RawModule = np.ndarray, RawModule  # type: ignore[attr-defined]
+    stream = SimpleNamespace(synchronize=lambda: fake.synchronised.append(True))
+    fake.cuda = SimpleNamespace(  # type: ignore[attr-defined]
+        Device=Device,
+        compiler=SimpleNamespace(CompileException=CompileException),
+        driver=SimpleNamespace(CUDADriverError=Failure),
+        runtime=SimpleNamespace(CUDARuntimeError=Failure),
+        get_current_stream=lambda: stream,
+    )
+    monkeypatch.setitem(sys.modules, "cupy", fake)
+    monkeypatch.delenv("MINICNN_DEBUG", raising=False)
+    return fake
+
+
+def test_cuda_compiles_a_group_once_and_launches(cupy: Any, file: KernelFile) -> None:
+    dev = SimpleNamespace(launcher=CudaLauncher(1))
+    args = arguments(flags=None)
+    file.get("scale", np.float32, 16, True)(dev, 2, 32, args)
+    file.get("scale", np.float32, 32, False)(dev, 2, 32, args, shared=100_000)
+    (module,) = cupy.modules  # one compilation for both
+    assert module.options["name_expressions"] == (
+        "scale<float, 16, true>",
+        "scale<float, 32, false>",
+    )
+    assert module.options["options"] == ("--std=c++17",)
+    assert "#include" not in module.options["code"]
+    grid, block, given, shared = module.function.calls[1]
+    assert (grid, block, shared) == ((2, 1, 1), (32, 1, 1), 100_000)
+    assert module.function.max_dynamic_shared_size_bytes == 100_000
+    assert given[0] is args[0]
+    assert (type(given[3]), type(given[5]), given[5]) == (np.float32, np.uint64, 0)
+    assert given[6].shape == ()
+    assert given[6].nbytes == 20  # CuPy passes a one-element array's bytes by value
+    assert not cupy.synchronised
+
+
+def test_cuda_debugging_synchronises(
+    cupy: Any, file: KernelFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MINICNN_DEBUG", "1")
+    file.get("plain")(SimpleNamespace(launcher=CudaLauncher(1)), 1, 1, (1, True))
+    assert cupy.synchronised == [True]
+
+
+def test_cuda_failures_are_one_clear_error(
+    cupy: Any, file: KernelFile, tmp_path: Path
+) -> None:
+    dev = SimpleNamespace(launcher=CudaLauncher(1))
+    with pytest.raises(
+        MinicnnError, match=r"^plain: grid \(13, 1, 1\).*CUDA_ERROR_INV"
+    ):
+        file.get("plain")(dev, 13, 1, (1, True))
+    broken = tmp_path / "broken.cu"
+    broken.write_text("__global__ void f() { broken; }")
+    with pytest.raises(MinicnnError, match=r"^broken.cu: NVRTC: scale.cu\(3\): error"):
+        KernelFile(broken).get("f")(dev, 1, 1, ())
