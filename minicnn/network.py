@@ -7,6 +7,7 @@ Layer numbers are the paper's: 1–5 convolutional (with their ReLU, pooling and
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -18,24 +19,31 @@ from minicnn import architectures, philox
 from minicnn.device import Device
 from minicnn.errors import MinicnnError
 from minicnn.layers import KINDS, Context, Layer, Parameter
-from minicnn.ops import softmax
+from minicnn.ops import sgd, softmax
 from minicnn.philox import Stream
 
 Array = NDArray[Any]
 DEPTH = 8
 # Initial weights that one thread draws at a time; even, as the draws come in pairs.
 CHUNK = 1 << 15
+# Bytes kept free for what ops use for themselves: a weight gradient's partial sums take
+# 16 MB in caffenet.
+SPARE = 1 << 26
 
 
 class Network:
     """A network of one architecture on one device, its weights drawn from the seed.
+
+    All values lie one after another in one flat array, so that one update serves all;
+    the gradients of the trainable ones, which are its tail, in another. Parameters hold
+    views of both.
 
     Args:
         name: an architecture's name, or an `Architecture`.
         outputs: classes, the last layer's features.
         dev: where it runs.
         seed: of the initial weights, which are always drawn on the host; None leaves
-            them unwritten for `load`.
+            them zero for `load`.
         dtype: float32, or float64 for gradient checks.
 
     Raises:
@@ -64,8 +72,10 @@ class Network:
             layer = KINDS[type(spec)](dev, spec, shape, place)
             self.layers.append(layer)
             shape = layer.y_shape
-        for parameter in self.params:
-            parameter.value = dev.empty(parameter.shape, self.dtype)
+        shapes = [p.shape for p in self.params]
+        self.values, views = sgd.allocate(dev, shapes, self.dtype)
+        for p, view in zip(self.params, views, strict=True):
+            p.value = view
         if seed is not None:
             self.draw(seed)
 
@@ -78,6 +88,12 @@ class Network:
     def trainable(self) -> list[Parameter]:
         """The parameters above the frozen layers: all that the solver ever sees."""
         return [p for p in self.params if p.index > self.frozen]
+
+    @property
+    def trainable_values(self) -> Array:
+        """The flat array of the trainable parameters' values; a view."""
+        starts = sgd.layout([p.shape for p in self.params])
+        return self.values[starts[len(self.params) - len(self.trainable)] :]
 
     def draw(self, seed: int) -> None:
         """Draws every parameter afresh: Gaussian weights, constant biases."""
@@ -108,19 +124,73 @@ class Network:
         self.batch = 0
 
     def plan(self, batch: int) -> None:
-        """Allocates every buffer for batches of up to `batch` images, once."""
+        """Allocates every buffer for batches of up to `batch` images, once.
+
+        Raises:
+            MinicnnError: the device has too little memory; names the batch that fits.
+        """
         if batch <= self.batch:
             return
-        # Only layers above the lowest trained one hand a gradient down.
-        trains_below = False
+        fresh, self.batch = not self.batch, 0
         for layer in self.layers:
-            trains = any(p.index > self.frozen for p in layer.params)
-            layer.plan(batch, self.dtype, needs_dx=trains_below)
-            trains_below = trains_below or trains
-            for p in layer.params:
-                p.grad = self.dev.empty(p.shape, self.dtype) if trains else None
+            layer.release()
+        self._check_memory(batch, fresh)
+        if fresh:
+            self._allocate_gradients()
+        for layer, needs_dx in self._hand_down():
+            layer.plan(batch, self.dtype, needs_dx)
         self.dlogits = self.dev.empty((batch, self.outputs), self.dtype)
         self.batch = batch
+
+    def _hand_down(self) -> list[tuple[Layer, bool]]:
+        """Each layer, and whether it hands a gradient down.
+
+        Only those above the lowest trained one do.
+        """
+        found, trains_below = [], False
+        for layer in self.layers:
+            found.append((layer, trains_below))
+            trains_below |= any(p.index > self.frozen for p in layer.params)
+        return found
+
+    def _check_memory(self, batch: int, gradients: bool) -> None:
+        """Refuses what would not fit, before anything is allocated.
+
+        Args:
+            gradients: whether these are to be allocated as well.
+        """
+        free = self.dev.free_bytes()
+        if free is None:
+            return
+        buffers = [
+            each
+            for layer, needs_dx in self._hand_down()
+            for each in layer.buffers(1, self.dtype, needs_dx).values()
+        ]
+        # An image is also held as the store has it, as the input, and as its logits'.
+        size, crop = self.arch.size, self.arch.crop
+        buffers += [((size, size, 3), np.uint8), ((crop, crop, 3), self.dtype)]
+        buffers.append(((self.outputs,), self.dtype))
+        image = sum(math.prod(s) * np.dtype(t).itemsize for s, t in buffers)
+        trained = sum(math.prod(p.shape) for p in self.trainable) if gradients else 0
+        fixed = SPARE + trained * self.dtype.itemsize
+        fits = (free - fixed) // image
+        if batch <= fits:
+            return
+        mend = f"a batch of {fits} fits" if fits > 0 else "not even one image fits"
+        raise MinicnnError(
+            f"batch of {batch} images: {self.arch.name} needs "
+            f"{(fixed + batch * image) / 1e9:.2f} GB of memory for it on "
+            f"{self.dev.name}, where {free / 1e9:.2f} GB are free: {mend}; lower it, "
+            "stop other programs there, or choose --device cpu"
+        )
+
+    def _allocate_gradients(self) -> None:
+        shapes = [p.shape for p in self.trainable]
+        self.gradients, views = sgd.allocate(self.dev, shapes, self.dtype)
+        gradient = {p.name: v for p, v in zip(self.trainable, views, strict=True)}
+        for p in self.params:
+            p.grad = gradient.get(p.name)
 
     def forward(self, x: Array, context: Context | None = None) -> Array:
         """Logits (N, outputs) of images x (N, crop, crop, 3), mean subtracted.

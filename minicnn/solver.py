@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from minicnn.config import SolverConfig
@@ -26,30 +27,39 @@ def learning_rate(config: SolverConfig, step: int) -> float:
 class Solver:
     """Velocities of a network's trainable parameters, and their update.
 
-    Frozen parameters have no velocity and are never touched, not even by decay.
+    Frozen parameters have no velocity and are never touched, not even by decay. What is
+    frozen must not change afterwards.
     """
 
     def __init__(self, network: Network, config: SolverConfig) -> None:
         self.network, self.config = network, config
-        dev = network.dev
-        self.velocity = {
-            p.name: dev.zeros(p.shape, network.dtype) for p in network.trainable
-        }
+        dev, trainable = network.dev, network.trainable
+        shapes = [p.shape for p in trainable]
+        self._velocities, views = sgd.allocate(dev, shapes, network.dtype)
+        self.velocity = {p.name: v for p, v in zip(trainable, views, strict=True)}
+        rates = [p.lr_mult for p in trainable]
+        decays = [p.decay_mult for p in trainable]
+        self._segments = sgd.Segments.of(dev, shapes, rates, decays)
+        # On the device, and written only when it changes: see `ops.sgd.update`.
+        self._lr, self._lr_held = dev.zeros((1,), np.float64), 0.0
 
     def update(self, step: int) -> None:
         """One update of every trainable parameter by its gradient."""
-        config = self.config
+        config, network = self.config, self.network
         lr = learning_rate(config, step)
-        for p in self.network.trainable:
-            sgd.update(
-                self.network.dev,
-                p.value,
-                p.grad,
-                self.velocity[p.name],
-                lr * p.lr_mult,
-                config.momentum,
-                config.decay * p.decay_mult,
-            )
+        if lr != self._lr_held:
+            self._lr_held = lr
+            self._lr[...] = lr
+        sgd.update(
+            network.dev,
+            network.trainable_values,
+            network.gradients,
+            self._velocities,
+            self._segments,
+            self._lr,
+            config.momentum,
+            config.decay,
+        )
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         """Every velocity by its parameter's name, on the host."""

@@ -75,6 +75,7 @@ POOL = {
     "pad on one side only": PoolShape(2, 6, 5, 2, (3, 2), (2, 2), (2, 0)),
     "one channel": PoolShape(3, 9, 9, 1),
     "whole image": PoolShape(2, 5, 4, 3, (5, 4), (1, 1)),
+    "more images than a chunk": PoolShape(5, 19, 19, 96),
     "largest window": PoolShape(1, 17, 16, 2, (16, 16), (1, 1)),
 }
 
@@ -111,6 +112,13 @@ LRN = {
     "k 2": LrnCase((2, 3, 2, 6), k=2.0),
     "small k, large alpha": LrnCase((2, 3, 2, 6), alpha=3.0, k=0.1),
     "as in the paper": LrnCase((2, 3, 2, 11), alpha=1e-4),
+}
+
+# For kernels: wider than their vectors and blocks; too wide for central differences.
+LRN_WIDE = {
+    "window of many vectors": LrnCase((2, 3, 2, 40), size=21),
+    "wider than a block": LrnCase((1, 2, 1, 301)),
+    "more vectors than a block": LrnCase((1, 1, 2, 1100)),
 }
 
 LRN_CAFFENET = {
@@ -161,7 +169,7 @@ SOFTMAX = {
     "batch of one": SoftmaxCase(1, 10),
     "odd count of classes": SoftmaxCase(5, 37),
     "caffenet's classes": SoftmaxCase(4, 1000),
-    "more classes than a block": SoftmaxCase(3, 1300),
+    "more classes than a block": SoftmaxCase(4, 1300, ignored=(1,)),
     "spread out": SoftmaxCase(6, 12, spread=30.0),
     "extreme": SoftmaxCase(6, 12, spread=1e4),
     "all alike": SoftmaxCase(8, 9, spread=0.0),
@@ -172,33 +180,47 @@ SOFTMAX = {
 
 @dataclass(frozen=True)
 class SgdCase:
-    """How many numbers, and the step's parameters."""
+    """The parameters' shapes, and the step's numbers."""
 
-    shape: tuple[int, ...]
+    shapes: tuple[tuple[int, ...], ...]
     lr: float = 0.01
     momentum: float = 0.9
     decay: float = 5e-4
 
+    @property
+    def factors(self) -> list[tuple[float, float]]:
+        """Each parameter's factors of lr and decay: a weight's, a bias's, others."""
+        return [((1.0, 1.0), (2.0, 0.0), (0.5, 3.0))[i % 3] for i in range(self.count)]
+
+    @property
+    def count(self) -> int:
+        """How many parameters there are."""
+        return len(self.shapes)
+
 
 SGD = {
-    "as in caffenet": SgdCase((3, 5, 5, 4)),
-    "one number": SgdCase((1,)),
-    "odd count": SgdCase((1027,), lr=0.1),
-    "no momentum": SgdCase((13,), momentum=0.0),
-    "no decay": SgdCase((13,), decay=0.0),
-    "large decay": SgdCase((13,), decay=0.5),
-    "rate 0": SgdCase((13,), lr=0.0),
-    "more than a chunk": SgdCase((70_001,)),
+    "as in caffenet": SgdCase(((3, 5, 5, 4), (3,), (2, 3, 3, 3), (2,))),
+    "one number": SgdCase(((1,),)),
+    "odd count": SgdCase(((1027,),), lr=0.1),
+    "no padding": SgdCase(((64,), (2, 64), (64,))),
+    "padding of one": SgdCase(((63,), (5, 5, 5, 1), (127,))),
+    "many parameters": SgdCase(((3,),) * 40),
+    "no momentum": SgdCase(((13,), (70,)), momentum=0.0),
+    "no decay": SgdCase(((13,), (70,)), decay=0.0),
+    "large decay": SgdCase(((13,), (70,)), decay=0.5),
+    "rate 0": SgdCase(((13,), (70,)), lr=0.0),
+    "more than a chunk": SgdCase(((70_001,), (3,), (65_000,))),
 }
 
 
 @dataclass(frozen=True)
 class AugmentCase:
-    """n images of (height, width), cropped to (h, w)."""
+    """n images of (height, width), cropped to (h, w), times the scale."""
 
     n: int
     image: tuple[int, int]
     crop: tuple[int, int]
+    scale: float = 1.0
 
 
 AUGMENT = {
@@ -206,5 +228,7 @@ AUGMENT = {
     "whole image": AugmentCase(3, (6, 6), (6, 6)),
     "height is not width": AugmentCase(4, (8, 11), (5, 10)),
     "one pixel": AugmentCase(5, (4, 3), (1, 1)),
+    "scaled": AugmentCase(4, (9, 9), (7, 6), scale=1 / 58),
+    "wider than a block": AugmentCase(2, (4, 100), (3, 99)),
     "more than a chunk": AugmentCase(37, (5, 6), (4, 4)),
 }

@@ -18,8 +18,8 @@ Draw = Callable[[int, int], int]
 
 # An op may be off by this many roundings of the largest term it adds up, times the
 # square root of the number of terms: rounding errors of random sign grow so. The worst
-# seen is about a fifth of it; a lost term, a swapped index or a float32 constant in a
-# float64 op is thousands of times more.
+# seen is a third of it, most are under a tenth; a lost term, a swapped index or a
+# float32 constant in a float64 op is thousands of times more.
 ROUNDINGS = 16
 # Central differences with step 1e-5 in float64: the truncation (step²) and the rounding
 # (2⁻⁵² ÷ step) are each near 1e-10; the ops' third derivatives add a factor of 100.
@@ -127,7 +127,7 @@ def run_op(
     outputs = run(dev, **given)
     for name, array in inputs.items():
         left = dev.to_host(given[name])
-        assert np.array_equal(left, array), f"the op wrote to its input {name}"
+        assert left.tobytes() == array.tobytes(), f"the op wrote to its input {name}"
     return {
         name: np.asarray(output if np.isscalar(output) else dev.to_host(output))
         for name, output in outputs.items()
@@ -176,16 +176,29 @@ def check_op(
 
 
 def check_same_bits(
-    dev: device.Device, run: Callable[..., dict[str, Any]], inputs: Arrays, dtype: type
+    dev: device.Device,
+    run: Callable[..., dict[str, Any]],
+    inputs: Arrays,
+    dtype: type,
+    as_cpu: bool = False,
 ) -> None:
-    """Asserts that repeated runs, and runs on 1, 2 or 3 threads, give the same bits."""
+    """Asserts that runs on 1, 2 or 3 threads give the same bits.
+
+    And in another order of the kernels' threads each, where the device has a choice.
+
+    Args:
+        as_cpu: the bits are also those of the cpu device: nothing is left to rounding.
+    """
     inputs = rounded(inputs, dtype)
-    first = run_op(dev, run, inputs)
-    for threads in (1, 2, 3):
-        other = run_op(poisoned(device.get(dev.name, threads)), run, inputs)
+    first = run_op(poisoned(device.get("cpu")) if as_cpu else dev, run, inputs)
+    for threads, order in (1, "reverse"), (2, "shuffled:1"), (3, "shuffled:2"):
+        other_dev = poisoned(device.get(dev.name, threads))
+        if hasattr(other_dev.launcher, "order"):
+            other_dev.launcher.order = order
+        other = run_op(other_dev, run, inputs)
         for name, array in first.items():
             assert other[name].tobytes() == array.tobytes(), (
-                f"{name} differs on {threads} threads"
+                f"{name} differs on {threads} threads, {order}"
             )
 
 

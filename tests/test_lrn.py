@@ -29,7 +29,7 @@ from tests.helpers import (
 )
 from tests.reference import lrn as reference
 
-ALL = cases.LRN | cases.LRN_CAFFENET
+ALL = cases.LRN | cases.LRN_WIDE | cases.LRN_CAFFENET
 SMALL = pytest.mark.parametrize("case", cases.LRN.values(), ids=cases.LRN)
 
 

@@ -126,9 +126,21 @@ def test_hand_worked(dev: Device, dtype: type) -> None:
     assert got["dx"].reshape(3, 3).tolist() == [[0, 0, 20], [10, 0, 0], [0, 30, 40]]
 
 
+def test_nan_stays(dev: Device, dtype: type) -> None:
+    # A window with a NaN is NaN; the places before it decide on the argmax.
+    x = np.array([1, 4, np.nan, 3, 5, 2]).reshape(1, 1, 6, 1)
+    shape = PoolShape.of(x.shape, window=(1, 3), stride=1)
+    given = rounded({"x": x, "dy": np.ones((1, 1, 4, 1))}, dtype)
+    got = run_op(dev, partial(run, shape=shape), given)
+    assert np.isnan(got["y"].ravel()).tolist() == [True, True, True, False]
+    assert got["y"][0, 0, 3, 0] == 5
+    assert got["argmax"].ravel().tolist() == [1, 0, 0, 1]
+
+
 def test_same_bits(dev: Device, dtype: type) -> None:
     shape = PoolShape(5, 55, 27, 96)
-    check_same_bits(dev, partial(run, shape=shape), inputs(shape), dtype)
+    given = inputs(shape)
+    check_same_bits(dev, partial(run, shape=shape), given, dtype, as_cpu=True)
 
 
 @pytest.mark.parametrize("name", ["3/2, last window clipped", "pad 1", "stride 1"])
@@ -179,14 +191,16 @@ def test_output_sizes(
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        ({"window": 0}, r"window 0x0"),
+        ({"window": 0}, r"window 0x0 stride"),
         ({"window": 17}, r"window 17x17 .* 256 places"),
         ({"stride": 0}, r"stride \(0, 0\)"),
         ({"pad": -1}, r"pad \(-1, -1\)"),
         ({"pad": 3}, r"pad \(3, 3\): .* 3x3"),
         ({"pad": (2, 3)}, r"pad \(2, 3\): .* 3x3"),
+        ({"pad": (3, 2)}, r"pad \(3, 2\): .* 3x3"),
         ({"window": 9, "ceil": False}, r"window 9x9: .* 8x7"),
         ({"window": (3, 10), "ceil": False}, r"window 3x10: .* 8x7"),
+        ({"window": (10, 3), "ceil": False}, r"window 10x3: .* 8x7"),
     ],
 )
 def test_bad_problem_is_named(how: dict, message: str) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from functools import partial
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -13,32 +13,62 @@ from minicnn.device import Device
 from minicnn.ops import sgd
 from tests import cases
 from tests.cases import SgdCase
-from tests.helpers import Array, Arrays, Draw, check_op, check_same_bits, fuzz, rounded
+from tests.helpers import Array, Arrays, Draw, check_op, check_same_bits, fuzz
 from tests.reference import sgd as reference
 
 
-def parameters(case: SgdCase) -> dict[str, Any]:
-    """lr, momentum and decay."""
-    return {name: value for name, value in asdict(case).items() if name != "shape"}
+def split(array: Array, case: SgdCase) -> list[Array]:
+    """The parameters in an array of all their numbers, without padding."""
+    sizes = [int(np.prod(shape)) for shape in case.shapes]
+    parts = np.split(array, list(accumulate(sizes))[:-1])
+    return [p.reshape(shape) for p, shape in zip(parts, case.shapes, strict=True)]
 
 
 def inputs(case: SgdCase) -> Arrays:
     """Normal numbers; gradient and velocity such that each term of v counts."""
     rng = np.random.default_rng(0)
+    total = sum(int(np.prod(shape)) for shape in case.shapes)
     scale = {"w": 1.0, "g": 1.0, "v": max(case.lr, 0.01)}
-    return {name: s * rng.standard_normal(case.shape) for name, s in scale.items()}
+    return {name: s * rng.standard_normal(total) for name, s in scale.items()}
+
+
+def segments(dev: Device, case: SgdCase) -> sgd.Segments:
+    """The parameters' places and factors."""
+    rates, decays = zip(*case.factors, strict=True)
+    return sgd.Segments.of(dev, case.shapes, rates, decays)
 
 
 def run(dev: Device, w: Array, g: Array, v: Array, case: SgdCase) -> dict[str, Any]:
-    """The op."""
-    new = {"w": w.copy(), "v": v.copy()}
-    sgd.update(dev, new["w"], g, new["v"], **parameters(case))
-    return new
+    """The op on flat arrays, all padding zero before and after."""
+    flats, views = [], []
+    for array in (w, g, v):
+        flat, parts = sgd.allocate(dev, case.shapes, w.dtype)
+        for part, values in zip(parts, split(array, case), strict=True):
+            part[...] = values
+        flats.append(flat)
+        views.append(parts)
+    lr = dev.from_host(np.array([case.lr]))
+    numbers = case.momentum, case.decay
+    sgd.update(dev, *flats, segments(dev, case), lr, *numbers)
+    new_w, _, new_v = (
+        np.concatenate([dev.to_host(part).ravel() for part in parts]) for parts in views
+    )
+    for flat, new in (flats[0], new_w), (flats[2], new_v):
+        assert np.count_nonzero(dev.to_host(flat)) == np.count_nonzero(new)
+    return {"w": dev.from_host(new_w), "v": dev.from_host(new_v)}
 
 
 def expected(w: Array, g: Array, v: Array, case: SgdCase) -> Arrays:
     """The oracle of `run`."""
-    new_w, new_v = reference.update(w, g, v, **parameters(case))
+    new = [
+        reference.update(*wgv, case.lr * rate, case.momentum, case.decay * decay)
+        for *wgv, (rate, decay) in zip(
+            *(split(array, case) for array in (w, g, v)), case.factors, strict=True
+        )
+    ]
+    new_w, new_v = (
+        np.concatenate([a.ravel() for a in x]) for x in zip(*new, strict=True)
+    )
     return {"w": new_w, "v": new_v}
 
 
@@ -56,9 +86,11 @@ def test_agrees_with_reference(dev: Device, dtype: type, case: SgdCase) -> None:
 
 
 def problem(draw: Draw) -> SgdCase:
-    """Any small tensor and parameters."""
+    """Any few small tensors and numbers."""
     return SgdCase(
-        shape=tuple(draw(1, 5) for _ in range(draw(1, 4))),
+        shapes=tuple(
+            tuple(draw(1, 5) for _ in range(draw(1, 4))) for _ in range(draw(1, 4))
+        ),
         lr=draw(0, 100) / 100,
         momentum=draw(0, 99) / 100,
         decay=draw(0, 100) / 100,
@@ -66,7 +98,7 @@ def problem(draw: Draw) -> SgdCase:
 
 
 @fuzz(problem)
-def test_agrees_with_reference_on_any_shape(
+def test_agrees_with_reference_on_any_shapes(
     dev: Device, dtype: type, case: SgdCase
 ) -> None:
     check(dev, dtype, case)
@@ -80,12 +112,17 @@ def test_hand_worked(dev: Device, dtype: type) -> None:
     #   v2 = 0.5·1.125  + 0.5·(2 − 0.25·0.125)       = 1.546875   w2 = −1.671875
     #   v3 = 0.5·v2     + 0.125·(2 − 0.25·1.671875)  = 0.97119140625
     #   w3 = w2 − v3    = −2.64306640625
-    host = rounded({"w": np.ones(1), "g": np.full(1, 2.0), "v": np.zeros(1)}, dtype)
-    w, g, v = (dev.from_host(host[name]) for name in "wgv")
+    (w, (weight,)), (g, (slope,)), (v, (speed,)) = (
+        sgd.allocate(dev, [(1,)], dtype) for _ in range(3)
+    )
+    weight[...], slope[...] = 1, 2
+    one = segments(dev, SgdCase(((1,),)))
+    rate = dev.zeros((1,), np.float64)
     seen = []
     for lr in (0.5, 0.5, 0.125):
-        sgd.update(dev, w, g, v, lr, momentum=0.5, decay=0.25)
-        seen.append((float(dev.to_host(v)[0]), float(dev.to_host(w)[0])))
+        rate[...] = lr
+        sgd.update(dev, w, g, v, one, rate, momentum=0.5, decay=0.25)
+        seen.append((float(dev.to_host(speed)[0]), float(dev.to_host(weight)[0])))
     assert seen == [
         (1.125, -0.125),
         (1.546875, -1.671875),
@@ -93,6 +130,18 @@ def test_hand_worked(dev: Device, dtype: type) -> None:
     ]
 
 
+def test_tensors_lie_apart_in_whole_cache_lines() -> None:
+    assert sgd.layout([(3,), (4, 4, 4), (5, 13), ()]) == [0, 64, 128, 256, 320]
+
+
+def test_nothing_to_update(dev: Device, dtype: type) -> None:
+    # As in a network whose every layer is frozen.
+    flat, views = sgd.allocate(dev, [], dtype)
+    assert (flat.size, views) == (0, [])
+    none = sgd.Segments.of(dev, [], [], [])
+    sgd.update(dev, flat, flat, flat, none, dev.zeros((1,), np.float64), 0.9, 0.1)
+
+
 def test_same_bits(dev: Device, dtype: type) -> None:
-    case = SgdCase((300_001,))
+    case = SgdCase(((200_001,), (3,), (100_000,)))
     check_same_bits(dev, partial(run, case=case), inputs(case), dtype)

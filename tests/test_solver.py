@@ -7,6 +7,7 @@ import pytest
 
 from minicnn import device
 from minicnn.config import SolverConfig, load_recipe
+from minicnn.device import Device
 from minicnn.errors import MinicnnError
 from minicnn.network import Network
 from minicnn.solver import Solver, learning_rate
@@ -38,8 +39,8 @@ BIASES = (
 )
 
 
-def test_five_updates_worked_by_hand() -> None:
-    network = Network(MINIATURE, 5, device.get("cpu", 1), dtype=np.float64)
+def test_five_updates_worked_by_hand(dev: Device) -> None:
+    network = Network(MINIATURE, 5, dev, dtype=np.float64)
     network.plan(1)
     solver = Solver(network, CONFIG)
     for p in network.params:
@@ -51,8 +52,9 @@ def test_five_updates_worked_by_hand() -> None:
         for p in network.params:
             v, w = (WEIGHTS if p.name.endswith(".w") else BIASES)[step]
             close = {"rtol": 0, "atol": TOLERANCE, "err_msg": f"{p.name} at {step}"}
-            np.testing.assert_allclose(solver.velocity[p.name], v, **close)
-            np.testing.assert_allclose(p.value, w, **close)
+            velocity = dev.to_host(solver.velocity[p.name])
+            np.testing.assert_allclose(velocity, v, **close)
+            np.testing.assert_allclose(dev.to_host(p.value), w, **close)
 
 
 def test_the_papers_schedule() -> None:

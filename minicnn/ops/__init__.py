@@ -14,13 +14,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Concatenate, Generic, ParamSpec
 
+import numpy as np
+
 from minicnn.device import Device
 
 Args = ParamSpec("Args")
 Form = Callable[Concatenate[Device, Args], None]
 
 
-class op(Generic[Args]):  # noqa: N801 - it reads as the decorator that it is
+class op(Generic[Args]):
     """Decorates an op's NumPy form; `.kernel` decorates the launch of its kernel."""
 
     def __init__(self, form: Form[Args]) -> None:
@@ -40,3 +42,9 @@ class op(Generic[Args]):  # noqa: N801 - it reads as the decorator that it is
         if form is None:
             raise TypeError(f"{self.__module__}.{self.__name__}: has no kernel")
         return form(dev, *args, **kwargs)
+
+
+def vector_width(channels: int, dtype: np.dtype) -> int:
+    """How many neighbouring channels a kernel's thread takes: 16 bytes, or one."""
+    width = 16 // dtype.itemsize
+    return 1 if channels % width else width

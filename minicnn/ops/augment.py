@@ -14,7 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minicnn.device import Device
+from minicnn.launch import KernelFile
 from minicnn.ops import op
+
+KERNELS = KernelFile("augment.cu")
+# Threads along an output row, and rows, of a block.
+BLOCK = (64, 4)
 
 
 @op
@@ -49,3 +54,21 @@ def crop_mirror(
             y[start:stop] *= scale
 
     dev.for_chunks(work, len(y), 16)
+
+
+@crop_mirror.kernel
+def _(
+    dev: Device,
+    images: NDArray[np.uint8],
+    mean: NDArray[np.float32],
+    y: NDArray[np.floating],
+    top: NDArray[np.integer],
+    left: NDArray[np.integer],
+    mirror: NDArray[np.bool_],
+    scale: float = 1.0,
+) -> None:
+    count, height, width = y.shape[:3]
+    grid = count, -(-height // BLOCK[1])
+    sizes = (*images.shape[1:3], height, width)
+    kernel = KERNELS.get("crop_mirror", y.dtype)
+    kernel(dev, grid, BLOCK, (images, mean, y, top, left, mirror, *sizes, scale))

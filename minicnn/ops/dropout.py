@@ -15,12 +15,15 @@ from numpy.typing import NDArray
 
 from minicnn import philox
 from minicnn.device import Device
+from minicnn.launch import KernelFile
 from minicnn.ops import op
 
 Array = NDArray[np.floating]
 
 # Random words that one thread draws at a time; a multiple of 4.
 CHUNK = 1 << 15
+KERNELS = KernelFile("dropout.cu")
+THREADS = 256
 
 
 @op
@@ -42,3 +45,12 @@ def apply(
         np.multiply(flat_x[start:stop], kept * factor, out=flat_y[start:stop])
 
     dev.for_chunks(work, flat_x.size, CHUNK)
+
+
+@apply.kernel
+def _(
+    dev: Device, x: Array, y: Array, rate: float, seed: int, stream: int, step: int
+) -> None:
+    blocks = -(-x.size // (4 * THREADS))
+    how = x.size, int(rate * 2**32), 1 / (1 - rate), seed, stream, step
+    KERNELS.get("dropout", x.dtype)(dev, blocks, THREADS, (x, y, *how))

@@ -1,10 +1,10 @@
 """Local response normalisation across channels, NHWC, and its gradient.
 
-    scale_i = k + α/size · Σ_{j in window(i)} x_j²        y_i = x_i · scale_i^−β
-    dx_i = dy_i · scale_i^−β − (2αβ/size) · x_i · Σ_{j in window(i)} dy_j · y_j / scale_j
+    scale_i = k + α/size · Σ_j x_j²        y_i = x_i · scale_i^−β
+    dx_i = dy_i · scale_i^−β − (2αβ/size) · x_i · Σ_j dy_j · y_j / scale_j
 
-The window holds `size` channels centred on i, cut off at both ends. α is divided by
-the size, as in Caffe, PyTorch and ONNX (not as in the AlexNet paper's text).
+where j runs over a window of `size` channels centred on i, cut off at both ends. α is
+divided by the size, as in Caffe, PyTorch and ONNX (not as in the AlexNet paper's text).
 Source: Krizhevsky, Sutskever, Hinton, NIPS 2012, section 3.3.
 """
 
@@ -14,12 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minicnn.device import Device
-from minicnn.ops import op
+from minicnn.launch import KernelFile
+from minicnn.ops import op, vector_width
 
 Array = NDArray[np.floating]
 
 # Numbers that one thread treats at a time: several such arrays fit a level-2 cache.
 CHUNK = 1 << 16
+KERNELS = KernelFile("lrn.cu")
+THREADS = 256
 
 
 def _window_sum(values: Array, size: int, out: Array) -> None:
@@ -68,6 +71,20 @@ def forward(
     dev.for_chunks(work, len(x), max(1, CHUNK // channels))
 
 
+@forward.kernel
+def _(
+    dev: Device,
+    x: Array,
+    y: Array,
+    scale: Array,
+    size: int,
+    alpha: float,
+    beta: float,
+    k: float,
+) -> None:
+    _launch(dev, "lrn_forward", (x, y, scale), size, (alpha / size, beta, k))
+
+
 @op
 def backward(
     dev: Device,
@@ -98,3 +115,41 @@ def backward(
         np.add(ratio, total, out=dx[part])
 
     dev.for_chunks(work, len(x), max(1, CHUNK // channels))
+
+
+@backward.kernel
+def _(
+    dev: Device,
+    x: Array,
+    y: Array,
+    scale: Array,
+    dy: Array,
+    dx: Array,
+    size: int,
+    alpha: float,
+    beta: float,
+) -> None:
+    slope = 2 * alpha * beta / size
+    _launch(dev, "lrn_backward", (x, scale, dy, dx), size, (slope, beta))
+
+
+def _launch(
+    dev: Device,
+    name: str,
+    arrays: tuple[Array, ...],
+    size: int,
+    numbers: tuple[float, ...],
+) -> None:
+    """Launches a kernel on as many rows a block as its threads can walk along."""
+    x = arrays[0]
+    channels, rows = x.shape[-1], x.size // x.shape[-1]
+    width = vector_width(channels, x.dtype)
+    along = min(channels // width, THREADS)
+    block = along, THREADS // along
+    KERNELS.get(name, x.dtype, width)(
+        dev,
+        -(-rows // block[1]),
+        block,
+        (*arrays, rows, channels, size, *numbers),
+        shared=block[1] * channels * x.itemsize,
+    )

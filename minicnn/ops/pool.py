@@ -17,13 +17,16 @@ from numpy.typing import NDArray
 
 from minicnn.device import Device
 from minicnn.errors import MinicnnError
-from minicnn.ops import op
-from minicnn.ops.conv import Pair, pair
+from minicnn.launch import KernelFile
+from minicnn.ops import op, vector_width
+from minicnn.ops.conv_shape import Pair, pair
 
 Array = NDArray[np.floating]
 
 # Input numbers that one thread treats at a time, so that they stay in its cache.
 CHUNK = 1 << 17
+KERNELS = KernelFile("pool.cu")
+THREADS = 256
 
 
 @dataclass(frozen=True)
@@ -143,6 +146,13 @@ def forward(
     dev.for_chunks(work, shape.n, _chunk(shape))
 
 
+@forward.kernel
+def _(
+    dev: Device, x: Array, y: Array, argmax: NDArray[np.uint8], shape: PoolShape
+) -> None:
+    _launch(dev, "pool_forward", (x, y, argmax), shape, shape.p * shape.q)
+
+
 @op
 def backward(
     dev: Device, dy: Array, argmax: NDArray[np.uint8], dx: Array, shape: PoolShape
@@ -159,3 +169,23 @@ def backward(
             dx[start:stop, hs, ws] += part
 
     dev.for_chunks(work, shape.n, _chunk(shape))
+
+
+@backward.kernel
+def _(
+    dev: Device, dy: Array, argmax: NDArray[np.uint8], dx: Array, shape: PoolShape
+) -> None:
+    _launch(dev, "pool_backward", (dy, argmax, dx), shape, shape.h * shape.w)
+
+
+def _launch(
+    dev: Device, name: str, arrays: tuple[NDArray, ...], shape: PoolShape, places: int
+) -> None:
+    """Launches a kernel with one thread for some channels of each of `places`."""
+    dtype = arrays[0].dtype
+    width = vector_width(shape.c, dtype)
+    blocks = -(-places * shape.c // width // THREADS)
+    pooling = {size: getattr(shape, size) for size in ("h", "w", "c", "p", "q")}
+    pooling |= {"window": shape.window, "stride": shape.stride, "pad": shape.pad}
+    kernel = KERNELS.get(name, dtype, width)
+    kernel(dev, shape.n * blocks, THREADS, (*arrays, pooling, blocks))

@@ -1,6 +1,7 @@
 """Softmax with cross-entropy loss, its gradient, and top-1/top-5 counts.
 
-    loss = Σ_n −ln softmax(z_n)[label_n]        dz_n = (softmax(z_n) − onehot(label_n)) / N
+    loss = Σ_n −ln softmax(z_n)[label_n]
+    dz_n = (softmax(z_n) − onehot(label_n)) / N
 
 A row labelled −1 is ignored: no loss, zero gradient, not counted in N. A row is right
 among the top k when fewer than k classes come before its label; of equal logits the
@@ -18,9 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minicnn.device import Device
+from minicnn.launch import KernelFile
 from minicnn.ops import op
 
 Array = NDArray[np.floating]
+
+KERNELS = KernelFile("softmax.cu")
+THREADS = 128
 
 
 class Score(NamedTuple):
@@ -47,19 +52,34 @@ def cross_entropy(
     """
     rows = np.flatnonzero(labels >= 0)
     z, label = logits[rows], labels[rows]
+    at = np.arange(len(rows)), label
+    mine = z[at][:, None]
+    smaller = np.arange(z.shape[1]) < label[:, None]
+    rank = ((z > mine) | ((z == mine) & smaller)).sum(axis=1)
     z = z - z.max(axis=1, keepdims=True, initial=-np.inf)
     e = np.exp(z)
     total = e.sum(axis=1, keepdims=True)
-    at = np.arange(len(rows)), label
     losses = np.log(total[:, 0]) - z[at]
     if dlogits is not None:
         gradient = e / total
         gradient[at] -= 1
         dlogits[...] = 0
         dlogits[rows] = gradient / max(len(rows), 1)
-    mine = z[at][:, None]
-    smaller = np.arange(z.shape[1]) < label[:, None]
-    rank = ((z > mine) | ((z == mine) & smaller)).sum(axis=1)
     # NaN compares false with everything and would look like the best rank.
     rank[np.isnan(losses)] = max(z.shape[1], 5)
     totals += losses.sum(dtype=np.float64), (rank < 1).sum(), (rank < 5).sum()
+
+
+@cross_entropy.kernel
+def _(
+    dev: Device,
+    logits: Array,
+    labels: NDArray[np.int32],
+    dlogits: Array | None,
+    totals: NDArray[np.float64],
+) -> None:
+    n, k = logits.shape
+    scores = dev.scratch("softmax scores", (3, n), np.float64)
+    score_rows = KERNELS.get("softmax_rows", logits.dtype)
+    score_rows(dev, n, THREADS, (logits, labels, dlogits, scores, n, k))
+    KERNELS.get("add_scores")(dev, 3, THREADS, (scores, totals, n))
