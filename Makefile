@@ -3,10 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test lint check compare clean help
+.PHONY: run test lint check compare gpu-check clean help
 
 help:            ## what there is to make
-	@grep -E '^[a-z]+: .*##' Makefile | sed -E 's/:[^#]*##/\t/'
+	@grep -E '^[a-z-]+: .*##' Makefile | sed -E 's/:[^#]*##/\t/'
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -36,6 +36,10 @@ lint: $(VENV)/.dev  ## check style
 
 compare: $(VENV)/.core  ## install PyTorch, for the tests and benchmarks that compare with it
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[compare]'
+
+gpu-check: $(VENV)/.test  ## prove and measure all on a GPU; CUDA=12 or CUDA=13 installs CuPy first
+	$(if $(CUDA),$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[cuda$(CUDA)]')
+	$(BIN)/python experiments/gpu_check.py $(ARGS)
 
 check: test lint  ## what a change must pass
 

@@ -101,7 +101,8 @@ def load(path: Path) -> Checkpoint:
         raise MinicnnError(f"{path}: not a readable checkpoint ({error})") from None
     if about["version"] != VERSION:
         raise MinicnnError(
-            f"{path}: checkpoint version {about['version']}, this minicnn reads {VERSION}"
+            f"{path}: checkpoint version {about['version']}, this minicnn reads "
+            f"{VERSION}"
         )
     if _crc(tensors) != about["crc32"]:
         raise MinicnnError(f"{path}: checksum does not match, the file is damaged")

@@ -1,6 +1,7 @@
 """The command line: parse, call, print; nothing else.
 
-Heavy modules are imported inside the commands, so that `minicnn --help` answers at once.
+Heavy modules are imported inside the commands, so that `minicnn --help` answers at
+once.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from minicnn import __version__, cli_data, cli_look
+from minicnn import __version__, cli_data, cli_look, cli_prove
 from minicnn.errors import MinicnnError
 
 if TYPE_CHECKING:
@@ -60,7 +61,10 @@ def setup_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--runs", type=folder, help="Where runs lie; default: runs/STORE-SPLIT."
         ),
         click.option(
-            "--device", default="auto", show_default=True, help="auto or cpu."
+            "--device",
+            default="auto",
+            show_default=True,
+            help="auto, cpu, cuda, cuda:N or emulated.",
         ),
         click.option("--threads", type=int, help="CPU threads; default: all cores."),
         click.option("--fresh", is_flag=True, help="Start over instead of going on."),
@@ -177,7 +181,7 @@ def transfer(
 
 cli.add_command(cli_data.data)
 cli.add_command(cli_data.splits)
-for each in cli_look.COMMANDS:
+for each in [*cli_look.COMMANDS, *cli_prove.COMMANDS]:
     cli.add_command(each)
 
 

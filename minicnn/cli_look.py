@@ -19,12 +19,16 @@ def _output(help_text: str) -> Callable[..., Any]:
     return click.option("-o", "--output", type=_FILE, required=True, help=help_text)
 
 
-def _device(command: Callable[..., Any]) -> Callable[..., Any]:
+def device_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--device and --threads."""
     threads = click.option(
         "--threads", type=int, help="CPU threads; default: all cores."
     )
     device = click.option(
-        "--device", default="auto", show_default=True, help="auto or cpu."
+        "--device",
+        default="auto",
+        show_default=True,
+        help="auto, cpu, cuda or emulated.",
     )
     return device(threads(command))
 
@@ -33,7 +37,7 @@ def _device(command: Callable[..., Any]) -> Callable[..., Any]:
 @_run
 @click.option("--data", type=_FILE, help="Image store; default: the run's own.")
 @_json
-@_device
+@device_options
 def evaluate(
     folder: Path, data: Path | None, as_json: bool, device: str, threads: int | None
 ) -> None:
@@ -62,7 +66,7 @@ def evaluate(
 @click.argument("images", metavar="IMAGE...", type=_FILE, nargs=-1, required=True)
 @click.option("--top", default=5, show_default=True, help="Guesses an image.")
 @_json
-@_device
+@device_options
 def predict(
     folder: Path,
     images: tuple[Path, ...],
@@ -139,13 +143,42 @@ def export(folder: Path, output: Path, form: str) -> None:
 
 
 @click.command()
+@click.option(
+    "--compile", "compiles", is_flag=True, help="Compile all kernels for --device."
+)
+@device_options
 @_json
-def doctor(as_json: bool) -> None:
-    """Say what this machine has, and what mends what it lacks."""
+@click.pass_context
+def doctor(
+    context: click.Context,
+    as_json: bool,
+    compiles: bool,
+    device: str,
+    threads: int | None,
+) -> None:
+    """Say what this machine has, and what mends what it lacks.
+
+    With --compile, fill the caches of compiled kernels instead, so that nothing waits
+    for the compiler later; without a GPU those of the emulated device.
+    """
+    from minicnn import build
+    from minicnn import device as devices
     from minicnn import doctor as checks
 
-    findings = checks.examine()
-    click.echo(checks.as_json(findings) if as_json else checks.table(findings))
+    if not compiles:
+        findings = checks.examine()
+        click.echo(checks.as_json(findings) if as_json else checks.table(findings))
+        return
+    if device == "auto":
+        device = "cuda" if devices.cuda_count() else "emulated"
+    built = []
+    for each in build.build_all(devices.get(device, threads)):
+        built.append(each)
+        if not as_json:
+            click.echo(each)
+    if as_json:
+        click.echo(json.dumps([vars(each) for each in built], indent=2))
+    context.exit(1 if any(each.error for each in built) else 0)
 
 
 COMMANDS = [evaluate, predict, filters, curves, export, doctor]

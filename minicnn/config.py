@@ -83,7 +83,7 @@ class ScheduleConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """All that decides a run's numbers, beside the store, the split and the treatment."""
+    """All that decides a run's numbers, beside store, split and treatment."""
 
     network: NetworkConfig = field(default_factory=NetworkConfig)
     solver: SolverConfig = field(default_factory=SolverConfig)

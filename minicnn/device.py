@@ -56,6 +56,10 @@ class HostThreads:
         for job in jobs:
             job.result()
 
+    def details(self) -> dict[str, Any]:
+        """What else a record of a run says of the device."""
+        return {}
+
 
 class CpuDevice(HostThreads):
     """NumPy, with the batch cut into chunks that run on threads.
@@ -174,12 +178,26 @@ class CudaDevice(HostThreads):
         self._held: dict[str, Any] = {}
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Any:
-        """An array of unspecified content on the GPU."""
-        return self._cupy.empty(shape, dtype)
+        """An array of unspecified content on the GPU.
+
+        Raises:
+            MinicnnError: the GPU's memory is full.
+        """
+        try:
+            return self._cupy.empty(shape, dtype)
+        except self._cupy.cuda.memory.OutOfMemoryError:
+            need = int(np.prod(shape)) * np.dtype(dtype).itemsize
+            raise MinicnnError(
+                f"--device {self.name}: {need / 1e9:.2f} GB of memory wanted, "
+                f"{self.free_bytes() / 1e9:.2f} GB free; lower solver.batch, or stop "
+                "other programs on that GPU"
+            ) from None
 
     def zeros(self, shape: tuple[int, ...], dtype: DTypeLike) -> Any:
-        """An array of zeros on the GPU."""
-        return self._cupy.zeros(shape, dtype)
+        """An array of zeros on the GPU; raises as `empty` does."""
+        array = self.empty(shape, dtype)
+        array.fill(0)
+        return array
 
     def from_host(self, array: NDArray[Any]) -> Any:
         """A NumPy array, copied to the GPU."""
@@ -200,17 +218,31 @@ class CudaDevice(HostThreads):
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         held = self._held.get(key)
         if held is None or held.nbytes < size:
-            held = self._held[key] = self._cupy.empty(size, np.uint8)
+            held = self._held[key] = self.empty((size,), np.uint8)
         return held[:size].view(dtype).reshape(shape)
 
     def synchronize(self) -> None:
         """Waits until all work on the GPU is done."""
         self._device.synchronize()
 
-    def free_bytes(self) -> int | None:
+    def free_bytes(self) -> int:
         """Memory of the GPU that new buffers can have."""
         pool = self._cupy.get_default_memory_pool()
         return self._device.mem_info[0] + pool.free_bytes()
+
+    def details(self) -> dict[str, Any]:
+        """The GPU and its software; versions are 1000 · major + 10 · minor."""
+        runtime = self._cupy.cuda.runtime
+        about = runtime.getDeviceProperties(self._device.id)
+        return {
+            "gpu": about["name"].decode(),
+            "gpu_bytes": about["totalGlobalMem"],
+            "multiprocessors": about["multiProcessorCount"],
+            "compute_capability": f"{about['major']}.{about['minor']}",
+            "cuda_driver": runtime.driverGetVersion(),
+            "cuda_runtime": runtime.runtimeGetVersion(),
+            "cupy": self._cupy.__version__,
+        }
 
     def meter(self) -> Meter:
         """What times work on this device."""

@@ -242,27 +242,33 @@ def _vendors() -> list[Path]:
 
 
 def _cupy(extra: str, state: str) -> Iterator[Finding]:
-    """CuPy and the run-time compiler that comes with it.
+    """CuPy and NVRTC, the run-time compiler that comes with it.
 
     Args:
         extra: what to install for this driver.
-        state: of its lack: it matters only where a GPU answers.
+        state: of their lack: it matters only where a GPU answers.
     """
     if importlib.util.find_spec("cupy") is None:
         need = "not installed; the cuda device needs it"
         yield Finding("CuPy", need, state, _pip(extra))
-        yield Finding("NVRTC", "not installed; comes with CuPy", state, _pip(extra))
-        return
-    try:
-        import cupy
+    else:
+        try:
+            import cupy
 
-        yield Finding("CuPy", cupy.__version__)
-        from cupy.cuda import nvrtc
+            yield Finding("CuPy", cupy.__version__)
+            from cupy.cuda import nvrtc
 
-        yield Finding("NVRTC", ".".join(map(str, nvrtc.getVersion())))
-    except Exception as error:  # a missing library shows in many ways
-        reason = " ".join(str(error).split())[:200]
-        yield Finding("NVRTC", f"does not load: {reason}", state, _pip(extra))
+            yield Finding("NVRTC", ".".join(map(str, nvrtc.getVersion())))
+            return
+        except Exception as error:  # a missing library shows in many ways
+            reason = " ".join(str(error).split())[:200]
+            yield Finding("CuPy", f"does not work: {reason}", state, _pip(extra))
+    from minicnn.nvrtc import available
+
+    if available():
+        yield Finding("NVRTC", "found without CuPy")
+    else:
+        yield Finding("NVRTC", "not found; comes with CuPy", state, _pip(extra))
 
 
 def _device() -> Iterator[Finding]:

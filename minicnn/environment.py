@@ -29,6 +29,7 @@ def describe(dev: Device) -> dict[str, Any]:
         "threads": dev.threads,
         "machine": f"{platform.system()} {platform.machine()}",
         "processor": processor(),
+        **dev.details(),
     }
 
 

@@ -21,6 +21,7 @@ from minicnn.philox import Stream
 
 Array = NDArray[Any]
 Shape = tuple[int, ...]
+Buffers = dict[str, tuple[Shape, DTypeLike]]
 
 
 @dataclass
@@ -81,11 +82,24 @@ class Layer:
         self.y: Array | None = None
         self.dx: Array | None = None
 
+    def buffers(self, batch: int, dtype: DTypeLike, needs_dx: bool) -> Buffers:
+        """What it keeps for up to `batch` images: attribute → shape and dtype."""
+        held: Buffers = {"y": ((batch, *self.y_shape), dtype)}
+        if needs_dx:
+            held["dx"] = ((batch, *self.x_shape), dtype)
+        return held
+
     def plan(self, batch: int, dtype: DTypeLike, needs_dx: bool) -> None:
-        """Allocates the buffers for up to `batch` images."""
-        self.y = self.dev.empty((batch, *self.y_shape), dtype)
-        shape = (batch, *self.x_shape)
-        self.dx = self.dev.empty(shape, dtype) if needs_dx else None
+        """Allocates the buffers for up to `batch` images, and lets older ones go."""
+        self.release()
+        for name, held in self.buffers(batch, dtype, needs_dx).items():
+            setattr(self, name, self.dev.empty(*held))
+
+    def release(self) -> None:
+        """Lets its buffers go, and the input it remembers."""
+        self.x = None
+        for name in self.buffers(1, np.float32, True):
+            setattr(self, name, None)
 
     def forward(self, x: Array, context: Context) -> Array:
         """y of x; keeps what backward needs."""
@@ -172,9 +186,9 @@ class PoolLayer(Layer):
         spec = self.spec
         return pool.PoolShape.of((n, *self.x_shape), spec.window, spec.stride)
 
-    def plan(self, batch: int, dtype: DTypeLike, needs_dx: bool) -> None:
-        super().plan(batch, dtype, needs_dx)
-        self.argmax = self.dev.empty((batch, *self.y_shape), np.uint8)
+    def buffers(self, batch: int, dtype: DTypeLike, needs_dx: bool) -> Buffers:
+        argmax: Buffers = {"argmax": ((batch, *self.y_shape), np.uint8)}
+        return super().buffers(batch, dtype, needs_dx) | argmax
 
     def forward(self, x: Array, context: Context) -> Array:
         n = len(x)
@@ -193,9 +207,11 @@ class PoolLayer(Layer):
 class LRNLayer(Layer):
     """Local response normalisation."""
 
-    def plan(self, batch: int, dtype: DTypeLike, needs_dx: bool) -> None:
-        super().plan(batch, dtype, needs_dx)
-        self.scale = self.dev.empty((batch, *self.y_shape), dtype)
+    scale: Array | None = None
+
+    def buffers(self, batch: int, dtype: DTypeLike, needs_dx: bool) -> Buffers:
+        scale: Buffers = {"scale": ((batch, *self.y_shape), dtype)}
+        return super().buffers(batch, dtype, needs_dx) | scale
 
     def forward(self, x: Array, context: Context) -> Array:
         n = len(x)
@@ -214,10 +230,10 @@ class LRNLayer(Layer):
 
 
 class DropoutLayer(Layer):
-    """Dropout, in place: the ReLU below sees zeros, whose gradient is zero either way."""
+    """Dropout, in place: the ReLU below sees zeros; their gradient is zero anyway."""
 
-    def plan(self, batch: int, dtype: DTypeLike, needs_dx: bool) -> None:
-        self.context = Context()
+    def buffers(self, batch: int, dtype: DTypeLike, needs_dx: bool) -> Buffers:
+        return {}
 
     def _apply(self, x: Array) -> Array:
         context = self.context

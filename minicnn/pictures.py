@@ -69,7 +69,10 @@ def mosaic(w: NDArray[np.floating], pixels: int = 8) -> NDArray[np.float64]:
         (height, width, 3) in 0..1.
     """
     count, r, s, _ = w.shape
-    columns = math.ceil(math.sqrt(count * 1.5))
+    least = math.ceil(math.sqrt(count * 1.5))
+    # Full rows, if a slightly wider picture has them.
+    full = [n for n in range(least, least + 4) if count % n == 0]
+    columns = full[0] if full else least
     rows = -(-count // columns)
     gap = max(1, pixels // 2)
     height, width = r * pixels + gap, s * pixels + gap
@@ -97,25 +100,28 @@ def filters(run: Run, path: Path) -> None:
     _format(path)
     w = run.checkpoint.weights["conv1.w"]
     largest = np.abs(w).reshape(len(w), -1).max(axis=1)
-    picture = mosaic(w)
-    width = 6.4
-    title = 0.65
-    height = width * picture.shape[0] / picture.shape[1]
-    figure = Figure((width + 0.3, height + title + 0.15))
-    total = figure.get_figheight()
-    axes = figure.add_axes(
-        (0.15 / (width + 0.3), 0.15 / total, width / (width + 0.3), height / total)
+    count, r, s, _ = w.shape
+    title = (
+        f"{run.name}, step {run.checkpoint.step:,}: conv1, {count} filters {r}×{s}×3\n"
+        f"weights {_range(w)}; grey is 0, each filter scaled by its own largest "
+        f"({_range(largest)})"
     )
+    picture = mosaic(w)
+    # In inches: the picture, its margin, and the title above it.
+    width, margin, top = 6.4, 0.15, 0.3
+    height = width * picture.shape[0] / picture.shape[1]
+    whole, total = width + 2 * margin, height + 2 * margin + top
+    figure = Figure((whole, total))
+    box = (margin / whole, margin / total, width / whole, height / total)
+    axes = figure.add_axes(box)
     axes.imshow(picture, interpolation="nearest")
     axes.set_axis_off()
-    count, r, s, _ = w.shape
-    axes.set_title(
-        f"{run.name}, step {run.checkpoint.step:,}: the {count} filters of conv1, "
-        f"{r}×{s}×3\nweights from {w.min():.3g} to {w.max():.3g}; each filter scaled by "
-        f"its largest magnitude\n({largest.min():.2g} … {largest.max():.2g}); 0 is grey",
-        fontsize=8,
-    )
+    axes.set_title(title, fontsize=8)
     _write(figure, path)
+
+
+def _range(values: NDArray[np.floating]) -> str:
+    return f"{values.min():.2g} to {values.max():.2g}".replace("-", "−")
 
 
 def curves(runs: Sequence[Run], path: Path) -> None:

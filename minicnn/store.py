@@ -145,7 +145,13 @@ class Store:
                 "prepare it again"
             ) from None
         with file:
-            self._read(file)
+            try:
+                self._read(file)
+            except KeyError as error:
+                raise MinicnnError(
+                    f"store {self.path}: damaged, a part is missing ({error.args[0]}); "
+                    "prepare it again"
+                ) from None
 
     def _read(self, file: h5py.File) -> None:
         kind, version = file.attrs.get("format"), file.attrs.get("version")

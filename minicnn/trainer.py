@@ -234,9 +234,9 @@ class Trainer:
         early = self.step < STUCK_SHARE * self.config.solver.iterations
         if not early and abs(loss - chance) < STUCK_MARGIN * chance:
             bar.message(
-                f"warning: the loss is still ln {classes} = {chance:.2f}, as by chance; "
-                "if it stays there, try a higher or lower solver.lr, and look at the "
-                "images with 'minicnn data show'"
+                f"warning: the loss is still ln {classes} = {chance:.2f}, as by "
+                "chance; if it stays there, try a higher or lower solver.lr, and look "
+                "at the images with 'minicnn data show'"
             )
 
     def _append(self, record: dict[str, Any]) -> None:

@@ -276,8 +276,8 @@ def start(setup: Setup, treatment: Treatment, fresh: bool = False) -> Trainer:
     outputs = config.network.outputs or len(target.classes)
     if outputs < len(target.classes):
         raise MinicnnError(
-            f"network.outputs {outputs}: fewer than the {len(target.classes)} classes of "
-            f"task {target.name}; 0 takes their number"
+            f"network.outputs {outputs}: fewer than the {len(target.classes)} classes "
+            f"of task {target.name}; 0 takes their number"
         )
     seed = run_seed(setup.seed, treatment.name)
     network = Network(config.network.arch, outputs, setup.dev, seed)

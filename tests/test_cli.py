@@ -145,7 +145,7 @@ def test_help_imports_nothing_heavy() -> None:
         "from minicnn.cli import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
-        "heavy = {'numpy', 'h5py', 'PIL', 'matplotlib', 'tqdm', 'safetensors', 'cupy'}\n"
+        "heavy = {'numpy', 'h5py', 'PIL', 'matplotlib', 'tqdm', 'cupy'}\n"
         "sys.exit(f'imported {heavy & sys.modules.keys()}' "
         "if heavy & sys.modules.keys() else 0)"
     )

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 
+from minicnn import emulator
 from minicnn.device import Device
 from minicnn.errors import MinicnnError
-from minicnn.ops import conv
+from minicnn.ops import conv, conv_plan
 from minicnn.ops.conv import ConvShape
 from tests import cases
 from tests.helpers import (
@@ -33,6 +35,7 @@ LARGE = pytest.mark.parametrize(
 )
 # Small enough for central differences, with everything in it.
 GENERAL = ConvShape(2, 5, 4, 4, 6, 3, 2, (2, 1), (1, 1), groups=2)
+TILES = [(dtype, tile) for dtype, tiles in conv_plan.TILES.items() for tile in tiles]
 
 
 def inputs(shape: ConvShape) -> Arrays:
@@ -101,19 +104,60 @@ def test_agrees_with_reference(dev: Device, dtype: type, shape: ConvShape) -> No
 
 @LARGE
 def test_agrees_with_reference_on_caffenet(dev: Device, shape: ConvShape) -> None:
+    if dev.name == "emulated":
+        shape = shrunk(shape)
     check(dev, np.float32, shape, inputs(shape))
+
+
+def shrunk(shape: ConvShape) -> ConvShape:
+    """One image, a few rows of outputs, and no thousands of features."""
+    height = min(shape.h, 4 * shape.stride[0] + shape.r)
+    return replace(shape, n=1, h=height, k=shape.k if shape.k < 1000 else shape.k // 8)
+
+
+@pytest.mark.parametrize(
+    ("tile_dtype", "tile"), TILES, ids=[f"{d}-{t}" for d, t in TILES]
+)
+def test_every_tile(
+    dev: Device,
+    tile_dtype: np.dtype,
+    tile: tuple[int, int, int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if not dev.has_kernels:
+        pytest.skip("NumPy has no tiles")
+    monkeypatch.setitem(conv_plan.TILES, tile_dtype, {tile: 1.0})
+    monkeypatch.setattr(conv_plan, "LEAST_STEPS", 3)
+    rows, columns, vector = tile
+    # The M and N of each product are more than one tile.
+    c, k = 2 * (columns + 3 * vector), 2 * (rows + 3 * vector)
+    large = ConvShape(2, 13, 12, c, k, 3, 2, (2, 1), (1, 1), groups=2)
+    assert rows < min(large.n * large.p * large.q, 2 * 7 * 12)
+    check(dev, tile_dtype.type, large, inputs(large))
+    # And less: what the tile has too much lies close beyond the end of w.
+    small = ConvShape(1, 5, 9, vector, columns * 5 // 8, 1, 1)
+    check(dev, tile_dtype.type, small, inputs(small))
+
+
+def test_every_tile_is_clean_under_the_sanitizers() -> None:
+    # -s: a finding ends the process at once, and with it what pytest had captured.
+    tests = ["-m", "pytest", __file__, "-s", "-k", "test_every_tile and emulated"]
+    done = emulator.sanitized(tests, capture_output=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{len(TILES)} passed" in done.stdout
 
 
 def problem(draw: Draw) -> ConvShape:
     """Any small convolution whose output is not empty."""
     groups, r, s = draw(1, 3), draw(1, 4), draw(1, 4)
     pad = draw(0, 3), draw(0, 3)
+    vector = draw(0, 1) * 3 + 1  # kernels read 4 neighbours as one where they can
     return ConvShape(
         n=draw(1, 3),
         h=draw(max(1, r - 2 * pad[0]), 8),
         w=draw(max(1, s - 2 * pad[1]), 8),
-        c=groups * draw(1, 3),
-        k=groups * draw(1, 3),
+        c=groups * draw(1, 3) * vector,
+        k=groups * draw(1, 3) * vector,
         r=r,
         s=s,
         stride=(draw(1, 4), draw(1, 4)),
@@ -161,6 +205,7 @@ def test_relu_backward(dev: Device, dtype: type) -> None:
     rng = np.random.default_rng(0)
     # More numbers than a chunk holds, and half of them zero as a ReLU's output is.
     y = np.maximum(rng.standard_normal((3, 17, 9, 151)), 0)
+    y[-1, -1, -1, -3:] = 0  # beyond the last whole 16 bytes
 
     def op(dev: Device, y: Array, dy: Array) -> dict[str, Any]:
         dx = dy.copy()
@@ -203,11 +248,25 @@ def test_hand_worked(dev: Device, dtype: type) -> None:
         ConvShape(24, 9, 8, 6, 8, 3, 3, (2, 2), (1, 1), groups=2),
         ConvShape(16, 31, 31, 3, 16, 11, 11, (4, 4)),
         ConvShape(9, 2, 3, 50, 1100, 2, 3),
+        ConvShape(8, 12, 12, 16, 24, 3, 2, (1, 1), (1, 1), groups=2),
     ],
-    ids=["grouped", "11x11/4", "fully connected"],
+    ids=["grouped", "11x11/4", "fully connected", "read as vectors"],
 )
 def test_same_bits(dev: Device, dtype: type, shape: ConvShape) -> None:
     check_same_bits(dev, partial(run, shape=shape), inputs(shape), dtype)
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")
+@pytest.mark.parametrize("name", ["odd sizes", "two groups", "stride 2", "11x11/4"])
+def test_infinity_stays_within_its_patches(dev: Device, dtype: type, name: str) -> None:
+    # A kernel that multiplied what lies beyond a patch by zero would make it NaN.
+    shape, given = cases.CONV[name], rounded(inputs(cases.CONV[name]), dtype)
+    given["x"][0, 1, 2, 0] = given["dy"][-1, 0, 1, 0] = np.inf
+    got = run_op(dev, partial(run, shape=shape), given)
+    right = expected(**rounded(given, np.float64), shape=shape)
+    for part in "y", "dx":
+        assert 0 < np.isinf(right[part]).mean() < 1
+        assert np.array_equal(np.isfinite(got[part]), np.isfinite(right[part]))
 
 
 def test_reference_gradients() -> None:
@@ -254,3 +313,22 @@ def test_bad_problem_is_named(
 ) -> None:
     with pytest.raises(MinicnnError, match=message):
         ConvShape.of(x_shape, w_shape, **how)
+
+
+def test_too_large_for_32_bits_is_named() -> None:
+    shape = ConvShape(2, 30_000, 30_000, 3, 4, 3, 3)
+    with pytest.raises(MinicnnError, match=r"30000.* use a smaller batch"):
+        replace(shape, n=3).fields()
+    assert shape.fields()["h"] == 30_000
+
+
+def test_plan_fills_the_card() -> None:
+    # conv2 of caffenet, batch 256: dw is 128 × 1200 in each of 2 groups, 10 tiles of
+    # 128 × 128; 264 blocks ÷ 20 tiles make 13 slices of the 256·27·27 pixels.
+    how = conv_plan.plan(np.dtype(np.float32), (128, 1200, 186_624), 2, True, True)
+    assert (how.tile, how.tiles, how.slices) == ((128, 128, 4), 10, 13)
+    # They take every step of 8 pixels once.
+    assert 12 * how.steps < 186_624 / 8 <= 13 * how.steps
+    # fc6 has 2 · 32 tiles of 128 × 128, too few for 132 processors; 2 · 64 fit well.
+    how = conv_plan.plan(np.dtype(np.float32), (256, 4096, 9216), 1, True)
+    assert (how.tile, how.tiles, how.slices) == ((128, 64, 4), 128, 1)

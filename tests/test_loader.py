@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -118,7 +116,7 @@ def test_reduced_data_keeps_the_same_few_of_each_class(images: Store) -> None:
 
 
 def test_what_does_not_fit_is_refused(images: Store) -> None:
-    with pytest.raises(MinicnnError, match="9x10 are smaller than .* 10x10"):
+    with pytest.raises(MinicnnError, match=r"9x10 are smaller than .* 10x10"):
         Loader(images, (1, 2), crop=10, batch=8, seed=0)
     with pytest.raises(MinicnnError, match="no training image"):
         Loader(images, (), crop=7, batch=8, seed=0)

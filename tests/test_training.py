@@ -303,7 +303,7 @@ def test_a_store_may_move_but_not_change(whole: Setup, tmp_path: Path) -> None:
     moved = make_store(tmp_path / "moved.h5")
     assert transfer.train_base(make_setup(moved, setup.runs), "A").result is not None
     other = make_store(tmp_path / "other.h5", seed=1)
-    with pytest.raises(MinicnnError, match="run.store_identity was"):
+    with pytest.raises(MinicnnError, match=r"run\.store_identity was"):
         transfer.train_base(make_setup(other, setup.runs), "A")
 
 
@@ -333,7 +333,7 @@ def test_one_folder_is_trained_by_one_process(whole: Setup, tmp_path: Path) -> N
 def test_too_few_outputs_are_refused(store_path: Path, tmp_path: Path) -> None:
     setup = make_setup(store_path, tmp_path, "network.outputs=3")
     with pytest.raises(
-        MinicnnError, match="network.outputs 3: fewer than the 4 classes"
+        MinicnnError, match=r"network\.outputs 3: fewer than the 4 classes"
     ):
         transfer.train_base(setup, "A")
     wide = make_setup(store_path, tmp_path, "network.outputs=10")

@@ -12,7 +12,7 @@ DOCUMENT = Path(__file__).parent.parent / "docs" / "export.md"
 
 
 def torch_module() -> Any:
-    """What the document's Python block defines: `CaffeNet`, `load`, `NETS`; `torch` too.
+    """What the document's Python block defines: `CaffeNet`, `load`, `NETS`, `torch`.
 
     Skips the test where PyTorch is not installed.
     """

@@ -1,26 +1,26 @@
 """Convolution with groups (cross-correlation), NHWC, and its gradients.
 
-    y[n,p,q,k] = b[k] + Σ_{r,s,c} x[n, p·stride+r−pad, q·stride+s−pad, g·C/G+c] · w[k,r,s,c]
+    y[n,p,q,k] = b[k] + Σ_{r,s,c} x[n, p·stride+r−pad, q·stride+s−pad, c] · w[k,r,s,c]
 
-where g is the group of output channel k and x is zero outside the image. A fully
-connected layer is the case whose filter covers the whole image.
+where c runs over the input channels of k's group and x is zero outside the image. A
+fully connected layer is the case whose filter covers the whole image.
 
 NumPy form: the patches of a few images become the rows of a matrix (im2col), small
-enough to stay in a core's cache, and one matrix product a group does the rest.
+enough to stay in a core's cache, and one matrix product a group does the rest. Kernels:
+the same products, with no patch ever written; see kernels/conv.cu.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from minicnn.device import Device
-from minicnn.errors import MinicnnError
-from minicnn.ops import op
+from minicnn.launch import KernelFile
+from minicnn.ops import im2col, op, vector_width
+from minicnn.ops.conv_plan import PROCESSORS, ceil_div, plan
+from minicnn.ops.conv_shape import ConvShape
 
-Pair = tuple[int, int]
 Array = NDArray[np.floating]
 
 # Bytes of patches that one thread makes before it multiplies them: about a core's
@@ -29,124 +29,22 @@ FORWARD_BYTES = 1 << 20
 WEIGHTS_BYTES = 1 << 23
 # Output features that one thread computes at a time in a fully connected layer.
 FEATURES = 256
-
-
-def pair(value: int | Pair) -> Pair:
-    """An int or a pair as a pair (vertical, horizontal)."""
-    return (value, value) if isinstance(value, int) else (value[0], value[1])
-
-
-@dataclass(frozen=True)
-class ConvShape:
-    """One convolution problem: x (N,H,W,C), w (K,R,S,C/groups), y (N,P,Q,K)."""
-
-    n: int
-    h: int
-    w: int
-    c: int
-    k: int
-    r: int
-    s: int
-    stride: Pair = (1, 1)
-    pad: Pair = (0, 0)
-    groups: int = 1
-
-    @classmethod
-    def of(
-        cls,
-        x_shape: tuple[int, ...],
-        w_shape: tuple[int, ...],
-        stride: int | Pair = 1,
-        pad: int | Pair = 0,
-        groups: int = 1,
-    ) -> ConvShape:
-        """The problem of these arrays.
-
-        Raises:
-            MinicnnError: the shapes do not fit each other, or the output is empty.
-        """
-        n, h, w, c = x_shape
-        k, r, s, depth = w_shape
-        shape = cls(n, h, w, c, k, r, s, pair(stride), pair(pad), groups)
-        if groups < 1 or c % groups or k % groups:
-            raise MinicnnError(
-                f"conv groups {groups}: must divide the {c} input and {k} output channels"
-            )
-        if depth * groups != c:
-            raise MinicnnError(
-                f"conv w {w_shape}: {depth} channels a group times {groups} groups is "
-                f"not the input's {c} channels"
-            )
-        if min(shape.stride) < 1 or min(shape.pad) < 0:
-            raise MinicnnError(
-                f"conv stride {shape.stride} pad {shape.pad}: the stride must be at "
-                "least 1 and the padding at least 0"
-            )
-        if shape.p < 1 or shape.q < 1:
-            raise MinicnnError(
-                f"conv filter {r}x{s}: larger than the padded input of {h}x{w} with "
-                f"pad {shape.pad}"
-            )
-        return shape
-
-    @property
-    def p(self) -> int:
-        """Output height."""
-        return (self.h + 2 * self.pad[0] - self.r) // self.stride[0] + 1
-
-    @property
-    def q(self) -> int:
-        """Output width."""
-        return (self.w + 2 * self.pad[1] - self.s) // self.stride[1] + 1
-
-    @property
-    def is_product(self) -> bool:
-        """Whether the filter covers the whole image: a fully connected layer."""
-        return (
-            self.groups == 1
-            and self.pad == (0, 0)
-            and (self.r, self.s) == (self.h, self.w)
-        )
-
-    @property
-    def flops(self) -> int:
-        """Floating-point operations of one pass: two for each multiply-add."""
-        taps = self.r * self.s * self.c // self.groups
-        return 2 * self.n * self.p * self.q * self.k * taps
+KERNELS = KernelFile("conv.cu")
+THREADS = 256
+# Rows of dy in a slice of db's sum.
+LEAST_ROWS = 256
 
 
 def _images(shape: ConvShape, budget: int, itemsize: int) -> int:
     """How many images' patches fit the budget: at least one."""
-    taps = shape.r * shape.s * shape.c // shape.groups
-    return max(1, budget // (shape.p * shape.q * taps * itemsize))
+    return max(1, budget // (shape.p * shape.q * shape.taps * itemsize))
 
 
 def _patches(dev: Device, x: Array, shape: ConvShape, group: int) -> Array:
     """Some images' patches of one group, (images·P·Q, R·S·C/groups), in scratch."""
-    images = len(x)
-    depth = shape.c // shape.groups
-    x = x[..., group * depth : (group + 1) * depth]
-    top, left = shape.pad
-    if top or left:
-        padded = (images, shape.h + 2 * top, shape.w + 2 * left, depth)
-        room = dev.scratch("padded", padded, x.dtype)
-        room[:, :top] = room[:, top + shape.h :] = 0
-        room[:, :, :left] = room[:, :, left + shape.w :] = 0
-        room[:, top : top + shape.h, left : left + shape.w] = x
-        x = room
+    x = x[..., group * shape.depth : (group + 1) * shape.depth]
     outputs, window = (shape.p, shape.q), (shape.r, shape.s)
-    return _windows(dev, x, outputs, window, shape.stride)
-
-
-def _windows(dev: Device, x: Array, outputs: Pair, window: Pair, stride: Pair) -> Array:
-    """Every window of x (N,H,W,C) as a row, (N·P·Q, R·S·C), copied to scratch."""
-    size = (len(x), *outputs, *window, x.shape[-1])
-    step = x.strides
-    strides = (step[0], step[1] * stride[0], step[2] * stride[1], *step[1:])
-    view = np.lib.stride_tricks.as_strided(x, size, strides, writeable=False)
-    cols = dev.scratch("cols", size, x.dtype)
-    np.copyto(cols, view)
-    return cols.reshape(len(x) * outputs[0] * outputs[1], -1)
+    return im2col.patches(dev, x, outputs, window, shape.stride, shape.pad)
 
 
 def _rows(array: Array, group: int, groups: int) -> Array:
@@ -201,21 +99,41 @@ def forward(
         dev.for_chunks(images, shape.n, chunk)
 
 
+@forward.kernel
+def _(
+    dev: Device,
+    x: Array,
+    w: Array,
+    b: Array | None,
+    y: Array,
+    shape: ConvShape,
+    relu: bool = False,
+) -> None:
+    shape = shape.in_one_row()
+    size = shape.n * shape.p * shape.q, shape.features, shape.taps
+    how = plan(x.dtype, size, shape.groups, _vectors(shape, x))
+    kernel = KERNELS.get("conv_forward", x.dtype, *how.tile)
+    arguments = x, w, b, y, shape.fields(), relu
+    kernel(dev, (how.tiles, shape.groups), THREADS, arguments)
+
+
 @op
 def backward_data(
     dev: Device, dy: Array, w: Array, dx: Array, shape: ConvShape
 ) -> None:
-    """Writes dx (N,H,W,C): a convolution of dy, spread by the stride, with w turned round.
+    """Writes dx (N,H,W,C): a convolution of dy, spread by the stride, with w turned.
 
     Each dx[h,w] gathers the outputs that its pixel took part in, so nothing is summed
     out of order.
     """
     w2 = w.reshape(shape.k, -1)
-    depth, features = shape.c // shape.groups, shape.k // shape.groups
+    depth, features = shape.depth, shape.features
     # dy[p] lies at p·stride + R−1−pad of a strip that dx[h] reads from h to h+R−1.
     height, width = shape.h + shape.r - 1, shape.w + shape.s - 1
-    ps, rows = _spread(shape.p, shape.stride[0], shape.r - 1 - shape.pad[0], height)
-    qs, columns = _spread(shape.q, shape.stride[1], shape.s - 1 - shape.pad[1], width)
+    window = shape.r, shape.s
+    top, left = shape.r - 1 - shape.pad[0], shape.s - 1 - shape.pad[1]
+    ps, rows = im2col.spread(shape.p, shape.stride[0], top, height)
+    qs, columns = im2col.spread(shape.q, shape.stride[1], left, width)
     turned = [
         w[g * features : (g + 1) * features, ::-1, ::-1]
         .transpose(1, 2, 0, 3)
@@ -234,7 +152,7 @@ def backward_data(
             strip[...] = 0
             ks = slice(g * features, (g + 1) * features)
             strip[:, rows, columns] = dy[start:stop, ps, qs, ks]
-            cols = _windows(dev, strip, (shape.h, shape.w), (shape.r, shape.s), (1, 1))
+            cols = im2col.windows(dev, strip, (shape.h, shape.w), window, (1, 1))
             np.matmul(cols, turned[g], out=_rows(dx[start:stop], g, shape.groups))
 
     if shape.is_product:
@@ -245,15 +163,18 @@ def backward_data(
         dev.for_chunks(images, shape.n, chunk)
 
 
-def _spread(count: int, stride: int, offset: int, length: int) -> tuple[slice, slice]:
-    """Which of `count` outputs land in a strip of that length, and where.
-
-    Output i lies at i·stride + offset; padding beyond the filter puts some outside.
-    """
-    first = max(0, -(offset // stride))
-    last = min(count - 1, (length - 1 - offset) // stride)
-    start = first * stride + offset
-    return slice(first, last + 1), slice(start, last * stride + offset + 1, stride)
+@backward_data.kernel
+def _(dev: Device, dy: Array, w: Array, dx: Array, shape: ConvShape) -> None:
+    shape = shape.in_one_row()
+    # Of the largest phase; see the kernel.
+    down, right = shape.stride
+    pixels = shape.n * ceil_div(shape.h, down) * ceil_div(shape.w, right)
+    taps = ceil_div(shape.r, down) * ceil_div(shape.s, right) * shape.features
+    size, phases = (pixels, shape.depth, taps), down * right
+    how = plan(dx.dtype, size, shape.groups * phases, _vectors(shape, dx))
+    kernel = KERNELS.get("conv_backward_data", dx.dtype, *how.tile)
+    grid = how.tiles, shape.groups, phases
+    kernel(dev, grid, THREADS, (dy, w, dx, shape.fields()))
 
 
 @op
@@ -280,8 +201,8 @@ def _sum_over_images(
 ) -> None:
     """dw of a convolution: partial sums by chunk of images, added in order."""
     chunk = _images(shape, WEIGHTS_BYTES, x.itemsize)
-    chunk = min(chunk, -(-shape.n // 8))
-    partial = dev.empty((-(-shape.n // chunk), *dw2.shape), dw2.dtype)
+    chunk = min(chunk, ceil_div(shape.n, 8))
+    partial = dev.empty((ceil_div(shape.n, chunk), *dw2.shape), dw2.dtype)
 
     def images(start: int, stop: int) -> None:
         for g in range(shape.groups):
@@ -294,6 +215,48 @@ def _sum_over_images(
     np.sum(partial, axis=0, out=dw2)
 
 
+@backward_weights.kernel
+def _(
+    dev: Device, x: Array, dy: Array, dw: Array, db: Array | None, shape: ConvShape
+) -> None:
+    shape = shape.in_one_row()
+    pixels = shape.n * shape.p * shape.q
+    size = shape.features, shape.taps, pixels
+    how = plan(dw.dtype, size, shape.groups, _vectors(shape, dw), sliced=True)
+    partial = _slices(dev, "dw slices", how.slices, dw)
+    kernel = KERNELS.get("conv_backward_weights", dw.dtype, *how.tile)
+    grid = how.tiles, shape.groups, how.slices
+    kernel(dev, grid, THREADS, (x, dy, partial, shape.fields(), how.steps))
+    _sum_slices(dev, partial, dw)
+    if db is not None:
+        _sum_columns(dev, dy, db, pixels)
+
+
+def _sum_columns(dev: Device, dy: Array, db: Array, rows: int) -> None:
+    """db[k] = the sum of column k of dy's `rows` rows, slice by slice."""
+    across = ceil_div(db.size, 32)
+    each = max(LEAST_ROWS, ceil_div(rows * across, 8 * PROCESSORS))
+    partial = _slices(dev, "db slices", ceil_div(rows, each), db)
+    grid = across, len(partial)
+    arguments = dy, partial, rows, db.size, each
+    KERNELS.get("sum_columns", db.dtype)(dev, grid, (32, 8), arguments)
+    _sum_slices(dev, partial, db)
+
+
+def _slices(dev: Device, key: str, slices: int, out: Array) -> Array:
+    """Room for partial sums, (slices, *out.shape); a single slice is `out` itself."""
+    if slices == 1:
+        return out.reshape(1, *out.shape)
+    return dev.scratch(key, (slices, *out.shape), out.dtype)
+
+
+def _sum_slices(dev: Device, partial: Array, out: Array) -> None:
+    if len(partial) > 1:
+        kernel = KERNELS.get("sum_slices", out.dtype)
+        blocks = ceil_div(out.size, THREADS)
+        kernel(dev, blocks, THREADS, (partial, out, out.size, len(partial)))
+
+
 @op
 def relu_backward(dev: Device, y: Array, dy: Array) -> None:
     """dy ← dy where the ReLU's output y is positive, else 0; in place."""
@@ -303,3 +266,15 @@ def relu_backward(dev: Device, y: Array, dy: Array) -> None:
         flat_dy[start:stop] *= flat_y[start:stop] > 0
 
     dev.for_chunks(work, flat_y.size, 1 << 16)
+
+
+@relu_backward.kernel
+def _(dev: Device, y: Array, dy: Array) -> None:
+    blocks = min(8 * PROCESSORS, ceil_div(dy.nbytes, 16 * THREADS))
+    KERNELS.get("relu_backward", dy.dtype)(dev, blocks, THREADS, (y, dy, dy.size))
+
+
+def _vectors(shape: ConvShape, array: Array) -> bool:
+    """Whether a kernel may read 16 bytes of channels, and of features, as one."""
+    widths = (vector_width(n, array.dtype) for n in (shape.depth, shape.features))
+    return min(widths) > 1

@@ -1,0 +1,217 @@
+// The operands of a convolution's matrix products: where in x, dy or w each element lies.
+//
+// Views for gemm_tile.cuh. A view decodes by division where it starts, and from then on steps
+// through the taps or the pixels like an odometer.
+#pragma once
+
+#include "common.cuh"
+
+struct ConvShape {
+    int n, h, w, c, k, r, s;
+    int stride_h, stride_w, pad_h, pad_w, groups;
+    int p, q;
+    int depth, features;  // channels and features of a group
+};
+
+constexpr int OUTSIDE = -(1 << 30);  // a row from which no tap is inside an image
+
+// An index of three digits: index = (high · mids + mid) · lows + low.
+struct Odometer {
+    int high, mid, low;
+    __device__ __forceinline__ Odometer(int index, int mids, int lows)
+        : high(index / lows / mids), mid(index / lows % mids), low(index % lows) {}
+
+    // Steps on; high goes beyond every limit, which tells that K has ended.
+    __device__ __forceinline__ void advance(int by, int mids, int lows) {
+        for (low += by; low >= lows; low -= lows) mid++;
+        for (; mid >= mids; mid -= mids) high++;
+    }
+};
+
+// One direction of patches: tap t of the patch of pixel i lies at first + i·stride + t·sign.
+struct Axis {
+    int pixels, taps, first, stride, sign;
+    __device__ __forceinline__ int at(int pixel, int tap) const {
+        return first + pixel * stride + tap * sign;
+    }
+};
+
+// The patches of images of height × width, with `depth` of all the channels each.
+struct Patches {
+    int height, width, channels, depth;
+    Axis vertical, horizontal;
+    // Of channel 0 of a place; `line` counts through all the images.
+    __device__ __forceinline__ i64 offset(i64 line, int column) const {
+        return (line * width + column) * channels;
+    }
+};
+
+// The patches of x that the pixels of y see.
+__device__ __forceinline__ Patches patches_of_x(const ConvShape& shape) {
+    return {shape.h, shape.w, shape.c, shape.depth,
+            {shape.p, shape.r, -shape.pad_h, shape.stride_h, 1},
+            {shape.q, shape.s, -shape.pad_w, shape.stride_w, 1}};
+}
+
+// The first pixel h ≥ 0 with (h + pad) % stride == phase; the others follow `stride` apart.
+__device__ __forceinline__ int first_of_phase(int phase, int pad, int stride) {
+    return (phase + stride - pad % stride) % stride;
+}
+
+// Which dy the pixels of one phase see. Pixel h = first + i·stride meets the taps
+// r = phase + t·stride, and there the output (h + pad − r) / stride.
+__device__ __forceinline__ Axis axis_of_dy(int pixels, int taps, int pad, int stride,
+                                           int phase) {
+    int first = first_of_phase(phase, pad, stride);
+    return {max(ceil_div(pixels - first, stride), 0), max(ceil_div(taps - phase, stride), 0),
+            (first + pad - phase) / stride, 1, -1};
+}
+__device__ __forceinline__ Patches patches_of_dy(const ConvShape& s, int phase_h, int phase_w) {
+    return {s.p, s.q, s.k, s.features,
+            axis_of_dy(s.h, s.r, s.pad_h, s.stride_h, phase_h),
+            axis_of_dy(s.w, s.s, s.pad_w, s.stride_w, phase_w)};
+}
+
+// Lines: pixels, `end` of them. K: the taps and channels of their patches.
+template <typename T, int LINES>
+struct PatchLines {
+    const T* images;
+    Patches patches;
+    Odometer tap;
+    int by;
+    int y[LINES], x[LINES];  // where the line's tap 0 lies in its image, maybe outside,
+    i64 start[LINES];        // and in all images
+
+    __device__ __forceinline__ PatchLines(int line, int gap, int k, int by, const T* images,
+                                          const Patches& patches, int end, int first_channel)
+        : images(images),
+          patches(patches),
+          tap(k, patches.horizontal.taps, patches.depth),
+          by(by) {
+#pragma unroll
+        for (int i = 0; i < LINES; i++) {
+            int pixel = line + i * gap;
+            Odometer at(pixel, patches.vertical.pixels, patches.horizontal.pixels);
+            y[i] = patches.vertical.at(at.mid, 0);
+            x[i] = patches.horizontal.at(at.low, 0);
+            start[i] = patches.offset((i64)at.high * patches.height + y[i], x[i]) + first_channel;
+            if (pixel >= end) y[i] = OUTSIDE;
+        }
+    }
+    __device__ __forceinline__ const T* at(int i) const {
+        int down = tap.high * patches.vertical.sign, right = tap.mid * patches.horizontal.sign;
+        bool inside = (unsigned)(y[i] + down) < (unsigned)patches.height &&
+                      (unsigned)(x[i] + right) < (unsigned)patches.width &&
+                      tap.high < patches.vertical.taps;
+        int offset = (down * patches.width + right) * patches.channels + tap.low;
+        return inside ? images + (start[i] + offset) : nullptr;
+    }
+    __device__ __forceinline__ void advance() {
+        tap.advance(by, patches.horizontal.taps, patches.depth);
+    }
+};
+
+// Lines: the taps and channels of patches. K: pixels, up to `end`.
+template <typename T>
+struct PatchColumns {
+    const T* image;
+    Patches patches;
+    Odometer tap, pixel;
+    int k, by, end;
+
+    __device__ __forceinline__ PatchColumns(int line, int k, int by, const T* image,
+                                            const Patches& patches, int end)
+        : image(image),
+          patches(patches),
+          tap(line, patches.horizontal.taps, patches.depth),
+          pixel(k, patches.vertical.pixels, patches.horizontal.pixels),
+          k(k),
+          by(by),
+          end(end) {}
+    __device__ __forceinline__ const T* at() const {
+        int row = patches.vertical.at(pixel.mid, tap.high);
+        int column = patches.horizontal.at(pixel.low, tap.mid);
+        bool inside = (unsigned)row < (unsigned)patches.height &&
+                      (unsigned)column < (unsigned)patches.width && k < end &&
+                      tap.high < patches.vertical.taps;
+        if (!inside) return nullptr;
+        i64 line = (i64)pixel.high * patches.height + row;
+        return image + (line * patches.width + column) * patches.channels + tap.low;
+    }
+    __device__ __forceinline__ void advance() {
+        k += by;
+        pixel.advance(by, patches.vertical.pixels, patches.horizontal.pixels);
+    }
+};
+
+// Lines: channels of w. K: the taps of one phase and the features, from the tap at w[start].
+template <typename T>
+struct FilterTaps {
+    const T* w;
+    int start;
+    ConvShape shape;
+    Patches patches;  // of dy: `depth` features
+    Odometer tap;
+    int by, end;
+
+    __device__ __forceinline__ FilterTaps(int line, int k, int by, const T* w,
+                                          const ConvShape& shape, const Patches& patches,
+                                          int start)
+        : w(w),
+          start(start + line),
+          shape(shape),
+          patches(patches),
+          tap(k, patches.horizontal.taps, patches.depth),
+          by(by),
+          end(line < shape.depth ? patches.vertical.taps : 0) {}
+    __device__ __forceinline__ const T* at() const {
+        int r = tap.high * shape.stride_h, s = tap.mid * shape.stride_w;
+        int offset = ((tap.low * shape.r + r) * shape.s + s) * shape.depth;
+        return tap.high < end ? w + (start + offset) : nullptr;
+    }
+    __device__ __forceinline__ void advance() {
+        tap.advance(by, patches.horizontal.taps, patches.depth);
+    }
+};
+
+// Lines: rows of a matrix, `end` of them. K: its `width` columns.
+template <typename T, int LINES>
+struct MatrixLines {
+    const T* matrix;
+    int start, gap, by, width;
+    int lines_left, k_left;  // from `start` to the end
+
+    __device__ __forceinline__ MatrixLines(int line, int gap, int k, int by, const T* matrix,
+                                           int start, int end, int width)
+        : matrix(matrix),
+          start(start + line * width + k),
+          gap(gap),
+          by(by),
+          width(width),
+          lines_left(end - line),
+          k_left(line < end ? width - k : 0) {}
+    __device__ __forceinline__ const T* at(int i) const {
+        bool inside = k_left > 0 && (i == 0 || i * gap < lines_left);
+        return inside ? matrix + (start + i * gap * width) : nullptr;
+    }
+    __device__ __forceinline__ void advance() {
+        start += by;
+        k_left -= by;
+    }
+};
+
+// Lines: columns of a matrix, `width` of them. K: its rows, `pitch` apart, up to `end`.
+template <typename T>
+struct MatrixColumns {
+    const T* matrix;
+    int line, k, by, width, pitch, end;
+
+    __device__ __forceinline__ MatrixColumns(int line, int k, int by, const T* matrix,
+                                             int width, int pitch, int end)
+        : matrix(matrix), line(line), k(k), by(by), width(width), pitch(pitch), end(end) {}
+    __device__ __forceinline__ const T* at() const {
+        if (line >= width || k >= end) return nullptr;
+        return matrix + (i64)k * pitch + line;
+    }
+    __device__ __forceinline__ void advance() { k += by; }
+};

@@ -1,0 +1,145 @@
+"""One convolution problem: sizes, stride, pad, groups, and what follows from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from minicnn.errors import MinicnnError
+from minicnn.ops.conv_plan import STEP
+
+Pair = tuple[int, int]
+
+
+def pair(value: int | Pair) -> Pair:
+    """An int or a pair as a pair (vertical, horizontal)."""
+    return (value, value) if isinstance(value, int) else (value[0], value[1])
+
+
+@dataclass(frozen=True)
+class ConvShape:
+    """One convolution problem: x (N,H,W,C), w (K,R,S,C/groups), y (N,P,Q,K)."""
+
+    n: int
+    h: int
+    w: int
+    c: int
+    k: int
+    r: int
+    s: int
+    stride: Pair = (1, 1)
+    pad: Pair = (0, 0)
+    groups: int = 1
+
+    @classmethod
+    def of(
+        cls,
+        x_shape: tuple[int, ...],
+        w_shape: tuple[int, ...],
+        stride: int | Pair = 1,
+        pad: int | Pair = 0,
+        groups: int = 1,
+    ) -> ConvShape:
+        """The problem of these arrays.
+
+        Raises:
+            MinicnnError: the shapes do not fit each other, or the output is empty.
+        """
+        n, h, w, c = x_shape
+        k, r, s, depth = w_shape
+        shape = cls(n, h, w, c, k, r, s, pair(stride), pair(pad), groups)
+        if groups < 1 or c % groups or k % groups:
+            raise MinicnnError(
+                f"conv groups {groups}: must divide the {c} input and {k} output "
+                "channels"
+            )
+        if depth * groups != c:
+            raise MinicnnError(
+                f"conv w {w_shape}: {depth} channels a group times {groups} groups is "
+                f"not the input's {c} channels"
+            )
+        if min(shape.stride) < 1 or min(shape.pad) < 0:
+            raise MinicnnError(
+                f"conv stride {shape.stride} pad {shape.pad}: the stride must be at "
+                "least 1 and the padding at least 0"
+            )
+        if shape.p < 1 or shape.q < 1:
+            raise MinicnnError(
+                f"conv filter {r}x{s}: larger than the padded input of {h}x{w} with "
+                f"pad {shape.pad}"
+            )
+        return shape
+
+    @property
+    def p(self) -> int:
+        """Output height."""
+        return (self.h + 2 * self.pad[0] - self.r) // self.stride[0] + 1
+
+    @property
+    def q(self) -> int:
+        """Output width."""
+        return (self.w + 2 * self.pad[1] - self.s) // self.stride[1] + 1
+
+    @property
+    def depth(self) -> int:
+        """Channels of a group."""
+        return self.c // self.groups
+
+    @property
+    def features(self) -> int:
+        """Features, that is output channels, of a group."""
+        return self.k // self.groups
+
+    @property
+    def taps(self) -> int:
+        """Products that each output sums."""
+        return self.r * self.s * self.depth
+
+    @property
+    def is_product(self) -> bool:
+        """Whether the filter covers the whole image: a fully connected layer."""
+        return (
+            self.groups == 1
+            and self.pad == (0, 0)
+            and (self.r, self.s) == (self.h, self.w)
+        )
+
+    def in_one_row(self) -> ConvShape:
+        """The problem with all pixels in one row of an image, each seeing one place.
+
+        So it is with 1×1 filters, and in a fully connected layer, whose pixels are the
+        images. Another problem is returned as it is.
+        """
+        pixels, depth = self.n * self.h * self.w, self.c
+        if self.is_product:
+            pixels, depth = self.n, self.taps
+        elif (self.r, self.s, self.stride, self.pad) != (1, 1, (1, 1), (0, 0)):
+            return self
+        return ConvShape(1, 1, pixels, depth, self.k, 1, 1, groups=self.groups)
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations of one pass: two for each multiply-add."""
+        return 2 * self.n * self.p * self.q * self.k * self.taps
+
+    def fields(self) -> dict[str, int]:
+        """The struct ConvShape of the kernels.
+
+        Raises:
+            MinicnnError: a number that they keep in 32 bits is too large.
+        """
+        pixels = self.n * max(self.h * self.w, self.p * self.q)
+        # From a patch's first place to its last, and a step of K beyond.
+        rows = 0 if self.r == 1 else self.r + STEP
+        reach = rows * max(self.w * self.c, self.q * self.k)
+        # The last tiles go a little beyond the end.
+        if max(pixels, self.k * self.taps, reach) >= 2**31 - 2**20:
+            raise MinicnnError(
+                f"{self}: too large for the kernels; use a smaller batch"
+            )
+        names = ("n", "h", "w", "c", "k", "r", "s", "groups", "p", "q")
+        return {name: getattr(self, name) for name in (*names, "depth", "features")} | {
+            "stride_h": self.stride[0],
+            "stride_w": self.stride[1],
+            "pad_h": self.pad[0],
+            "pad_w": self.pad[1],
+        }

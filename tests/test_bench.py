@@ -1,0 +1,267 @@
+"""`minicnn bench`: what is counted, what is recorded, how it is timed and shown."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from minicnn import architectures, bench, device
+from minicnn.cli import cli
+from minicnn.errors import MinicnnError
+from minicnn.ops import op
+from minicnn.ops.conv_shape import ConvShape
+from minicnn.roofline import Ceilings, Cost, CudaMeter, HostMeter, cost
+from tests.runs import MINIATURE
+
+
+@pytest.fixture(autouse=True)
+def miniature(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An architecture small enough for the emulator."""
+    monkeypatch.setitem(architectures.ARCHITECTURES, "miniature", MINIATURE)
+
+
+def floats(*shape: int) -> np.ndarray:
+    return np.zeros(shape, np.float32)
+
+
+def test_a_convolutions_cost() -> None:
+    # CaffeNet's conv1: 55·55 places × 96 features × 11·11·3 taps, twice; 4 bytes each.
+    shape = ConvShape(2, 227, 227, 3, 96, 11, 11, (4, 4))
+    x, w = floats(2, 227, 227, 3), floats(96, 11, 11, 3)
+    b, y = floats(96), floats(2, 55, 55, 96)
+    flops = 2 * 2 * 55 * 55 * 96 * 363
+    given = {"x": x, "w": w, "b": b, "y": y, "shape": shape, "relu": True}
+    moved = 4 * (2 * 227 * 227 * 3 + 96 * 363 + 96 + 2 * 55 * 55 * 96)
+    assert cost("conv.forward", given) == Cost(flops, moved)
+    assert cost("conv.forward", {**given, "b": None}) == Cost(flops, moved - 4 * 96)
+    given = {"x": x, "dy": y, "dw": w, "db": b, "shape": shape}
+    assert cost("conv.backward_weights", given) == Cost(flops, moved)
+    grouped = ConvShape(2, 13, 13, 384, 256, 3, 3, (1, 1), (1, 1), groups=2)
+    given = {"dy": b, "w": b, "dx": b, "shape": grouped}
+    assert cost("conv.backward_data", given).flops == 2 * 2 * 169 * 256 * 9 * 192
+
+
+def test_other_ops_cost() -> None:
+    a, bytes_ = floats(10), np.zeros(10, np.uint8)
+    # An update reads w, g and v and writes w and v; the table of segments is nothing.
+    given = {"w": a, "g": a, "v": a, "segments": None, "lr": floats(1)}
+    assert cost("sgd.update", given) == Cost(0, 5 * 40)
+    assert cost("conv.relu_backward", {"y": a, "dy": a}) == Cost(0, 3 * 40)
+    given = {"x": a, "y": a, "argmax": bytes_, "shape": None}
+    assert cost("pool.forward", given) == Cost(0, 40 + 40 + 10)
+    # Forward's y is not needed: it is x · scale^-beta.
+    given = {"x": a, "y": a, "scale": a, "dy": a, "dx": a, "size": 5}
+    assert cost("lrn.backward", given) == Cost(0, 4 * 40)
+    # A byte for each number of the crop, whatever the image's size.
+    given = {"images": np.zeros((2, 256, 256, 3), np.uint8), "y": floats(2, 7, 7, 3)}
+    assert cost("augment.crop_mirror", given) == Cost(0, 2 * 147 * (1 + 4))
+    # An op that the table does not know moves each of its arrays once.
+    assert cost("new.op", {"x": a, "y": bytes_, "n": 3}) == Cost(0, 50)
+
+
+def test_the_roofline_is_the_tighter_ceiling() -> None:
+    ceilings = Ceilings(flops=100.0, bytes=10.0)
+    assert ceilings.share(Cost(50, 1), 1.0) == 0.5
+    assert ceilings.share(Cost(50, 8), 1.0) == 0.8
+    assert Ceilings(math.inf, 10.0).share(Cost(50, 8), 2.0) == 0.4
+
+
+def test_every_op_of_a_step_is_recorded_with_its_layer() -> None:
+    call = op.__call__
+    step = bench.Step(device.get("cpu"), "miniature", 2)
+    calls = step.recorded()
+    assert op.__call__ is call
+    names = [(each.place, each.name) for each in calls]
+    assert names[0] == ("", "augment.crop_mirror")
+    assert names[1:4] == [
+        ("conv1", "conv.forward"),
+        ("pool1", "pool.forward"),
+        ("norm1", "lrn.forward"),
+    ]
+    assert names[-1] == ("", "sgd.update")
+    assert names.count(("fc7", "conv.backward_weights")) == 1
+    kinds = [name for _, name in names]
+    assert kinds.count("conv.backward_weights") == 8
+    assert kinds.count("conv.backward_data") == 7
+    assert kinds.count("conv.relu_backward") == 7
+    assert kinds.count("dropout.apply") == 4
+    # The arrays are the network's own: repeating a call repeats what the step did.
+    conv1 = calls[1].arguments
+    assert conv1["w"] is step.network.params[0].value
+    assert conv1["shape"].n == 2
+    # Afterwards the layers are as they were.
+    step.whole()
+    assert len(calls) == len(names)
+
+
+def test_recording_ends_when_the_step_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    call = op.__call__
+    step = bench.Step(device.get("cpu"), "miniature", 2)
+
+    def fail() -> None:
+        raise MinicnnError("no")
+
+    monkeypatch.setattr(step, "whole", fail)
+    with pytest.raises(MinicnnError):
+        step.recorded()
+    assert op.__call__ is call
+
+
+def test_repeating_a_step_leaves_the_weights_alone() -> None:
+    step = bench.Step(device.get("cpu"), "miniature", 2)
+    before = step.network.hashes(8)
+    for call in step.recorded():
+        call.op(step.dev, **call.arguments)
+    step.resident()
+    assert step.network.hashes(8) == before
+
+
+class Meter:
+    """Says that every op takes a quarter of a second, and a step one or two."""
+
+    def __init__(self) -> None:
+        self.steps: Iterator[float] = iter([1.0, 2.0])
+        self.warm: list[bool] = []
+
+    def seconds(self, work: Callable[[], object], cold: bool = True) -> float:
+        work()
+        return 0.25 if cold else next(self.steps)
+
+    def ceilings(self) -> Ceilings:
+        return Ceilings(flops=1e9, bytes=1e8)
+
+
+def test_the_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    dev = device.get("cpu")
+    monkeypatch.setattr(dev, "meter", Meter)
+    report = bench.bench(dev, "miniature", 4)
+    assert (report.step, report.upload) == (1.0, 2.0)
+    conv1 = next(row for row in report.rows if row.op == "conv.forward")
+    # conv1: 16·16 places × 6 features × 5·5·3 taps × 4 images, at 1 GFLOP/s.
+    gflop = 2 * 4 * 256 * 6 * 75 / 1e9
+    moved = 4 * (4 * 20 * 20 * 3 + 6 * 75 + 6 + 4 * 256 * 6) / 1e9
+    assert (conv1.gflop, conv1.gbyte) == pytest.approx((gflop, moved))
+    assert conv1.share == pytest.approx(max(gflop / 1, moved / 0.1) / 0.25)
+    record = json.loads(json.dumps(report.to_dict()))
+    assert record["images_per_second"] == 4.0
+    assert record["environment"]["device"] == "cpu"
+    table = bench.table(report)
+    assert "caches are not flushed" in table
+    assert "0.1 GB/s copy, 1.0 GFLOP/s product" in table
+    assert "1000.000 ms, 4.0 images/s" in table
+    assert len(table.splitlines()) == len(report.rows) + 8
+
+
+@pytest.mark.parametrize("name", ["cpu", "emulated"])
+def test_the_command(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("minicnn.roofline.SECONDS", 0.001)
+    file = tmp_path / "bench.json"
+    argv = ["bench", "--arch=miniature", "--batch=1", f"--json={file}"]
+    done = CliRunner().invoke(cli, [*argv, f"--device={name}"])
+    assert done.exit_code == 0, done.output
+    assert ("say nothing about a GPU" in done.stdout) == (name == "emulated")
+    record = json.loads(file.read_text())
+    assert record["batch"] == 1
+    assert all(row["seconds"] > 0 for row in record["rows"])
+    assert record["ceilings"]["bytes"] > 0
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["--batch=0"], "--batch 0: must be at least 1"),
+        (["--arch=resnet"], "network.arch 'resnet': unknown"),
+    ],
+)
+def test_bad_options_are_refused(argv: list[str], said: str) -> None:
+    refused = CliRunner().invoke(cli, ["bench", "--device=cpu", *argv])
+    assert isinstance(refused.exception, MinicnnError)
+    assert said in str(refused.exception)
+
+
+@pytest.mark.parametrize(
+    ("calls", "median"),
+    [
+        # 0.3 s allow three calls like the first, which is only a warm-up.
+        ([0.09, 0.001, 0.002, 0.003], 0.002),
+        # What takes longer than that is called once more, and both count.
+        ([1.0, 2.0], 1.5),
+    ],
+)
+def test_host_times(
+    calls: list[float], median: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left, clock = iter(calls), [0.0]
+
+    def work() -> None:
+        clock[0] += next(left)
+
+    meter = HostMeter(device.get("cpu"))
+    fake = SimpleNamespace(perf_counter=lambda: clock[0])
+    monkeypatch.setattr("minicnn.roofline.time", fake)
+    assert meter.seconds(work) == pytest.approx(median)
+    assert next(left, None) is None
+
+
+class FakeCupy:
+    """As much of CuPy as `CudaMeter` asks for, with a clock that work moves on."""
+
+    def __init__(self) -> None:
+        self.log: list[str] = []
+        self.now = 0.0
+        fake = self
+
+        class Event:
+            def record(self) -> None:
+                fake.log.append("mark")
+                self.at = fake.now
+
+            def synchronize(self) -> None:
+                fake.log.append("wait")
+
+        self.cuda = SimpleNamespace(
+            Event=Event, get_elapsed_time=lambda a, b: 1e3 * (b.at - a.at)
+        )
+
+    def empty(self, size: int, dtype: type) -> Any:
+        def memset_async(value: int, count: int) -> None:
+            self.log.append("flush")
+            self.now += 5.0  # must not count
+
+        data = SimpleNamespace(memset_async=memset_async)
+        return SimpleNamespace(nbytes=size, data=data)
+
+    def get_default_memory_pool(self) -> Any:
+        return SimpleNamespace(free_bytes=lambda: 0)
+
+
+def test_cuda_times_are_between_events_after_a_flush() -> None:
+    cupy = FakeCupy()
+    gpu = SimpleNamespace(
+        attributes={"L2CacheSize": 50 << 20},
+        mem_info=(4 << 30, 8 << 30),
+        synchronize=lambda: cupy.log.append("all done"),
+    )
+    meter = CudaMeter(cupy, gpu)
+    assert meter._flush.nbytes == 512 << 20  # an eighth of what is free
+
+    def work() -> None:
+        cupy.log.append("work")
+        cupy.now += 0.1
+
+    assert meter.seconds(work) == pytest.approx(0.1)
+    once = ["flush", "mark", "work", "mark"]
+    assert cupy.log == ["work"] * 2 + ["all done", *once, "wait", *once * 5, "wait"]
+    cupy.log.clear()
+    assert meter.seconds(work, cold=False) == pytest.approx(0.1)
+    assert "flush" not in cupy.log

@@ -1,0 +1,193 @@
+"""The one command for GPU machines: its sections, limits, record, and bare trees."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from minicnn import architectures, device
+from minicnn.experiments import compare_devices, gpu_check, torch_step
+from minicnn.experiments.gpu_check import Checkup, Failed, Skipped
+from minicnn.experiments.stand_ins import tomli_w as stand_in
+from minicnn.export import torch_tensors
+from minicnn.network import Network
+from tests.runs import MINIATURE, make_store
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def check(tmp_path: Path) -> Checkup:
+    """A check-up without a GPU, with a minute left."""
+    return Checkup(False, tmp_path, time.monotonic() + 60)
+
+
+def test_a_section_that_fails_is_reported_and_not_raised(
+    check: Checkup, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(check: Checkup) -> Any:
+        raise KeyError("x")
+
+    def failed(check: Checkup) -> Any:
+        raise Failed("ended with status 1\nits last words")
+
+    def off(check: Checkup) -> Any:
+        return {"summary": "3 checks", "problem": "conv is off"}
+
+    def skipped(check: Checkup) -> Any:
+        raise Skipped("no GPU")
+
+    works = [broken, failed, off, skipped, lambda check: {"summary": "fine"}]
+    for work in works:
+        name = getattr(work, "__name__", "")
+        check.results[name] = gpu_check.run(check, name, work)
+    states = [each["state"] for each in check.results.values()]
+    assert states == ["FAILED", "FAILED", "FAILED", "skipped", "ok"]
+    printed = capsys.readouterr().out
+    assert "its last words" in printed
+    assert "conv is off" in printed
+    table = gpu_check.table(check.results).splitlines()
+    assert table[0].split()[:2] == ["broken", "FAILED"]
+    assert "KeyError('x')" in table[0]
+    assert table[3].endswith("no GPU")
+
+
+def test_a_process_that_hangs_is_ended_with_all_it_started(
+    check: Checkup, tmp_path: Path
+) -> None:
+    trace = tmp_path / "alive"
+    grandchild = f"import time; time.sleep(2.5); open({str(trace)!r}, 'w')"
+    code = (
+        "import subprocess, sys, time; print('so far', flush=True); "
+        f"subprocess.Popen([sys.executable, '-c', {grandchild!r}]); time.sleep(60)"
+    )
+    with pytest.raises(Failed, match=r"took over 1 s\nso far"):
+        check.child("-c", code, limit=1)
+    time.sleep(2)
+    assert not trace.exists()
+
+
+def test_without_time_nothing_is_started(tmp_path: Path) -> None:
+    late = Checkup(False, tmp_path, time.monotonic() + 1)
+    record = gpu_check.run(late, "tests", lambda check: pytest.fail("was started"))
+    assert record["state"] == "skipped"
+
+
+def test_a_result_survives_what_went_wrong_after_it(check: Checkup) -> None:
+    code = "import sys; open(sys.argv[-1], 'w').write('{\"a\": 1}'); "
+    assert check.measured("-c", code, limit=10) == {"a": 1}
+    record = check.measured("-c", code + "sys.exit('oh')", limit=10)
+    assert record["a"] == 1
+    assert record["problem"] == "ended with status 1\noh"
+    with pytest.raises(Failed, match="wrote no result"):
+        check.measured("-c", "pass", limit=10)
+
+
+def test_pytest_is_read() -> None:
+    said = (
+        "....\nFAILED tests/test_a.py::b - x\n1 failed, 12 passed, 3 skipped in 4.5s\n"
+    )
+    assert gpu_check.counted(said) == [("failed", 1), ("passed", 12), ("skipped", 3)]
+    said = "12 passed, 340 deselected, 1 warning in 90.12s (0:01:30)"
+    assert gpu_check.counted(said) == [("passed", 12), ("deselected", 340)]
+    with pytest.raises(Failed, match="ImportError"):
+        gpu_check.counted("ImportError: no pytest")
+
+
+def test_the_stand_in_writes_what_run_folders_hold(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sections = {
+        "run": {"name": 'a "b"\\\té\n', "seed": 2**63, "finetune": True, "n": -1},
+        "solver": {"lr": 1e-05, "decay": 0.0005},
+    }
+    assert tomllib.loads(stand_in.dumps(sections)) == sections
+    assert "stand_ins" not in gpu_check.environment()["PYTHONPATH"]
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    path = gpu_check.environment()["PYTHONPATH"].split(os.pathsep)
+    assert path[0] == str(ROOT)
+    assert Path(path[1], "tomli_w.py").is_file()
+
+
+def test_runs_from_a_tree_that_is_not_installed(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    for folder in ("minicnn", "kernels", "data_prep", "experiments"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / folder, tree / folder, ignore=ignored)
+    out = tmp_path / "check.json"
+    script = tree / "experiments" / "gpu_check.py"
+    command = [sys.executable, script, "--only=environment", f"--out={out}"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    record = json.loads(out.read_text())["environment"]
+    assert record["state"] == "ok"
+    assert record["commit"] == "unknown"
+    code = (
+        "import minicnn.kernels, minicnn.data_prep, minicnn.experiments as e; "
+        "from minicnn import config, kernel_source as k; config.load_recipe('demo'); "
+        "print(k.FOLDER, *(m.__path__[0] for m in (minicnn.kernels, "
+        "minicnn.data_prep, e)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tree)},
+    )
+    folders = [
+        str(tree / n) for n in ("kernels", "kernels", "data_prep", "experiments")
+    ]
+    assert done.stdout.split() == folders, done.stderr
+
+
+def test_torchs_network_is_ours() -> None:
+    torch = pytest.importorskip("torch", reason="needs PyTorch (extra: compare)")
+    ours = Network("caffenet32", 7, device.get("cpu"), seed=3)
+    x = np.random.default_rng(0).normal(0, 1, (2, 28, 28, 3)).astype(np.float32)
+    logits = ours.forward(x)
+    theirs = torch_step.build(torch, "caffenet32", 7).eval()
+    weights = torch_tensors(ours.arch, ours.tensors())
+    theirs.load_state_dict({n: torch.from_numpy(v) for n, v in weights.items()})
+    got = theirs(torch.from_numpy(x.transpose(0, 3, 1, 2))).detach().numpy()
+    # Roundings of float32 through eight layers.
+    assert np.abs(got - logits).max() < 1e-5 * np.abs(logits).max()
+    update = torch_step.optimizer(torch, theirs, fused=False)
+    assert [len(group["params"]) for group in update.param_groups] == [8, 8]
+    assert [group["weight_decay"] for group in update.param_groups] == [5e-4, 0.0]
+
+
+def test_a_stopped_training_is_resumed_and_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(architectures.ARCHITECTURES, "caffenet32", MINIATURE)
+    store = make_store(tmp_path / "tiny.h5", size=24)
+    split = compare_devices.few_classes(store, 3, tmp_path)
+    dev = device.get("cpu")
+
+    def train(runs: str, stop: int | None = None) -> Any:
+        setup = compare_devices.make_setup(store, tmp_path / runs, dev, 6, 5, split)
+        return compare_devices.train(setup, stop)
+
+    whole, resumed = train("whole"), train("resumed", 3)
+    assert whole["weights"] == resumed["weights"]
+    assert len(whole["losses"]) == 6
+    assert whole["losses"] == resumed["losses"]
+    sessions = json.loads((tmp_path / "resumed" / "baseA" / "env.json").read_text())
+    assert [s["first_step"] for s in sessions["sessions"]] == [0, 4]
+    assert compare_devices.side_by_side([1.0, 3.0], [1.0, 2.0, 9.0]) == [0.0, 0.5]

@@ -1,0 +1,123 @@
+"""A batch that a GPU's memory cannot hold is refused, with the batch that would fit."""
+
+from __future__ import annotations
+
+import re
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from minicnn import device
+from minicnn.config import SolverConfig
+from minicnn.device import CudaDevice
+from minicnn.errors import MinicnnError
+from minicnn.layers import Context
+from minicnn.network import SPARE, Network
+from minicnn.solver import Solver
+from minicnn.trainer import Inputs
+
+GIGA = 1 << 30
+
+
+class Limited(device.CpuDevice):
+    """A device with little memory, that counts what is taken of it."""
+
+    name = "cuda"
+
+    def __init__(self, free: int) -> None:
+        super().__init__(1)
+        self.free, self.taken = free, 0
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
+        self.taken += int(np.prod(shape)) * np.dtype(dtype).itemsize
+        # Nothing is touched: the system hands out no memory for it.
+        return np.empty(shape, dtype)
+
+    zeros = empty
+
+    def free_bytes(self) -> int:
+        return self.free - self.taken
+
+
+def refusal(network: Network, batch: int) -> str:
+    with pytest.raises(MinicnnError) as refused:
+        network.plan(batch)
+    return str(refused.value)
+
+
+@pytest.mark.parametrize("frozen", [0, 5])
+def test_the_batch_named_fits_and_one_more_does_not(frozen: int) -> None:
+    dev = Limited(2 * GIGA)
+    network = Network("caffenet64", 1000, dev, seed=None)
+    network.freeze(frozen)
+    Solver(network, SolverConfig())
+    before = dev.taken
+    said = refusal(network, 100_000)
+    assert dev.taken == before
+    found = re.search(r"caffenet64 needs .* a batch of (\d+) fits", said)
+    assert found, said
+    fits = int(found[1])
+    assert f"a batch of {fits} fits" in refusal(network, fits + 1)
+    network.plan(fits)
+    Inputs(network, np.zeros((64, 64, 3), np.float32), fits)
+    left = dev.free_bytes() - fits * 64 * 64 * 3  # the images as uploaded
+    # What is left is what ops may need for themselves, and less than an image's share;
+    # the flat gradients are padded by a little.
+    assert SPARE - 2**16 < left < SPARE + 2e6
+
+
+def test_freezing_makes_room() -> None:
+    dev = Limited(GIGA)
+    network = Network("caffenet64", 1000, dev, seed=None)
+    whole = refusal(network, 10**6)
+    network.freeze(5)
+    frozen = refusal(network, 10**6)
+    batches = [int(re.findall(r"batch of (\d+) fits", s)[0]) for s in (whole, frozen)]
+    assert batches[0] < 0.8 * batches[1]
+
+
+def test_not_even_one_image() -> None:
+    network = Network("caffenet64", 10, Limited(8 << 20), seed=None)
+    assert "not even one image fits" in refusal(network, 1)
+
+
+def test_after_a_refusal_a_smaller_batch_works() -> None:
+    dev = Limited(GIGA)
+    network = Network("caffenet32", 5, dev, seed=0)
+    labels, x = np.zeros(2, np.int32), np.zeros((2, 28, 28, 3), np.float32)
+    network.forward(x, Context(train=True))
+    refusal(network, 10**6)
+    network.forward(x, Context(train=True))
+    network.scored(labels, gradient=True)
+    network.backward()
+    assert all(np.isfinite(p.grad).all() for p in network.params)
+
+
+def test_a_device_that_cannot_tell_refuses_nothing() -> None:
+    dev = device.get("cpu")
+    assert dev.free_bytes() is None
+    Network("caffenet32", 5, dev, seed=None).plan(64)
+
+
+def test_a_full_gpu_is_one_line() -> None:
+    class OutOfMemoryError(MemoryError):
+        pass
+
+    def full(shape: Any, dtype: Any) -> Any:
+        raise OutOfMemoryError
+
+    dev = CudaDevice.__new__(CudaDevice)
+    dev.name = "cuda:1"
+    memory = SimpleNamespace(OutOfMemoryError=OutOfMemoryError)
+    pool = SimpleNamespace(free_bytes=lambda: 10**9)
+    dev._cupy = SimpleNamespace(
+        empty=full,
+        cuda=SimpleNamespace(memory=memory),
+        get_default_memory_pool=lambda: pool,
+    )
+    dev._device = SimpleNamespace(mem_info=(10**9, 10**10))
+    for make in (dev.empty, dev.zeros):
+        with pytest.raises(MinicnnError, match=r"cuda:1: 4\.00 GB .* 2\.00 GB free"):
+            make((10**9,), np.float32)
