@@ -1,43 +1,49 @@
 """The demo set: pictures we draw ourselves, so that everything runs without data.
 
 40 classes, half of them natural, half man-made (`demo_natural`, `demo_manmade`), each
-picture a pure function of (seed, class, index); `demo_scene` says what varies. Several
-processes write their rows straight into the store, at the same bytes however many.
+picture a pure function of (seed, class, number); `demo_scene` says what varies. Several
+processes write their rows straight into the store, the same bytes however many.
 """
 
 from __future__ import annotations
 
 import os
-import subprocess
+import shutil
 import sys
-import tempfile
 import zlib
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from minicnn.data_prep.demo_scene import CLASSES, DRAWINGS, render
 
+from minicnn.data_prep.demo_scene import CLASSES, DRAWINGS, render
+from minicnn.data_prep.workers import Workers, write_at
 from minicnn.errors import MinicnnError
+from minicnn.files import make_folder
+from minicnn.interrupt import Interrupt
 from minicnn.progress import Progress
 from minicnn.store import TRAIN, VAL, Contents, create, mark_complete
 
 VERSION = 1
+"""Of the pictures: to be raised when they change, so that no older store is used."""
+SIZE = 32
 TRAIN_IMAGES, VAL_IMAGES = 150, 50
 SMALLEST, LARGEST = 16, 256
-_ROWS = (TRAIN_IMAGES + VAL_IMAGES) * len(CLASSES)
-_SHARE = 40  # rows a process writes at a time
+_TRAIN_ROWS = TRAIN_IMAGES * len(CLASSES)
+ROWS = _TRAIN_ROWS + VAL_IMAGES * len(CLASSES)
+_SHARE = 50  # rows drawn at a time
+_SPARE_BYTES = 1_000_000
+"""For all of a store but its pixels."""
 
 
 def default_demo_path() -> Path:
     """Where the demo store is kept: in the user's cache folder."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "minicnn" / f"demo-v{VERSION}-32.h5"
+    return Path(cache) / "minicnn" / f"demo-v{VERSION}-{SIZE}.h5"
 
 
 def ensure_demo() -> Path:
-    """The demo store, made on first use.
+    """The demo store, drawn on first use.
 
     Returns:
         Its path.
@@ -48,16 +54,18 @@ def ensure_demo() -> Path:
     path = default_demo_path()
     if not path.is_file():
         print(
-            f"no --data given: drawing the demo set ({len(CLASSES)} classes, "
-            f"{_ROWS} images) once into {path}",
+            f"No --data given: drawing the demo set once, {len(CLASSES)} classes, "
+            f"{ROWS} images, into {path}",
             file=sys.stderr,
         )
-        prepare_demo(path)
+        # In this process: others would run a script's main module again, and a script
+        # that merely leaves out its data need not be written for that.
+        prepare_demo(path, jobs=1)
     return path
 
 
 def prepare_demo(
-    path: Path, *, size: int = 32, seed: int = 0, jobs: int | None = None
+    path: Path, *, size: int = SIZE, seed: int = 0, jobs: int | None = None
 ) -> None:
     """Draws the demo set into a store, under a temporary name until it is complete.
 
@@ -65,98 +73,128 @@ def prepare_demo(
         path: the store; an older one there is replaced.
         size: height and width in pixels.
         seed: other seeds give other pictures of the same classes.
-        jobs: processes; the machine's cores by default. The store is the same bytes.
+        jobs: processes; all cores by default. The bytes do not depend on it.
 
     Raises:
         MinicnnError: a bad size, seed or jobs, or the store cannot be written.
+        KeyboardInterrupt: stopped by Ctrl-C or SIGTERM; nothing is left behind.
     """
     if not SMALLEST <= size <= LARGEST:
         raise MinicnnError(f"demo size {size}: give one from {SMALLEST} to {LARGEST}")
-    if not 0 <= seed < 2**64:
-        raise MinicnnError(f"demo seed {seed}: give one from 0 to 2^64 - 1")
+    if not 0 <= seed < 2**63:
+        raise MinicnnError(f"demo seed {seed}: give one from 0 to 2^63 - 1")
     if jobs is not None and jobs < 1:
         raise MinicnnError(f"jobs {jobs}: give at least 1")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # A name of its own: two first uses at once do not disturb each other.
-        handle, name = tempfile.mkstemp(".part", path.name + ".", path.parent)
-        os.close(handle)
-        try:
-            _write(Path(name), size, seed, jobs or os.cpu_count() or 1)
-            os.replace(name, path)
-        finally:
-            with suppress(FileNotFoundError):
-                os.unlink(name)
-    except OSError as error:
+    if path.is_dir():
+        raise MinicnnError(f"demo store {path}: is a folder; give a file's path")
+    # A name of its own: two first uses at once do not disturb each other.
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    make_folder(path.parent)
+    needed = ROWS * 3 * size**2 + _SPARE_BYTES
+    free = shutil.disk_usage(path.parent).free
+    if needed > free:
         raise MinicnnError(
-            f"demo store {path}: cannot be written ({error}); give another path"
+            f"demo store {path}: needs {needed / 1e6:.0f} MB, its disk has "
+            f"{free / 1e6:.0f} MB free; free some space or give another path"
+        )
+    try:
+        _draw_store(partial, size, seed, jobs)
+        partial.replace(path)
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else error
+        raise MinicnnError(
+            f"demo store {path}: cannot be written ({reason}); free some space or give "
+            "another path"
         ) from None
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def place(row: int) -> tuple[int, int, int]:
-    """Class, part and picture number of a row; the training part comes first.
+    """Class, part and picture number of a row.
 
-    Within a part the rows go by class; validation pictures continue the count.
+    The training part comes first; within a part the rows go by class. The numbers of
+    validation pictures follow those of the training pictures of their class.
     """
-    if row < TRAIN_IMAGES * len(CLASSES):
-        return row // TRAIN_IMAGES, TRAIN, row % TRAIN_IMAGES
-    row -= TRAIN_IMAGES * len(CLASSES)
-    return row // VAL_IMAGES, VAL, TRAIN_IMAGES + row % VAL_IMAGES
+    if row < _TRAIN_ROWS:
+        kind, number = divmod(row, TRAIN_IMAGES)
+        return kind, TRAIN, number
+    kind, number = divmod(row - _TRAIN_ROWS, VAL_IMAGES)
+    return kind, VAL, TRAIN_IMAGES + number
 
 
 def contents(size: int, seed: int) -> Contents:
     """All of the demo store but its pixels."""
-    places = [place(row) for row in range(_ROWS)]
+    places = [place(row) for row in range(ROWS)]
     return Contents(
         size=(size, size),
         labels=np.array([kind for kind, _, _ in places], np.int32),
         split=np.array([part for _, part, _ in places], np.uint8),
-        files=[f"{CLASSES[kind]}/{index:03d}" for kind, _, index in places],
+        files=[f"{CLASSES[kind]}/{number:03d}" for kind, _, number in places],
         wnids=CLASSES,
-        names=[kind.replace("-", " ") for kind in CLASSES],
-        groups=[DRAWINGS[kind].group for kind in CLASSES],
+        names=[wnid.replace("-", " ") for wnid in CLASSES],
+        groups=[DRAWINGS[wnid].group for wnid in CLASSES],
         attributes={
-            "source": f"demo set, version {VERSION}",
-            "resize": "none",
-            "orientation": "none",
-            "seed": str(seed),
+            "source": "demo",
+            "demo_version": VERSION,
+            "seed": seed,
+            # For pictures that are later classified by a net trained on this store.
+            "resize": "warp",
+            "orientation": "applied",
         },
     )
 
 
-def _write(path: Path, size: int, seed: int, jobs: int) -> None:
+class _Easel(NamedTuple):
+    """A store under work: its path, the byte offsets of its parts, what is drawn."""
+
+    path: str
+    images: int
+    crc32: int
+    size: int
+    seed: int
+
+
+class _Share(NamedTuple):
+    """Consecutive rows: the first one, and class and number of each picture."""
+
+    first: int
+    pictures: list[tuple[int, int]]
+
+
+def _shares() -> list[_Share]:
+    pictures = [(kind, number) for kind, _, number in map(place, range(ROWS))]
+    starts = range(0, ROWS, _SHARE)
+    return [_Share(first, pictures[first : first + _SHARE]) for first in starts]
+
+
+def _draw_store(path: Path, size: int, seed: int, jobs: int | None) -> None:
     offsets = create(path, contents(size, seed))
-    with Progress(_ROWS, "images", "drawing the demo set") as progress:
-
-        def draw(part: int) -> None:
-            settings = [size, seed, offsets["images"], offsets["crc32"], part, jobs]
-            command = [sys.executable, "-m", __name__, str(path), *map(str, settings)]
-            with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
-                for line in child.stdout or ():
-                    progress.update(int(line))
-            if child.returncode:
-                raise OSError(f"drawing process {part} ended with {child.returncode}")
-
-        with ThreadPoolExecutor(jobs) as pool:
-            list(pool.map(draw, range(jobs)))
+    easel = _Easel(str(path), offsets["images"], offsets["crc32"], size, seed)
+    with (
+        Interrupt() as interrupt,
+        Workers(jobs) as workers,
+        Progress(ROWS, "images", "drawing the demo set") as progress,
+    ):
+        drawing = workers.unordered(
+            _draw_rows, easel, _shares(), lambda: interrupt.requested
+        )
+        for share, _ in drawing:
+            progress.update(len(share.pictures))
+    if interrupt.requested:
+        raise KeyboardInterrupt(interrupt.signal_name)
     mark_complete(path)
 
 
-def _draw_rows(
-    path: str, size: int, seed: int, images: int, crc32: int, part: int, jobs: int
-) -> None:
-    """Writes every `jobs`-th share of rows into the store and prints their counts."""
-    file = os.open(path, os.O_WRONLY)
-    for first in range(part * _SHARE, _ROWS, jobs * _SHARE):
-        rows = range(first, min(first + _SHARE, _ROWS))
-        kinds = [place(row) for row in rows]
-        pictures = [render(seed, kind, index, size) for kind, _, index in kinds]
-        sums = np.array([zlib.crc32(picture) for picture in pictures], np.uint32)
-        os.pwrite(file, np.stack(pictures), images + first * pictures[0].nbytes)
-        os.pwrite(file, sums, crc32 + first * sums.itemsize)
-        print(len(rows), flush=True)
-    os.close(file)
-
-
-if __name__ == "__main__":
-    _draw_rows(sys.argv[1], *map(int, sys.argv[2:]))
+def _draw_rows(easel: _Easel, share: _Share) -> None:
+    """Draws a share of the rows and writes them and their checksums into the store."""
+    drawn = [render(easel.seed, *each, easel.size) for each in share.pictures]
+    pixels = np.stack(drawn)
+    sums = np.array([zlib.crc32(picture.data) for picture in drawn], np.uint32)
+    descriptor = os.open(easel.path, os.O_WRONLY)
+    try:
+        first = easel.images + share.first * drawn[0].nbytes
+        write_at(descriptor, pixels.data, first)
+        write_at(descriptor, sums.data, easel.crc32 + share.first * sums.itemsize)
+    finally:
+        os.close(descriptor)

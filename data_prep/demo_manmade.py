@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
-from minicnn.data_prep.demo_pen import Pen, arc, mirrored, mix, taper
+import math
+
+from minicnn.data_prep.demo_pen import Pen, arc, mirrored, mix, steps, taper
 
 
 def boat(pen: Pen) -> None:
@@ -27,10 +28,10 @@ def book(pen: Pen) -> None:
     for side in (-1, 1):
         half = pen.at(0, 0, flip=side)
         outer = [(wide, -high - drop), (wide, high - drop)]
-        page = np.array([(0, -high), *outer, (0, high)])
-        half.fill(page * 1.1, pen.accent)
+        page = [(0, -high), *outer, (0, high)]
+        half.at(0, 0, scale=1.1).fill(page, pen.accent)
         half.fill(page)
-        for y in np.linspace(-high + 0.2, high - 0.2, lines):
+        for y in steps(-high + 0.2, high - 0.2, lines):
             end = d.uniform(0.65, 0.9) * wide
             half.stroke([(0.12, y - 0.05), (end, y - drop * end / wide)], 0.06)
     pen.stroke([(0, -high), (0, high)], 0.06)
@@ -65,14 +66,15 @@ def bridge(pen: Pen) -> None:
     d = pen.dice
     deck, tower = d.uniform(0.25, 0.45), d.uniform(0.4, 0.6)
     top = d.uniform(-0.8, -0.5)
-    for x in (-tower, tower):
-        pen.rect(x - 0.07, top, x + 0.07, 0.9, pen.accent)
-        pen.stroke([(x, top), (np.sign(x) * 1.1, deck)], 0.05)
-    x = np.linspace(-tower, tower, 11)
-    sag = top + (deck - 0.1 - top) * (1 - (x / tower) ** 2)
-    pen.stroke(np.column_stack([x, sag]), 0.05)
-    for k in range(1, 10):
-        pen.stroke([(x[k], sag[k]), (x[k], deck)], 0.03)
+    for side in (-1, 1):
+        half = pen.at(0, 0, flip=side)
+        half.rect(tower - 0.07, top, tower + 0.07, 0.9, pen.accent)
+        half.stroke([(tower, top), (1.1, deck)], 0.05)
+    depth = deck - 0.1 - top
+    cable = [(t * tower, top + depth * (1 - t * t)) for t in steps(-1, 1, 11)]
+    pen.stroke(cable, 0.05)
+    for x, y in cable[1:-1]:
+        pen.stroke([(x, y), (x, deck)], 0.03)
     pen.rect(-1.15, deck, 1.15, deck + 0.13)
 
 
@@ -106,7 +108,7 @@ def chair(pen: Pen) -> None:
     pen.stroke([(right + depth, seat - 0.1), (right + depth, 0.75)], 0.1, wood)
     for x, rise in ((left, 0), (left + depth, 0.4 * depth)):
         pen.stroke([(x, seat), (x, back - rise)], 0.1, wood)
-    for y in np.linspace(back + 0.08, seat - 0.28, d.integer(2, 3)):
+    for y in steps(back + 0.08, seat - 0.28, d.integer(2, 3)):
         pen.stroke([(left, y), (left + depth, y - 0.4 * depth)], 0.12, pen.body)
     edge = [(left - 0.05, seat + 0.1), (right, seat + 0.1)]
     pen.fill([*edge, (right + depth, seat - 0.12), (left + depth, seat - 0.12)])
@@ -148,8 +150,10 @@ def fence(pen: Pen) -> None:
     half = step * d.uniform(0.28, 0.37)
     for y in (top + 0.35, 0.55):
         pen.rect(-2, y - 0.08, 2, y + 0.08, pen.accent)
-    for x in np.arange(-1.75, 1.75, step) + d.uniform(0, step):
-        pen.at(x, 0).fill(mirrored([(0, top - 0.25), (half, top), (half, 0.95)]))
+    start = d.uniform(-2, -1.6)
+    picket = mirrored([(0, top - 0.25), (half, top), (half, 0.95)])
+    for number in range(10):
+        pen.at(start + number * step, 0).fill(picket)
 
 
 def gear(pen: Pen) -> None:
@@ -207,7 +211,7 @@ def ladder(pen: Pen) -> None:
     """Two rails with rungs."""
     d = pen.dice
     top, foot = d.uniform(0.22, 0.36), d.uniform(0.32, 0.48)
-    for y in np.linspace(-0.8, 0.8, d.integer(5, 7)):
+    for y in steps(-0.8, 0.8, d.integer(5, 7)):
         half = top + (foot - top) * (y + 1) / 2
         pen.stroke([(-half, y), (half, y)], 0.09, pen.accent)
     for side in (-1, 1):
@@ -231,9 +235,9 @@ def scissors(pen: Pen) -> None:
     handle = mix(pen.body, pen.accent, 0.6)
     for side, colour in ((-1, pen.body), (1, mix(pen.body, pen.line, 0.25))):
         arm = pen.at(0, 0.15, turn=side * angle)
-        arm.fill([(-0.12, 0), (0, -1.15), (0.12, 0)], colour)
-        arm.rect(-0.06, 0, 0.06, 0.4, colour)
-        arm.stroke(arc(0, 0.4 + ring, ring, ring * 1.1), 0.14, handle)
+        arm.fill([(-0.15, 0), (0, -1.15), (0.15, 0)], colour)
+        arm.rect(-0.08, 0, 0.08, 0.4, colour)
+        arm.stroke(arc(0, 0.4 + ring, ring, ring * 1.1), 0.16, handle)
     pen.oval(0, 0.15, 0.06, 0.06, pen.line)
 
 
@@ -243,7 +247,7 @@ def tartan(pen: Pen) -> None:
     pen.rect(-2, -2, 2, 2)
     step, thin = d.uniform(0.5, 0.75), d.uniform(0.06, 0.1)
     band = step * d.uniform(0.35, 0.55)
-    starts = np.arange(-1.8, 1.8, step)
+    starts = [-1.8 + step * k for k in range(8)]
     half = mix(pen.body, pen.accent, 0.5)
     for start in starts:
         pen.rect(start, -2, start + band, 2, half)
@@ -251,7 +255,8 @@ def tartan(pen: Pen) -> None:
         pen.rect(-2, y, 2, y + band, half)
         for x in starts:
             pen.rect(x, y, x + band, y + band, pen.accent)
-    for middle in starts + (step + band) / 2:
+    for start in starts:
+        middle = start + (step + band) / 2
         pen.stroke([(middle, -2), (middle, 2)], thin)
         pen.stroke([(-2, middle), (2, middle)], thin)
 
@@ -262,13 +267,13 @@ def umbrella(pen: Pen) -> None:
     gores, high = d.choice((4, 6)), d.uniform(0.6, 0.8)
     pen.stroke([(0, -0.2), (0, 0.75)], 0.09)
     pen.stroke(arc(d.choice((-0.13, 0.13)), 0.75, 0.13, 0.17, 0, 180), 0.09)
-    edge = np.linspace(-0.95, 0.95, gores + 1)
+    edge = steps(-0.95, 0.95, gores + 1)
     for number in range(gores):
-        x = np.linspace(edge[number], edge[number + 1], 5)
-        scallop = -0.1 - 0.5 * (x - x[0]) * (x[-1] - x) / (x[-1] - x[0])
-        crown = -0.1 - high * np.sqrt(1 - x**2)
-        rim, dome = np.column_stack([x, scallop]), np.column_stack([x, crown])
-        pen.fill(np.vstack([rim, dome[::-1]]), pen.accent if number % 2 else pen.body)
+        left, right = edge[number], edge[number + 1]
+        across, wide = steps(left, right, 5), right - left
+        rim = [(x, -0.1 - (x - left) * (right - x) / wide / 2) for x in across]
+        dome = [(x, -0.1 - high * math.sqrt(1 - x * x)) for x in reversed(across)]
+        pen.fill(rim + dome, pen.accent if number % 2 else pen.body)
 
 
 def window(pen: Pen) -> None:
@@ -298,12 +303,12 @@ MANMADE = {
     cup: 20,
     fence: 8,
     gear: 180,
-    hammer: 180,
+    hammer: 90,
     house: 10,
-    key: 180,
+    key: 90,
     ladder: 45,
     lamp: 15,
-    scissors: 180,
+    scissors: 90,
     tartan: 45,
     umbrella: 30,
     window: 12,

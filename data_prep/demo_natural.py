@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import numpy as np
+import math
+
 from minicnn.data_prep.demo_pen import (
     Pen,
     arc,
     blob,
     mirrored,
     mix,
+    polar,
     ribbon,
     smooth,
+    steps,
     taper,
 )
 
@@ -18,16 +21,17 @@ from minicnn.data_prep.demo_pen import (
 def bird(pen: Pen) -> None:
     """From the side: round body, head, beak, tail, one wing, thin legs."""
     d = pen.dice
-    fat, tail = d.uniform(0.34, 0.5), d.uniform(0.35, 0.6)
+    fat, tail = d.uniform(0.4, 0.55), d.uniform(0.35, 0.55)
     for x in (-0.1, 0.15):
         pen.stroke([(x, 0.3), (x - 0.02, 0.8), (x - 0.18, 0.82)], 0.07)
     pen.fill([(0.3, -0.15), (0.45 + tail, d.uniform(-0.1, 0.45)), (0.3, 0.3)])
-    pen.fill([(-0.62, -0.5), (-1, d.uniform(-0.46, -0.34)), (-0.6, -0.26)], pen.line)
+    beak = (-1.05, d.uniform(-0.46, -0.34))
+    pen.fill([(-0.62, -0.54), beak, (-0.6, -0.22)], pen.accent)
     pen.fill(smooth([(-0.5, 0.0), (0.0, -fat), (0.55, 0.0), (0.0, fat + 0.05)]))
-    pen.oval(-0.5, -0.38, 0.27, 0.26)
+    pen.oval(-0.5, -0.4, 0.31, 0.3)
     low = d.uniform(0.1, 0.3)
     pen.fill(smooth([(-0.25, -0.1), (0.25, -0.2), (0.6, low), (0.0, low)]), pen.accent)
-    pen.oval(-0.56, -0.42, 0.07, 0.07, pen.line)
+    pen.oval(-0.56, -0.44, 0.08, 0.08, pen.line)
 
 
 def butterfly(pen: Pen) -> None:
@@ -87,17 +91,16 @@ def caterpillar(pen: Pen) -> None:
     d = pen.dice
     count = d.integer(6, 8)
     radius, bend = 1.3 / count, d.uniform(-0.45, 0.45)
-    x = np.linspace(-0.8, 0.8, count)
-    y = bend * np.cos(x * d.uniform(1.8, 3.6) + d.uniform(-0.8, 0.8))
-    for number in range(count):
-        foot = (x[number], y[number] + radius * 1.5)
-        pen.stroke([(x[number], y[number]), foot], 0.09)
+    waves, phase = d.uniform(1.8, 3.6), d.uniform(-0.8, 0.8)
+    row = [(x, bend * math.cos(x * waves + phase)) for x in steps(0.8, -0.8, count)]
     pale = mix(pen.body, pen.accent, 0.6)
-    for number in reversed(range(count)):
-        colour = pen.body if number % 2 else pale
-        pen.oval(x[number], y[number], radius, radius * 1.1, colour)
-    pen.stroke([(x[0], y[0]), (x[0] - 0.15, y[0] - radius * 2)], 0.05)
-    pen.oval(x[0] - 0.06, y[0] - 0.05, 0.07, 0.07, pen.line)
+    for x, y in row:
+        pen.stroke([(x, y), (x, y + radius * 1.5)], 0.09)
+    for number, (x, y) in enumerate(row):
+        pen.oval(x, y, radius, radius * 1.1, pale if number % 2 else pen.body)
+    head = pen.at(*row[-1])
+    head.stroke([(0, 0), (-0.15, -radius * 2)], 0.05)
+    head.oval(-0.06, -0.05, 0.07, 0.07, pen.line)
 
 
 def fern(pen: Pen) -> None:
@@ -105,14 +108,12 @@ def fern(pen: Pen) -> None:
     d = pen.dice
     count, bend = d.integer(6, 8), d.uniform(-0.4, 0.4)
     long, slope = d.uniform(0.5, 0.75), d.uniform(40, 65)
-    t = np.linspace(0, 1, count)
-    x, y = bend * t**2, 0.95 - 1.85 * t
-    pen.stroke(np.column_stack([x, y]), 0.06, pen.body)
-    for number in range(count):
-        size = long * (1.05 - t[number]) ** 0.8
+    stem = [(bend * t**2, 0.95 - 1.85 * t) for t in steps(0, 1, count)]
+    pen.stroke(stem, 0.06, pen.body)
+    for number, (x, y) in enumerate(stem):
+        half = long / 2 * (1.05 - number / (count - 1)) ** 0.8
         for side in (-1, 1):
-            leaflet = pen.at(x[number], y[number], turn=side * slope)
-            leaflet.oval(0, -size / 2, 0.09, size / 2)
+            pen.at(x, y, turn=side * slope).oval(0, -half, 0.09, half)
 
 
 def fish(pen: Pen) -> None:
@@ -150,10 +151,11 @@ def jellyfish(pen: Pen) -> None:
     d = pen.dice
     wide, high = d.uniform(0.55, 0.8), d.uniform(0.5, 0.75)
     wave, phase = d.uniform(0.06, 0.14), d.uniform(0, 6)
-    y = np.linspace(0, d.uniform(0.75, 1.0), 9)
-    for x in np.linspace(-wide * 0.8, wide * 0.8, d.integer(4, 7)):
-        sway = wave * np.sin(7 * y + phase + 2 * x)
-        pen.stroke(np.column_stack([x * (1 - 0.3 * y) + sway, y]), 0.08, pen.accent)
+    depths = steps(0, d.uniform(0.75, 1.0), 9)
+    for x in steps(-wide * 0.8, wide * 0.8, d.integer(4, 7)):
+        sway = [wave * math.sin(7 * y + phase + 2 * x) for y in depths]
+        arm = [(x * (1 - 0.3 * y) + s, y) for s, y in zip(sway, depths, strict=True)]
+        pen.stroke(arm, 0.08, pen.accent)
     pen.fill(arc(0, 0, wide, high, 180, 360))
     pen.oval(0, 0, wide, 0.12)
     pen.stroke(arc(0, 0, wide * 0.6, high * 0.65, 200, 340), 0.06, pen.accent)
@@ -167,7 +169,7 @@ def leaf(pen: Pen) -> None:
     side = [(0, -0.95), (wide * 0.65, belly - 0.5), (wide, belly), (0, 0.75)]
     pen.fill(mirrored(smooth(side, closed=False)))
     pen.stroke([(0, -0.8), (0, 0.75)], 0.05)
-    for y in np.linspace(-0.35, 0.5, d.integer(3, 5)):
+    for y in steps(-0.35, 0.5, d.integer(3, 5)):
         for end in (-wide * 0.6, wide * 0.6):
             pen.stroke([(0, y), (end, y - 0.25)], 0.035)
 
@@ -183,7 +185,7 @@ def leopard(pen: Pen) -> None:
             y = (row + d.uniform(-0.25, 0.25)) * step
             ring, spot = blob(d, step * d.uniform(0.28, 0.44)), pen.at(x, y)
             spot.fill(ring, pen.line)
-            spot.fill(ring * 0.5, pen.accent)
+            spot.at(0, 0, scale=0.5).fill(ring, pen.accent)
 
 
 def mountain(pen: Pen) -> None:
@@ -240,20 +242,17 @@ def snail(pen: Pen) -> None:
         pen.oval(x, -0.45, 0.06, 0.06, pen.line)
     shell = pen.at(0.15, 0.05)
     shell.oval(0, 0, size, size)
-    t = np.linspace(0.05, 1, 28)
-    angle, reach = 2 * np.pi * turns * t, size * 0.92 * t
-    spiral = np.column_stack([reach * np.cos(angle), reach * np.sin(angle)])
-    shell.stroke(spiral, 0.08)
+    inward = steps(1, 0.05, 28)
+    shell.stroke([polar(360 * turns * t, size * 0.92 * t) for t in inward], 0.08)
 
 
 def snake(pen: Pen) -> None:
     """A banded, winding, tapered body with a head."""
     d = pen.dice
-    t = np.linspace(0, 1, 40)
-    swing, phase = d.uniform(0.25, 0.42), d.uniform(0, 6.3)
-    y = swing * np.sin(2 * np.pi * d.uniform(1.0, 1.5) * t + phase)
-    spine = np.column_stack([-0.9 + 1.8 * t, y])
-    width = d.uniform(0.2, 0.3) * np.minimum(1, 1.15 - t)
+    swing, phase, waves = d.uniform(0.25, 0.42), d.uniform(0, 6.3), d.uniform(3.5, 5.2)
+    spine = [(x, swing * math.sin(waves * x + phase)) for x in steps(-0.9, 0.9, 40)]
+    thick = d.uniform(0.2, 0.3)
+    width = [thick * min(1, 0.65 - x / 1.8) for x, _ in spine]
     pen.fill(ribbon(spine, width))
     for k in range(3, 36, d.integer(4, 6)):
         pen.fill(ribbon(spine[k : k + 3], width[k : k + 3]), pen.accent)
@@ -265,14 +264,13 @@ def snake(pen: Pen) -> None:
 def starfish(pen: Pen) -> None:
     """Five rounded arms, dotted along their middle."""
     d = pen.dice
-    angle = 2 * np.pi * np.arange(10) / 10
-    reach = np.where(np.arange(10) % 2, d.uniform(0.28, 0.42), 0.95)
-    reach = reach * (1 + d.uniforms(10, -0.1, 0.1))
-    tips = np.column_stack([reach * np.sin(angle), -reach * np.cos(angle)])
-    pen.fill(smooth(tips))
-    for tip in tips[::2]:
+    inner = d.uniform(0.28, 0.42)
+    reach = [(inner if k % 2 else 0.95) * d.uniform(0.9, 1.1) for k in range(10)]
+    pen.fill(smooth([polar(36 * k - 90, reach[k]) for k in range(10)]))
+    for k in range(0, 10, 2):
         for along in (0.25, 0.45, 0.65):
-            pen.oval(*(tip * along), 0.055, 0.055, pen.accent)
+            x, y = polar(36 * k - 90, reach[k] * along)
+            pen.oval(x, y, 0.055, 0.055, pen.accent)
 
 
 def tree(pen: Pen) -> None:
@@ -299,25 +297,27 @@ def turtle(pen: Pen) -> None:
         for y, turn in ((-0.45, fore), (0.5, hind)):
             pen.at(side * 0.35, y, turn=side * turn).oval(0, -0.34, 0.15, 0.34, skin)
     pen.oval(0, 0, wide, long)
-    rim = arc(0, 0, wide, long)[:-1:4]  # six corners
-    for corner in rim:
-        pen.stroke([corner * 0.5, corner * 0.95], 0.05)
-    pen.fill(rim * 0.5, mix(pen.body, pen.line, 0.6))
+    plate = arc(0, 0, wide * 0.5, long * 0.5)[:-1:4]  # six corners
+    for x, y in plate:
+        pen.stroke([(x, y), (1.9 * x, 1.9 * y)], 0.05)
+    pen.fill(plate, mix(pen.body, pen.line, 0.6))
 
 
 def zebra(pen: Pen) -> None:
     """A hide of uneven, waving, ending stripes over the whole picture."""
     d = pen.dice
     pen.rect(-2, -2, 2, 2)
-    y = np.linspace(-1.6, 1.6, 14)
-    step, wave, phase = d.uniform(0.34, 0.5), d.uniform(0.08, 0.2), d.uniform(0, 6)
-    for x in np.arange(-1.7, 1.7, step):
-        sway = wave * np.sin(2.2 * y + phase + x) + 0.1 * np.cos(5 * y + phase)
-        width = step * d.uniform(0.35, 0.6) * (1 + d.uniforms(14, -0.35, 0.35))
-        start = d.integer(0, 6)
-        width[start] = 0
-        spine = np.column_stack([x + sway, y])[start:]
-        pen.fill(ribbon(spine, width[start:]), pen.line)
+    count = d.integer(7, 10)
+    wave, phase = d.uniform(0.08, 0.2), d.uniform(0, 6)
+
+    def bend(y: float) -> float:
+        return wave * math.sin(2.2 * y + phase) + 0.1 * math.cos(5 * y + phase)
+
+    for x in steps(-1.7, 1.7, count):
+        spine = [(x + bend(y + x / 2), y) for y in steps(d.uniform(-1.6, 0), 1.6, 12)]
+        thick = 3.4 / count * d.uniform(0.35, 0.6)
+        width = [thick * d.uniform(0.65, 1.35) for _ in spine]
+        pen.fill(ribbon(spine, [0, *width[1:]]), pen.line)
 
 
 NATURAL = {

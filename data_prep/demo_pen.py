@@ -2,41 +2,42 @@
 
 Drawings live in a square with x to the right and y down, both from −1 to 1. A pen
 maps that square to pixels by its own affine map, so a drawing knows nothing of its
-pose. Colours are drawn without regard to what is drawn.
+pose. Outlines are short lists of points, in plain floats: faster than arrays at this
+length, and without the last-bit differences of vectorised code between processors.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from PIL import ImageDraw
 
 from minicnn import philox
 
-Points = NDArray[np.float64]
+Point = tuple[float, float]
+Points = list[Point]
 Colour = tuple[int, int, int]
 T = TypeVar("T")
 
 _INDEX_BITS = 32
-_BLOCK = 1024
+_BLOCK = 4096
 
 
 class Dice:
-    """Random numbers for one image, a pure function of (seed, class, index).
+    """Random numbers for one picture, a pure function of (seed, class, number).
 
     Args:
         seed: of the whole set.
         kind: number of the class.
-        index: number of the image within the class.
+        number: of the picture within the class.
     """
 
-    def __init__(self, seed: int, kind: int, index: int) -> None:
-        self._seed, self._step = seed, (kind << _INDEX_BITS) | index
+    def __init__(self, seed: int, kind: int, number: int) -> None:
+        self._seed, self._step = seed, (kind << _INDEX_BITS) | number
         self._words: NDArray[np.uint32] = np.empty(0, np.uint32)
         self._used = self._drawn = 0
 
@@ -55,7 +56,7 @@ class Dice:
         """A number in [low, high)."""
         return low + (high - low) * (int(self.words(1)[0]) / 2.0**32)
 
-    def uniforms(self, count: int, low: float = 0.0, high: float = 1.0) -> Points:
+    def uniforms(self, count: int, low: float, high: float) -> NDArray[np.float64]:
         """(count,) numbers in [low, high)."""
         return low + (high - low) * (self.words(count) / 2.0**32)
 
@@ -72,13 +73,15 @@ class Dice:
         return options[self.integer(0, len(options) - 1)]
 
     def colour(self, dark: float, bright: float) -> Colour:
-        """A colour of any hue whose brightness lies about dark .. bright."""
-        grey, spread = self.uniform(dark, bright), self.uniform(0, 110)
-        red, green, blue = self.uniforms(3, -spread, spread)
-        shift = 0.299 * red + 0.587 * green + 0.114 * blue
-        channels = (round(grey + each - shift) for each in (red, green, blue))
-        red, green, blue = (min(max(each, 0), 255) for each in channels)
-        return red, green, blue
+        """A colour of any hue whose brightness (Rec. 601) is about dark .. bright."""
+        grey, spread = self.uniform(dark, bright), self.uniform(0, 90)
+        red, green, blue = (self.uniform(-spread, spread) for _ in range(3))
+        grey -= 0.299 * red + 0.587 * green + 0.114 * blue
+        return _byte(grey + red), _byte(grey + green), _byte(grey + blue)
+
+
+def _byte(value: float) -> int:
+    return min(max(round(value), 0), 255)
 
 
 def mix(one: Colour, other: Colour, share: float) -> Colour:
@@ -89,6 +92,17 @@ def mix(one: Colour, other: Colour, share: float) -> Colour:
     return red, green, blue
 
 
+def steps(start: float, stop: float, count: int) -> list[float]:
+    """`count` numbers at even steps from start to stop, both included."""
+    return [start + (stop - start) * k / (count - 1) for k in range(count)]
+
+
+def polar(degrees: float, reach: float = 1.0) -> Point:
+    """The point in a direction: 0 to the right, 90 down."""
+    angle = math.radians(degrees)
+    return reach * math.cos(angle), reach * math.sin(angle)
+
+
 def arc(
     x: float,
     y: float,
@@ -97,90 +111,75 @@ def arc(
     start: float = 0.0,
     stop: float = 360.0,
 ) -> Points:
-    """(n, 2) points on an ellipse with the given half axes, by degrees, 0 at +x."""
+    """Points on an ellipse with the given half axes, from one direction to another."""
     count = max(6, math.ceil(abs(stop - start) / 15)) + 1
-    angle = np.radians(np.linspace(start, stop, count))
-    points = np.empty((count, 2))
-    points[:, 0] = x + width * np.cos(angle)
-    points[:, 1] = y + height * np.sin(angle)
-    return points
+    unit = map(polar, steps(start, stop, count))
+    return [(x + width * across, y + height * down) for across, down in unit]
 
 
 def box(left: float, top: float, right: float, bottom: float) -> Points:
-    """(4, 2) corners of an upright rectangle."""
-    return np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
+    """The corners of an upright rectangle."""
+    return [(left, top), (right, top), (right, bottom), (left, bottom)]
 
 
 def taper(top: float, half: float, bottom: float, below: float) -> Points:
-    """(4, 2) corners of an upright trapezium with these half widths at its ends."""
-    return np.array([(-half, top), (half, top), (below, bottom), (-below, bottom)])
+    """The corners of an upright trapezium with these half widths at its ends."""
+    return [(-half, top), (half, top), (below, bottom), (-below, bottom)]
 
 
-def mirrored(side: ArrayLike) -> Points:
+def mirrored(side: Points) -> Points:
     """An outline from its right side, listed from top to bottom, and its reflection."""
-    right = np.asarray(side, np.float64)
-    return np.vstack([right, right[::-1] * (-1, 1)])
+    return side + [(-x, y) for x, y in reversed(side)]
 
 
-@lru_cache
-def _hermite(pieces: int) -> Points:
-    """(pieces, 4) weights of two ends and the two slopes there, at even steps."""
-    t = np.arange(pieces) / pieces
-    weights = (
-        2 * t**3 - 3 * t**2 + 1,
-        3 * t**2 - 2 * t**3,
-        t**3 - 2 * t**2 + t,
-        t**3 - t**2,
-    )
-    return np.stack(weights, axis=1)
-
-
-def smooth(points: ArrayLike, closed: bool = True, pieces: int = 5) -> Points:
+def smooth(points: Points, closed: bool = True, pieces: int = 5) -> Points:
     """A Catmull–Rom curve through the points.
 
     Args:
-        points: (n, 2).
+        points: at least two.
         closed: whether the last point is joined to the first.
         pieces: straight pieces from each point to the next.
-
-    Returns:
-        (m, 2) points on the curve.
     """
-    p = np.asarray(points, np.float64)
-    here = np.arange(len(p))
-    before, after = here - 1, (here + 1) % len(p)
+    last = len(points) - 1
+    around = [points[-1], *points, points[0], points[1]]
     if not closed:
-        before[0], after[-1] = 0, here[-1]
-    slope = (p[after] - p[before]) / 2
-    ends = np.stack([p, p[after], slope, slope[after]], axis=1)
-    if not closed:
-        return np.vstack([(_hermite(pieces) @ ends[:-1]).reshape(-1, 2), p[-1:]])
-    return (_hermite(pieces) @ ends).reshape(-1, 2)
+        around[0], around[-2] = points[0], points[-1]
+    curve = []
+    for k in range(last + closed):
+        (ax, ay), (bx, by), (cx, cy), (dx, dy) = around[k : k + 4]
+        for piece in range(pieces):
+            t = piece / pieces
+            # Hermite's weights of the points before, at both ends of, and after this
+            # stretch, the slope at a point being half the way between its neighbours.
+            a, d = (2 * t - t * t - 1) * t / 2, (t - 1) * t * t / 2
+            b, c = 1 + (1.5 * t - 2.5) * t * t, (0.5 + (2 - 1.5 * t) * t) * t
+            x = a * ax + b * bx + c * cx + d * dx
+            curve.append((x, a * ay + b * by + c * cy + d * dy))
+    return curve if closed else [*curve, points[-1]]
 
 
-def ribbon(spine: Points, widths: ArrayLike) -> Points:
-    """The outline of a band along a spine, closed.
+def ribbon(spine: Points, widths: Sequence[float]) -> Points:
+    """The outline of a band along a spine, down one side and back the other.
 
     Args:
-        spine: (n, 2).
-        widths: full width at each point of the spine, or one for all.
-
-    Returns:
-        (2n, 2), down one side and back the other.
+        spine: its middle line.
+        widths: its full width at each point of the spine.
     """
-    along = np.gradient(spine, axis=0)
-    along /= np.maximum(np.hypot(*along.T), 1e-9)[:, None]
-    across = np.stack([-along[:, 1], along[:, 0]], axis=1)
-    half = np.broadcast_to(np.asarray(widths, np.float64), len(spine))[:, None] / 2
-    return np.vstack([spine + across * half, (spine - across * half)[::-1]])
+    one, other = [], []
+    for k, ((x, y), width) in enumerate(zip(spine, widths, strict=True)):
+        (ax, ay), (bx, by) = spine[max(k - 1, 0)], spine[min(k + 1, len(spine) - 1)]
+        scale = width / 2 / max(math.hypot(bx - ax, by - ay), 1e-9)
+        across, down = (ay - by) * scale, (bx - ax) * scale
+        one.append((x + across, y + down))
+        other.append((x - across, y - down))
+    return one + other[::-1]
 
 
 def blob(dice: Dice, radius: float) -> Points:
     """An uneven round outline about the centre; the radius varies by a quarter."""
     count = dice.integer(6, 9)
-    angle = 2 * np.pi * np.arange(count) / count
-    reach = radius * dice.uniforms(count, 0.75, 1.25)
-    ring = np.column_stack([reach * np.cos(angle), reach * np.sin(angle)])
+    reach = [radius * dice.uniform(0.75, 1.25) for _ in range(count)]
+    ring = [polar(360 * k / count, reach[k]) for k in range(count)]
     return smooth(ring, pieces=4)
 
 
@@ -189,8 +188,9 @@ class Pen:
 
     Args:
         draw: where to.
-        dice: the image's random numbers.
-        matrix: (2, 3) float64, pixel = matrix[:, :2] · point + matrix[:, 2].
+        dice: the picture's random numbers.
+        across, down: the pixels that one unit of x, of y goes right and down.
+        centre: the pixel of the square's centre.
         colours: body, accent, line: what the drawing is coloured with.
     """
 
@@ -198,38 +198,48 @@ class Pen:
         self,
         draw: ImageDraw.ImageDraw,
         dice: Dice,
-        matrix: Points,
+        across: Point,
+        down: Point,
+        centre: Point,
         colours: tuple[Colour, Colour, Colour],
     ) -> None:
-        self.draw, self.dice, self.matrix = draw, dice, matrix
+        self.draw, self.dice = draw, dice
+        self.across, self.down, self.centre = across, down, centre
         self.body, self.accent, self.line = colours
 
+    def to_pixels(self, points: Iterable[Point]) -> Points:
+        """The pixels of points of this pen's square."""
+        (ax, ay), (dx, dy), (x0, y0) = self.across, self.down, self.centre
+        return [(x0 + ax * x + dx * y, y0 + ay * x + dy * y) for x, y in points]
+
     def at(
-        self, x: float, y: float, turn: float = 0.0, scale: float = 1.0, flip: int = 1
+        self,
+        x: float,
+        y: float,
+        turn: float = 0.0,
+        scale: float = 1.0,
+        flip: int = 1,
     ) -> Pen:
         """A pen whose centre lies at (x, y), turned by degrees, scaled, mirrored."""
-        c, s = math.cos(math.radians(turn)), math.sin(math.radians(turn))
-        local = scale * np.array([(c * flip, -s), (s * flip, c)])
-        linear = self.matrix[:, :2]
-        shift = linear @ (x, y) + self.matrix[:, 2]
-        matrix = np.column_stack([linear @ local, shift])
-        return Pen(self.draw, self.dice, matrix, (self.body, self.accent, self.line))
+        c, s = polar(turn, scale)
+        (ax, ay), (dx, dy) = self.across, self.down
+        across = ((ax * c + dx * s) * flip, (ay * c + dy * s) * flip)
+        down = (dx * c - ax * s, dy * c - ay * s)
+        (centre,) = self.to_pixels([(x, y)])
+        colours = (self.body, self.accent, self.line)
+        return Pen(self.draw, self.dice, across, down, centre, colours)
 
-    def _pixels(self, points: ArrayLike) -> list[float]:
-        p = np.asarray(points, np.float64)
-        return (p @ self.matrix[:, :2].T + self.matrix[:, 2]).ravel().tolist()
-
-    def fill(self, points: ArrayLike, colour: Colour | None = None) -> None:
+    def fill(self, points: Iterable[Point], colour: Colour | None = None) -> None:
         """A filled polygon, in the body's colour unless told otherwise."""
-        self.draw.polygon(self._pixels(points), fill=colour or self.body)
+        self.draw.polygon(self.to_pixels(points), fill=colour or self.body)
 
     def stroke(
-        self, points: ArrayLike, width: float, colour: Colour | None = None
+        self, points: Iterable[Point], width: float, colour: Colour | None = None
     ) -> None:
-        """A line through the points; width as a part of the square's unit."""
-        scale = math.sqrt(abs(float(np.linalg.det(self.matrix[:, :2]))))
-        pixels = max(1, round(width * scale))
-        self.draw.line(self._pixels(points), colour or self.line, pixels, "curve")
+        """A line through the points, in the line's colour unless told otherwise."""
+        (ax, ay), (dx, dy) = self.across, self.down
+        pixels = max(1, round(width * math.sqrt(abs(ax * dy - ay * dx))))
+        self.draw.line(self.to_pixels(points), colour or self.line, pixels, "curve")
 
     def oval(
         self,

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from minicnn.data_prep.demo_manmade import MANMADE
-from minicnn.data_prep.demo_natural import NATURAL
-from minicnn.data_prep.demo_pen import Colour, Dice, Pen, blob, smooth
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
+
+from minicnn.data_prep.demo_manmade import MANMADE
+from minicnn.data_prep.demo_natural import NATURAL
+from minicnn.data_prep.demo_pen import Colour, Dice, Pen, Point, blob, polar, smooth
 
 SUPERSAMPLE = 4
 
@@ -32,8 +33,8 @@ DRAWINGS = {
 CLASSES = tuple(sorted(DRAWINGS))
 
 
-def render(seed: int, kind: int, index: int, size: int) -> NDArray[np.uint8]:
-    """Picture number `index` of class number `kind`.
+def render(seed: int, kind: int, number: int, size: int) -> NDArray[np.uint8]:
+    """Picture `number` of class number `kind`.
 
     Drawn at `SUPERSAMPLE` times the size and averaged down. The colours, the place
     and the light do not depend on the class; the clutter only on its group.
@@ -41,15 +42,14 @@ def render(seed: int, kind: int, index: int, size: int) -> NDArray[np.uint8]:
     Returns:
         (size, size, 3) uint8.
     """
-    dice = Dice(seed, kind, index)
+    dice = Dice(seed, kind, number)
     sketch = DRAWINGS[CLASSES[kind]]
     behind = dice.colour(30, 120)
     image = _background(dice, behind, size * SUPERSAMPLE)
     draw = ImageDraw.Draw(image)
-    centre = size * SUPERSAMPLE / 2
-    whole = np.array([(centre, 0.0, centre), (0.0, centre, centre)])
-    page = Pen(draw, dice, whole, (behind, behind, behind))
-    for _ in range(dice.integer(1, 4)):
+    half = size * SUPERSAMPLE / 2
+    page = Pen(draw, dice, (half, 0), (0, half), (half, half), (behind,) * 3)
+    for _ in range(dice.integer(1, 3)):
         _clutter(page, sketch.group, dice.uniform(0.15, 0.45), _away(dice, 0.0))
     sketch.draw(_posed(page, sketch.turn, _palette(dice)))
     for _ in range(dice.integer(0, 2)):
@@ -76,24 +76,25 @@ def _palette(dice: Dice) -> tuple[Colour, Colour, Colour]:
 def _posed(page: Pen, turn: int, colours: tuple[Colour, Colour, Colour]) -> Pen:
     """A pen placed, turned, scaled, stretched and mirrored by chance."""
     dice = page.dice
-    scale = dice.uniform(0.62, 1.0)
+    scale = dice.uniform(0.66, 1.0)
     room = 1.1 - scale
     x, y = dice.uniform(-room, room), dice.uniform(-room, room)
     angle = dice.uniform(-turn, turn)
     pen = page.at(x, y, angle, scale, flip=dice.choice((-1, 1)))
     stretch, slant = dice.uniform(0.85, 1.18), dice.uniform(-0.15, 0.15)
-    pen.matrix[:, :2] = pen.matrix[:, :2] @ [(stretch, slant), (0.0, 1 / stretch)]
+    (ax, ay), (dx, dy) = pen.across, pen.down
+    pen.across = (ax * stretch, ay * stretch)
+    pen.down = (dx / stretch + ax * slant, dy / stretch + ay * slant)
     pen.body, pen.accent, pen.line = colours
     return pen
 
 
-def _away(dice: Dice, least: float) -> tuple[float, float]:
+def _away(dice: Dice, least: float) -> Point:
     """A point of the picture at least `least` and at most 1.1 from its centre."""
-    angle, reach = dice.uniform(0, 2 * math.pi), dice.uniform(least, 1.1)
-    return reach * math.cos(angle), reach * math.sin(angle)
+    return polar(dice.uniform(0, 360), dice.uniform(least, 1.1))
 
 
-def _clutter(page: Pen, group: str, size: float, place: tuple[float, float]) -> None:
+def _clutter(page: Pen, group: str, size: float, place: Point) -> None:
     """A scrap that belongs to nothing: mostly curved in nature, mostly straight not."""
     dice = page.dice
     pen = page.at(*place, turn=dice.uniform(0, 360), scale=size)
@@ -112,17 +113,17 @@ def _clutter(page: Pen, group: str, size: float, place: tuple[float, float]) -> 
 
 
 def _photograph(dice: Dice, image: Image.Image) -> NDArray[np.uint8]:
-    """Uneven light, exposure, a colour cast, less contrast, and grain."""
-    y = np.asarray(image, np.float32) / 255
-    size = y.shape[0]
-    ramp = np.linspace(-1, 1, size, dtype=np.float32)
+    """A colour cast, exposure, uneven light, less contrast, and grain."""
+    gamma, casts = dice.uniform(0.65, 1.5), dice.uniforms(3, 0.8, 1.2).tolist()
+    film = [255 * min(1, cast * v / 255) ** gamma for cast in casts for v in range(256)]
+    y = np.asarray(image.point([round(v) for v in film]), np.float32)
+    ramp = np.linspace(-1, 1, y.shape[0], dtype=np.float32)
     across, down = dice.uniforms(2, -0.35, 0.35).astype(np.float32)
-    light = 1 + across * ramp[None, :, None] + down * ramp[:, None, None]
-    cast = dice.uniforms(3, 0.8, 1.2).astype(np.float32)
-    y = np.clip(y * light * cast, 0, 1) ** np.float32(dice.uniform(0.65, 1.5))
-    low = dice.uniform(0, 0.25)
-    y = np.float32(low) + y * np.float32(dice.uniform(0.7, 1.0) - low)
-    grain = dice.words(y.size).view(np.uint8).reshape(*y.shape, 4).sum(axis=3)
+    y = y * (1 + across * ramp[None, :, None] + down * ramp[:, None, None])
+    black = dice.uniform(0, 64)
+    y = np.float32(black) + y * np.float32(dice.uniform(0.7, 1.0) - black / 255)
     # Four uniform bytes sum to nearly a normal number: mean 510, deviation 147.8.
-    y += (grain.astype(np.float32) - 510) * np.float32(dice.uniform(0.01, 0.05) / 147.8)
-    return np.clip(np.rint(y * 255), 0, 255).astype(np.uint8)
+    grain = dice.words(y.size).view(np.uint8).reshape(*y.shape, 4).sum(axis=3)
+    strength = dice.uniform(2.0, 11.0) / 147.8
+    y += (grain.astype(np.float32) - 510) * np.float32(strength)
+    return np.clip(np.rint(y), 0, 255).astype(np.uint8)

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from minicnn.data_prep.classes import ilsvrc2012, read_class_lists
 
+from minicnn.data_prep.classes import ilsvrc2012, read_class_lists
 from minicnn.errors import MinicnnError
 
 _RANDOM = re.compile(r"random-(0|[1-9][0-9]*)")
