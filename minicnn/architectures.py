@@ -83,6 +83,13 @@ class LRN:
     beta: float = 0.75
     k: float = 1.0
 
+    def __post_init__(self) -> None:
+        if self.size < 1 or self.size % 2 == 0:
+            raise MinicnnError(
+                f"norm{self.index} size {self.size}: must be odd, for a window to have "
+                "a centre"
+            )
+
     @property
     def name(self) -> str:
         return f"norm{self.index}"

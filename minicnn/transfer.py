@@ -17,7 +17,7 @@ import tomli_w
 from numpy.typing import NDArray
 
 from minicnn.config import Config, load_recipe, read_toml
-from minicnn.data_prep.splits import Task, other, task_classes
+from minicnn.data_prep.splits import Task, other, split_report, task_classes
 from minicnn.device import Device
 from minicnn.errors import MinicnnError
 from minicnn.files import make_folder, read_json, write_atomically, write_json
@@ -162,17 +162,6 @@ def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     return rows
 
 
-def _task_record(task: Task, store: Store) -> dict[str, Any]:
-    return {
-        "split": task.split,
-        "task": task.name,
-        "classes": [
-            {"index": c, "wnid": store.wnids[c], "name": store.names[c]}
-            for c in task.classes
-        ],
-    }
-
-
 def _open_folder(
     folder: Path, settings: dict[str, Any], task: dict[str, Any], fresh: bool
 ) -> None:
@@ -293,7 +282,8 @@ def start(setup: Setup, treatment: Treatment, fresh: bool = False) -> Trainer:
     )
     folder = setup.folder(treatment)
     settings = _settings(setup, treatment, store)
-    _open_folder(folder, settings, _task_record(target, store), fresh)
+    task = split_report(target, store.wnids, store.names)
+    _open_folder(folder, settings, task, fresh)
     if base is not None:
         network.copy_layers(base.checkpoint.weights, treatment.n)
     network.freeze(treatment.frozen)

@@ -12,6 +12,8 @@ the same products, with no patch ever written; see kernels/conv.cu.
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -31,7 +33,9 @@ WEIGHTS_BYTES = 1 << 23
 FEATURES = 256
 KERNELS = KernelFile("conv.cu")
 THREADS = 256
-# Rows of dy in a slice of db's sum.
+# Rows of dy in one of the sums that make db: of the NumPy form, and at least of the
+# kernel's slices.
+ROWS = 4096
 LEAST_ROWS = 256
 
 
@@ -121,24 +125,22 @@ def _(
 def backward_data(
     dev: Device, dy: Array, w: Array, dx: Array, shape: ConvShape
 ) -> None:
-    """Writes dx (N,H,W,C): a convolution of dy, spread by the stride, with w turned.
+    """Writes dx (N,H,W,C): convolutions of dy with w turned round.
 
     Each dx[h,w] gathers the outputs that its pixel took part in, so nothing is summed
-    out of order.
+    out of order. With a stride, the pixels of each phase meet taps of their own: each
+    phase is a convolution with those alone (kernels/conv.cu has the formula).
     """
     w2 = w.reshape(shape.k, -1)
     depth, features = shape.depth, shape.features
-    # dy[p] lies at p·stride + R−1−pad of a strip that dx[h] reads from h to h+R−1.
-    height, width = shape.h + shape.r - 1, shape.w + shape.s - 1
-    window = shape.r, shape.s
-    top, left = shape.r - 1 - shape.pad[0], shape.s - 1 - shape.pad[1]
-    ps, rows = im2col.spread(shape.p, shape.stride[0], top, height)
-    qs, columns = im2col.spread(shape.q, shape.stride[1], left, width)
-    turned = [
-        w[g * features : (g + 1) * features, ::-1, ::-1]
-        .transpose(1, 2, 0, 3)
-        .reshape(-1, depth)
-        for g in range(shape.groups)
+    phases = [
+        (vertical, horizontal)
+        for vertical in im2col.phases(
+            shape.h, shape.p, shape.r, shape.stride[0], shape.pad[0]
+        )
+        for horizontal in im2col.phases(
+            shape.w, shape.q, shape.s, shape.stride[1], shape.pad[1]
+        )
     ]
 
     def inputs(start: int, stop: int) -> None:
@@ -146,20 +148,30 @@ def backward_data(
         np.matmul(dy.reshape(shape.n, -1), w2[:, start:stop], out=out)
 
     def images(start: int, stop: int) -> None:
-        size = (stop - start, height, width, features)
-        strip = dev.scratch("padded", size, dx.dtype)
-        for g in range(shape.groups):
-            strip[...] = 0
+        part, out = dy[start:stop], dx[start:stop]
+        for (v, h), g in itertools.product(phases, range(shape.groups)):
             ks = slice(g * features, (g + 1) * features)
-            strip[:, rows, columns] = dy[start:stop, ps, qs, ks]
-            cols = im2col.windows(dev, strip, (shape.h, shape.w), window, (1, 1))
-            np.matmul(cols, turned[g], out=_rows(dx[start:stop], g, shape.groups))
+            target = out[:, v.pixels, h.pixels, g * depth : (g + 1) * depth]
+            if not v.window * h.window:  # a stride beyond the filter skips pixels
+                target[...] = 0
+                continue
+            length = v.count + v.window - 1, h.count + h.window - 1
+            strip = dev.scratch("padded", (len(part), *length, features), dx.dtype)
+            strip[...] = 0
+            strip[:, v.inside, h.inside] = part[:, v.outputs, h.outputs, ks]
+            window, count = (v.window, h.window), (v.count, h.count)
+            cols = im2col.windows(dev, strip, count, window, (1, 1))
+            turned = w[ks, v.taps, h.taps][:, ::-1, ::-1].transpose(1, 2, 0, 3)
+            sums = dev.scratch("sums", target.shape, dx.dtype)
+            np.matmul(cols, turned.reshape(-1, depth), out=sums.reshape(-1, depth))
+            target[...] = sums
 
     if shape.is_product:
         dev.for_chunks(inputs, w2.shape[1], FEATURES)
     else:
-        taps = shape.h * shape.w * shape.r * shape.s * features
-        chunk = max(1, FORWARD_BYTES // (taps * dx.itemsize))
+        most = max(v.count * v.window * h.count * h.window for v, h in phases)
+        image = max(1, most) * features * dx.itemsize
+        chunk = max(1, FORWARD_BYTES // image)
         dev.for_chunks(images, shape.n, chunk)
 
 
@@ -193,7 +205,18 @@ def backward_weights(
     else:
         _sum_over_images(dev, x, dy, dw2, shape)
     if db is not None:
-        np.sum(dy.reshape(-1, shape.k), axis=0, out=db)
+        _sum_over_rows(dev, dy.reshape(-1, shape.k), db)
+
+
+def _sum_over_rows(dev: Device, rows: Array, out: Array) -> None:
+    """out = Σ rows: sums of ROWS each, added in order."""
+    partial = np.empty((ceil_div(len(rows), ROWS), rows.shape[1]), rows.dtype)
+
+    def work(start: int, stop: int) -> None:
+        np.sum(rows[start:stop], axis=0, out=partial[start // ROWS])
+
+    dev.for_chunks(work, len(rows), ROWS)
+    np.sum(partial, axis=0, out=out)
 
 
 def _sum_over_images(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from minicnn.errors import MinicnnError
 from minicnn.ops.conv_plan import STEP
 
@@ -12,7 +14,9 @@ Pair = tuple[int, int]
 
 def pair(value: int | Pair) -> Pair:
     """An int or a pair as a pair (vertical, horizontal)."""
-    return (value, value) if isinstance(value, int) else (value[0], value[1])
+    if isinstance(value, int | np.integer):
+        return int(value), int(value)
+    return int(value[0]), int(value[1])
 
 
 @dataclass(frozen=True)

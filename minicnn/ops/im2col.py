@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -44,12 +46,49 @@ def windows(dev: Device, x: Array, outputs: Pair, window: Pair, stride: Pair) ->
     return cols.reshape(len(x) * outputs[0] * outputs[1], -1)
 
 
-def spread(count: int, stride: int, offset: int, length: int) -> tuple[slice, slice]:
-    """Which of `count` outputs land in a strip of that length, and where.
+@dataclass(frozen=True)
+class Phase:
+    """Of one direction, the pixels whose place modulo the stride is the same.
 
-    Output i lies at i·stride + offset; padding beyond the filter puts some outside.
+    Attributes:
+        pixels: they, in dx; count of them.
+        taps: of the filter, those that meet them; window of them.
+        outputs: the part of dy that they gather from, which lies at
+        inside: in a strip of zeros of count + window − 1 places.
     """
-    first = max(0, -(offset // stride))
-    last = min(count - 1, (length - 1 - offset) // stride)
-    start = first * stride + offset
-    return slice(first, last + 1), slice(start, last * stride + offset + 1, stride)
+
+    pixels: slice
+    count: int
+    taps: slice
+    window: int
+    outputs: slice
+    inside: slice
+
+
+def phases(size: int, outputs: int, window: int, stride: int, pad: int) -> list[Phase]:
+    """How the pixels of one direction gather from a convolution's outputs.
+
+    Pixel first + i·stride meets tap phase + t·stride at output base + i − t.
+    """
+    found = []
+    for phase in range(stride):
+        first = (phase - pad) % stride
+        count = -(-(size - first) // stride)
+        if count < 1:
+            continue
+        taps = max(0, -(-(window - phase) // stride))
+        # The strip's place j is output lowest + j: with taps turned, a plain window.
+        lowest = (first + pad - phase) // stride - (taps - 1)
+        start = max(0, lowest)
+        stop = max(start, min(outputs, lowest + count + taps - 1))
+        found.append(
+            Phase(
+                slice(first, None, stride),
+                count,
+                slice(phase, None, stride),
+                taps,
+                slice(start, stop),
+                slice(start - lowest, stop - lowest),
+            )
+        )
+    return found
