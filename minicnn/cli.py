@@ -111,7 +111,8 @@ def report(run: Run, already: bool) -> None:
     click.echo(
         f"{run.name}: top-1 {result['top1']:.1%}, top-5 {result['top5']:.1%}, loss "
         f"{result['loss']:.3f} on {result['val_images']} validation images; mean of "
-        f"the 10 best top-1 {result['top1_mean_of_10_best']:.1%}. In {run.folder}."
+        f"the {min(result['evaluations'], 10)} best top-1 "
+        f"{result['top1_mean_of_10_best']:.1%}. In {run.folder}."
     )
 
 
