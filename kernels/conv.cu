@@ -28,7 +28,7 @@
 //           channels and features of a group must then be multiples of VEC; VEC = 1 takes
 //           any shape. Below 2^31: M, N, K, the size of w, and how far a patch reaches in x
 //           or dy. (ConvShape.fields checks it; x, y, dx and dy may be larger.)
-// Registers at most 128 a thread, no spills: two blocks of 256 threads on a multiprocessor.
+// Budget    128 registers, no spills: two blocks of 256 threads on a multiprocessor.
 
 #include "conv_views.cuh"
 #include "gemm_tile.cuh"
