@@ -2,8 +2,8 @@
 
 Tensor names: the parameters' own ("conv1.w"), "momentum/" + the same for each that is
 trained, and "mean" (H,W,3). All metadata is one JSON text under the key "minicnn", so
-that equal states give equal bytes; it holds a CRC-32 of the tensors, since safetensors
-itself has no checksum.
+that equal states give equal bytes; it holds a CRC-32 of everything else, since
+safetensors itself has no checksum.
 """
 
 from __future__ import annotations
@@ -49,8 +49,10 @@ class Checkpoint:
     extra: dict[str, Any]
 
 
-def _crc(tensors: Tensors) -> int:
-    crc = 0
+def _crc(step: int, extra: dict[str, Any], tensors: Tensors) -> int:
+    """Of all that a checkpoint says: also of names, types, shapes and small values."""
+    about = {name: [str(v.dtype), v.shape] for name, v in tensors.items()}
+    crc = zlib.crc32(json.dumps([step, extra, about], sort_keys=True).encode())
     for name in sorted(tensors):
         crc = zlib.crc32(np.ascontiguousarray(tensors[name]), crc)
     return crc
@@ -76,7 +78,7 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
     about = {
         "version": VERSION,
         "step": checkpoint.step,
-        "crc32": _crc(tensors),
+        "crc32": _crc(checkpoint.step, checkpoint.extra, tensors),
         "extra": checkpoint.extra,
     }
     path = path_of(folder, checkpoint.step)
@@ -97,14 +99,16 @@ def load(path: Path) -> Checkpoint:
         with safe_open(path, "np") as file:
             about = json.loads((file.metadata() or {})[KEY])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        version, crc = about["version"], about["crc32"]
+        step, extra = about["step"], about["extra"]
+        intact = crc == _crc(step, extra, tensors) and "mean" in tensors
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise MinicnnError(f"{path}: not a readable checkpoint ({error})") from None
-    if about["version"] != VERSION:
+    if version != VERSION:
         raise MinicnnError(
-            f"{path}: checkpoint version {about['version']}, this minicnn reads "
-            f"{VERSION}"
+            f"{path}: checkpoint version {version}, this minicnn reads {VERSION}"
         )
-    if _crc(tensors) != about["crc32"]:
+    if not intact:
         raise MinicnnError(f"{path}: checksum does not match, the file is damaged")
     momentum = {
         name[len(MOMENTUM) :]: tensors.pop(name)
@@ -112,7 +116,7 @@ def load(path: Path) -> Checkpoint:
         if name.startswith(MOMENTUM)
     }
     mean = tensors.pop("mean")
-    return Checkpoint(about["step"], tensors, momentum, mean, about["extra"])
+    return Checkpoint(step, tensors, momentum, mean, extra)
 
 
 def latest(folder: Path, warn: Callable[[str], object]) -> Checkpoint | None:

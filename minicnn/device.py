@@ -49,10 +49,14 @@ class HostThreads:
             for start in starts:
                 work(start, min(start + chunk, total))
             return
-        jobs = [
-            self._pool.submit(work, start, min(start + chunk, total))
-            for start in starts
-        ]
+        # What the caller asked of NumPy's warnings does not reach other threads.
+        errors = np.geterr()
+
+        def quiet(start: int) -> None:
+            with np.errstate(**errors):
+                work(start, min(start + chunk, total))
+
+        jobs = [self._pool.submit(quiet, start) for start in starts]
         for job in jobs:
             job.result()
 
@@ -112,8 +116,13 @@ class CpuDevice(HostThreads):
         """Waits until all work is done (here: it always is)."""
 
     def free_bytes(self) -> int | None:
-        """Memory left for new buffers, or None where that is not known."""
-        return None
+        """Memory left for new buffers, or None where the system does not say."""
+        try:
+            with open("/proc/meminfo", encoding="ascii") as file:
+                lines = dict(line.split(":") for line in file)
+            return int(lines["MemAvailable"].split()[0]) * 1024
+        except (OSError, KeyError, ValueError):
+            return None
 
     def meter(self) -> Meter:
         """What times work on this device."""
@@ -282,8 +291,8 @@ def get(name: str = "auto", threads: int | None = None) -> Device:
     Raises:
         MinicnnError: no such device, or it does not answer.
     """
-    kind, _, index = name.partition(":")
-    if kind not in NAMES or (index and (kind != "cuda" or not index.isdigit())):
+    kind, colon, index = name.partition(":")
+    if kind not in NAMES or (colon and (kind != "cuda" or not index.isdigit())):
         raise MinicnnError(
             f"--device {name}: unknown; choose auto, cpu, cuda, cuda:N or emulated"
         )

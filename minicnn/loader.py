@@ -130,6 +130,10 @@ class Loader:
             mirror=mirrored.astype(bool) & self.mirror,
         )
 
+    def close(self) -> None:
+        """Ends the thread that reads ahead."""
+        self._helper.shutdown(cancel_futures=True)
+
     def train_batch(self, step: int) -> Batch:
         """The batch of a training step; the next one is read meanwhile."""
         ready = self._next

@@ -181,8 +181,8 @@ class Network:
         raise MinicnnError(
             f"batch of {batch} images: {self.arch.name} needs "
             f"{(fixed + batch * image) / 1e9:.2f} GB of memory for it on "
-            f"{self.dev.name}, where {free / 1e9:.2f} GB are free: {mend}; lower it, "
-            "stop other programs there, or choose --device cpu"
+            f"{self.dev.name}, where {free / 1e9:.2f} GB are free: {mend}; lower "
+            "solver.batch, or stop other programs there"
         )
 
     def _allocate_gradients(self) -> None:
@@ -274,10 +274,13 @@ class Network:
 
     def hashes(self, n: int) -> dict[str, str]:
         """SHA-256 of the bytes of each tensor of layers 1..n."""
-        return {
-            p.name: hashlib.sha256(
-                np.ascontiguousarray(self.dev.to_host(p.value)).tobytes()
-            ).hexdigest()
-            for p in self.params
-            if p.index <= n
-        }
+        low = [p for p in self.params if p.index <= n]
+        return tensor_hashes({p.name: self.dev.to_host(p.value) for p in low})
+
+
+def tensor_hashes(tensors: Mapping[str, Array]) -> dict[str, str]:
+    """SHA-256 of the bytes of each host array."""
+    return {
+        name: hashlib.sha256(np.ascontiguousarray(values)).hexdigest()
+        for name, values in tensors.items()
+    }

@@ -60,7 +60,14 @@ class Run:
             )
         sections = read_toml(self.folder / "config.toml")
         self.about: dict[str, Any] = sections.pop("run", {})
+        if "name" not in self.about:
+            raise self._damaged("config.toml", "has no run.name")
         self.config: Config = from_dict(sections, str(self.folder / "config.toml"))
+
+    def _damaged(self, file: str, how: str) -> MinicnnError:
+        return MinicnnError(
+            f"{self.folder / file}: damaged, {how}; make the run again with --fresh"
+        )
 
     @property
     def name(self) -> str:
@@ -71,13 +78,21 @@ class Run:
     def result(self) -> dict[str, Any] | None:
         """What result.json holds, or None while the run is unfinished."""
         path = self.folder / "result.json"
-        return read_json(path) if path.exists() else None
+        if not path.exists():
+            return None
+        found = read_json(path)
+        if not isinstance(found, dict) or "weights_sha256" not in found:
+            raise self._damaged("result.json", "lacks results")
+        return found
 
     @cached_property
     def classes(self) -> list[Class]:
         """The task's classes, in the order of the outputs."""
         task = read_json(self.folder / "task.json")
-        return [Class(**each) for each in task["classes"]]
+        try:
+            return [Class(**each) for each in task["classes"]]
+        except (KeyError, TypeError):
+            raise self._damaged("task.json", "has no list of classes") from None
 
     @cached_property
     def checkpoint(self) -> Checkpoint:

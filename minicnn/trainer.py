@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -79,10 +80,24 @@ class Inputs:
         return x, upload("labels", batch.labels)
 
 
-def evaluate(network: Network, inputs: Inputs, loader: Loader) -> dict[str, float]:
-    """Loss, top-1 and top-5 over the whole validation part, by centre crop."""
+def evaluate(
+    network: Network,
+    inputs: Inputs,
+    loader: Loader,
+    stopping: Callable[[], bool] = lambda: False,
+) -> dict[str, float] | None:
+    """Loss, top-1 and top-5 over the whole validation part, by centre crop.
+
+    Args:
+        stopping: asked before each batch; True gives up.
+
+    Returns:
+        The scores, or None if given up.
+    """
     totals = network.dev.zeros((3,), np.float64)
     for batch in loader.val_batches():
+        if stopping():
+            return None
         x, labels = inputs.fill(batch)
         network.forward(x)
         network.score(labels, totals)
@@ -124,7 +139,7 @@ class Trainer:
         self.make_mean = mean
         self.solver = Solver(network, config.solver)
         self.step = 0
-        self.saved_at = -1
+        self.saved_at = self.evaluated_at = -1
         # Sums since the last training line, and the rows they are of.
         self.totals = network.dev.zeros((3,), np.float64)
         self.rows = 0
@@ -150,27 +165,44 @@ class Trainer:
         total, solver = self.config.solver.iterations, self.config.solver
         with locked(self.folder), Interrupt() as interrupt:
             self._resume()
-            bar = Progress(
-                total * solver.batch,
-                "images",
-                self.folder.name,
-                self.step * solver.batch,
-            )
+            done = self.step * solver.batch
+            bar = Progress(total * solver.batch, "images", self.folder.name, done)
             began, first = time.time(), self.step
             self.network.plan(solver.batch)
             inputs = Inputs(self.network, self.mean, solver.batch)
             try:
-                # A numeric overflow shows in the loss, which is looked at each step.
+                # An overflow shows in the loss, which is looked at when it is logged.
                 with bar, np.errstate(all="ignore"):
-                    while self.step < total:
-                        self._train_step(inputs, bar)
-                        self._record(inputs, bar)
-                        if interrupt.requested and self.step < total:
-                            self._save()
-                            raise Stopped(interrupt.signal_name, self.step)
+                    self._loop(inputs, bar, interrupt)
             finally:
+                self.loader.close()
                 self._log_session(began, first, bar.rate())
             return self._finish()
+
+    def _loop(self, inputs: Inputs, bar: Progress, interrupt: Interrupt) -> None:
+        """Steps and what is due after each, until the end or a signal.
+
+        A checkpoint comes before the evaluation of the same step, so that a long
+        evaluation that is cut short costs nothing: it is due again after resuming.
+        """
+        schedule, total = self.config.schedule, self.config.solver.iterations
+        while True:
+            ends = self.step == total
+            due = self.step > 0 and self.step % schedule.evaluate_every == 0
+            if (due or ends) and self.evaluated_at < self.step:
+                self._evaluate(inputs, bar, interrupt)
+            if ends and self.evaluated_at == total:
+                return
+            if interrupt.requested:
+                if self.saved_at < self.step:
+                    self._save()
+                raise Stopped(interrupt.signal_name, self.step)
+            self._train_step(inputs, bar)
+            ends = self.step == total
+            if self.step % schedule.log_every == 0 or ends:
+                self._log(bar)
+            if self.step % schedule.checkpoint_every == 0 or ends:
+                self._save()
 
     def _train_step(self, inputs: Inputs, bar: Progress) -> None:
         batch = self.loader.train_batch(self.step)
@@ -204,28 +236,29 @@ class Trainer:
             f"good checkpoint kept: {kept}"
         )
 
-    def _record(self, inputs: Inputs, bar: Progress) -> None:
-        """What is due after this step: a training line, an evaluation, a checkpoint."""
-        schedule, last = self.config.schedule, self.config.solver.iterations
-        ends = self.step == last
-        if self.step % schedule.log_every == 0 or ends:
-            loss = self._loss()
-            lr = learning_rate(self.config.solver, self.step - 1)
-            self._append({"step": self.step, "loss": loss, "lr": lr})
-            self.totals[...] = 0
-            self.rows = 0
-            bar.update(0, f"loss {loss:.3f}")
-        if self.step % schedule.evaluate_every == 0 or ends:
-            scores = evaluate(self.network, inputs, self.loader)
-            self._append({"step": self.step, **scores})
-            bar.message(
-                f"{self.folder.name} step {self.step}: val loss "
-                f"{scores['val_loss']:.3f}, top-1 {scores['val_top1']:.1%}, "
-                f"top-5 {scores['val_top5']:.1%}"
-            )
-            self._advise(scores["val_loss"], bar)
-        if self.step % schedule.checkpoint_every == 0 or ends:
-            self._save()
+    def _log(self, bar: Progress) -> None:
+        """A training line: the mean loss since the last one."""
+        loss = self._loss()
+        lr = learning_rate(self.config.solver, self.step - 1)
+        self._append({"step": self.step, "loss": loss, "lr": lr})
+        self.totals[...] = 0
+        self.rows = 0
+        bar.update(0, f"loss {loss:.3f}")
+
+    def _evaluate(self, inputs: Inputs, bar: Progress, interrupt: Interrupt) -> None:
+        """An evaluation line, unless a signal comes before it is complete."""
+        loader = self.loader
+        scores = evaluate(self.network, inputs, loader, lambda: interrupt.requested)
+        if scores is None:
+            return
+        self._append({"step": self.step, **scores})
+        self.evaluated_at = self.step
+        bar.message(
+            f"{self.folder.name} step {self.step}: val loss "
+            f"{scores['val_loss']:.3f}, top-1 {scores['val_top1']:.1%}, "
+            f"top-5 {scores['val_top5']:.1%}"
+        )
+        self._advise(scores["val_loss"], bar)
 
     def _advise(self, loss: float, bar: Progress) -> None:
         """A word when nothing has been learnt yet."""
@@ -243,6 +276,8 @@ class Trainer:
         try:
             with self.metrics.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
         except OSError as error:
             raise MinicnnError(
                 f"{self.metrics}: cannot be written ({error.strerror}); run the same "
@@ -277,11 +312,21 @@ class Trainer:
             kept = [r for r in read_metrics(self.metrics) if r["step"] <= self.step]
             text = "".join(json.dumps(record) + "\n" for record in kept)
             write_atomically(self.metrics, text.encode())
+            steps = [r["step"] for r in kept if "val_top1" in r]
+            self.evaluated_at = max(steps, default=-1)
+        if self.network.hashes(self.network.frozen) != self.frozen_before:
+            raise MinicnnError(
+                f"{self.folder}: the frozen layers of its checkpoint are not those of "
+                "the base it was started from; --fresh starts it over"
+            )
 
     def _log_session(self, began: float, first: int, rate: float) -> None:
         """Adds this session to env.json: where, when, which steps, how fast."""
         path = self.folder / "env.json"
-        sessions = read_json(path)["sessions"] if path.exists() else []
+        try:
+            sessions = list(read_json(path)["sessions"])
+        except (MinicnnError, KeyError, TypeError):
+            sessions = []  # a record for people: not worth a failed training
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began))
         entry = {
             "began": stamp,

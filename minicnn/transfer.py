@@ -6,6 +6,8 @@ networks?", NIPS 2014, section 2.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 import zlib
 from dataclasses import dataclass, field
@@ -22,7 +24,7 @@ from minicnn.device import Device
 from minicnn.errors import MinicnnError
 from minicnn.files import make_folder, read_json, write_atomically, write_json
 from minicnn.loader import Loader, mean_image
-from minicnn.network import DEPTH, Network
+from minicnn.network import DEPTH, Network, tensor_hashes
 from minicnn.run import Run
 from minicnn.store import Store
 from minicnn.trainer import Trainer, locked
@@ -127,8 +129,12 @@ class Setup:
         )
 
 
-def _settings(setup: Setup, treatment: Treatment, store: Store) -> dict[str, Any]:
+def _settings(
+    setup: Setup, treatment: Treatment, store: Store, base: Run | None
+) -> dict[str, Any]:
     """All that decides a run's numbers, as config.toml holds it."""
+    weights = base.result["weights_sha256"] if base and base.result else {}
+    digest = hashlib.sha256(json.dumps(weights, sort_keys=True).encode()).hexdigest()
     return {
         "run": {
             "name": treatment.name,
@@ -141,6 +147,8 @@ def _settings(setup: Setup, treatment: Treatment, store: Store) -> dict[str, Any
             "seed": setup.seed,
             "store": str(setup.store.resolve()),
             "store_identity": store.identity,
+            # The very weights that were copied: a base trained anew is another base.
+            "base_sha256": digest[:16] if base else "",
             # How an image becomes one of the store's: `minicnn predict` does the same.
             "resize": store.attributes.get("resize", "none"),
             "orientation": store.attributes.get("orientation", "none"),
@@ -219,7 +227,31 @@ def _base(setup: Setup, task: Task, store: Store) -> Run:
             f"{folder}: trained on other classes than task {task.name} of split "
             f"{setup.split} has in {store.path}; use the store and split that made it"
         )
+    mine = {"split": setup.split, "seed": setup.seed, "store_identity": store.identity}
+    for key, value in mine.items():
+        if run.about.get(key) != value:
+            raise MinicnnError(
+                f"{folder}: its {key} is {run.about.get(key)!r}, this run's is "
+                f"{value!r}; copy from a base of the same split, seed and store"
+            )
+    _check_weights(run, command)
     return run
+
+
+def _check_weights(base: Run, command: str) -> None:
+    """Refuses a base whose last checkpoint is not what its result was scored on."""
+    result = base.result
+    assert result is not None
+    try:
+        weights = base.checkpoint.weights
+        intact = tensor_hashes(weights) == result["weights_sha256"]
+    except MinicnnError:
+        intact = False
+    if not intact:
+        raise MinicnnError(
+            f"{base.folder}: its last checkpoint is damaged or missing; make the base "
+            f"again with '{command} --fresh'"
+        )
 
 
 def _layer_table(network: Network, treatment: Treatment) -> list[dict[str, Any]]:
@@ -262,6 +294,11 @@ def start(setup: Setup, treatment: Treatment, fresh: bool = False) -> Trainer:
     if copies:
         base = _base(setup, setup.task(store, treatment.source), store)
     config = setup.config
+    if len(target.classes) < 2:
+        raise MinicnnError(
+            f"task {target.name} of split {setup.split}: {len(target.classes)} class "
+            f"in {store.path}, and a task needs at least 2"
+        )
     outputs = config.network.outputs or len(target.classes)
     if outputs < len(target.classes):
         raise MinicnnError(
@@ -281,7 +318,7 @@ def start(setup: Setup, treatment: Treatment, fresh: bool = False) -> Trainer:
         setup.seed,
     )
     folder = setup.folder(treatment)
-    settings = _settings(setup, treatment, store)
+    settings = _settings(setup, treatment, store, base)
     task = split_report(target, store.wnids, store.names)
     _open_folder(folder, settings, task, fresh)
     if base is not None:

@@ -86,6 +86,23 @@ def test_damage_falls_back_to_the_one_before_and_says_so(
     assert "falling back" in said[0]
 
 
+def test_any_flipped_bit_of_the_header_is_noticed(tmp_path: Path) -> None:
+    path = checkpoint.save(tmp_path, make(7))
+    whole = path.read_bytes()
+    header = 8 + int.from_bytes(whole[:8], "little")
+    rng = np.random.default_rng(0)
+    for place in rng.integers(0, 8 * header, 600):
+        flipped = bytearray(whole)
+        flipped[place // 8] ^= 1 << place % 8
+        path.write_bytes(flipped)
+        # Some flips mean nothing: a space of padding, an escape of the same letter.
+        try:
+            found = checkpoint.load(path)
+        except MinicnnError:
+            continue
+        assert equal(found, make(7)), f"bit {place}"
+
+
 def test_all_damaged_is_an_error_and_none_is_none(tmp_path: Path) -> None:
     assert checkpoint.latest(tmp_path, print) is None
     damage(checkpoint.save(tmp_path, make(1)), "truncated")

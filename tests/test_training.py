@@ -121,6 +121,34 @@ def test_a_stopped_run_ends_with_the_same_bytes(
     assert [each["first_step"] for each in sessions] == [0, step + 1]
 
 
+def test_a_signal_during_an_evaluation_is_obeyed_at_once(
+    whole: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Step 10 is evaluated but not saved; the last step is both.
+    for step in (10, 23):
+        setup = make_setup(whole.store, tmp_path / str(step))
+        original, seen = Loader.val_batches, []
+
+        def val_batches(
+            self: Loader, step: int = step, seen: list[int] = seen
+        ) -> Iterator[Any]:
+            for number, batch in enumerate(original(self)):
+                seen.append(number)
+                if len(seen) == (1 if step == 10 else 7):
+                    os.kill(os.getpid(), signal.SIGTERM)
+                yield batch
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Loader, "val_batches", val_batches)
+            with pytest.raises(Stopped) as stopped:
+                transfer.train_base(setup, "A")
+        # 20 validation images are 3 batches; the one under way is the last one seen.
+        assert seen[-1] == 0
+        assert stopped.value.step == step
+        run = transfer.train_base(setup, "A")
+        assert contents(run.folder) == contents(whole.folder(Treatment("A")))
+
+
 def test_results_do_not_depend_on_the_number_of_threads(
     whole: Setup, tmp_path: Path
 ) -> None:
@@ -283,6 +311,79 @@ def test_a_base_that_does_not_serve_is_refused(whole: Setup, tmp_path: Path) -> 
     with pytest.raises(MinicnnError, match="not finished; finish it with"):
         transfer.transfer(setup, "A", 3)
     assert [path.name for path in setup.runs.iterdir()] == ["baseA"]
+
+
+def test_a_base_trained_anew_is_another_base(whole: Setup, tmp_path: Path) -> None:
+    setup = copied(whole, tmp_path)
+    transfer.transfer(setup, "A", 3)
+    assert setup.runs is not None
+    other = make_setup(whole.store, setup.runs, "solver.lr=0.001")
+    transfer.train_base(other, "A", fresh=True)
+    with pytest.raises(MinicnnError, match=r"run\.base_sha256 was"):
+        transfer.transfer(setup, "A", 3)
+    with pytest.raises(MinicnnError, match=r"solver\.lr was 0\.002"):
+        transfer.transfer(other, "A", 3)
+    assert transfer.transfer(other, "A", 3, fresh=True).result is not None
+
+
+def test_a_base_of_another_seed_or_store_is_refused(
+    whole: Setup, tmp_path: Path
+) -> None:
+    setup = copied(whole, tmp_path)
+    assert setup.runs is not None
+    with pytest.raises(MinicnnError, match="its seed is 0, this run's is 7"):
+        transfer.transfer(make_setup(whole.store, setup.runs, seed=7), "A", 3)
+    other = make_store(tmp_path / "other.h5", size=40)
+    with pytest.raises(MinicnnError, match="its store_identity is"):
+        transfer.transfer(make_setup(other, setup.runs), "A", 3)
+
+
+@pytest.mark.parametrize("damaged", [1, 2])
+def test_a_base_without_its_last_checkpoint_is_refused(
+    damaged: int, whole: Setup, tmp_path: Path
+) -> None:
+    setup = copied(whole, tmp_path)
+    checkpoints = setup.folder(Treatment("A")) / "checkpoints"
+    for path in sorted(checkpoints.iterdir())[-damaged:]:
+        path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(MinicnnError, match=r"damaged or missing; .*--task A --fresh"):
+        transfer.transfer(setup, "A", 3)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("config.toml", "[solver]\nlr = 1.0\n", "has no run.name"),
+        ("task.json", "{}", "has no list of classes"),
+        ("result.json", "{}", "lacks results"),
+        ("result.json", "[", "not valid JSON"),
+    ],
+)
+def test_damaged_run_files_are_named(
+    file: str, content: str, said: str, whole: Setup, tmp_path: Path
+) -> None:
+    folder = copied(whole, tmp_path).folder(Treatment("A"))
+    (folder / file).write_text(content)
+    with pytest.raises(MinicnnError, match=said) as caught:
+        print(Run(folder).classes, Run(folder).result)
+    assert file in str(caught.value)
+
+
+def test_a_damaged_env_json_costs_nothing(whole: Setup, tmp_path: Path) -> None:
+    setup = copied(whole, tmp_path)
+    folder = setup.folder(Treatment("A"))
+    (folder / "env.json").write_text("{")
+    (folder / "result.json").unlink()
+    assert transfer.train_base(setup, "A").result is not None
+    assert len(json.loads((folder / "env.json").read_text())["sessions"]) == 1
+
+
+def test_a_task_of_one_class_is_refused(store_path: Path, tmp_path: Path) -> None:
+    path = tmp_path / "split.toml"
+    path.write_text('A = ["c0"]\nB = ["c1", "c2"]\n')
+    setup = make_setup(store_path, tmp_path / "runs", split=f"file:{path}")
+    with pytest.raises(MinicnnError, match="1 class in .* needs at least 2"):
+        transfer.train_base(setup, "A")
 
 
 def test_other_settings_in_the_same_folder_are_refused(
