@@ -57,6 +57,30 @@ def class_index(label: str, wnids: Sequence[str], names: Sequence[str]) -> int:
     return found[0]
 
 
+def group_classes(
+    wnids: Sequence[str], names: Sequence[str], groups: Sequence[str], file: Path | None
+) -> list[str]:
+    """The group of each class: the file's, else its own, else ILSVRC2012's, else "".
+
+    Args:
+        wnids, names, groups: of all classes.
+        file: TOML with the lists `natural` and `manmade` of class ids or names.
+
+    Raises:
+        MinicnnError: a bad file.
+    """
+    published = dict(zip(ilsvrc2012().wnids, ilsvrc2012().groups, strict=True))
+    pairs = zip(wnids, groups, strict=True)
+    merged = [group or published.get(wnid, "") for wnid, group in pairs]
+    if file is not None:
+        keys = ("natural", "manmade")
+        lists = read_class_lists(file, keys, wnids, names)
+        for group, indices in zip(keys, lists, strict=True):
+            for index in indices:
+                merged[index] = group
+    return merged
+
+
 def read_class_lists(
     path: Path, keys: tuple[str, str], wnids: Sequence[str], names: Sequence[str]
 ) -> tuple[list[int], list[int]]:

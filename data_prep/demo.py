@@ -18,11 +18,11 @@ import numpy as np
 
 from minicnn.data_prep.demo_scene import CLASSES, DRAWINGS, render
 from minicnn.data_prep.workers import Workers, write_at
-from minicnn.errors import MinicnnError
+from minicnn.errors import MinicnnError, Stopped
 from minicnn.files import make_folder
 from minicnn.interrupt import Interrupt
 from minicnn.progress import Progress
-from minicnn.store import TRAIN, VAL, Contents, create, mark_complete
+from minicnn.store import TRAIN, VAL, Contents, Store, create, mark_complete
 
 VERSION = 1
 """Of the pictures: to be raised when they change, so that no older store is used."""
@@ -65,19 +65,29 @@ def ensure_demo() -> Path:
 
 
 def prepare_demo(
-    path: Path, *, size: int = SIZE, seed: int = 0, jobs: int | None = None
-) -> None:
+    path: Path,
+    *,
+    size: int = SIZE,
+    seed: int = 0,
+    jobs: int | None = None,
+    fresh: bool = False,
+) -> bool:
     """Draws the demo set into a store, under a temporary name until it is complete.
 
     Args:
-        path: the store; an older one there is replaced.
+        path: the store to make.
         size: height and width in pixels.
         seed: other seeds give other pictures of the same classes.
         jobs: processes; all cores by default. The bytes do not depend on it.
+        fresh: replace what is there.
+
+    Returns:
+        Whether it was drawn; False where this very store was there already.
 
     Raises:
-        MinicnnError: a bad size, seed or jobs, or the store cannot be written.
-        KeyboardInterrupt: stopped by Ctrl-C or SIGTERM; nothing is left behind.
+        MinicnnError: a bad size, seed or jobs; something else is there; or the store
+            cannot be written.
+        Stopped: by Ctrl-C or SIGTERM; nothing is left behind.
     """
     if not SMALLEST <= size <= LARGEST:
         raise MinicnnError(f"demo size {size}: give one from {SMALLEST} to {LARGEST}")
@@ -87,6 +97,8 @@ def prepare_demo(
         raise MinicnnError(f"jobs {jobs}: give at least 1")
     if path.is_dir():
         raise MinicnnError(f"demo store {path}: is a folder; give a file's path")
+    if not fresh and _is_there(path, size, seed):
+        return False
     # A name of its own: two first uses at once do not disturb each other.
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     make_folder(path.parent)
@@ -108,6 +120,27 @@ def prepare_demo(
         ) from None
     finally:
         partial.unlink(missing_ok=True)
+    return True
+
+
+def _is_there(path: Path, size: int, seed: int) -> bool:
+    """Whether this very demo store is there.
+
+    Raises:
+        MinicnnError: something else is, which must not be overwritten.
+    """
+    if not path.exists():
+        return False
+    try:
+        store = Store(path)
+    except MinicnnError as error:
+        raise MinicnnError(f"{error}; --fresh replaces it") from None
+    found = [store.attributes.get(key) for key in ("source", "demo_version", "seed")]
+    if found == ["demo", VERSION, seed] and store.image_size == (size, size):
+        return True
+    raise MinicnnError(
+        f"store {path}: exists, and is not this demo set; --fresh replaces it"
+    )
 
 
 def place(row: int) -> tuple[int, int, int]:
@@ -182,7 +215,7 @@ def _draw_store(path: Path, size: int, seed: int, jobs: int | None) -> None:
         for share, _ in drawing:
             progress.update(len(share.pictures))
     if interrupt.requested:
-        raise KeyboardInterrupt(interrupt.signal_name)
+        raise Stopped(interrupt.signal_name)
     mark_complete(path)
 
 

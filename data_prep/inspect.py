@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import zlib
 from collections.abc import Iterator, Sequence
@@ -15,8 +16,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from minicnn.data_prep.classes import class_index
 from minicnn.data_prep.tree import read_at
-from minicnn.data_prep.workers import cores
+from minicnn.device import available_cores
 from minicnn.errors import MinicnnError
+from minicnn.files import write_atomically
 from minicnn.philox import Stream, permutation
 from minicnn.progress import Progress
 from minicnn.store import EXCLUDED, GROUPS, PARTS, Store
@@ -91,7 +93,7 @@ def verify(store: Store, jobs: int | None = None) -> list[Damage]:
     try:
         with (
             Progress(len(store), "images", "verifying") as progress,
-            ThreadPoolExecutor(jobs or cores()) as pool,
+            ThreadPoolExecutor(jobs or available_cores()) as pool,
         ):
             for start, damaged in zip(starts, pool.map(check, starts), strict=True):
                 found += damaged
@@ -193,6 +195,21 @@ def contact_sheet(
         text = _fitted(store.names[label], font, side)
         draw.text((left, top + side + 1), text, "black", font)
     return sheet
+
+
+def write_picture(image: Image.Image, path: Path) -> None:
+    """Writes an image in the format of the path's ending, atomically.
+
+    Raises:
+        MinicnnError: no format that can be written has this ending, or the file cannot
+            be written; what was there before is unharmed.
+    """
+    encoded = io.BytesIO()
+    try:
+        image.save(encoded, Image.registered_extensions().get(path.suffix.lower()))
+    except (KeyError, OSError, ValueError):  # Pillow's, for what it does not write
+        raise MinicnnError(f"{path}: unknown ending; use .png") from None
+    write_atomically(path, encoded.getvalue())
 
 
 def _side(size: int) -> int:

@@ -35,8 +35,8 @@ from minicnn.data_prep.workers import (
     is_intact,
     write_at,
 )
-from minicnn.errors import MinicnnError
-from minicnn.interrupt import Interrupt
+from minicnn.errors import MinicnnError, Stopped
+from minicnn.interrupt import Interrupt, raising
 from minicnn.progress import Progress
 
 ON_ERROR = ("fail", "skip")
@@ -114,8 +114,9 @@ def prepare(source: Path, target: Path, options: Options | None = None) -> Outco
     try:
         journal = Journal(files.journal)
         try:
-            plan = _opened(source, files, options)
-            return _Preparation(plan, files, journal, options).run()
+            with raising():
+                opened = _opened(source, files, options)
+            return _Preparation(opened, files, journal, options).run()
         finally:
             files.scratch.unlink(missing_ok=True)
             if not files.partial.exists():
@@ -128,7 +129,9 @@ def prepare(source: Path, target: Path, options: Options | None = None) -> Outco
             f"store {target}: the disk is full; free some space, the same command then "
             "goes on where it stopped"
         ) from None
-    except KeyboardInterrupt:  # while the source is listed
+    except Stopped as stop:  # while the source is listed or the store laid out
+        return Outcome("interrupted", signal_name=stop.signal_name)
+    except KeyboardInterrupt:  # a second one
         return Outcome("interrupted", signal_name="SIGINT")
 
 
@@ -167,13 +170,14 @@ class _Preparation:
         self.rows = len(source.files)
 
     def run(self) -> Outcome:
-        if not self._resumes():
-            if self._is_there():
-                self.files.partial.unlink(missing_ok=True)
-                return Outcome("already", self.rows)
-            self.journal.begin({})
-            lay_out(self.plan, self.files)
-            self.journal.begin(self._header())
+        with raising():
+            if not self._resumes():
+                if self._is_there():
+                    self.files.partial.unlink(missing_ok=True)
+                    return Outcome("already", self.rows)
+                self.journal.begin({})
+                lay_out(self.plan, self.files)
+                self.journal.begin(self._header())
         for note in self.source.notes:
             _say(f"note: {note}")
         with Interrupt() as interrupt, Workers(self.options.jobs) as workers:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from minicnn.data_prep.classes import ilsvrc2012, read_class_lists
+from minicnn.data_prep.classes import group_classes, ilsvrc2012
 from minicnn.data_prep.tree import Place, Tree
 from minicnn.errors import MinicnnError
 from minicnn.philox import Stream, permutation
@@ -186,7 +186,7 @@ def assemble(
         notes,
         wnids,
         names,
-        _groups(wnids, names, groups),
+        group_classes(wnids, names, [""] * len(wnids), groups),
         np.array([row[1] for row in rows], np.int32),
         np.array([row[0] for row in rows], np.uint8),
         [row[2] for row in rows],
@@ -233,15 +233,3 @@ def _name(wnid: str, own: dict[str, str]) -> str:
     if wnid in known.wnids:
         return known.names[known.wnids.index(wnid)]
     return own.get(wnid, wnid).split(",")[0].strip()
-
-
-def _groups(wnids: list[str], names: list[str], file: Path | None) -> list[str]:
-    known = dict(zip(ilsvrc2012().wnids, ilsvrc2012().groups, strict=True))
-    groups = [known.get(wnid, "") for wnid in wnids]
-    if file is not None:
-        keys = ("natural", "manmade")
-        lists = read_class_lists(file, keys, wnids, names)
-        for group, indices in zip(keys, lists, strict=True):
-            for index in indices:
-                groups[index] = group
-    return groups

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from minicnn.data_prep.classes import ilsvrc2012, read_class_lists
+from minicnn.data_prep.classes import group_classes, read_class_lists
 from minicnn.errors import MinicnnError
 
 _RANDOM = re.compile(r"random-(0|[1-9][0-9]*)")
@@ -130,18 +130,7 @@ def _natural_manmade(
     groups: Sequence[str],
     groups_file: Path | None,
 ) -> tuple[list[int], list[int]]:
-    published = dict(zip(ilsvrc2012().wnids, ilsvrc2012().groups, strict=True))
-    group_of = [
-        group or published.get(wnid, "")
-        for wnid, group in zip(wnids, groups, strict=True)
-    ]
-    if groups_file is not None:
-        keys = ("natural", "manmade")
-        for key, listed in zip(
-            keys, read_class_lists(groups_file, keys, wnids, names), strict=True
-        ):
-            for index in listed:
-                group_of[index] = key
+    group_of = group_classes(wnids, names, groups, groups_file)
     if "" in group_of:
         first, total = group_of.index(""), group_of.count("")
         more = f", nor are {total - 1} others" if total > 1 else ""

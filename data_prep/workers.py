@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 
 from minicnn.data_prep.images import BadImageError, cifar_to_rgb, to_rgb
 from minicnn.data_prep.tree import Place, read, read_at
+from minicnn.device import available_cores
 from minicnn.errors import MinicnnError
 
+Common = TypeVar("Common")
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -126,13 +128,6 @@ def write_at(descriptor: int, data: memoryview, offset: int) -> None:
         data, offset = data[count:], offset + count
 
 
-def cores() -> int:
-    """Processor cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 class Workers:
     """A pool of processes that die with this one, even by kill -9.
 
@@ -140,7 +135,7 @@ class Workers:
     """
 
     def __init__(self, jobs: int | None) -> None:
-        self.jobs = jobs or cores()
+        self.jobs = jobs or available_cores()
         self._pool = None
         if self.jobs > 1:
             method = "forkserver"
@@ -153,16 +148,16 @@ class Workers:
 
     def unordered(
         self,
-        work: Callable[[Recipe, Item], Result],
-        recipe: Recipe,
+        work: Callable[[Common, Item], Result],
+        common: Common,
         items: Iterable[Item],
         stop: Callable[[], bool],
     ) -> Iterator[tuple[Item, Result]]:
-        """Each item with work(recipe, item), as they finish; no new ones after `stop`.
+        """Each item with work(common, item), as they finish; no new ones after `stop`.
 
         Args:
             work: a function of a module, so that other processes find it.
-            recipe: its first argument.
+            common: its first argument, the same for all.
             items: its second, one at a time.
             stop: whether to begin no more.
 
@@ -173,7 +168,7 @@ class Workers:
             for item in items:
                 if stop():
                     return
-                yield item, work(recipe, item)
+                yield item, work(common, item)
             return
         waiting = iter(items)
         running: dict[Future[Result], Item] = {}
@@ -181,7 +176,7 @@ class Workers:
             while True:
                 while len(running) < 2 * self.jobs and not stop():
                     for item in waiting:
-                        running[self._pool.submit(work, recipe, item)] = item
+                        running[self._pool.submit(work, common, item)] = item
                         break
                     else:
                         break

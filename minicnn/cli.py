@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from minicnn import __version__, cli_data, cli_look, cli_prove
-from minicnn.errors import MinicnnError
+from minicnn.cli_look import device_options
+from minicnn.errors import MinicnnError, Stopped
+from minicnn.interrupt import SIGNALS
 
 if TYPE_CHECKING:
     from minicnn.run import Run
     from minicnn.transfer import Setup
-
-SIGNALS = {"SIGINT": 130, "SIGTERM": 143}
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -34,7 +34,7 @@ def setup_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that train-base and transfer share."""
     folder = click.Path(file_okay=False, path_type=Path)
     file = click.Path(dir_okay=False, path_type=Path)
-    options = [
+    options: list[Callable[[Callable[..., Any]], Any]] = [
         click.option("--data", type=file, help="Image store; default: the demo set."),
         click.option(
             "--split",
@@ -60,13 +60,7 @@ def setup_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--runs", type=folder, help="Where runs lie; default: runs/STORE-SPLIT."
         ),
-        click.option(
-            "--device",
-            default="auto",
-            show_default=True,
-            help="auto, cpu, cuda, cuda:N or emulated.",
-        ),
-        click.option("--threads", type=int, help="CPU threads; default: all cores."),
+        device_options,
         click.option("--fresh", is_flag=True, help="Start over instead of going on."),
     ]
     for option in reversed(options):
@@ -161,7 +155,9 @@ def train_base(task: str, fresh: bool, **options: Any) -> None:
 @click.option(
     "--from", "source", required=True, help="Task of the base: A, B; or random."
 )
-@click.option("--to", "target", help="Task to learn; default: the other one.")
+@click.option(
+    "--to", "target", help="Task to learn; default: the other one; B for random."
+)
 @click.option("--n", required=True, type=int, help="Layers to copy, 1..7.")
 @click.option("--finetune", is_flag=True, help="Train the copied layers as well.")
 @setup_options
@@ -202,17 +198,10 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         _fail("stopped by Ctrl-C", SIGNALS["SIGINT"])
     except OSError as error:
-        _fail(f"{error.filename or ''}: {error.strerror}")
-    except Exception as error:
-        if type(error).__name__ != "Stopped":
-            raise
-        _stopped(error)
-
-
-def _stopped(error: Any) -> None:
-    click.echo(
-        f"Stopped by {error.signal_name} and saved at step {error.step}; the same "
-        "command goes on from there.",
-        err=True,
-    )
-    sys.exit(SIGNALS[error.signal_name])
+        place = f"{error.filename}: " if error.filename else ""
+        _fail(place + (error.strerror or str(error)))
+    except Stopped as stop:
+        saved = f" and saved at step {stop.step}; the same command goes on from there"
+        more = "" if stop.step is None else saved
+        click.echo(f"Stopped by {stop.signal_name}{more}.", err=True)
+        sys.exit(SIGNALS[stop.signal_name])

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from minicnn.interrupt import SIGNALS
+
 if TYPE_CHECKING:
     from minicnn.data_prep.prepare import Outcome
 
-_STATUS = {"SIGINT": 130, "SIGTERM": 143}
 _SOURCE = click.Path(path_type=Path)
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _jobs = click.option(
@@ -94,7 +95,7 @@ def _report(outcome: Outcome, output: Path) -> None:
             "command (without --fresh) goes on from there.",
             err=True,
         )
-        sys.exit(_STATUS[outcome.signal_name])
+        sys.exit(SIGNALS[outcome.signal_name])
     speed = outcome.converted / max(outcome.seconds, 1e-9)
     kept = f", {outcome.kept} kept from before" if outcome.kept else ""
     click.echo(
@@ -113,12 +114,15 @@ def _report(outcome: Outcome, output: Path) -> None:
 @click.option("--size", default=32, show_default=True, help="Height and width.")
 @click.option("--seed", default=0, show_default=True, help="Of the pictures.")
 @_jobs
-def demo(output: Path, size: int, seed: int, jobs: int | None) -> None:
+@click.option("--fresh", is_flag=True, help="Replace what is there.")
+def demo(output: Path, size: int, seed: int, jobs: int | None, fresh: bool) -> None:
     """Draw the demo set, for when there is no data at all."""
     from minicnn.data_prep.demo import prepare_demo
 
-    prepare_demo(output, size=size, seed=seed, jobs=jobs)
-    click.echo(f"{output}: the demo set is drawn.")
+    if prepare_demo(output, size=size, seed=seed, jobs=jobs, fresh=fresh):
+        click.echo(f"{output}: the demo set is drawn.")
+    else:
+        click.echo(f"{output} is done already: the demo set.")
 
 
 @data.command()
@@ -187,25 +191,39 @@ def verify(store: Path, jobs: int | None, as_json: bool) -> None:
 @click.option(
     "--classes", help="Indices, class ids or names, with commas; default: all."
 )
-@click.option("--part", type=click.Choice(["train", "val"]), default="train")
-@click.option("--rows", type=click.IntRange(1, 100), default=8, show_default=True)
-@click.option("--cols", type=click.IntRange(1, 100), default=10, show_default=True)
+@click.option(
+    "--part",
+    type=click.Choice(["train", "val"]),
+    default="train",
+    show_default=True,
+    help="Which images to draw from.",
+)
+@click.option(
+    "--rows",
+    type=click.IntRange(1, 100),
+    default=8,
+    show_default=True,
+    help="Images down the sheet.",
+)
+@click.option(
+    "--cols",
+    type=click.IntRange(1, 100),
+    default=10,
+    show_default=True,
+    help="Images across the sheet.",
+)
 @click.option("--seed", default=0, show_default=True, help="Of the choice of images.")
 def show(
     store: Path, output: Path, classes: str | None, part: str, **grid: Any
 ) -> None:
     """Draw a contact sheet of STORE, class names under the images."""
-    from minicnn.data_prep.inspect import contact_sheet, find_classes
-    from minicnn.errors import MinicnnError
+    from minicnn.data_prep.inspect import contact_sheet, find_classes, write_picture
     from minicnn.store import Store
 
     opened = Store(store)
     wanted = [each.strip() for each in (classes or "").split(",") if each.strip()]
     sheet = contact_sheet(opened, find_classes(opened, wanted), part=part, **grid)
-    try:
-        sheet.save(output)
-    except ValueError:  # Pillow's word for an ending that it does not know
-        raise MinicnnError(f"{output}: unknown ending; use .png") from None
+    write_picture(sheet, output)
     click.echo(f"{output}: {sheet.width}x{sheet.height} pixels.")
 
 

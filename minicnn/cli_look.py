@@ -20,7 +20,7 @@ def _output(help_text: str) -> Callable[..., Any]:
 
 
 def device_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """--device and --threads."""
+    """--device and --threads, the same for every command."""
     threads = click.option(
         "--threads", type=int, help="CPU threads; default: all cores."
     )
@@ -28,7 +28,7 @@ def device_options(command: Callable[..., Any]) -> Callable[..., Any]:
         "--device",
         default="auto",
         show_default=True,
-        help="auto, cpu, cuda or emulated.",
+        help="auto, cpu, cuda, cuda:N or emulated.",
     )
     return device(threads(command))
 

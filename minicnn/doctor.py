@@ -292,13 +292,18 @@ def _stores() -> Iterator[Finding]:
 
     demo = default_demo_path()
     if demo.is_file():
-        yield _store("demo set", demo)
+        yield _store("demo set", demo, "minicnn data demo")
     else:
         reason = f"not drawn yet (first use draws it in {demo.parent})"
-        yield Finding("demo set", reason, OPTIONAL, f"minicnn data demo -o {demo}")
+        yield Finding(
+            "demo set",
+            reason,
+            OPTIONAL,
+            f"minicnn data demo -o {shlex.quote(str(demo))}",
+        )
     paths = sorted([*Path().glob("*.h5"), *Path().glob("*/*.h5")])
     for path in paths[:LISTED]:
-        yield _store("store", path)
+        yield _store("store", path, "minicnn data prepare SOURCE")
     if not paths:
         mend = "minicnn data prepare SOURCE -o STORE.h5"
         reason = "none in this folder; the demo set serves without"
@@ -307,14 +312,20 @@ def _stores() -> Iterator[Finding]:
         yield Finding("stores", f"and {len(paths) - LISTED} more in this folder")
 
 
-def _store(what: str, path: Path) -> Finding:
+def _store(what: str, path: Path, maker: str) -> Finding:
+    """A store and what is in it; where it is damaged, the command that replaces it."""
     from minicnn.errors import MinicnnError
     from minicnn.store import Store
 
     try:
         store = Store(path)
     except MinicnnError as error:
-        return Finding(what, str(error), MISSING)
+        reason = str(error).removeprefix("store ")
+        mend = f"{maker} -o {shlex.quote(str(path))} --fresh"
+        # Another program's HDF5 file is not damaged, and not ours to replace.
+        if "no minicnn store" in reason:
+            return Finding(what, reason, OPTIONAL)
+        return Finding(what, reason, MISSING, mend)
     height, width = store.image_size
     return Finding(
         what,

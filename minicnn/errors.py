@@ -1,4 +1,4 @@
-"""The one exception for what a user can mend."""
+"""The exceptions that the command line turns into one line and a status."""
 
 from __future__ import annotations
 
@@ -8,3 +8,16 @@ class MinicnnError(Exception):
 
     The command line prints its text as one line and exits with status 2.
     """
+
+
+class Stopped(Exception):
+    """Work was stopped by a signal, and left everything in order.
+
+    Attributes:
+        signal_name: "SIGINT" or "SIGTERM".
+        step: of the training that was saved; None where there was nothing to save.
+    """
+
+    def __init__(self, signal_name: str, step: int | None = None) -> None:
+        super().__init__(signal_name, step)
+        self.signal_name, self.step = signal_name, step

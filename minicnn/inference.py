@@ -172,7 +172,8 @@ def read_image(run: Run, path: Path) -> NDArray[np.uint8]:
         MinicnnError: it cannot be read, or is not an image.
     """
     resize, orientation = run.about["resize"], run.about["orientation"]
-    # A store that was drawn says "none": keep a photo's shape, and turn it upright.
+    # "none" where the store does not say, made by `store.create` without these
+    # attributes: then keep a photo's shape, and turn it upright.
     resize = resize if resize in RESIZES else "short-center"
     orientation = orientation if orientation in ORIENTATIONS else "applied"
     try:

@@ -1,10 +1,17 @@
-"""Ctrl-C and SIGTERM as a flag that long work looks at between two safe points."""
+"""Ctrl-C and SIGTERM: a flag that work looks at between safe points, or `Stopped`."""
 
 from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
+
+from minicnn.errors import Stopped
+
+SIGNALS = {"SIGINT": 130, "SIGTERM": 143}
+"""What is caught, and the exit status of a command that it stops: 128 + number."""
 
 
 class Interrupt:
@@ -15,7 +22,7 @@ class Interrupt:
     stays false.
     """
 
-    signals = (signal.SIGINT, signal.SIGTERM)
+    signals = tuple(signal.Signals[name] for name in SIGNALS)
 
     def __init__(self) -> None:
         self.requested = False
@@ -45,3 +52,24 @@ class Interrupt:
         trace: TracebackType | None,
     ) -> None:
         self._restore()
+
+
+@contextmanager
+def raising() -> Iterator[None]:
+    """Ctrl-C and SIGTERM raise `Stopped` at once: for work with nothing to save.
+
+    Outside the main thread signals cannot be caught and nothing changes.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Stopped(signal.Signals(number).name)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {each: signal.signal(each, stop) for each in Interrupt.signals}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

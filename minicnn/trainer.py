@@ -26,7 +26,7 @@ from minicnn import checkpoint
 from minicnn.checkpoint import Checkpoint
 from minicnn.config import Config
 from minicnn.environment import describe
-from minicnn.errors import MinicnnError
+from minicnn.errors import MinicnnError, Stopped
 from minicnn.files import read_json, write_atomically, write_json
 from minicnn.interrupt import Interrupt
 from minicnn.layers import Context
@@ -41,14 +41,6 @@ from minicnn.solver import Solver, learning_rate
 BEST = 10
 # A loss this close to ln K, after this share of the updates, has learnt nothing.
 STUCK_MARGIN, STUCK_SHARE = 0.01, 0.1
-
-
-class Stopped(Exception):
-    """Training was stopped by a signal, after saving."""
-
-    def __init__(self, signal_name: str, step: int) -> None:
-        super().__init__(signal_name, step)
-        self.signal_name, self.step = signal_name, step
 
 
 class Inputs:

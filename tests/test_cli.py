@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -11,10 +12,12 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import click
 import h5py
 import pytest
 
-from minicnn import cli
+from minicnn import cli, cli_data, store
+from minicnn.data_prep import demo
 from tests.runs import make_store
 
 QUICK = [
@@ -74,16 +77,16 @@ def test_train_then_transfer(minicnn: Invoke) -> None:
 
 def spoil(kind: str) -> None:
     """Makes what the bad-input cases need."""
-    store = Path("tiny.h5")
+    path = Path("tiny.h5")
     if kind == "truncated store":
-        store.write_bytes(store.read_bytes()[:-1000])
+        path.write_bytes(path.read_bytes()[:-1000])
     elif kind == "empty store":
-        store.write_bytes(b"")
+        path.write_bytes(b"")
     elif kind == "store of another version":
-        with h5py.File(store, "r+") as file:
+        with h5py.File(path, "r+") as file:
             file.attrs["version"] = 99
     elif kind == "incomplete store":
-        with h5py.File(store, "r+") as file:
+        with h5py.File(path, "r+") as file:
             file.attrs["complete"] = 0
     elif kind == "malformed recipe":
         Path("mine.toml").write_text("[solver\nlr = 1")
@@ -205,3 +208,53 @@ def test_splits_print_json(minicnn: Invoke) -> None:
     told = json.loads(out)
     assert (told["split"], told["task"], len(told["classes"])) == ("random-0", "A", 500)
     assert told["classes"][0].keys() == {"index", "wnid", "name"}
+
+
+FULL = os.strerror(errno.ENOSPC)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.ENOSPC, FULL), f"minicnn: error: {FULL}\n"),
+        (OSError(errno.ENOSPC, FULL, "a.h5"), f"minicnn: error: a.h5: {FULL}\n"),
+        (OSError("encoder error"), "minicnn: error: encoder error\n"),
+    ],
+)
+def test_a_system_error_is_one_line(
+    error: OSError, said: str, minicnn: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(store, "Store", fail)
+    assert minicnn("data", "info", "tiny.h5") == (2, "", said)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_demo_set_is_drawn(
+    number: signal.Signals, minicnn: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object) -> None:
+        os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(demo, "_draw_rows", stopped)
+    status, out, err = minicnn("data", "demo", "-o", "demo.h5", "-j1")
+    assert status == 128 + number
+    assert err.splitlines()[-1] == f"Stopped by {number.name}."
+    assert not out
+    assert not Path("demo.h5").exists()
+
+
+def test_every_option_has_help() -> None:
+    """And the options of one name that choose the device say the same everywhere."""
+    texts: dict[str, set[str]] = {"device": set(), "threads": set()}
+    groups = [cli.cli.commands.items(), cli_data.data.commands.items()]
+    for name, command in (each for group in groups for each in group):
+        for option in command.params:
+            if isinstance(option, click.Option):
+                assert option.help, (name, option.name)
+                if option.name in texts:
+                    texts[option.name].add(option.help)
+    assert texts["device"] == {"auto, cpu, cuda, cuda:N or emulated."}
+    assert len(texts["threads"]) == 1

@@ -10,16 +10,20 @@ import subprocess
 import sys
 import zlib
 from pathlib import Path
+from typing import Any
 
+import h5py
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image, ImageDraw
 
 from minicnn import philox, store
+from minicnn.cli_data import data
 from minicnn.data_prep import demo
 from minicnn.data_prep.demo_pen import Dice, Pen, arc, ribbon, smooth
 from minicnn.data_prep.demo_scene import CLASSES, DRAWINGS, render
-from minicnn.errors import MinicnnError
+from minicnn.errors import MinicnnError, Stopped
 from minicnn.store import Store
 
 SEED, SIZE = 3, 32
@@ -202,7 +206,7 @@ def test_a_failure_harms_nothing_and_leaves_nothing(
 
     monkeypatch.setattr(demo, "write_at", full)
     with pytest.raises(MinicnnError, match="No space left"):
-        demo.prepare_demo(path, jobs=1)
+        demo.prepare_demo(path, jobs=1, fresh=True)
     assert path.read_text() == "what was there before"
     assert [each.name for each in tmp_path.iterdir()] == ["demo.h5"]
 
@@ -219,15 +223,61 @@ def test_a_full_disk_is_seen_at_the_start(
 
 
 @pytest.mark.usefixtures("few")
-def test_ctrl_c_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def stopped(seed: int, kind: int, number: int, size: int) -> np.ndarray:
-        if (kind, number) == (0, 0):
-            os.kill(os.getpid(), signal.SIGINT)
+@pytest.mark.parametrize(
+    "other", [{"size": 17}, {"seed": 1}, {"version": 2}, {"source": "mine"}]
+)
+def test_another_store_is_replaced_only_afresh(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: dict[str, Any]
+) -> None:
+    path = tmp_path / "demo.h5"
+    assert demo.prepare_demo(path, size=16, jobs=1)
+    before = path.read_bytes()
+    assert not demo.prepare_demo(path, size=16, jobs=1)
+    if "version" in other:
+        monkeypatch.setattr(demo, "VERSION", other["version"])
+    if "source" in other:
+        with h5py.File(path, "r+") as file:
+            file.attrs.modify("source", other["source"])
+        before = path.read_bytes()
+    settings = {"size": other.get("size", 16), "seed": other.get("seed", 0)}
+    with pytest.raises(MinicnnError, match=f"{path}: exists.*--fresh replaces it"):
+        demo.prepare_demo(path, jobs=1, **settings)
+    assert path.read_bytes() == before
+    assert demo.prepare_demo(path, jobs=1, fresh=True, **settings)
+    assert Store(path).attributes["source"] == "demo"
+    assert path.read_bytes() != before
+
+
+@pytest.mark.usefixtures("few")
+def test_what_is_no_store_is_replaced_only_afresh(tmp_path: Path) -> None:
+    path = tmp_path / "thesis.txt"
+    path.write_text("years of work")
+    command = ["demo", "-o", str(path), "--size", "16", "-j", "1"]
+    refused = CliRunner().invoke(data, command)
+    assert isinstance(refused.exception, MinicnnError)
+    assert str(refused.exception).endswith("--fresh replaces it")
+    assert path.read_text() == "years of work"
+    said = [
+        CliRunner().invoke(data, [*command, *more]).stdout for more in (["--fresh"], [])
+    ]
+    assert said[0] == f"{path}: the demo set is drawn.\n"
+    assert said[1] == f"{path} is done already: the demo set.\n"
+
+
+@pytest.mark.usefixtures("few")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_leaves_nothing(
+    number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(seed: int, kind: int, picture: int, size: int) -> np.ndarray:
+        if (kind, picture) == (0, 0):
+            os.kill(os.getpid(), number)
         return np.zeros((size, size, 3), np.uint8)
 
     monkeypatch.setattr(demo, "render", stopped)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Stopped) as stop:
         demo.prepare_demo(tmp_path / "demo.h5", jobs=1)
+    assert (stop.value.signal_name, stop.value.step) == (number.name, None)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -12,11 +12,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import h5py
 import pytest
 from click.testing import CliRunner
 
 from minicnn import doctor, nvrtc
 from minicnn.cli import cli
+from minicnn.data_prep.demo import default_demo_path
 from minicnn.doctor import MISSING, OK, OPTIONAL, Finding
 from tests.runs import make_store
 
@@ -210,15 +212,27 @@ def test_stores_and_runs_of_this_folder(elsewhere: Path) -> None:
         (folder / "config.toml").touch()
         if finished:
             (folder / "result.json").touch()
-    stores = {
-        each.found: each.state for each in doctor.examine() if each.what == "store"
-    }
-    good, bad = stores["good.h5: 136 images of 36x36, 8 classes"], stores.popitem
-    assert good == OK
-    assert len(stores) == 2
-    assert MISSING in stores.values()
+    with h5py.File(elsewhere / "others.h5", "w"):
+        pass
+    bad, good, others = (each for each in doctor.examine() if each.what == "store")
+    assert good == Finding("store", "good.h5: 136 images of 36x36, 8 classes")
+    assert bad.state == MISSING
+    assert bad.found.startswith("bad.h5: not a readable HDF5 file")
+    assert bad.mend == "minicnn data prepare SOURCE -o bad.h5 --fresh"
+    # Another program's file is not ours to replace.
+    assert others.state == OPTIONAL
+    assert others.found == "others.h5: an HDF5 file, but no minicnn store"
+    assert not others.mend
     assert examined()["runs"].found == "1 finished, 1 unfinished in ./runs"
-    del bad
+
+
+def test_a_damaged_demo_set_is_drawn_again() -> None:
+    path = default_demo_path()
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"not a store")
+    found = examined()["demo set"]
+    assert found.state == MISSING
+    assert found.mend == f"minicnn data demo -o {path} --fresh"
 
 
 def test_a_check_that_fails_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:

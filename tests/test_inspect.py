@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -164,3 +166,30 @@ def test_show_on_the_command_line(made: Path, tmp_path: Path) -> None:
         assert image.size == (204, 120)
     result = CliRunner().invoke(data, ["show", str(made), "-o", str(tmp_path / "x.y")])
     assert isinstance(result.exception, MinicnnError)
+    assert "x.y: unknown ending" in str(result.exception)
+
+
+def test_a_picture_that_cannot_be_written_harms_nothing(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid = make.put(tmp_path / "grid.png", "what was there before")
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    result = CliRunner().invoke(data, ["show", str(made), "-o", str(grid)])
+    assert isinstance(result.exception, MinicnnError)
+    assert "No space left on device" in str(result.exception)
+    assert grid.read_text() == "what was there before"
+    assert [each.name for each in tmp_path.iterdir()] == ["grid.png"]
+
+
+@pytest.mark.parametrize("name", ["a.psd", "a.h5", "a.xbm", "a"])
+def test_endings_that_no_picture_is_written_with(
+    name: str, made: Path, tmp_path: Path
+) -> None:
+    result = CliRunner().invoke(data, ["show", str(made), "-o", str(tmp_path / name)])
+    assert isinstance(result.exception, MinicnnError)
+    assert "unknown ending; use .png" in str(result.exception)
+    assert not list(tmp_path.iterdir())

@@ -492,6 +492,30 @@ def test_signals_stop_it_cleanly(
     assert only_the_store(target)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("work", ["open_source", "lay_out"])
+def test_signals_before_the_first_image(
+    work: str,
+    number: signal.Signals,
+    source: Path,
+    target: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, work, lambda *_, **__: os.kill(os.getpid(), number))
+    # What is there without `prepare`'s own would end the tests.
+    before = signal.signal(number, lambda *_: None)
+    try:
+        result = CliRunner().invoke(
+            data_commands, ["prepare", str(source), "-o", str(target)]
+        )
+    finally:
+        restored = signal.signal(number, before)
+    assert restored is not before
+    assert result.exit_code == 128 + number
+    assert result.stderr.startswith(f"Stopped by {number.name}; the same command")
+    assert not target.exists()
+
+
 def test_killed_three_times_gives_the_same_bytes(tmp_path: Path) -> None:
     source = make.class_folders(tmp_path / "big", {"a": 150, "b": 150}, size=64)
     folder = tmp_path / "kills"

@@ -15,12 +15,11 @@ import numpy as np
 import pytest
 
 from minicnn import architectures, config, device, transfer
-from minicnn.errors import MinicnnError
+from minicnn.errors import MinicnnError, Stopped
 from minicnn.loader import Loader
 from minicnn.progress import Progress
 from minicnn.run import Run
 from minicnn.store import Store
-from minicnn.trainer import Stopped
 from minicnn.transfer import Setup, Treatment
 from tests.runs import MINIATURE, make_store
 
@@ -121,32 +120,34 @@ def test_a_stopped_run_ends_with_the_same_bytes(
     assert [each["first_step"] for each in sessions] == [0, step + 1]
 
 
+# 20 validation images are 3 batches: the first evaluation is of step 10, which is not
+# saved, the third of the last step, which is.
+@pytest.mark.parametrize(("batch", "step"), [(0, 10), (6, 23)])
 def test_a_signal_during_an_evaluation_is_obeyed_at_once(
-    whole: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    batch: int,
+    step: int,
+    whole: Setup,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # Step 10 is evaluated but not saved; the last step is both.
-    for step in (10, 23):
-        setup = make_setup(whole.store, tmp_path / str(step))
-        original, seen = Loader.val_batches, []
+    setup = make_setup(whole.store, tmp_path)
+    original, seen = Loader.val_batches, []
 
-        def val_batches(
-            self: Loader, step: int = step, seen: list[int] = seen
-        ) -> Iterator[Any]:
-            for number, batch in enumerate(original(self)):
-                seen.append(number)
-                if len(seen) == (1 if step == 10 else 7):
-                    os.kill(os.getpid(), signal.SIGTERM)
-                yield batch
+    def val_batches(self: Loader) -> Iterator[Any]:
+        for each in original(self):
+            if len(seen) == batch:
+                os.kill(os.getpid(), signal.SIGTERM)
+            seen.append(each)
+            yield each
 
-        with monkeypatch.context() as patch:
-            patch.setattr(Loader, "val_batches", val_batches)
-            with pytest.raises(Stopped) as stopped:
-                transfer.train_base(setup, "A")
-        # 20 validation images are 3 batches; the one under way is the last one seen.
-        assert seen[-1] == 0
-        assert stopped.value.step == step
-        run = transfer.train_base(setup, "A")
-        assert contents(run.folder) == contents(whole.folder(Treatment("A")))
+    with monkeypatch.context() as patch:
+        patch.setattr(Loader, "val_batches", val_batches)
+        with pytest.raises(Stopped) as stopped:
+            transfer.train_base(setup, "A")
+    assert len(seen) == batch + 1
+    assert stopped.value.step == step
+    run = transfer.train_base(setup, "A")
+    assert contents(run.folder) == contents(whole.folder(Treatment("A")))
 
 
 def test_results_do_not_depend_on_the_number_of_threads(
@@ -382,7 +383,7 @@ def test_a_task_of_one_class_is_refused(store_path: Path, tmp_path: Path) -> Non
     path = tmp_path / "split.toml"
     path.write_text('A = ["c0"]\nB = ["c1", "c2"]\n')
     setup = make_setup(store_path, tmp_path / "runs", split=f"file:{path}")
-    with pytest.raises(MinicnnError, match="1 class in .* needs at least 2"):
+    with pytest.raises(MinicnnError, match=r"1 class in .* needs at least 2"):
         transfer.train_base(setup, "A")
 
 
