@@ -14,9 +14,9 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from minicnn.cores import available_cores
 from minicnn.data_prep.classes import class_index
 from minicnn.data_prep.tree import read_at
-from minicnn.device import available_cores
 from minicnn.errors import MinicnnError
 from minicnn.files import write_atomically
 from minicnn.philox import Stream, permutation

@@ -15,9 +15,9 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from minicnn.cores import available_cores
 from minicnn.data_prep.images import BadImageError, cifar_to_rgb, to_rgb
 from minicnn.data_prep.tree import Place, read, read_at
-from minicnn.device import available_cores
 from minicnn.errors import MinicnnError
 
 Common = TypeVar("Common")

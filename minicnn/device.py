@@ -6,7 +6,6 @@ what it offers.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from threadpoolctl import threadpool_limits
 
+from minicnn.cores import available_cores
 from minicnn.errors import MinicnnError
 
 if TYPE_CHECKING:
@@ -261,13 +261,6 @@ class CudaDevice(HostThreads):
 
 
 Device = CpuDevice | EmulatedDevice | CudaDevice
-
-
-def available_cores() -> int:
-    """Processors this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def cuda_count() -> int:

@@ -109,7 +109,7 @@ def _machine() -> Iterator[Finding]:
     yield Finding("minicnn", f"{__version__} in {Path(__file__).parent}")
     yield Finding("Python", f"{platform.python_version()}, {sys.executable}")
     yield Finding("system", f"{platform.platform(terse=True)}, {platform.machine()}")
-    from minicnn.device import available_cores
+    from minicnn.cores import available_cores
 
     cores, everyone = available_cores(), os.cpu_count() or 1
     usable = f"{cores} cores" if cores == everyone else f"{cores} of {everyone} cores"

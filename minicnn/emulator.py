@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from minicnn.device import available_cores
+from minicnn.cores import available_cores
 from minicnn.errors import MinicnnError
 from minicnn.kernel_source import FOLDER, KernelSource
 from minicnn.launch import Kernel
