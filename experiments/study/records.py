@@ -1,0 +1,128 @@
+"""One row a net: ours, read from run folders, and the published ones, from their CSV.
+
+Both have the same columns, so that whatever is drawn or computed of the one can be of
+the other.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib.resources
+from dataclasses import dataclass
+from pathlib import Path
+
+from minicnn.run import Run
+
+PUBLISHED = "yosinski2014.csv"
+
+
+@dataclass(frozen=True)
+class Net:
+    """A finished net and its scores.
+
+    Attributes:
+        kind: base, selffer, transfer, selffer+, transfer+, random, selffer-keep,
+            transfer-keep, or reduced (a base on few images).
+        split: such as "random-0", "natural-manmade" or "all".
+        source: task of the base it copies from; "" for base, random and reduced.
+        target: task it was trained and scored on.
+        n: layers copied (or random) and, unless fine-tuned, frozen; 0 for a base.
+        keep: layers above these n that were copied and trained on.
+        seed: of its study; 0 for the published.
+        images_per_class: training images, on average where classes differ.
+        classes: of its task; chance is 1 in so many.
+        best10: top-1 on the validation part, 0..1, the mean of the 10 best evaluations:
+            the published score. It selects on the validation part.
+        final: top-1 after the last update; None for the published.
+        iterations: updates.
+        name: of the run, or as published.
+        folder: the run folder; None for the published.
+    """
+
+    kind: str
+    split: str
+    source: str
+    target: str
+    n: int
+    keep: int
+    seed: int
+    images_per_class: float
+    classes: int
+    best10: float
+    final: float | None
+    iterations: int
+    name: str
+    folder: Path | None = None
+
+    @property
+    def score(self) -> float:
+        """The final top-1 where there is one, else the published mean of 10."""
+        return self.best10 if self.final is None else self.final
+
+
+def _published_classes(split: str, target: str) -> int:
+    """Classes of a published task (paper, section 3 and appendix)."""
+    if split == "natural-manmade":
+        return {"A": 449, "B": 551}[target]
+    return 1000 if split == "all" else 500
+
+
+def published() -> list[Net]:
+    """The 148 published results, in the file's order."""
+    folder = importlib.resources.files("minicnn.experiments") / "published"
+    with (folder / PUBLISHED).open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [
+        Net(
+            kind=row["treatment"],
+            split=row["split"],
+            source=row["source"],
+            target=row["target"],
+            n=int(row["n"]),
+            keep=0,
+            seed=0,
+            images_per_class=float(row["images_per_class"]),
+            classes=_published_classes(row["split"], row["target"]),
+            best10=float(row["top1"]),
+            final=None,
+            iterations=int(row["iterations"]),
+            name=row["published_name"],
+        )
+        for row in rows
+    ]
+
+
+def of_run(run: Run) -> Net | None:
+    """The row of a run folder; None while the run is unfinished."""
+    result, about = run.result, run.about
+    if result is None:
+        return None
+    reduced = run.config.data.images_per_class > 0 and about["treatment"] == "base"
+    source = about["source"]
+    return Net(
+        kind="reduced" if reduced else about["treatment"],
+        split=about["split"],
+        source="" if source == "random" else source,
+        target=about["target"],
+        n=about["n"],
+        keep=about.get("keep", 0),
+        seed=about["seed"],
+        images_per_class=result["train_images"] / len(run.classes),
+        classes=len(run.classes),
+        best10=result["top1_mean_of_10_best"],
+        final=result["top1"],
+        iterations=result["iterations"],
+        name=run.name,
+        folder=run.folder,
+    )
+
+
+def run_folders(study: Path) -> list[Path]:
+    """Every run folder of a study, STUDY/runs/GROUP/NAME, sorted."""
+    return sorted(each.parent for each in study.glob("runs/*/*/config.toml"))
+
+
+def of_study(study: Path) -> list[Net]:
+    """The rows of a study's finished nets."""
+    found = [of_run(Run(folder)) for folder in run_folders(study)]
+    return [net for net in found if net is not None]
