@@ -20,7 +20,9 @@ from minicnn.interrupt import SIGNALS
 
 if TYPE_CHECKING:
     from minicnn.run import Run
+    from minicnn.trainer import Trainer
     from minicnn.transfer import Setup
+    from minicnn.treatment import Treatment
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -121,24 +123,53 @@ def print_layers(run: Run) -> None:
             click.echo(f"{name:7}{shape:18}{row['origin']:20}{row['state']}")
 
 
-def train(setup: Setup, treatment: Any, fresh: bool) -> None:
-    """Runs a treatment and reports on it."""
+def print_spans(run: Run) -> None:
+    """Prints as much in one line."""
+    spans: dict[tuple[str, str], list[int]] = {}
+    for row in run.layers():
+        spans.setdefault((row["origin"], row["state"]), []).append(row["layer"])
+    parts = [
+        f"layers {min(layers)}..{max(layers)} {origin}, {state}"
+        for (origin, state), layers in spans.items()
+    ]
+    click.echo(f"{run.name}: {'; '.join(parts)}.")
+
+
+def announce(setup: Setup, trainer: Trainer) -> None:
+    """Prints what is about to be trained, if anything is."""
+    unfinished = [head.folder for head in trainer.heads]
+    runs = [run for run in trainer.runs if run.folder in unfinished]
+    if not runs:
+        return
+    names = ", ".join(run.name for run in runs)
+    one_pass = " in one pass" if len(runs) > 1 else ""
+    click.echo(
+        f"{names}{one_pass}: {setup.config.network.arch}, {len(runs[0].classes)} "
+        f"classes, {len(trainer.loader.train)} training and {len(trainer.loader.val)} "
+        f"validation images of {setup.store}, device {setup.dev.name} with "
+        f"{setup.dev.threads} threads."
+    )
+    for run in runs:
+        if len(runs) > 1:
+            print_spans(run)
+        elif run.about["source"]:
+            print_layers(run)
+
+
+def train(setup: Setup, planned: list[list[Treatment]], fresh: bool) -> None:
+    """Trains pass after pass, and reports on their runs."""
     from minicnn import transfer
 
-    trainer = transfer.start(setup, treatment, fresh)
-    run = trainer.opened()
-    already = run.result is not None
-    if not already:
-        click.echo(
-            f"{run.name}: {setup.config.network.arch}, {len(run.classes)} classes, "
-            f"{len(trainer.loader.train)} training and {len(trainer.loader.val)} "
-            f"validation images of {setup.store}, device {setup.dev.name} with "
-            f"{setup.dev.threads} threads."
-        )
-        if treatment.source:
-            print_layers(run)
-        trainer.run()
-    report(run, already)
+    def ended(trainer: Trainer) -> None:
+        trained = [head.folder for head in trainer.heads]
+        for run in trainer.runs:
+            if run.result is not None:
+                report(run, run.folder not in trained)
+
+    def began(trainer: Trainer) -> None:
+        announce(setup, trainer)
+
+    transfer.execute(setup, planned, fresh, began, ended)
 
 
 @cli.command("train-base")
@@ -146,9 +177,9 @@ def train(setup: Setup, treatment: Any, fresh: bool) -> None:
 @setup_options
 def train_base(task: str, fresh: bool, **options: Any) -> None:
     """Train the base net of a task."""
-    from minicnn.transfer import Treatment
+    from minicnn.treatment import Treatment
 
-    train(make_setup(**options), Treatment(task), fresh)
+    train(make_setup(**options), [[Treatment(task)]], fresh)
 
 
 @cli.command()
@@ -158,27 +189,49 @@ def train_base(task: str, fresh: bool, **options: Any) -> None:
 @click.option(
     "--to", "target", help="Task to learn; default: the other one; B for random."
 )
-@click.option("--n", required=True, type=int, help="Layers to copy, 1..7.")
+@click.option(
+    "--n", "depths", required=True, help="Layers to copy, such as 3, 1-7 or 1,3,5."
+)
 @click.option("--finetune", is_flag=True, help="Train the copied layers as well.")
+@click.option(
+    "--keep", default=0, metavar="K", help="Copy K layers more, and train these on."
+)
+@click.option(
+    "--share-trunk",
+    is_flag=True,
+    help="Train all depths in one pass over the data, frozen layers run once.",
+)
 @setup_options
 def transfer(
     source: str,
     target: str | None,
-    n: int,
+    depths: str,
     finetune: bool,
+    keep: int,
+    share_trunk: bool,
     fresh: bool,
     **options: Any,
 ) -> None:
-    """Copy the first N layers of a base net and train the rest on a task."""
-    from minicnn.transfer import Treatment, default_target
+    """Copy the first N layers of a base net and train the rest on a task.
 
-    treatment = Treatment(target or default_target(source), source, n, finetune)
-    train(make_setup(**options), treatment, fresh)
+    Several depths are trained one after another, or by --share-trunk together: the
+    same results, bit for bit on the CPU, from one reading of the data.
+    """
+    from minicnn.treatment import parse_depths, passes
+
+    numbers = parse_depths(depths)
+    planned = passes(source, numbers, target, finetune, keep, share_trunk)
+    train(make_setup(**options), planned, fresh)
 
 
 cli.add_command(cli_data.data)
 cli.add_command(cli_data.splits)
-for each in [*cli_look.COMMANDS, *cli_prove.COMMANDS]:
+for each in [
+    *cli_look.COMMANDS,
+    *cli_prove.COMMANDS,
+   
+   
+]:
     cli.add_command(each)
 
 

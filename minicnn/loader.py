@@ -7,7 +7,8 @@ batch may span two.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -162,9 +163,18 @@ class Loader:
 
 
 def mean_image(
-    dev: Device, store: Store, rows: NDArray[np.int64]
+    dev: Device,
+    store: Store,
+    rows: NDArray[np.int64],
+    tick: Callable[[int], object] = lambda count: None,
 ) -> NDArray[np.float32]:
-    """The mean of some rows' images, (H,W,3) float32, summed exactly in integers."""
+    """The mean of some rows' images, (H,W,3) float32, summed exactly in integers.
+
+    Args:
+        tick: told how many more images are summed, by one thread at a time; what it
+            raises ends the work.
+    """
+    lock = threading.Lock()
     share, block = max(256, -(-len(rows) // 16)), 64
     sums = np.zeros((-(-len(rows) // share), *store.images.shape[1:]), np.uint64)
 
@@ -174,6 +184,8 @@ def mean_image(
                 store.images, rows[first : min(first + block, stop)], axis=0
             )
             sums[start // share] += np.sum(images, axis=0, dtype=np.uint32)
+            with lock:
+                tick(len(images))
 
     dev.for_chunks(work, len(rows), share)
     return (sums.sum(axis=0) / len(rows)).astype(np.float32)

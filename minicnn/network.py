@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +18,7 @@ from numpy.typing import DTypeLike, NDArray
 from minicnn import architectures, philox
 from minicnn.device import Device
 from minicnn.errors import MinicnnError
-from minicnn.layers import KINDS, Context, Layer, Parameter
+from minicnn.layers import KINDS, Buffers, Context, Layer, Parameter
 from minicnn.ops import sgd, softmax
 from minicnn.philox import Stream
 
@@ -64,6 +64,9 @@ class Network:
         self.outputs, self.dev, self.dtype = outputs, dev, np.dtype(dtype)
         self.batch = 0
         self.frozen = 0
+        # Layers 1..below are run by a `Trunk`; `forward` begins with the next.
+        self.below = 0
+        self.gradients: Array | None = None
         self.layers: list[Layer] = []
         shape: tuple[int, ...] = (self.arch.crop, self.arch.crop, 3)
         for place, spec in enumerate(self.arch.layers):
@@ -95,9 +98,9 @@ class Network:
         starts = sgd.layout([p.shape for p in self.params])
         return self.values[starts[len(self.params) - len(self.trainable)] :]
 
-    def draw(self, seed: int) -> None:
-        """Draws every parameter afresh: Gaussian weights, constant biases."""
-        for number, p in enumerate(self.params):
+    def draw(self, seed: int, n: int = DEPTH) -> None:
+        """Draws layers 1..n afresh: Gaussian weights, constant biases."""
+        for number, p in enumerate(p for p in self.params if p.index <= n):
             values = np.full(p.shape, p.constant, self.dtype)
             if p.std:
                 self._draw_normal(seed, Stream.WEIGHTS + number, p.std, values)
@@ -121,7 +124,10 @@ class Network:
         if not 0 <= n <= DEPTH:
             raise MinicnnError(f"freeze {n}: layers are numbered 1..{DEPTH}")
         self.frozen = n
-        self.batch = 0
+        self.release()
+        self.gradients = None
+        for p in self.params:
+            p.grad = None
 
     def plan(self, batch: int) -> None:
         """Allocates every buffer for batches of up to `batch` images, once.
@@ -131,11 +137,19 @@ class Network:
         """
         if batch <= self.batch:
             return
-        fresh, self.batch = not self.batch, 0
-        for layer in self.layers:
+        self.release()
+        check_memory([self], [], batch)
+        self.allocate(batch)
+
+    def release(self) -> None:
+        """Lets the buffers of the layers that it runs go."""
+        self.batch = 0
+        for layer, _ in self._hand_down():
             layer.release()
-        self._check_memory(batch, fresh)
-        if fresh:
+
+    def allocate(self, batch: int) -> None:
+        """As `plan`, unasked: whether the device has the memory is checked before."""
+        if self.gradients is None:
             self._allocate_gradients()
         for layer, needs_dx in self._hand_down():
             layer.plan(batch, self.dtype, needs_dx)
@@ -143,65 +157,43 @@ class Network:
         self.batch = batch
 
     def _hand_down(self) -> list[tuple[Layer, bool]]:
-        """Each layer, and whether it hands a gradient down.
+        """Each layer that it runs, and whether it hands a gradient down.
 
         Only those above the lowest trained one do.
         """
         found, trains_below = [], False
         for layer in self.layers:
-            found.append((layer, trains_below))
-            trains_below |= any(p.index > self.frozen for p in layer.params)
+            if layer.spec.index > self.below:
+                found.append((layer, trains_below))
+                trains_below |= any(p.index > self.frozen for p in layer.params)
         return found
 
-    def _check_memory(self, batch: int, gradients: bool) -> None:
-        """Refuses what would not fit, before anything is allocated.
-
-        Args:
-            gradients: whether these are to be allocated as well.
-        """
-        free = self.dev.free_bytes()
-        if free is None:
-            return
-        buffers = [
-            each
-            for layer, needs_dx in self._hand_down()
-            for each in layer.buffers(1, self.dtype, needs_dx).values()
-        ]
-        # An image is also held as the store has it, as the input, and as its logits'.
-        size, crop = self.arch.size, self.arch.crop
-        buffers += [((size, size, 3), np.uint8), ((crop, crop, 3), self.dtype)]
-        buffers.append(((self.outputs,), self.dtype))
-        image = sum(math.prod(s) * np.dtype(t).itemsize for s, t in buffers)
-        trained = sum(math.prod(p.shape) for p in self.trainable) if gradients else 0
-        fixed = SPARE + trained * self.dtype.itemsize
-        fits = (free - fixed) // image
-        if batch <= fits:
-            return
-        mend = f"a batch of {fits} fits" if fits > 0 else "not even one image fits"
-        raise MinicnnError(
-            f"batch of {batch} images: {self.arch.name} needs "
-            f"{(fixed + batch * image) / 1e9:.2f} GB of memory for it on "
-            f"{self.dev.name}, where {free / 1e9:.2f} GB are free: {mend}; lower "
-            "solver.batch, or stop other programs there"
-        )
+    def demand(self) -> tuple[int, int]:
+        """Bytes that `allocate` takes for each image of a batch, and beside them."""
+        logits: Buffers = {"dlogits": ((self.outputs,), self.dtype)}
+        held = [layer.buffers(1, self.dtype, dx) for layer, dx in self._hand_down()]
+        trained = sum(math.prod(p.shape) for p in self.trainable)
+        fresh = trained if self.gradients is None else 0
+        return total_bytes([*held, logits]), fresh * self.dtype.itemsize
 
     def _allocate_gradients(self) -> None:
         shapes = [p.shape for p in self.trainable]
         self.gradients, views = sgd.allocate(self.dev, shapes, self.dtype)
-        gradient = {p.name: v for p, v in zip(self.trainable, views, strict=True)}
-        for p in self.params:
-            p.grad = gradient.get(p.name)
+        for p, view in zip(self.trainable, views, strict=True):
+            p.grad = view
 
     def forward(self, x: Array, context: Context | None = None) -> Array:
         """Logits (N, outputs) of images x (N, crop, crop, 3), mean subtracted.
 
         Args:
+            x: where a trunk runs layers 1..below, their output.
             context: None evaluates; with `train` set, dropout is on.
         """
         self.plan(len(x))
         context = context or Context()
         for layer in self.layers:
-            x = layer.forward(x, context)
+            if layer.spec.index > self.below:
+                x = layer.forward(x, context)
         self.logits = x.reshape(len(x), -1)
         return self.logits
 
@@ -276,6 +268,54 @@ class Network:
         """SHA-256 of the bytes of each tensor of layers 1..n."""
         low = [p for p in self.params if p.index <= n]
         return tensor_hashes({p.name: self.dev.to_host(p.value) for p in low})
+
+
+def total_bytes(held: Iterable[Buffers]) -> int:
+    """What buffers take in all."""
+    each = (pair for buffers in held for pair in buffers.values())
+    return sum(math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in each)
+
+
+def check_memory(
+    networks: Sequence[Network], trunk: Sequence[Layer], batch: int
+) -> None:
+    """Refuses what would not fit, before anything is allocated.
+
+    Args:
+        networks: what is about to be allocated; all read the same images.
+        trunk: layers that run for all of them.
+        batch: images.
+
+    Raises:
+        MinicnnError: the device has too little memory; names the batch that fits.
+    """
+    first = networks[0]
+    dev, arch, dtype = first.dev, first.arch, first.dtype
+    free = dev.free_bytes()
+    if free is None:
+        return
+    # An image is also held as the store has it, and as the input.
+    image: Buffers = {
+        "images": ((arch.size, arch.size, 3), np.uint8),
+        "x": ((arch.crop, arch.crop, 3), dtype),
+    }
+    below = [layer.buffers(1, dtype, False) for layer in trunk]
+    demands = [network.demand() for network in networks]
+    each = total_bytes([image, *below]) + sum(demand[0] for demand in demands)
+    fixed = SPARE + sum(demand[1] for demand in demands)
+    fits = (free - fixed) // each
+    if batch <= fits:
+        return
+    mend = f"a batch of {fits} fits" if fits > 0 else "not even one image fits"
+    alone = len(networks) == 1
+    raise MinicnnError(
+        f"batch of {batch} images: {arch.name} "
+        + ("needs " if alone else f"with {len(networks)} heads needs ")
+        + f"{(fixed + batch * each) / 1e9:.2f} GB of memory for it on {dev.name}, "
+        f"where {free / 1e9:.2f} GB are free: {mend}; lower solver.batch, "
+        + ("" if alone else "train fewer depths together, ")
+        + "or stop other programs there"
+    )
 
 
 def tensor_hashes(tensors: Mapping[str, Array]) -> dict[str, str]:

@@ -19,6 +19,8 @@ class Progress:
         label: what is being done.
         initial: units already done before now; they do not count in the rate.
         every: seconds between plain lines.
+        passing: a part of longer work: its bar, under that one's, goes when it ends,
+            and a part that is over before its first plain line has none.
     """
 
     def __init__(
@@ -28,10 +30,11 @@ class Progress:
         label: str,
         initial: int = 0,
         every: float = 10.0,
+        passing: bool = False,
     ) -> None:
         self.total, self.unit, self.label = total, unit, label
         self.initial = self.done = initial
-        self.every = every
+        self.every, self.passing = every, passing
         self.note = ""
         self._began = self._spoke = time.monotonic()
         self._bar = None
@@ -45,6 +48,7 @@ class Progress:
                 unit=" " + unit,
                 dynamic_ncols=True,
                 smoothing=0.1,
+                leave=not passing,
             )
 
     def update(self, count: int, note: str = "") -> None:
@@ -86,7 +90,9 @@ class Progress:
     def close(self) -> None:
         if self._bar is not None:
             self._bar.close()
-        elif self.done > self.initial:
+        elif self.done > self.initial and not (
+            self.passing and self._spoke == self._began
+        ):
             self._speak()
 
     def __enter__(self) -> Progress:

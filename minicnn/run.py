@@ -1,15 +1,20 @@
-"""A run folder, opened to look at: its settings, metrics, network and classes."""
+"""A run folder: made, held while it is trained in, and opened to look at."""
 
 from __future__ import annotations
 
+import fcntl
 import json
+import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tomli_w
 from numpy.typing import NDArray
 
 from minicnn import checkpoint
@@ -17,7 +22,7 @@ from minicnn.checkpoint import Checkpoint
 from minicnn.config import Config, from_dict, read_toml
 from minicnn.device import Device
 from minicnn.errors import MinicnnError
-from minicnn.files import read_json
+from minicnn.files import make_folder, read_json, write_atomically, write_json
 from minicnn.network import Network
 
 
@@ -131,3 +136,89 @@ class Run:
         network = Network(self.config.network.arch, self.outputs, dev, seed=None)
         network.load(self.checkpoint.weights)
         return network
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Holds a run folder alone.
+
+    Raises:
+        MinicnnError: another process trains in it.
+    """
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise MinicnnError(
+                f"{folder}: another minicnn is training in it; wait for it, or choose "
+                "another folder by --runs"
+            ) from None
+        yield
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Settings that differ between two nested dictionaries, the store's place apart."""
+    rows = []
+    # Runs made before there was `keep` kept no layer.
+    old = {**old, "run": {"keep": 0, **old.get("run", {})}}
+    for section in sorted(old.keys() | new.keys()):
+        before, after = old.get(section, {}), new.get(section, {})
+        for key in sorted(before.keys() | after.keys()):
+            if (section, key) != ("run", "store") and before.get(key) != after.get(key):
+                rows.append(
+                    f"{section}.{key} was {before.get(key)!r}, now {after.get(key)!r}"
+                )
+    return rows
+
+
+def check_folder(
+    folder: Path, settings: dict[str, Any], task: dict[str, Any], fresh: bool
+) -> None:
+    """Refuses a folder that a run cannot begin or go on in; touches nothing.
+
+    Args:
+        settings: sections that config.toml holds, or is to hold.
+        task: what task.json holds.
+        fresh: whether the run starts over.
+
+    Raises:
+        MinicnnError: it holds something else, or a run of other settings; or it is to
+            start over while another process trains in it.
+    """
+    config, classes = folder / "config.toml", folder / "task.json"
+    if not folder.exists() or not any(folder.iterdir()):
+        return
+    if not config.exists():
+        raise MinicnnError(
+            f"{folder}: not a run folder, so --fresh leaves it alone"
+            if fresh
+            else f"{folder}: neither empty nor a run folder; choose another by --runs"
+        )
+    if fresh:
+        with locked(folder):
+            return
+    odd = _differences(read_toml(config), settings)
+    if classes.exists() and read_json(classes) != task:
+        odd.append("its classes differ (task.json)")
+    if odd:
+        raise MinicnnError(
+            f"{folder}: made with other settings: {'; '.join(odd)}; --fresh starts it "
+            "over, --runs chooses another folder"
+        )
+
+
+def open_folder(
+    folder: Path, settings: dict[str, Any], task: dict[str, Any], fresh: bool
+) -> Run:
+    """Makes a run folder where there is none yet; arguments as for `check_folder`."""
+    config, classes = folder / "config.toml", folder / "task.json"
+    if fresh and folder.exists():
+        with locked(folder):
+            shutil.rmtree(folder)
+    make_folder(folder)
+    if not classes.exists():
+        write_json(classes, task)
+    # Last: a folder with a config.toml is a whole run folder.
+    if not config.exists():
+        write_atomically(config, tomli_w.dumps(settings).encode())
+    return Run(folder)

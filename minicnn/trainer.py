@@ -1,44 +1,35 @@
-"""The training loop: batches, updates, evaluation, metrics, checkpoints, resume.
+"""The training loop: batches, and what is due after each, for one run or several.
 
-A run folder holds: `config.toml` (everything that decides the numbers), `task.json`
-(the classes, in the order of the outputs), `layers.json` (what was copied, drawn,
-frozen), `metrics.jsonl`, `checkpoints/`, `result.json`, and `env.json` (where and when:
-the only file that differs between a run that was stopped and one that was not).
+Several runs train together where they see the same batches and have the same frozen
+layers, as all depths of one source and target do: each batch is read once, passes the
+frozen layers once (`Trunk`), and every run's `Head` learns from it. Each ends with the
+same bytes as if it were alone.
 """
 
 from __future__ import annotations
 
-import fcntl
-import json
 import math
-import os
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from minicnn import checkpoint
-from minicnn.checkpoint import Checkpoint
 from minicnn.config import Config
-from minicnn.environment import describe
 from minicnn.errors import MinicnnError, Stopped
-from minicnn.files import read_json, write_atomically, write_json
+from minicnn.head import Diverged, Head
 from minicnn.interrupt import Interrupt
 from minicnn.layers import Context
-from minicnn.loader import Batch, Loader
+from minicnn.loader import Batch, Loader, mean_image
 from minicnn.network import Network
 from minicnn.ops import augment
 from minicnn.ops.softmax import Score
 from minicnn.progress import Progress
-from minicnn.run import Run, read_metrics
-from minicnn.solver import Solver, learning_rate
+from minicnn.run import Run, locked
+from minicnn.trunk import Trunk
 
-BEST = 10
 # A loss this close to ln K, after this share of the updates, has learnt nothing.
 STUCK_MARGIN, STUCK_SHARE = 0.01, 0.1
 
@@ -72,311 +63,257 @@ class Inputs:
         return x, upload("labels", batch.labels)
 
 
-def evaluate(
-    network: Network,
+def evaluate(network: Network, inputs: Inputs, loader: Loader) -> dict[str, float]:
+    """Loss, top-1 and top-5 over the whole validation part, by centre crop."""
+    scores = evaluate_together(Trunk([network]), [network], inputs, loader)
+    assert scores is not None
+    return scores[0]
+
+
+def evaluate_together(
+    trunk: Trunk,
+    networks: Sequence[Network],
     inputs: Inputs,
     loader: Loader,
+    label: str = "evaluation",
     stopping: Callable[[], bool] = lambda: False,
-) -> dict[str, float] | None:
-    """Loss, top-1 and top-5 over the whole validation part, by centre crop.
+) -> list[dict[str, float]] | None:
+    """As `evaluate`, some of a trunk's networks in one pass over the images.
 
     Args:
+        label: what is being done, for the progress.
         stopping: asked before each batch; True gives up.
 
     Returns:
-        The scores, or None if given up.
+        The scores of each network, or None if given up.
     """
-    totals = network.dev.zeros((3,), np.float64)
-    for batch in loader.val_batches():
-        if stopping():
-            return None
-        x, labels = inputs.fill(batch)
-        network.forward(x)
-        network.score(labels, totals)
-    score = Score(*network.dev.to_host(totals).tolist())
+    dev = inputs.dev
+    totals = [dev.zeros((3,), np.float64) for _ in networks]
     count = len(loader.val)
-    return {
-        "val_loss": score.loss / count,
-        "val_top1": score.top1 / count,
-        "val_top5": score.top5 / count,
-    }
+    with Progress(count, "images", label, passing=True) as bar:
+        for batch in loader.val_batches():
+            if stopping():
+                return None
+            x, labels = inputs.fill(batch)
+            trunk.forward(x, networks)
+            for network, sums in zip(networks, totals, strict=True):
+                network.score(labels, sums)
+            bar.update(len(batch.labels))
+    scores = [Score(*dev.to_host(sums).tolist()) for sums in totals]
+    return [
+        {
+            "val_loss": score.loss / count,
+            "val_top1": score.top1 / count,
+            "val_top5": score.top5 / count,
+        }
+        for score in scores
+    ]
 
 
 class Trainer:
-    """One run in one folder.
+    """Runs that train together; most often one.
 
     Args:
-        folder: the run folder, with its config.toml.
-        config: settings.
-        network: freshly started: weights copied or drawn, layers frozen.
+        runs: all that were asked for, to look at.
+        heads: those of them that are not finished.
+        config: settings of them all.
         loader: the target task's images.
-        mean: makes the (H,W,3) that is subtracted from every image; called when there
-            is no checkpoint that holds it.
-        seed: of this run; dropout's key.
-        identity: entries that result.json opens with.
+        mean: (H,W,3), subtracted from every image; None takes that of the training
+            images.
+        seed: dropout's key.
     """
 
     def __init__(
         self,
-        folder: Path,
+        runs: Sequence[Run],
+        heads: Sequence[Head],
         config: Config,
-        network: Network,
         loader: Loader,
-        mean: Callable[[], NDArray[np.float32]],
+        mean: NDArray[np.float32] | None,
         seed: int,
-        identity: dict[str, Any],
     ) -> None:
-        self.folder, self.config, self.network = folder, config, network
-        self.loader, self.seed, self.identity = loader, seed, identity
-        self.make_mean = mean
-        self.solver = Solver(network, config.solver)
-        self.step = 0
-        self.saved_at = self.evaluated_at = -1
-        # Sums since the last training line, and the rows they are of.
-        self.totals = network.dev.zeros((3,), np.float64)
-        self.rows = 0
-        self.frozen_before = network.hashes(network.frozen)
-        self.checkpoints = folder / "checkpoints"
-        self.metrics = folder / "metrics.jsonl"
+        self.runs, self.heads = runs, heads
+        self.config, self.loader, self.mean, self.seed = config, loader, mean, seed
+        # Heads that train on, and why others do not.
+        self._active = list(heads)
+        self._given_up: list[Diverged] = []
 
-    def opened(self) -> Run:
-        """The run folder, to look at."""
-        return Run(self.folder)
+    @property
+    def label(self) -> str:
+        """What is trained: "A3B", or "A1B..A7B"."""
+        first, last = self.heads[0].name, self.heads[-1].name
+        return first if first == last else f"{first}..{last}"
 
-    def run(self) -> dict[str, Any]:
-        """Trains to the end, from the last checkpoint if there is one.
+    def run(self) -> None:
+        """Trains to the end, each run from its last checkpoint if it has one.
 
-        Returns:
-            What result.json holds.
+        The pass begins at the lowest step; a run takes part from its own step on.
 
         Raises:
-            Stopped: by Ctrl-C or SIGTERM, after a checkpoint.
-            MinicnnError: the loss is not a number, or the disk is full.
+            Stopped: by Ctrl-C or SIGTERM, after checkpoints.
+            Diverged: of some runs; the others are finished.
+            MinicnnError: the disk is full, or a run is in use.
         """
-        self.checkpoints.mkdir(exist_ok=True)
-        total, solver = self.config.solver.iterations, self.config.solver
-        with locked(self.folder), Interrupt() as interrupt:
-            self._resume()
-            done = self.step * solver.batch
-            bar = Progress(total * solver.batch, "images", self.folder.name, done)
-            began, first = time.time(), self.step
-            self.network.plan(solver.batch)
-            inputs = Inputs(self.network, self.mean, solver.batch)
-            try:
-                # An overflow shows in the loss, which is looked at when it is logged.
-                with bar, np.errstate(all="ignore"):
-                    self._loop(inputs, bar, interrupt)
-            finally:
-                self.loader.close()
-                self._log_session(began, first, bar.rate())
-            return self._finish()
+        if not self.heads:
+            return
+        with ExitStack() as stack:
+            for head in self.heads:
+                stack.enter_context(locked(head.folder))
+            interrupt = stack.enter_context(Interrupt())
+            stack.callback(self.loader.close)
+            self._resume(interrupt)
+            self._train(interrupt)
+            for head in self._active:
+                head.finish(self.loader)
+        if self._given_up:
+            raise Diverged("; ".join(map(str, self._given_up)))
 
-    def _loop(self, inputs: Inputs, bar: Progress, interrupt: Interrupt) -> None:
+    def _resume(self, interrupt: Interrupt) -> None:
+        """Takes all checkpoints, and makes the trunk of what they hold."""
+        means = [head.resume() for head in self.heads]
+        held = [mean for mean in (self.mean, *means) if mean is not None]
+        mean = held[0] if held else self._mean_image(interrupt)
+        frozen = [head.frozen_before.items() for head in self.heads]
+        trunk = max(frozen, key=len)
+        if not all(each <= trunk for each in frozen) or not all(
+            np.array_equal(each, mean) for each in held
+        ):
+            names = ", ".join(head.name for head in self.heads)
+            raise MinicnnError(
+                f"{names}: their frozen layers or mean images differ, so that one pass "
+                "cannot train them; train them one after another"
+            )
+        self.mean = mean
+        networks = [head.network for head in self.heads]
+        self.trunk = Trunk(networks)
+        self.trunk.plan(self.config.solver.batch)
+        self.inputs = Inputs(networks[0], mean, self.config.solver.batch)
+
+    def _mean_image(self, interrupt: Interrupt) -> NDArray[np.float32]:
+        """The training images' mean; there is nothing to save if a signal comes."""
+        loader, dev = self.loader, self.heads[0].network.dev
+
+        def tick(count: int) -> None:
+            if interrupt.requested:
+                raise Stopped(interrupt.signal_name)
+            bar.update(count)
+
+        count = len(loader.train)
+        with Progress(
+            count, "images", f"{self.label}, mean image", passing=True
+        ) as bar:
+            return mean_image(dev, loader.store, loader.train, tick)
+
+    def _train(self, interrupt: Interrupt) -> None:
+        """The loop, with its progress and the record of the session."""
+        names = [head.name for head in self.heads]
+        solver = self.config.solver
+        began, firsts = time.time(), [head.step for head in self.heads]
+        done = min(firsts) * solver.batch
+        bar = Progress(solver.iterations * solver.batch, "images", self.label, done)
+        try:
+            # An overflow shows in the loss, which is looked at when it is logged.
+            with bar, np.errstate(all="ignore"):
+                self._loop(bar, interrupt)
+        finally:
+            for head, first in zip(self.heads, firsts, strict=True):
+                head.log_session(began, first, bar.rate(), names)
+
+    def _loop(self, bar: Progress, interrupt: Interrupt) -> None:
         """Steps and what is due after each, until the end or a signal.
 
         A checkpoint comes before the evaluation of the same step, so that a long
         evaluation that is cut short costs nothing: it is due again after resuming.
         """
         schedule, total = self.config.schedule, self.config.solver.iterations
-        while True:
-            ends = self.step == total
-            due = self.step > 0 and self.step % schedule.evaluate_every == 0
-            if (due or ends) and self.evaluated_at < self.step:
-                self._evaluate(inputs, bar, interrupt)
-            if ends and self.evaluated_at == total:
-                return
+        while self._active:
+            step = min(head.step for head in self._active)
+            heads = [head for head in self._active if head.step == step]
+            if step == total or (step > 0 and step % schedule.evaluate_every == 0):
+                due = [head for head in heads if head.evaluated_at < step]
+                if self._evaluate(due, bar, interrupt) and step == total:
+                    return
             if interrupt.requested:
-                if self.saved_at < self.step:
-                    self._save()
-                raise Stopped(interrupt.signal_name, self.step)
-            self._train_step(inputs, bar)
-            ends = self.step == total
-            if self.step % schedule.log_every == 0 or ends:
-                self._log(bar)
-            if self.step % schedule.checkpoint_every == 0 or ends:
-                self._save()
+                self._each(heads, self._save, bar)
+                if self._active:
+                    raise Stopped(interrupt.signal_name, step)
+                return
+            self._train_step(heads, bar)
+            step += 1
+            if step % schedule.log_every == 0 or step == total:
+                self._log(heads, bar)
+            if step % schedule.checkpoint_every == 0 or step == total:
+                self._each(heads, self._save, bar)
 
-    def _train_step(self, inputs: Inputs, bar: Progress) -> None:
-        batch = self.loader.train_batch(self.step)
-        network = self.network
-        x, labels = inputs.fill(batch)
-        network.forward(x, Context(True, self.seed, self.step))
-        network.score(labels, self.totals, gradient=True)
-        network.backward()
-        self.solver.update(self.step)
-        self.step += 1
-        self.rows += len(batch.labels)
+    def _train_step(self, heads: Sequence[Head], bar: Progress) -> None:
+        batch = self.loader.train_batch(heads[0].step)
+        x, labels = self.inputs.fill(batch)
+        context = Context(True, self.seed, heads[0].step)
+        self.trunk.forward(x, [head.network for head in heads], context)
+        for head in heads:
+            head.learn(labels)
         bar.update(len(batch.labels))
 
-    def _loss(self) -> float:
-        """The mean loss since the last training line; waits for the device.
+    def _each(
+        self, heads: Sequence[Head], work: Callable[[Head], None], bar: Progress
+    ) -> None:
+        """Calls work(head) for each that trains on; gives up what has diverged."""
+        for head in heads:
+            if head not in self._active:
+                continue
+            try:
+                work(head)
+            except Diverged as error:
+                self._active.remove(head)
+                self._given_up.append(error)
+                if self._active:
+                    bar.message(f"{error}; the other runs go on")
 
-        Raises:
-            MinicnnError: it is not a finite number.
-        """
-        score = Score(*self.network.dev.to_host(self.totals).tolist())
-        loss = score.loss / max(self.rows, 1)
-        if not math.isfinite(loss):
-            raise self._diverged(f"the loss is {loss}")
-        return loss
+    def _save(self, head: Head) -> None:
+        if head.saved_at < head.step:
+            assert self.mean is not None
+            head.save(self.mean)
 
-    def _diverged(self, what: str) -> MinicnnError:
-        kept = f"step {self.saved_at}" if self.saved_at >= 0 else "none yet"
-        return MinicnnError(
-            f"{self.folder.name}: {what} at step {self.step}: training diverged; lower "
-            f"solver.lr (now {self.config.solver.lr:g}) and start with --fresh; last "
-            f"good checkpoint kept: {kept}"
+    def _log(self, heads: Sequence[Head], bar: Progress) -> None:
+        losses: list[str] = []
+        self._each(heads, lambda head: losses.append(f"{head.log():.3f}"), bar)
+        if losses:
+            bar.update(0, f"loss {' '.join(losses)}")
+
+    def _evaluate(
+        self, heads: Sequence[Head], bar: Progress, interrupt: Interrupt
+    ) -> bool:
+        """Evaluation lines; False if a signal came before they were complete."""
+        if not heads:
+            return True
+        networks = [head.network for head in heads]
+        scores = evaluate_together(
+            self.trunk,
+            networks,
+            self.inputs,
+            self.loader,
+            f"{self.label}, evaluation at step {heads[0].step}",
+            lambda: interrupt.requested,
         )
-
-    def _log(self, bar: Progress) -> None:
-        """A training line: the mean loss since the last one."""
-        loss = self._loss()
-        lr = learning_rate(self.config.solver, self.step - 1)
-        self._append({"step": self.step, "loss": loss, "lr": lr})
-        self.totals[...] = 0
-        self.rows = 0
-        bar.update(0, f"loss {loss:.3f}")
-
-    def _evaluate(self, inputs: Inputs, bar: Progress, interrupt: Interrupt) -> None:
-        """An evaluation line, unless a signal comes before it is complete."""
-        loader = self.loader
-        scores = evaluate(self.network, inputs, loader, lambda: interrupt.requested)
         if scores is None:
-            return
-        self._append({"step": self.step, **scores})
-        self.evaluated_at = self.step
-        bar.message(
-            f"{self.folder.name} step {self.step}: val loss "
-            f"{scores['val_loss']:.3f}, top-1 {scores['val_top1']:.1%}, "
-            f"top-5 {scores['val_top5']:.1%}"
-        )
-        self._advise(scores["val_loss"], bar)
+            return False
+        for head, found in zip(heads, scores, strict=True):
+            head.evaluated(found)
+            bar.message(
+                f"{head.name} step {head.step}: val loss {found['val_loss']:.3f}, "
+                f"top-1 {found['val_top1']:.1%}, top-5 {found['val_top5']:.1%}"
+            )
+            self._advise(head, found["val_loss"], bar)
+        return True
 
-    def _advise(self, loss: float, bar: Progress) -> None:
+    def _advise(self, head: Head, loss: float, bar: Progress) -> None:
         """A word when nothing has been learnt yet."""
         classes = len(set(self.loader.label_of.tolist()) - {-1})
         chance = math.log(classes)
-        early = self.step < STUCK_SHARE * self.config.solver.iterations
+        early = head.step < STUCK_SHARE * self.config.solver.iterations
         if not early and abs(loss - chance) < STUCK_MARGIN * chance:
             bar.message(
-                f"warning: the loss is still ln {classes} = {chance:.2f}, as by "
-                "chance; if it stays there, try a higher or lower solver.lr, and look "
-                "at the images with 'minicnn data show'"
+                f"warning: {head.name}: the loss is still ln {classes} = {chance:.2f}, "
+                "as by chance; if it stays there, try a higher or lower solver.lr, and "
+                "look at the images with 'minicnn data show'"
             )
-
-    def _append(self, record: dict[str, Any]) -> None:
-        try:
-            with self.metrics.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise MinicnnError(
-                f"{self.metrics}: cannot be written ({error.strerror}); run the same "
-                f"command again to go on from step {max(self.saved_at, 0)}"
-            ) from None
-
-    def _save(self) -> None:
-        self._loss()
-        weights = self.network.tensors()
-        if not all(np.isfinite(w).all() for w in weights.values()):
-            raise self._diverged("a weight is not finite")
-        totals = self.network.dev.to_host(self.totals).tolist()
-        extra = {"totals": totals, "rows": self.rows}
-        momentum = self.solver.tensors()
-        state = Checkpoint(self.step, weights, momentum, self.mean, extra)
-        checkpoint.save(self.checkpoints, state)
-        self.saved_at = self.step
-
-    def _resume(self) -> None:
-        """Takes the last good checkpoint, and drops metrics written after it."""
-        found = checkpoint.latest(self.checkpoints, print_warning)
-        if found:
-            self.network.load(found.weights)
-            self.solver.load(found.momentum)
-            self.step = self.saved_at = found.step
-            self.totals[...] = self.network.dev.from_host(
-                np.array(found.extra["totals"])
-            )
-            self.rows = found.extra["rows"]
-        self.mean = found.mean if found else self.make_mean()
-        if self.metrics.exists():
-            kept = [r for r in read_metrics(self.metrics) if r["step"] <= self.step]
-            text = "".join(json.dumps(record) + "\n" for record in kept)
-            write_atomically(self.metrics, text.encode())
-            steps = [r["step"] for r in kept if "val_top1" in r]
-            self.evaluated_at = max(steps, default=-1)
-        if self.network.hashes(self.network.frozen) != self.frozen_before:
-            raise MinicnnError(
-                f"{self.folder}: the frozen layers of its checkpoint are not those of "
-                "the base it was started from; --fresh starts it over"
-            )
-
-    def _log_session(self, began: float, first: int, rate: float) -> None:
-        """Adds this session to env.json: where, when, which steps, how fast."""
-        path = self.folder / "env.json"
-        try:
-            sessions = list(read_json(path)["sessions"])
-        except (MinicnnError, KeyError, TypeError):
-            sessions = []  # a record for people: not worth a failed training
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began))
-        entry = {
-            "began": stamp,
-            "seconds": round(time.time() - began, 3),
-            "first_step": first,
-            "last_step": self.step,
-            "images_per_second": round(rate, 1),
-            **describe(self.network.dev),
-        }
-        write_json(path, {"sessions": [*sessions, entry]})
-
-    def _finish(self) -> dict[str, Any]:
-        evaluations = [r for r in read_metrics(self.metrics) if "val_top1" in r]
-        best = sorted((r["val_top1"] for r in evaluations), reverse=True)[:BEST]
-        last = evaluations[-1]
-        after = self.network.hashes(self.network.frozen)
-        weights = self.network.hashes(8)
-        result = {
-            **self.identity,
-            "iterations": self.step,
-            "train_images": len(self.loader.train),
-            "val_images": len(self.loader.val),
-            "top1": last["val_top1"],
-            "top5": last["val_top5"],
-            "loss": last["val_loss"],
-            "top1_mean_of_10_best": sum(best) / len(best),
-            "evaluations": len(evaluations),
-            "frozen_layers": self.network.frozen,
-            "frozen_unchanged": after == self.frozen_before,
-            "frozen_sha256": after,
-            "weights_sha256": weights,
-        }
-        if not result["frozen_unchanged"]:
-            raise MinicnnError(
-                f"{self.folder.name}: a frozen tensor changed in training"
-            )
-        write_json(self.folder / "result.json", result)
-        return result
-
-
-def print_warning(text: str) -> None:
-    """One plain line on standard error."""
-    print(text, file=sys.stderr, flush=True)
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Holds a run folder alone.
-
-    Raises:
-        MinicnnError: another process trains in it.
-    """
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise MinicnnError(
-                f"{folder}: another minicnn is training in it; wait for it, or choose "
-                "another folder by --runs"
-            ) from None
-        yield

@@ -1,88 +1,28 @@
-"""Treatments: base, selffer, transfer, fine-tuned, random filters; what each copies.
-
-Source: Yosinski, Clune, Bengio, Lipson, "How transferable are features in deep neural
-networks?", NIPS 2014, section 2.
-"""
+"""Runs of treatments: their folders, what each network copies, and their training."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import zlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import tomli_w
-from numpy.typing import NDArray
-
-from minicnn.config import Config, load_recipe, read_toml
-from minicnn.data_prep.splits import Task, other, split_report, task_classes
+from minicnn import architectures
+from minicnn.config import Config, load_recipe
+from minicnn.data_prep.splits import Task, split_report, task_classes
 from minicnn.device import Device
 from minicnn.errors import MinicnnError
-from minicnn.files import make_folder, read_json, write_atomically, write_json
-from minicnn.loader import Loader, mean_image
-from minicnn.network import DEPTH, Network, tensor_hashes
-from minicnn.run import Run
+from minicnn.files import write_json
+from minicnn.head import Diverged, Head
+from minicnn.loader import Loader
+from minicnn.network import Network, tensor_hashes
+from minicnn.run import Run, check_folder, open_folder
 from minicnn.store import Store
-from minicnn.trainer import Trainer, locked
-
-RANDOM = "random"
-DEEPEST = DEPTH - 1
-
-
-@dataclass(frozen=True)
-class Treatment:
-    """What one network is: where its first n layers come from, and what it learns.
-
-    Attributes:
-        target: task it is trained on: "A", "B" or "all".
-        source: task whose base gives layers 1..n; "random" for random filters; "" for
-            a base.
-        n: layers taken, 1..7; 0 for a base.
-        finetune: whether they are trained on as well.
-    """
-
-    target: str
-    source: str = ""
-    n: int = 0
-    finetune: bool = False
-
-    def __post_init__(self) -> None:
-        if self.source and not 1 <= self.n <= DEEPEST:
-            raise MinicnnError(
-                f"--n {self.n}: must be 1..{DEEPEST}, the layers to copy of {DEPTH}"
-            )
-        if self.source == RANDOM and self.finetune:
-            raise MinicnnError(
-                "--from random --finetune: random filters that are trained are a base; "
-                "use 'minicnn train-base'"
-            )
-
-    @property
-    def name(self) -> str:
-        """The paper's name: baseA, A3B, A3B+, B3B, R3B."""
-        if not self.source:
-            return f"base{self.target}"
-        source = "R" if self.source == RANDOM else self.source
-        return f"{source}{self.n}{self.target}{'+' if self.finetune else ''}"
-
-    @property
-    def kind(self) -> str:
-        """base, selffer, transfer, random; with a "+" when fine-tuned."""
-        if not self.source:
-            return "base"
-        if self.source == RANDOM:
-            return RANDOM
-        kind = "selffer" if self.source == self.target else "transfer"
-        return kind + ("+" if self.finetune else "")
-
-    @property
-    def frozen(self) -> int:
-        """Layers 1..frozen are not trained."""
-        return 0 if self.finetune else self.n
+from minicnn.trainer import Trainer
+from minicnn.treatment import RANDOM, Treatment, passes
 
 
 @dataclass(frozen=True)
@@ -143,6 +83,7 @@ def _settings(
             "target": treatment.target,
             "n": treatment.n,
             "finetune": treatment.finetune,
+            "keep": treatment.keep,
             "split": setup.split,
             "seed": setup.seed,
             "store": str(setup.store.resolve()),
@@ -155,52 +96,6 @@ def _settings(
         },
         **setup.config.to_dict(),
     }
-
-
-def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Settings that differ between two nested dictionaries, the store's place apart."""
-    rows = []
-    for section in sorted(old.keys() | new.keys()):
-        before, after = old.get(section, {}), new.get(section, {})
-        for key in sorted(before.keys() | after.keys()):
-            if (section, key) != ("run", "store") and before.get(key) != after.get(key):
-                rows.append(
-                    f"{section}.{key} was {before.get(key)!r}, now {after.get(key)!r}"
-                )
-    return rows
-
-
-def _open_folder(
-    folder: Path, settings: dict[str, Any], task: dict[str, Any], fresh: bool
-) -> None:
-    """Makes the run folder, or checks that it was made for the same run."""
-    config, classes = folder / "config.toml", folder / "task.json"
-    if folder.exists() and fresh:
-        if any(folder.iterdir()) and not config.exists():
-            raise MinicnnError(
-                f"{folder}: not a run folder, so --fresh leaves it alone"
-            )
-        with locked(folder):
-            shutil.rmtree(folder)
-    if folder.exists() and any(folder.iterdir()) and not config.exists():
-        raise MinicnnError(
-            f"{folder}: neither empty nor a run folder; choose another by --runs"
-        )
-    make_folder(folder)
-    if config.exists():
-        odd = _differences(read_toml(config), settings)
-        if classes.exists() and read_json(classes) != task:
-            odd.append("its classes differ (task.json)")
-        if odd:
-            raise MinicnnError(
-                f"{folder}: made with other settings: {'; '.join(odd)}; --fresh starts "
-                "it over, --runs chooses another folder"
-            )
-    if not classes.exists():
-        write_json(classes, task)
-    # Last: a folder with a config.toml is a whole run folder.
-    if not config.exists():
-        write_atomically(config, tomli_w.dumps(settings).encode())
 
 
 def _base(setup: Setup, task: Task, store: Store) -> Run:
@@ -256,14 +151,13 @@ def _check_weights(base: Run, command: str) -> None:
 
 def _layer_table(network: Network, treatment: Treatment) -> list[dict[str, Any]]:
     """Which tensors were copied or drawn, and which are frozen or trained."""
-    copied = f"base{treatment.source}" if treatment.source not in ("", RANDOM) else ""
     return [
         {
             "layer": p.index,
             "tensor": p.name,
             "shape": list(p.shape),
-            "origin": f"copied from {copied}"
-            if copied and p.index <= treatment.n
+            "origin": f"copied from base{treatment.source}"
+            if p.index <= treatment.copied
             else "drawn afresh",
             "state": "frozen" if p.index <= treatment.frozen else "trained",
         }
@@ -272,95 +166,155 @@ def _layer_table(network: Network, treatment: Treatment) -> list[dict[str, Any]]
 
 
 def run_seed(seed: int, name: str) -> int:
-    """The Philox key of a run: its seed, and its name's CRC-32 in the upper word.
+    """The Philox key of a run: its seed, and a name's CRC-32 in the upper word.
 
-    So that no two runs of a comparison share initial weights, sample order or dropout:
-    a selffer that drew the base's own upper layers again would find its way back too
-    easily.
+    Initial weights are keyed by the treatment's full name, so that no two runs of a
+    comparison share any: a selffer that drew the base's own upper layers again would
+    find its way back too easily.
+
+    Sample order, crops, mirrors, dropout and frozen random filters are keyed by its
+    family, the name without the depth. All depths of one source, target and treatment
+    then see the same batches through the same masks: a curve over n compares paired
+    runs, and one pass over the data can train them all.
     """
     return seed | zlib.crc32(name.encode()) << 32
 
 
-def start(setup: Setup, treatment: Treatment, fresh: bool = False) -> Trainer:
-    """Opens or makes a run folder and builds the trainer for it; trains nothing yet.
+def _check_task(setup: Setup, task: Task, store: Store) -> int:
+    """The outputs that a net of this task has."""
+    classes, asked = len(task.classes), setup.config.network.outputs
+    if classes < 2:
+        raise MinicnnError(
+            f"task {task.name} of split {setup.split}: {classes} class in "
+            f"{store.path}, and a task needs at least 2"
+        )
+    if 0 < asked < classes:
+        raise MinicnnError(
+            f"network.outputs {asked}: fewer than the {classes} classes of task "
+            f"{task.name}; 0 takes their number"
+        )
+    return asked or classes
+
+
+def _head(
+    setup: Setup, treatment: Treatment, folder: Path, outputs: int, base: Run | None
+) -> Head:
+    """A run's network as it starts, and what trains it."""
+    seed = run_seed(setup.seed, treatment.name)
+    network = Network(setup.config.network.arch, outputs, setup.dev, seed)
+    if base is not None:
+        network.copy_layers(base.checkpoint.weights, treatment.copied)
+    elif treatment.source == RANDOM:
+        network.draw(run_seed(setup.seed, treatment.family), treatment.n)
+    network.freeze(treatment.frozen)
+    write_json(folder / "layers.json", _layer_table(network, treatment))
+    identity = {
+        "name": treatment.name,
+        "treatment": treatment.kind,
+        "source": treatment.source,
+        "target": treatment.target,
+        "n": treatment.n,
+        "finetune": treatment.finetune,
+        "keep": treatment.keep,
+        "split": setup.split,
+        "seed": setup.seed,
+    }
+    return Head(folder, setup.config, network, identity)
+
+
+def start(
+    setup: Setup, treatments: Treatment | Sequence[Treatment], fresh: bool = False
+) -> Trainer:
+    """Opens or makes run folders and builds their trainer; trains nothing yet.
+
+    Args:
+        treatments: one, or several of one family, such as A1B to A7B, which one pass
+            over the data then trains.
+        fresh: whether to start over what there is.
 
     Raises:
-        MinicnnError: the store, the tasks, the base or the folder do not fit.
+        MinicnnError: the store, the tasks, the base or a folder do not fit; none of
+            the folders is touched.
     """
+    if isinstance(treatments, Treatment):
+        treatments = [treatments]
+    first, config = treatments[0], setup.config
+    if any(each.family != first.family for each in treatments):
+        raise ValueError("treatments of one pass differ in their depth alone")
     store = Store(setup.store)
-    target = setup.task(store, treatment.target)
-    copies = treatment.source not in ("", RANDOM)
+    target = setup.task(store, first.target)
     base = None
-    if copies:
-        base = _base(setup, setup.task(store, treatment.source), store)
-    config = setup.config
-    if len(target.classes) < 2:
-        raise MinicnnError(
-            f"task {target.name} of split {setup.split}: {len(target.classes)} class "
-            f"in {store.path}, and a task needs at least 2"
-        )
-    outputs = config.network.outputs or len(target.classes)
-    if outputs < len(target.classes):
-        raise MinicnnError(
-            f"network.outputs {outputs}: fewer than the {len(target.classes)} classes "
-            f"of task {target.name}; 0 takes their number"
-        )
-    seed = run_seed(setup.seed, treatment.name)
-    network = Network(config.network.arch, outputs, setup.dev, seed)
+    if first.copied:
+        base = _base(setup, setup.task(store, first.source), store)
+    outputs = _check_task(setup, target, store)
+    seed = run_seed(setup.seed, first.family)
     loader = Loader(
         store,
         target.classes,
-        network.arch.crop,
+        architectures.get(config.network.arch).crop,
         config.solver.batch,
         seed,
         config.data.mirror,
         config.data.images_per_class,
         setup.seed,
     )
-    folder = setup.folder(treatment)
-    settings = _settings(setup, treatment, store, base)
     task = split_report(target, store.wnids, store.names)
-    _open_folder(folder, settings, task, fresh)
-    if base is not None:
-        network.copy_layers(base.checkpoint.weights, treatment.n)
-    network.freeze(treatment.frozen)
-    write_json(folder / "layers.json", _layer_table(network, treatment))
+    all_settings = [_settings(setup, each, store, base) for each in treatments]
+    for each, settings in zip(treatments, all_settings, strict=True):
+        check_folder(setup.folder(each), settings, task, fresh)
+    runs = [
+        open_folder(setup.folder(each), settings, task, fresh)
+        for each, settings in zip(treatments, all_settings, strict=True)
+    ]
+    heads = [
+        _head(setup, each, run.folder, outputs, base)
+        for each, run in zip(treatments, runs, strict=True)
+        if run.result is None
+    ]
+    # The published transfer nets subtract the source task's mean image.
+    return Trainer(runs, heads, config, loader, base.mean if base else None, seed)
 
-    def mean() -> NDArray[np.float32]:
-        # The published transfer nets subtract the source task's mean image.
-        return base.mean if base else mean_image(setup.dev, store, loader.train)
 
-    identity = {key: settings["run"][key] for key in ("name", "treatment", "source")}
-    identity |= {key: settings["run"][key] for key in ("target", "n", "finetune")}
-    identity |= {"split": setup.split, "seed": setup.seed}
-    return Trainer(folder, config, network, loader, mean, seed, identity)
+def execute(
+    setup: Setup,
+    planned: Sequence[Sequence[Treatment]],
+    fresh: bool = False,
+    began: Callable[[Trainer], object] = lambda trainer: None,
+    ended: Callable[[Trainer], object] = lambda trainer: None,
+) -> list[Run]:
+    """Trains to the end, pass after pass, going on where an earlier call stopped.
 
-
-def execute(setup: Setup, treatment: Treatment, fresh: bool = False) -> Run:
-    """Trains a treatment to the end, going on where an earlier call stopped.
+    Args:
+        planned: the treatments of each pass, see `passes`.
+        began, ended: told of each pass before and after it is trained.
 
     Returns:
-        The finished run; at once if it was finished already.
+        The finished runs; those that were finished already at once.
 
     Raises:
         Stopped: by Ctrl-C or SIGTERM, after saving.
-        MinicnnError: as for `start`, or training diverged.
+        Diverged: runs whose training diverged; the others are finished.
+        MinicnnError: as for `start`.
     """
-    trainer = start(setup, treatment, fresh)
-    run = trainer.opened()
-    if run.result is None:
-        trainer.run()
-    return run
-
-
-def default_target(source: str) -> str:
-    """The other task; B for random filters."""
-    return "B" if source == RANDOM else other(source)
+    runs: list[Run] = []
+    given_up: list[str] = []
+    for treatments in planned:
+        trainer = start(setup, treatments, fresh)
+        began(trainer)
+        try:
+            trainer.run()
+        except Diverged as error:
+            given_up.append(str(error))
+        ended(trainer)
+        runs += trainer.runs
+    if given_up:
+        raise Diverged("; ".join(given_up))
+    return runs
 
 
 def train_base(setup: Setup, task: str, fresh: bool = False) -> Run:
     """Trains the base net of a task: all layers drawn afresh, all trained."""
-    return execute(setup, Treatment(task), fresh)
+    return execute(setup, [[Treatment(task)]], fresh)[0]
 
 
 def transfer(
@@ -370,6 +324,7 @@ def transfer(
     target: str | None = None,
     finetune: bool = False,
     fresh: bool = False,
+    keep: int = 0,
 ) -> Run:
     """Copies layers 1..n of a base net and trains the rest, or all, on the target.
 
@@ -378,6 +333,28 @@ def transfer(
         n: layers copied, 1..7.
         target: None takes the other task ("B" for random filters).
         finetune: whether the copied layers are trained as well.
+        keep: layers n+1..n+keep are copied too, and trained on.
     """
-    target = target or default_target(source)
-    return execute(setup, Treatment(target, source, n, finetune), fresh)
+    planned = passes(source, [n], target, finetune, keep)
+    return execute(setup, planned, fresh)[0]
+
+
+def transfer_depths(
+    setup: Setup,
+    source: str,
+    depths: Sequence[int],
+    target: str | None = None,
+    keep: int = 0,
+    finetune: bool = False,
+    share_trunk: bool = False,
+    fresh: bool = False,
+) -> list[Run]:
+    """As `transfer`, for several n; each has its own run folder.
+
+    Args:
+        depths: layers copied, 1..7 each.
+        share_trunk: whether one pass over the data trains them all, with the frozen
+            layers run once; the runs end with the same bytes either way.
+    """
+    planned = passes(source, depths, target, finetune, keep, share_trunk)
+    return execute(setup, planned, fresh)

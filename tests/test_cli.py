@@ -75,6 +75,26 @@ def test_train_then_transfer(minicnn: Invoke) -> None:
     assert "A3B is done already; --fresh trains it again." in out
 
 
+def test_all_depths_in_one_command(minicnn: Invoke) -> None:
+    minicnn(*base())
+    status, out, err = minicnn(*transfer("--n=2,4", "--share-trunk"))
+    assert status == 0
+    assert "A2B, A4B in one pass: caffenet32, 4 classes, 48 training and 20" in out
+    assert (
+        "A4B: layers 1..4 copied from baseA, frozen; layers 5..8 drawn afresh, trained."
+    ) in out
+    assert "A2B: top-1" in out
+    assert "A4B: top-1" in out
+    assert "A2B..A4B: 48/48, " in err
+    status, out, _ = minicnn(*transfer("--n=1-4"))
+    assert status == 0
+    assert [n for n in range(1, 5) if f"A{n}B is done already" in out] == [2, 4]
+    assert out.count("top-1") == 2 * 4
+    status, out, _ = minicnn(*transfer("--n=1", "--keep=2"))
+    assert status == 0
+    assert "A1B-keep2: top-1" in out
+
+
 def spoil(kind: str) -> None:
     """Makes what the bad-input cases need."""
     path = Path("tiny.h5")
@@ -106,7 +126,17 @@ BAD = [
     ("unknown split", base("--split=odd-1"), "odd-1"),
     ("n too large", transfer("--n=8"), "--n 8: must be 1..7"),
     ("n too small", transfer("--n=0"), "--n 0: must be 1..7"),
-    ("n no number", transfer("--n=three"), "'three' is not a valid integer"),
+    ("n no number", transfer("--n=three"), "--n three: not a number of layers"),
+    ("n a span too far", transfer("--n=5-8"), "--n 8: must be 1..7"),
+    ("keep too many", transfer("--keep=5"), "--keep 5 --n 3: must be 0 or more"),
+    ("keep, fine-tuned", transfer("--keep=1", "--finetune"), "leave out one"),
+    ("keep no number", transfer("--keep=x"), "'x' is not a valid integer"),
+    ("one depth to share", transfer("--share-trunk"), "needs two depths or more"),
+    (
+        "no trunk to share",
+        transfer("--n=1-2", "--share-trunk", "--finetune"),
+        "there is no trunk to share",
+    ),
     ("unknown source", transfer("--from=Q"), "Q"),
     ("random, fine-tuned", transfer("--from=random", "--finetune"), "train-base"),
     ("no base", transfer(), "make it with 'minicnn train-base --task A' first"),

@@ -87,6 +87,43 @@ def test_on_a_terminal_it_is_a_bar(
     assert "note: hello\n" in err
 
 
+def test_a_passing_part_that_is_soon_over_says_nothing(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Progress(10, "images", "evaluation", passing=True) as bar:
+        clock.now += 9
+        bar.update(10)
+    assert capsys.readouterr() == ("", "")
+    with Progress(10, "images", "evaluation", passing=True) as bar:
+        clock.now += 12
+        bar.update(6)
+        clock.now += 8
+        bar.update(4)
+    assert capsys.readouterr().err.splitlines() == [
+        "evaluation: 6/10, 0 images/s, 8 s left",
+        "evaluation: 10/10, 0 images/s, 0 s left",
+    ]
+
+
+def test_a_passing_part_has_a_bar_under_the_other_that_goes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    with Progress(10, "images", "training") as bar:
+        bar.update(4)
+        with Progress(5, "images", "evaluation", passing=True) as part:
+            part.update(5)
+        passed = capsys.readouterr().err
+        bar.update(6)
+    # One line down, and back up when it is erased.
+    assert "\n\revaluation:" in passed
+    assert passed.endswith("\x1b[A")
+    left = capsys.readouterr().err
+    assert "training: 100%" in left
+    assert "evaluation" not in left
+    assert left.endswith("\n")
+
+
 def test_durations() -> None:
     texts = {
         0.4: "0 s",

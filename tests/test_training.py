@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
+import functools
 import json
 import os
 import signal
-import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,28 +14,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minicnn import architectures, config, device, transfer
+from minicnn import architectures, trainer, transfer
 from minicnn.errors import MinicnnError, Stopped
 from minicnn.loader import Loader
+from minicnn.ops import dropout
 from minicnn.progress import Progress
-from minicnn.run import Run
+from minicnn.run import Run, locked
 from minicnn.store import Store
 from minicnn.transfer import Setup, Treatment
 from tests.runs import MINIATURE, make_store
-
-# Checkpoints, evaluations and log lines out of step with each other and with epochs.
-SETTINGS = [
-    "network.arch=miniature",
-    "solver.iterations=23",
-    "solver.batch=9",
-    "solver.lr=0.002",
-    "solver.step_size=15",
-    "schedule.log_every=4",
-    "schedule.evaluate_every=10",
-    "schedule.checkpoint_every=6",
-]
-# env.json says when and how fast; everything else must be a function of the settings.
-UNEQUAL = ("env.json", ".lock")
+from tests.training import contents, copied, make_setup, stop_at
 
 
 @pytest.fixture(autouse=True)
@@ -49,22 +37,6 @@ def store_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_store(tmp_path_factory.mktemp("store") / "tiny.h5")
 
 
-def make_setup(store: Path, runs: Path, *settings: str, **options: Any) -> Setup:
-    threads = options.pop("threads", 2)
-    resolved = config.override(config.Config(), [*SETTINGS, *settings])
-    dev = device.get("cpu", threads)
-    return Setup(store, dev, resolved, runs=runs, **options)
-
-
-def contents(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file that must be reproducible."""
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in UNEQUAL
-    }
-
-
 @pytest.fixture(scope="module")
 def whole(
     store_path: Path, tmp_path_factory: pytest.TempPathFactory
@@ -75,26 +47,6 @@ def whole(
     transfer.train_base(setup, "A")
     yield setup
     del architectures.ARCHITECTURES["miniature"]
-
-
-def copied(whole: Setup, tmp_path: Path) -> Setup:
-    """The same runs in a folder of their own, to write to."""
-    runs = tmp_path / "runs"
-    assert whole.runs is not None
-    subprocess.run(["cp", "-r", whole.runs, runs], check=True)
-    return make_setup(whole.store, runs)
-
-
-def stop_at(step: int, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sends this process a signal while it works on that training step."""
-    original = Loader.train_batch
-
-    def train_batch(self: Loader, now: int) -> Any:
-        if now == step:
-            os.kill(os.getpid(), number)
-        return original(self, now)
-
-    monkeypatch.setattr(Loader, "train_batch", train_batch)
 
 
 @pytest.mark.parametrize(
@@ -209,6 +161,8 @@ def test_metrics_and_result_agree(whole: Setup) -> None:
         (Treatment("B", "B", 3), "B3B", "selffer"),
         (Treatment("A", "A", 7, True), "A7A+", "selffer+"),
         (Treatment("B", "random", 2), "R2B", "random"),
+        (Treatment("B", "A", 3, keep=2), "A3B-keep2", "transfer-keep"),
+        (Treatment("B", "B", 6, keep=1), "B6B-keep1", "selffer-keep"),
     ],
 )
 def test_names_are_the_papers(treatment: Treatment, name: str, kind: str) -> None:
@@ -241,10 +195,10 @@ def test_transfer_copies_and_freezes_what_it_says(
 
 def test_random_filters_are_frozen_as_drawn(whole: Setup, tmp_path: Path) -> None:
     setup = make_setup(whole.store, tmp_path)
-    trainer = transfer.start(setup, Treatment("B", "random", 2))
-    drawn = {p.name: p.value.copy() for p in trainer.network.params}
-    trainer.run()
-    run = trainer.opened()
+    starting = transfer.start(setup, Treatment("B", "random", 2))
+    drawn = {p.name: p.value.copy() for p in starting.heads[0].network.params}
+    starting.run()
+    run = starting.runs[0]
     for name, value in drawn.items():
         frozen = name.startswith(("conv1", "conv2"))
         assert np.array_equal(run.checkpoint.weights[name], value) == frozen
@@ -254,15 +208,169 @@ def test_random_filters_are_frozen_as_drawn(whole: Setup, tmp_path: Path) -> Non
     assert np.abs(run.mean - mean).max() <= 2**-24 * 256
 
 
-def test_runs_of_a_comparison_share_no_random_numbers() -> None:
-    names = [
-        *(f"A{n}B" for n in range(1, 8)),
-        *(f"B{n}B" for n in range(1, 8)),
-        "baseB",
-    ]
-    seeds = {transfer.run_seed(seed, name) for name in names for seed in (0, 1)}
-    assert len(seeds) == 2 * len(names)
+def test_runs_of_a_comparison_share_no_initial_weights(
+    whole: Setup, tmp_path: Path
+) -> None:
+    setup = copied(whole, tmp_path)
+    depths = [Treatment(target, "A", n) for target in "AB" for n in (2, 3)]
+    others = [Treatment("B", "A", 3, True), Treatment("B", "A", 3, keep=1)]
+    drawn = {
+        transfer.start(setup, each).heads[0].network.tensors()["fc8.w"].tobytes()
+        for each in [Treatment("B"), *depths, *others]
+    }
+    drawn.add(Run(setup.folder(Treatment("A"))).checkpoint.weights["fc8.w"].tobytes())
+    assert len(drawn) == 8
+
+
+def test_depths_of_a_family_share_batches_and_masks_and_families_share_none(
+    whole: Setup, tmp_path: Path
+) -> None:
+    setup = copied(whole, tmp_path)
+    seeds = []
+    for family in (
+        [Treatment("B", "A", n) for n in (2, 3)],
+        [Treatment("A", "A", n) for n in (2, 3)],
+        [Treatment("B", "A", n, True) for n in (2, 3)],
+        [Treatment("B", "A", n, keep=1) for n in (2, 3)],
+        [Treatment("B", "A", n, keep=2) for n in (2, 3)],
+        [Treatment("B", "random", n) for n in (2, 3)],
+        [Treatment("B")],
+    ):
+        trainers = [transfer.start(setup, each) for each in family]
+        assert all(each.seed == each.loader.seed for each in trainers)
+        seeds += {each.seed for each in trainers}
+        rows = [each.loader._rows(3).tolist() for each in trainers]
+        assert rows == rows[:1] * len(rows)
+    assert len(set(seeds)) == len(seeds) == 7
+    assert transfer.run_seed(1, "baseB") not in seeds
     assert all(seed < 2**64 for seed in seeds)
+
+
+def test_dropout_is_drawn_anew_each_step_and_off_in_evaluations(
+    store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setup, keys = make_setup(store_path, tmp_path), Counter[tuple[int, int, int]]()
+    original = dropout.apply
+
+    def apply(dev: Any, x: Any, y: Any, rate: float, *key: int) -> None:
+        keys[key] += 1
+        original(dev, x, y, rate, *key)
+
+    monkeypatch.setattr(dropout, "apply", apply)
+    starting = transfer.start(setup, Treatment("A"))
+    starting.run()
+    # Two layers, each forward and backward.
+    assert {(seed, step) for seed, _, step in keys} == {
+        (starting.seed, step) for step in range(23)
+    }
+    assert len(keys) == 2 * 23
+    assert set(keys.values()) == {2}
+
+
+def test_random_filters_of_all_depths_are_the_same(
+    store_path: Path, tmp_path: Path
+) -> None:
+    setup = make_setup(store_path, tmp_path)
+    two, four = (
+        transfer.start(setup, Treatment("B", "random", n)).heads[0].network.tensors()
+        for n in (2, 4)
+    )
+    for name, values in two.items():
+        low = name.startswith(("conv1", "conv2"))
+        constant = name.endswith(".b")
+        assert np.array_equal(values, four[name]) == (low or constant), name
+
+
+def test_kept_layers_are_copied_and_trained(whole: Setup, tmp_path: Path) -> None:
+    setup = copied(whole, tmp_path)
+    run = transfer.transfer(setup, "A", 3, keep=2)
+    assert run.name == "A3B-keep2"
+    result = run.result
+    assert result is not None
+    assert result["treatment"] == "transfer-keep"
+    assert (result["frozen_layers"], result["n"], result["keep"]) == (3, 3, 2)
+    rows = {(r["layer"], r["origin"], r["state"]) for r in run.layers()}
+    assert rows == {
+        *((n, "copied from baseA", "frozen") for n in (1, 2, 3)),
+        *((n, "copied from baseA", "trained") for n in (4, 5)),
+        *((n, "drawn afresh", "trained") for n in (6, 7, 8)),
+    }
+    base = Run(setup.folder(Treatment("A"))).checkpoint.weights
+    fresh = transfer.start(setup, Treatment("B", "A", 3, keep=2), fresh=True)
+    for name, values in fresh.heads[0].network.tensors().items():
+        drawn = name.startswith("fc")
+        assert np.array_equal(values, base[name]) == (not drawn), name
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ({"keep": 1}, "--keep 1: random filters and bases copy no trained layer"),
+        (
+            {"source": "random", "n": 3, "keep": 1},
+            "--keep 1: random filters and bases copy no trained layer",
+        ),
+        (
+            {"source": "A", "n": 3, "keep": 1, "finetune": True},
+            "--keep 1 --finetune: fine-tuning trains every copied layer",
+        ),
+        (
+            {"source": "A", "n": 3, "keep": 5},
+            "--keep 5 --n 3: must be 0 or more, and together at most 7",
+        ),
+        ({"source": "A", "n": 3, "keep": -1}, "--keep -1 --n 3: must be 0 or more"),
+    ],
+)
+def test_layers_that_cannot_be_kept_are_refused(how: dict[str, Any], said: str) -> None:
+    with pytest.raises(MinicnnError) as refused:
+        Treatment("B", **how)
+    assert str(refused.value).startswith(said)
+
+
+def test_a_run_made_before_there_was_keep_kept_none(
+    whole: Setup, tmp_path: Path
+) -> None:
+    setup = copied(whole, tmp_path)
+    settings = setup.folder(Treatment("A")) / "config.toml"
+    lines = settings.read_text().splitlines(keepends=True)
+    assert "keep = 0\n" in lines
+    settings.write_text("".join(line for line in lines if line != "keep = 0\n"))
+    assert transfer.train_base(setup, "A").result is not None
+
+
+def test_progress_of_the_mean_image_and_of_evaluations(
+    store_path: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(trainer, "Progress", functools.partial(Progress, every=0))
+    transfer.train_base(make_setup(store_path, tmp_path), "A")
+    said = capsys.readouterr().err
+    for text in (
+        "baseA, mean image: 48/48, ",
+        "baseA, evaluation at step 10: 9/20, ",
+        "baseA, evaluation at step 10: 20/20, ",
+        "baseA, evaluation at step 23: 20/20, ",
+    ):
+        assert text in said
+
+
+def test_a_signal_while_the_mean_image_is_made(
+    store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setup, original = make_setup(store_path, tmp_path), trainer.mean_image
+
+    def mean_image(*args: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return original(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "mean_image", mean_image)
+        with pytest.raises(Stopped) as stopped:
+            transfer.train_base(setup, "A")
+    assert (stopped.value.signal_name, stopped.value.step) == ("SIGTERM", None)
+    assert transfer.train_base(setup, "A").result is not None
 
 
 def test_divergence_stops_and_keeps_the_last_good_checkpoint(
@@ -280,12 +388,12 @@ def test_divergence_stops_and_keeps_the_last_good_checkpoint(
 def test_a_loss_stuck_at_chance_is_reported(
     store_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    trainer = transfer.start(make_setup(store_path, tmp_path), Treatment("A"))
-    bar = Progress(1, "images", "test")
+    starting = transfer.start(make_setup(store_path, tmp_path), Treatment("A"))
+    head, bar = starting.heads[0], Progress(1, "images", "test")
 
     def said(step: int, loss: float) -> str:
-        trainer.step = step
-        trainer._advise(loss, bar)
+        head.step = step
+        starting._advise(head, loss, bar)
         return capsys.readouterr().err
 
     # ln 4 = 1.3863, of 23 steps the first tenth is too early to tell.
@@ -373,9 +481,11 @@ def test_damaged_run_files_are_named(
 def test_a_damaged_env_json_costs_nothing(whole: Setup, tmp_path: Path) -> None:
     setup = copied(whole, tmp_path)
     folder = setup.folder(Treatment("A"))
+    before = contents(folder)
     (folder / "env.json").write_text("{")
     (folder / "result.json").unlink()
     assert transfer.train_base(setup, "A").result is not None
+    assert contents(folder) == before
     assert len(json.loads((folder / "env.json").read_text())["sessions"]) == 1
 
 
@@ -421,15 +531,14 @@ def test_foreign_folders_are_left_alone(store_path: Path, tmp_path: Path) -> Non
 
 def test_one_folder_is_trained_by_one_process(whole: Setup, tmp_path: Path) -> None:
     setup = make_setup(whole.store, tmp_path)
-    trainer = transfer.start(setup, Treatment("A"))
-    from minicnn.trainer import locked
-
-    with locked(trainer.folder):
+    starting = transfer.start(setup, Treatment("A"))
+    folder = starting.heads[0].folder
+    with locked(folder):
         with pytest.raises(MinicnnError, match="another minicnn"):
-            trainer.run()
+            starting.run()
         with pytest.raises(MinicnnError, match="another minicnn"):
             transfer.start(setup, Treatment("A"), fresh=True)
-    assert (trainer.folder / "config.toml").exists()
+    assert (folder / "config.toml").exists()
 
 
 def test_too_few_outputs_are_refused(store_path: Path, tmp_path: Path) -> None:

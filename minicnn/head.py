@@ -1,0 +1,241 @@
+"""One run's part of a training: its updates, metrics, checkpoints and result.
+
+A run folder holds: `config.toml` (everything that decides the numbers), `task.json`
+(the classes, in the order of the outputs), `layers.json` (what was copied, drawn,
+frozen), `metrics.jsonl`, `checkpoints/`, `result.json`, and `env.json` (where and when:
+the only file that differs between a run that was stopped, or trained together with
+others, and one that was not).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minicnn import checkpoint
+from minicnn.checkpoint import Checkpoint
+from minicnn.config import Config
+from minicnn.environment import describe
+from minicnn.errors import MinicnnError
+from minicnn.files import read_json, write_atomically, write_json
+from minicnn.loader import Loader
+from minicnn.network import DEPTH, Network
+from minicnn.ops.softmax import Score
+from minicnn.run import read_metrics
+from minicnn.solver import Solver, learning_rate
+
+BEST = 10
+
+
+class Diverged(MinicnnError):
+    """A run's loss or weights are no longer finite numbers; other runs may go on."""
+
+
+class Head:
+    """One run in one folder: what is trained above the trunk.
+
+    Args:
+        folder: the run folder, with its config.toml.
+        config: settings.
+        network: freshly started: weights copied or drawn, layers frozen.
+        identity: entries that result.json opens with.
+    """
+
+    def __init__(
+        self, folder: Path, config: Config, network: Network, identity: dict[str, Any]
+    ) -> None:
+        self.folder, self.config = folder, config
+        self.network, self.identity = network, identity
+        self.solver = Solver(network, config.solver)
+        self.step = 0
+        self.saved_at = self.evaluated_at = -1
+        # Sums since the last training line, and the rows they are of.
+        self.totals = network.dev.zeros((3,), np.float64)
+        self.rows = 0
+        self.frozen_before = network.hashes(network.frozen)
+        self.checkpoints = folder / "checkpoints"
+        self.metrics = folder / "metrics.jsonl"
+
+    @property
+    def name(self) -> str:
+        """Such as "baseA" or "A3B+"."""
+        return self.folder.name
+
+    def learn(self, labels: Any) -> None:
+        """Backward and update, after the network's forward pass in training.
+
+        Args:
+            labels: (N,) int32, on the device.
+        """
+        self.network.score(labels, self.totals, gradient=True)
+        self.network.backward()
+        self.solver.update(self.step)
+        self.step += 1
+        self.rows += len(labels)
+
+    def _loss(self) -> float:
+        """The mean loss since the last training line; waits for the device.
+
+        Raises:
+            Diverged: it is not a finite number.
+        """
+        score = Score(*self.network.dev.to_host(self.totals).tolist())
+        loss = score.loss / max(self.rows, 1)
+        if not math.isfinite(loss):
+            raise self._diverged(f"the loss is {loss}")
+        return loss
+
+    def _diverged(self, what: str) -> Diverged:
+        kept = f"step {self.saved_at}" if self.saved_at >= 0 else "none yet"
+        return Diverged(
+            f"{self.name}: {what} at step {self.step}: training diverged; lower "
+            f"solver.lr (now {self.config.solver.lr:g}) and start with --fresh; last "
+            f"good checkpoint kept: {kept}"
+        )
+
+    def log(self) -> float:
+        """Writes a training line, the mean loss since the last one, and returns it.
+
+        Raises:
+            Diverged: it is not a finite number.
+        """
+        loss = self._loss()
+        lr = learning_rate(self.config.solver, self.step - 1)
+        self._append({"step": self.step, "loss": loss, "lr": lr})
+        self.totals[...] = 0
+        self.rows = 0
+        return loss
+
+    def evaluated(self, scores: dict[str, float]) -> None:
+        """Writes an evaluation line."""
+        self._append({"step": self.step, **scores})
+        self.evaluated_at = self.step
+
+    def _append(self, record: dict[str, Any]) -> None:
+        try:
+            with self.metrics.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise MinicnnError(
+                f"{self.metrics}: cannot be written ({error.strerror}); run the same "
+                f"command again to go on from step {max(self.saved_at, 0)}"
+            ) from None
+
+    def save(self, mean: NDArray[np.float32]) -> None:
+        """Writes a checkpoint.
+
+        Raises:
+            Diverged: the loss or a weight is not a finite number.
+        """
+        self._loss()
+        weights = self.network.tensors()
+        if not all(np.isfinite(w).all() for w in weights.values()):
+            raise self._diverged("a weight is not finite")
+        totals = self.network.dev.to_host(self.totals).tolist()
+        extra = {"totals": totals, "rows": self.rows}
+        momentum = self.solver.tensors()
+        state = Checkpoint(self.step, weights, momentum, mean, extra)
+        checkpoint.save(self.checkpoints, state)
+        self.saved_at = self.step
+
+    def resume(self) -> NDArray[np.float32] | None:
+        """Takes the last good checkpoint, and drops metrics written after it.
+
+        Returns:
+            The checkpoint's mean image, or None where there is no checkpoint.
+        """
+        self.checkpoints.mkdir(exist_ok=True)
+        found = checkpoint.latest(self.checkpoints, print_warning)
+        if found:
+            self.network.load(found.weights)
+            self.solver.load(found.momentum)
+            self.step = self.saved_at = found.step
+            self.totals[...] = self.network.dev.from_host(
+                np.array(found.extra["totals"])
+            )
+            self.rows = found.extra["rows"]
+        if self.metrics.exists():
+            kept = [r for r in read_metrics(self.metrics) if r["step"] <= self.step]
+            text = "".join(json.dumps(record) + "\n" for record in kept)
+            write_atomically(self.metrics, text.encode())
+            steps = [r["step"] for r in kept if "val_top1" in r]
+            self.evaluated_at = max(steps, default=-1)
+        if self.network.hashes(self.network.frozen) != self.frozen_before:
+            raise MinicnnError(
+                f"{self.folder}: the frozen layers of its checkpoint are not those of "
+                "the base it was started from; --fresh starts it over"
+            )
+        return found.mean if found else None
+
+    def log_session(
+        self, began: float, first: int, rate: float, together: Sequence[str]
+    ) -> None:
+        """Adds this session to env.json: where, when, which steps, how fast.
+
+        Args:
+            began: seconds since the epoch.
+            first: the step it began with.
+            rate: images read a second.
+            together: names of all runs of the pass, which share its seconds.
+        """
+        path = self.folder / "env.json"
+        try:
+            sessions = list(read_json(path)["sessions"])
+        except (MinicnnError, KeyError, TypeError):
+            sessions = []  # a record for people: not worth a failed training
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began))
+        entry = {
+            "began": stamp,
+            "seconds": round(time.time() - began, 3),
+            "first_step": first,
+            "last_step": self.step,
+            "images_per_second": round(rate, 1),
+            "trained_together": list(together),
+            **describe(self.network.dev),
+        }
+        write_json(path, {"sessions": [*sessions, entry]})
+
+    def finish(self, loader: Loader) -> None:
+        """Writes result.json.
+
+        Raises:
+            MinicnnError: a frozen tensor's bytes are not what they were.
+        """
+        evaluations = [r for r in read_metrics(self.metrics) if "val_top1" in r]
+        best = sorted((r["val_top1"] for r in evaluations), reverse=True)[:BEST]
+        last = evaluations[-1]
+        after = self.network.hashes(self.network.frozen)
+        if after != self.frozen_before:
+            raise MinicnnError(f"{self.name}: a frozen tensor changed in training")
+        result = {
+            **self.identity,
+            "iterations": self.step,
+            "train_images": len(loader.train),
+            "val_images": len(loader.val),
+            "top1": last["val_top1"],
+            "top5": last["val_top5"],
+            "loss": last["val_loss"],
+            "top1_mean_of_10_best": sum(best) / len(best),
+            "evaluations": len(evaluations),
+            "frozen_layers": self.network.frozen,
+            "frozen_unchanged": True,
+            "frozen_sha256": after,
+            "weights_sha256": self.network.hashes(DEPTH),
+        }
+        write_json(self.folder / "result.json", result)
+
+
+def print_warning(text: str) -> None:
+    """One plain line on standard error."""
+    print(text, file=sys.stderr, flush=True)
