@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from minicnn import __version__, cli_data, cli_look, cli_prove
+from minicnn import __version__, cli_data, cli_look, cli_prove, cli_report, cli_study
 from minicnn.cli_look import device_options
 from minicnn.errors import MinicnnError, Stopped
 from minicnn.interrupt import SIGNALS
@@ -229,8 +229,8 @@ cli.add_command(cli_data.splits)
 for each in [
     *cli_look.COMMANDS,
     *cli_prove.COMMANDS,
-   
-   
+    *cli_report.COMMANDS,
+    *cli_study.COMMANDS,
 ]:
     cli.add_command(each)
 

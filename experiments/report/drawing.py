@@ -1,0 +1,193 @@
+"""How the figures look: size, type, colours, markers; and their bytes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from minicnn.pictures import FORMATS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+LAYER = "layer n at which the network is cut and retrained"
+ACCURACY = "top-1 accuracy (%)"
+LOSS = "top-1 accuracy minus base (points)"
+QUIET, FAINT = "0.35", "0.88"
+# How far the published numbers step back behind ours.
+PALE = 0.3
+
+_STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.labelsize": 9,
+    "axes.titlesize": 9.5,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.8,
+    "axes.axisbelow": True,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "legend.fontsize": 8.5,
+    "legend.frameon": False,
+    "lines.linewidth": 1.4,
+    "svg.hashsalt": "minicnn",
+}
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one kind of nets is drawn.
+
+    Attributes:
+        label: in the legend.
+        colour: of Okabe and Ito's, told apart by colour-blind eyes.
+        marker, dash: tell it apart in grey.
+        filled: whether its markers are.
+        shift: to the right, in layers, so that kinds do not hide one another.
+    """
+
+    label: str
+    colour: str
+    marker: str
+    dash: Any = "-"
+    filled: bool = True
+    shift: float = 0.0
+
+    def line(self, pale: float = 1.0) -> dict[str, Any]:
+        """Keywords of a line through means."""
+        return {
+            "color": self.colour,
+            "marker": self.marker,
+            "ls": self.dash,
+            "mfc": self.colour if self.filled else "white",
+            "ms": 5.5,
+            "alpha": pale,
+        }
+
+    def points(self, pale: float = 1.0) -> dict[str, Any]:
+        """Keywords of single nets, of which several may lie together."""
+        return {**self.line(0.75 * pale), "ls": "none", "ms": 4.8, "mew": 0.9}
+
+
+BLACK, BLUE, SKY = "#000000", "#0072B2", "#56B4E9"
+RED, ORANGE, GREEN, PURPLE = "#D55E00", "#E69F00", "#009E73", "#CC79A7"
+
+BASE = Look("base", BLACK, "o", filled=False)
+TREATMENTS = {
+    "selffer": Look("selffer, frozen (BnB)", BLUE, "o", "-", True, -0.21),
+    "selffer+": Look("selffer, fine-tuned (BnB+)", SKY, "^", "--", False, -0.07),
+    "transfer": Look("transfer, frozen (AnB)", RED, "D", "-", True, 0.07),
+    "transfer+": Look("transfer, fine-tuned (AnB+)", ORANGE, "s", "--", False, 0.21),
+}
+RANDOM = Look("random filters", GREEN, "X", ":")
+NATURAL = Look("target natural", BLUE, "^", "-.", True, 0.05)
+MANMADE = Look("target man-made", PURPLE, "v", "--", True, -0.05)
+DISSIMILAR = Look("natural/man-made", PURPLE, "v", "--", True, 0.06)
+FEW = Look("bases on few images", BLUE, "o")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A finished figure.
+
+    Attributes:
+        name: of its files, without suffix.
+        title, caption: for the page; the caption is plain text.
+        alt: what it shows, for who cannot see it.
+        png, svg: its bytes; no SVG for what is made of pixels.
+        beside: name of the figure that it belongs beside; "" for none.
+    """
+
+    name: str
+    title: str
+    caption: str
+    alt: str
+    png: bytes
+    svg: bytes | None
+    beside: str = ""
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Matplotlib's settings of all figures, for a while."""
+    import matplotlib
+
+    with matplotlib.rc_context(_STYLE):
+        yield
+
+
+def content(figure: Figure, suffix: str) -> bytes:
+    """The figure as ".png" or ".svg"; equal figures give equal bytes."""
+    target = io.BytesIO()
+    figure.savefig(target, format=suffix[1:], **FORMATS[suffix])
+    return target.getvalue()
+
+
+def grid(axes: Axes) -> None:
+    """Faint horizontal lines."""
+    axes.grid(axis="y", color=FAINT, lw=0.7)
+
+
+def layer_axis(axes: Axes, label: bool = True) -> None:
+    """The x axis of depths: base at 0, then layers 1..7."""
+    axes.set_xlim(-0.5, 7.5)
+    axes.set_xticks(range(8), ["base", *map(str, range(1, 8))])
+    if label:
+        axes.set_xlabel(LAYER)
+
+
+def chance_line(axes: Axes, classes: Iterable[int], right: bool = False) -> None:
+    """A guess's accuracy, where the axis reaches near it; else a word that says it.
+
+    Call it when all else is drawn: it looks at the limits of the y axis.
+
+    Args:
+        classes: of the tasks shown.
+        right: whether its label stands at the right end.
+    """
+    chances = sorted({100 / each for each in classes})
+    if not chances:
+        return
+    low, high = axes.get_ylim()
+    text = f"chance {chances[0]:.2g} %"
+    if chances[-1] - chances[0] > 0.05 * chances[0]:
+        text = f"chance {chances[0]:.2g} to {chances[-1]:.2g} %"
+    # An axis that starts close above is drawn down to it.
+    if low - chances[0] > 0.5 * (high - low):
+        place: dict[str, Any] = {
+            "transform": axes.transAxes,
+            "color": QUIET,
+            "fontsize": 8,
+        }
+        axes.text(0.01, 0.015, f"{text}: below this axis", **place)
+        return
+    axes.set_ylim(min(low, chances[0] - 0.04 * (high - chances[0])), high)
+    for chance in chances:
+        axes.axhline(chance, color=QUIET, ls=":", lw=1.1, zorder=1)
+    line_label(axes, chances[-1], text, right)
+
+
+def line_label(axes: Axes, height: float, text: str, right: bool = False) -> None:
+    """Words above a horizontal line, at its left end or its right."""
+    axes.annotate(
+        text,
+        (1 if right else 0, height),
+        xycoords=("axes fraction", "data"),
+        xytext=(-4 if right else 4, 2.5),
+        textcoords="offset points",
+        ha="right" if right else "left",
+        va="bottom",
+        color=QUIET,
+        fontsize=8,
+    )
+
+
+def base_line(axes: Axes, height: float) -> None:
+    """The bases' mean, across the whole axis."""
+    axes.axhline(height, color=QUIET, lw=0.9, dashes=(6, 3), zorder=1)

@@ -1,0 +1,231 @@
+"""Figures of single runs: training curves side by side, and conv1's filters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from minicnn.experiments.report import drawing
+from minicnn.experiments.report.checks import Check, read_tensors
+from minicnn.experiments.report.contents import Contents, Entry
+from minicnn.experiments.report.drawing import BLUE, QUIET, RED
+from minicnn.experiments.report.units import DEPTHS
+from minicnn.pictures import mosaic
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLUMNS = len(DEPTHS)
+POINTS = 120
+"""Points a curve, at most: more cannot be told apart at this size."""
+_SIZE = (1.22, 0.98)
+"""Of a net's place, in inches."""
+_TITLES = {"base": "bases", "reduced": "few images", "random": "random filters"}
+
+
+def thinned(records: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """At most POINTS points: means of equal runs of them, the last one as it is."""
+    if len(records) <= POINTS:
+        return list(records)
+    body = np.array_split(np.asarray(records[:-1]), POINTS - 1)
+    return [*(tuple(part.mean(axis=0).tolist()) for part in body), records[-1]]
+
+
+def _row_of(entry: Entry) -> tuple[int, str]:
+    """Where a net stands: the order of its row, and the row's title."""
+    net = entry.net
+    kinds = ("base", "reduced", "selffer", "selffer+", "selffer-keep", "transfer")
+    order = (*kinds, "transfer+", "transfer-keep", "random")
+    title = _TITLES.get(net.kind, f"{net.kind} {net.source}→{net.target}")
+    title += f" {net.target}" if net.kind == "random" else ""
+    title += f" (+{net.keep})" if net.keep else ""
+    place = order.index(net.kind) if net.kind in order else len(order)
+    return place, title
+
+
+def sheets(contents: Contents) -> dict[tuple[str, int], list[Entry]]:
+    """The nets of each (split, seed), whose curves make one figure."""
+    found: dict[tuple[str, int], list[Entry]] = {}
+    for entry in contents.entries:
+        found.setdefault((entry.net.split, entry.net.seed), []).append(entry)
+    return found
+
+
+def _rows(entries: list[Entry]) -> list[tuple[str, list[tuple[int, Entry]]]]:
+    """Rows of a sheet: title, and each net with its column."""
+    found: dict[tuple[int, str], list[Entry]] = {}
+    for entry in entries:
+        found.setdefault(_row_of(entry), []).append(entry)
+    rows = []
+    for (_, title), members in sorted(found.items()):
+        if members[0].net.n:
+            rows.append((title, [(each.net.n - 1, each) for each in members]))
+            continue
+        members.sort(key=lambda each: (each.net.images_per_class, each.id))
+        for start in range(0, len(members), COLUMNS):
+            rows.append((title, list(enumerate(members[start : start + COLUMNS]))))
+    return rows
+
+
+def curves(entries: list[Entry]) -> tuple[Figure, str] | None:
+    """Every net's training loss and validation top-1, all on the same axes."""
+    from matplotlib.figure import Figure
+
+    rows = _rows(entries)
+    metrics = {entry.id: entry.run.metrics() for entry in entries}
+    if not any(metrics.values()):
+        return None
+    size = (1.6 + COLUMNS * _SIZE[0], 1.0 + len(rows) * _SIZE[1])
+    figure = Figure(size)
+    # In inches: room for the rows' titles, the axes' numbers and the legend.
+    edges = {"left": 1.25 / size[0], "right": 1 - 0.35 / size[0]}
+    edges |= {"top": 1 - 0.55 / size[1], "bottom": 0.45 / size[1]}
+    places = figure.add_gridspec(len(rows), COLUMNS, wspace=0.08, hspace=0.28, **edges)
+    limits = _limits([record for each in metrics.values() for record in each])
+    bases = {e.net.target: e.result["top1"] for e in entries if e.net.kind == "base"}
+    lowest = {column: row for row, (_, line) in enumerate(rows) for column, _ in line}
+    for row, (title, line) in enumerate(rows):
+        columns = [column for column, _ in line]
+        for column, entry in line:
+            axes = figure.add_subplot(places[row, column])
+            base = bases.get(entry.net.target) if entry.net.n else None
+            loss = _cell(axes, entry, metrics[entry.id], base, limits)
+            axes.tick_params(
+                labelleft=column == min(columns), labelbottom=row == lowest[column]
+            )
+            loss.tick_params(labelright=column == max(columns))
+        spot = places[row, 0].get_position(figure)
+        middle = (spot.y0 + spot.y1) / 2
+        words = title.replace(" ", "\n")
+        figure.text(0.06 / size[0], middle, words, va="center", size=8)
+    _legend(figure)
+    figure.supxlabel("update", fontsize=9, y=0.06 / size[1])
+    scores = ", ".join(f"{e.net.name} {e.result['top1']:.1%}" for e in entries)
+    words = f"Training loss and validation top-1 of {len(entries)} nets: {scores}."
+    return figure, words
+
+
+def _limits(records: list[dict[str, Any]]) -> tuple[float, float, float]:
+    """The last step, the highest top-1 in % and the highest loss, with some room."""
+    steps = [r["step"] for r in records]
+    top1 = [100 * r["val_top1"] for r in records if "val_top1" in r]
+    losses = [r["loss"] for r in records if "loss" in r]
+    return max(steps), 1.08 * max(top1, default=1), 1.05 * max(losses, default=1)
+
+
+def _cell(
+    axes: Axes,
+    entry: Entry,
+    records: list[dict[str, Any]],
+    base: float | None,
+    limits: tuple[float, float, float],
+) -> Axes:
+    """One net: top-1 on the left axis, loss on the right one, which it returns."""
+    loss = axes.twinx()
+    scored = [(r["step"], 100 * r["val_top1"]) for r in records if "val_top1" in r]
+    trained = [(r["step"], r["loss"]) for r in records if "loss" in r]
+    if base is not None:
+        axes.axhline(100 * base, color=QUIET, lw=0.7, dashes=(5, 3))
+    for at, points, style in (
+        (loss, trained, {"color": RED, "lw": 0.9, "ls": (0, (3, 1.2))}),
+        (axes, scored, {"color": BLUE, "lw": 1.3}),
+    ):
+        if points:
+            at.plot(*zip(*thinned(points), strict=True), **style)
+    last, top, most = limits
+    axes.set_ylim(0, top)
+    loss.set_ylim(0, most)
+    axes.set_xlim(0, last)
+    axes.set_xticks([0, last], ["0", _short(last)])
+    # Of neighbours, one's last number would run into the other's first.
+    first, final = axes.get_xticklabels()
+    first.set_horizontalalignment("left")
+    final.set_horizontalalignment("right")
+    axes.locator_params(axis="y", nbins=4)
+    loss.locator_params(axis="y", nbins=4)
+    loss.tick_params(labelsize=6.5, length=2, colors=RED)
+    axes.tick_params(labelsize=6.5, length=2)
+    axes.tick_params(axis="y", colors=BLUE)
+    name = entry.net.name
+    if entry.net.kind == "reduced":
+        name = f"{entry.net.images_per_class:,.0f} a class"
+    axes.set_title(name, fontsize=7, pad=2.5)
+    drawing.grid(axes)
+    return loss
+
+
+def _short(step: float) -> str:
+    """450000 as 450k."""
+    return f"{step / 1000:g}k" if step >= 10_000 else f"{step:g}"
+
+
+def _legend(figure: Figure) -> None:
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D([], [], color=BLUE, lw=1.6, label="validation top-1 (%), left axis"),
+        Line2D([], [], color=RED, ls="--", label="training loss, right axis"),
+        Line2D(
+            [], [], color=QUIET, lw=0.8, dashes=(5, 3), label="final top-1 of the base"
+        ),
+    ]
+    figure.legend(handles=handles, loc="upper center", ncols=3)
+
+
+def filters(
+    base: Entry, contents: Contents, checks: list[Check]
+) -> tuple[Figure, str] | None:
+    """conv1's filters of a base, of a net with them frozen, and of one trained on."""
+    from matplotlib.figure import Figure
+
+    drawn = []
+    for title, entry in [(base.net.name, base), *_heirs(base, contents, checks)]:
+        tensors = read_tensors(entry.run.folder, ["conv1.w"])
+        if tensors:
+            drawn.append((title, tensors["conv1.w"]))
+    if not drawn:
+        return None
+    pictures = [mosaic(w, pixels=4) for _, w in drawn]
+    height, width = pictures[0].shape[:2]
+    wide = 3.1
+    size = (wide * len(drawn) + 0.1, wide * height / width + 0.5)
+    figure = Figure(size, layout="constrained")
+    row = figure.subplots(1, len(drawn), squeeze=False)[0]
+    for axes, (title, _), picture in zip(row, drawn, pictures, strict=True):
+        axes.imshow(picture, interpolation="nearest")
+        axes.set_axis_off()
+        axes.set_title(title, fontsize=8)
+    words = "; ".join(title.replace("\n", ": ") for title, _ in drawn)
+    return figure, f"The {len(drawn[0][1])} filters of conv1, as colours. {words}."
+
+
+def _heirs(
+    base: Entry, contents: Contents, checks: list[Check]
+) -> list[tuple[str, Entry]]:
+    """One net with the base's filters frozen, and the one that moved them most."""
+    moved = {each.id: each.conv1_moved for each in checks}
+    mine = [
+        (moved[each.id] or 0.0, each)
+        for each in contents.entries
+        if contents.base_of(each) is base and moved.get(each.id) is not None
+    ]
+    frozen = [pair for pair in mine if pair[1].result["frozen_layers"]]
+    tuned = [pair for pair in mine if not pair[1].result["frozen_layers"]]
+    shown = []
+    if frozen:
+        equal = sum(part == 0 for part, _ in frozen)
+        text = f"{equal} of {len(frozen)} frozen nets equal the base"
+        shown.append((f"{frozen[0][1].net.name}, frozen\n{text}", frozen[0][1]))
+    if tuned:
+        most, far = max(tuned, key=lambda pair: pair[0])
+        average = fmean(part for part, _ in tuned)
+        text = (
+            f"{far.net.name}, fine-tuned: moved by {100 * most:.3g} %, the most\n"
+            f"of {len(tuned)} such nets; {100 * average:.3g} % on average"
+        )
+        shown.append((text, far))
+    return shown

@@ -1,0 +1,138 @@
+"""A `minicnn` command as a process that does not outlive the engine that started it.
+
+The engine holds the writing end of a pipe that is the command's standard input, and
+writes nothing. When the engine ends, by whatever means, or closes the pipe to stop the
+command, reading from it ends, and the command gets a SIGTERM: training saves and
+exits. This needs no help of the system, so it works wherever pipes do.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from minicnn.files import make_folder
+
+PATIENCE = 120.0
+"""Seconds that a command waits for its run folders: of an engine that was killed, the
+commands are still saving."""
+THREADS = ("OMP", "OPENBLAS", "MKL", "VECLIB_MAXIMUM", "NUMEXPR")
+"""Libraries that would start a thread a core: NAME_NUM_THREADS says how many."""
+TAIL = 8192
+
+
+class Child:
+    """A running command.
+
+    Args:
+        arguments: what `minicnn` is called with.
+        folders: run folders that must be free before it starts.
+        log: what it prints is appended there.
+        threads: that it may use.
+        gpu: for CUDA_VISIBLE_DEVICES; None leaves that as it is.
+    """
+
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        folders: Sequence[Path],
+        log: Path,
+        threads: int,
+        gpu: str | None = None,
+    ) -> None:
+        make_folder(log.parent)
+        self.log = log
+        environment = dict(os.environ)
+        for library in THREADS:
+            name = f"{library}_THREADS" if "_" in library else f"{library}_NUM_THREADS"
+            environment[name] = str(threads)
+        if gpu is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = gpu
+        argv = [sys.executable, "-m", __name__, *map(str, folders), "--", *arguments]
+        with log.open("ab") as out:
+            by = f"# process {os.getpid()} on {os.uname().nodename}"
+            out.write(f"{by}\n$ minicnn {shlex.join(arguments)}\n".encode())
+            out.flush()
+            self._began = out.tell()
+            with _without_interrupts():
+                self._process = subprocess.Popen(
+                    argv,
+                    stdin=subprocess.PIPE,
+                    stdout=out,
+                    stderr=subprocess.STDOUT,
+                    env=environment,
+                )
+
+    def stop(self) -> None:
+        """Tells it to save and exit; does not wait for that."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+
+    def status(self) -> int | None:
+        """Its exit status, negative if a signal killed it; None while it runs."""
+        return self._process.poll()
+
+    def error(self) -> str:
+        """What it said last; that it was killed, if it was."""
+        status = self._process.returncode
+        if status < 0:
+            name = signal.Signals(-status).name
+            memory = " (is there enough memory?)" if name == "SIGKILL" else ""
+            return f"killed by {name}{memory}"
+        with self.log.open("rb") as file:
+            file.seek(max(self._began, file.seek(0, 2) - TAIL))
+            lines = file.read().decode(errors="replace").split("\n")
+        said = [line.strip() for line in lines if line.strip()]
+        return said[-1].removeprefix("minicnn: error: ") if said else f"status {status}"
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """What is started within never gets a Ctrl-C.
+
+    That reaches every process of a terminal, but the engine alone decides: a second
+    signal would cut short the saving that the first one asked for.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _follow() -> None:
+    """Waits for the pipe's end, and stops this process."""
+    while os.read(sys.stdin.fileno(), 1):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def main() -> None:
+    """python -m minicnn.experiments.study.child [FOLDER...] -- ARGUMENT...
+
+    Runs `minicnn ARGUMENT...` once the run folders are free.
+    """
+    threading.Thread(target=_follow, daemon=True).start()
+    from minicnn.experiments.study.folder import held
+
+    split = sys.argv.index("--")
+    folders = [Path(each) for each in sys.argv[1:split]]
+    until = time.monotonic() + PATIENCE
+    while any(map(held, folders)) and time.monotonic() < until:
+        time.sleep(0.1)
+    from minicnn.cli import main as minicnn
+
+    sys.argv = ["minicnn", *sys.argv[split + 1 :]]
+    minicnn()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,382 @@
+"""A study folder: the resolved plan, the run folders, the logs, how far each net is.
+
+| in STUDY | content |
+| --- | --- |
+| `plan.toml` | everything that decides the numbers; another plan is refused |
+| `runs/GROUP/NAME/` | ordinary run folders |
+| `logs/GROUP/NAME.log` | what the processes that trained it printed |
+| `logs/GROUP/NAME.failed` | how the last of them ended, if badly |
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from minicnn.config import Config, from_dict, read_toml
+from minicnn.errors import MinicnnError
+from minicnn.experiments.study.plans import (
+    Node,
+    Plan,
+    differences,
+    task_of,
+)
+from minicnn.files import make_folder, read_json, write_atomically, write_json
+from minicnn.run import Run
+from minicnn.store import Store
+from minicnn.treatment import Treatment
+
+PLAN = "plan.toml"
+LOCK = ".lock"
+PATIENCE = 1.0
+"""Seconds that an engine tries for the folder's lock: a look at it holds it shortly."""
+TAIL = 4096
+"""Bytes of a metrics file that hold its last line."""
+NAMED = 3
+"""Differences that an error names in full."""
+
+
+@dataclass(frozen=True)
+class State:
+    """How far a net is.
+
+    Attributes:
+        state: done, running, failed, stopped (it can go on), ready, or waiting for its
+            base.
+        step: updates so far, as its metrics tell.
+        top1, best10: of a finished net: final, and mean of the 10 best evaluations.
+        error, log: of a failed one, the last thing it said, and the file of all that.
+    """
+
+    state: str
+    step: int = 0
+    top1: float | None = None
+    best10: float | None = None
+    error: str = ""
+    log: str = ""
+
+
+STATES = ("done", "running", "failed", "stopped", "ready", "waiting")
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study folder with its resolved plan.
+
+    Attributes:
+        folder: STUDY.
+        recipe: that the nets' commands name.
+        published: whether the protocol is the paper's.
+        store: path of the image store.
+        identity: of the store's content.
+        tasks: a hash of each task's classes, by "SPLIT/TASK".
+        groups: a groups file for natural-manmade, or None.
+        nodes: in order, bases first.
+    """
+
+    folder: Path
+    name: str
+    recipe: str
+    published: bool
+    store: Path
+    identity: str
+    tasks: Mapping[str, str]
+    groups: Path | None
+    nodes: tuple[Node, ...]
+
+    @cached_property
+    def by_id(self) -> dict[str, Node]:
+        """The nodes by their ids."""
+        return {node.id: node for node in self.nodes}
+
+    def runs(self, node: Node) -> Path:
+        """The folder that the node's run folder lies in."""
+        return self.folder / "runs" / node.group
+
+    def run(self, node: Node) -> Path:
+        """The node's run folder."""
+        return self.runs(node) / node.name
+
+    def log(self, name: str) -> Path:
+        """Where the processes of a task print to, by its id."""
+        return self.folder / "logs" / f"{name}.log"
+
+    def _failed(self, node: Node) -> Path:
+        return self.folder / "logs" / f"{node.id}.failed"
+
+    def note_failure(self, node: Node, error: str, log: Path) -> None:
+        """Remembers what a node failed of."""
+        write_json(self._failed(node), {"error": error, "log": str(log)})
+
+    def forget_failure(self, node: Node) -> None:
+        """A node is about to run again, or did well."""
+        self._failed(node).unlink(missing_ok=True)
+
+    def finished(self, node: Node) -> bool:
+        """Whether the node is done, by these very settings."""
+        if not (self.run(node) / "result.json").exists():
+            return False
+        try:
+            run = Run(self.run(node))
+            return run.config == node.config and run.result is not None
+        except MinicnnError:
+            return False  # its command says what is wrong with it
+
+    def step(self, node: Node) -> int:
+        """Updates so far, as the last line of its metrics tells."""
+        return last_step(self.run(node) / "metrics.jsonl")
+
+    def state(self, node: Node, done: frozenset[str]) -> State:
+        """How far a node is.
+
+        Args:
+            done: ids of the finished nodes.
+        """
+        if node.id in done:
+            result = Run(self.run(node)).result
+            assert result is not None
+            best10 = result["top1_mean_of_10_best"]
+            return State("done", node.config.solver.iterations, result["top1"], best10)
+        step = self.step(node)
+        if held(self.run(node)):
+            return State("running", step)
+        if self._failed(node).exists():
+            return State("failed", step, **read_json(self._failed(node)))
+        if step:
+            return State("stopped", step)
+        return State("ready" if node.base in ("", *done) else "waiting")
+
+    def states(self) -> dict[str, State]:
+        """How far every node is, by its id."""
+        done = frozenset(node.id for node in self.nodes if self.finished(node))
+        return {node.id: self.state(node, done) for node in self.nodes}
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Makes the folder, and holds it alone.
+
+        Raises:
+            MinicnnError: another engine works in it.
+        """
+        make_folder(self.folder)
+        with (self.folder / LOCK).open("w") as file:
+            until = time.monotonic() + PATIENCE
+            while not _lock(file, fcntl.LOCK_EX):
+                if time.monotonic() > until:
+                    raise MinicnnError(
+                        f"{self.folder}: another 'minicnn study run' works in it; wait "
+                        "for it, or choose another folder by -o"
+                    )
+                time.sleep(0.05)
+            yield
+
+    def write(self) -> None:
+        """Writes plan.toml, unless it is there."""
+        path, text = self.folder / PLAN, tomli_w.dumps(self.to_dict()).encode()
+        if not path.exists() or path.read_bytes() != text:
+            write_atomically(path, text)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The resolved plan, as plan.toml has it."""
+        common = self.nodes[0].config
+        about = {
+            "name": self.name,
+            "recipe": self.recipe,
+            "published": self.published,
+            "groups": str(self.groups or ""),
+            "store": {"path": str(self.store), "identity": self.identity},
+            "tasks": dict(self.tasks),
+            "settings": common.to_dict(),
+        }
+        return {**about, "nodes": [_node_entry(node, common) for node in self.nodes]}
+
+
+def _lock(file: Any, how: int) -> bool:
+    try:
+        fcntl.flock(file, how | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def held(run: Path) -> bool:
+    """Whether a process trains in a run folder."""
+    try:
+        with (run / LOCK).open() as file:
+            return not _lock(file, fcntl.LOCK_SH)
+    except OSError:
+        return False
+
+
+def last_step(metrics: Path) -> int:
+    """The step of the last whole line of a metrics.jsonl; 0 where there is none."""
+    try:
+        with metrics.open("rb") as file:
+            file.seek(max(0, file.seek(0, 2) - TAIL))
+            lines = file.read().splitlines()
+    except OSError:
+        return 0
+    for line in reversed(lines):
+        with suppress(ValueError, TypeError, KeyError):
+            return int(json.loads(line)["step"])
+    return 0
+
+
+def _node_entry(node: Node, common: Config) -> dict[str, Any]:
+    """A node as plan.toml has it: what its settings differ in, and all the rest."""
+    t, usual = node.treatment, common.to_dict()
+    changed = {
+        section: {k: v for k, v in values.items() if v != usual[section][k]}
+        for section, values in node.config.to_dict().items()
+    }
+    entry = {
+        "split": node.split,
+        "seed": node.seed,
+        "target": t.target,
+        "source": t.source,
+        "n": t.n,
+        "finetune": t.finetune,
+        "keep": t.keep,
+    }
+    settings = {section: values for section, values in changed.items() if values}
+    return {"id": node.id, **entry, **({"settings": settings} if settings else {})}
+
+
+def _node(entry: Mapping[str, Any], common: Config, where: str) -> Node:
+    names = ("target", "source", "n", "finetune", "keep")
+    treatment = Treatment(**{name: entry[name] for name in names})
+    config = from_dict(entry.get("settings", {}), where, common)
+    return Node(entry["split"], entry["seed"], treatment, config)
+
+
+def read_study(folder: Path) -> Study:
+    """The study in a folder.
+
+    Raises:
+        MinicnnError: there is none, or its plan.toml is damaged.
+    """
+    path = folder / PLAN
+    if not path.is_file():
+        raise MinicnnError(
+            f"{folder}: no study folder (it has no {PLAN}); 'minicnn study run' makes "
+            "them"
+        )
+    table = read_toml(path)
+    try:
+        common = from_dict(table["settings"], str(path))
+        return Study(
+            folder=folder,
+            name=table["name"],
+            recipe=table["recipe"],
+            published=table["published"],
+            store=Path(table["store"]["path"]),
+            identity=table["store"]["identity"],
+            tasks=table["tasks"],
+            groups=Path(table["groups"]) if table["groups"] else None,
+            nodes=tuple(_node(each, common, str(path)) for each in table["nodes"]),
+        )
+    except (KeyError, TypeError) as error:
+        raise MinicnnError(
+            f"{path}: damaged, {error} is missing or of the wrong kind; delete it and "
+            "run the plan again"
+        ) from None
+
+
+def task_hashes(plan: Plan, store: Store, groups: Path | None) -> dict[str, str]:
+    """A short hash of the classes of each task, by "SPLIT/TASK".
+
+    Raises:
+        MinicnnError: the store has not what a split needs.
+    """
+    found = {}
+    for split, name in plan.tasks():
+        classes = task_of(store, split, name, groups).classes
+        wnids = "\n".join(store.wnids[each] for each in classes)
+        found[f"{split}/{name}"] = hashlib.sha256(wnids.encode()).hexdigest()[:16]
+    return found
+
+
+def open_study(
+    folder: Path, plan: Plan, store_path: Path, groups: Path | None = None
+) -> Study:
+    """The study of a plan in a folder, which may hold it already; writes nothing.
+
+    A plan may grow: that its nets are more than those in the folder is no difference.
+
+    Args:
+        store_path: the image store that all nets learn from.
+        groups: a groups file for natural-manmade.
+
+    Raises:
+        MinicnnError: the folder holds something else, or another plan: names what
+            differs.
+    """
+    store = Store(store_path)
+    study = Study(
+        folder=folder,
+        name=plan.name,
+        recipe=plan.recipe,
+        published=plan.published,
+        store=store_path.resolve(),
+        identity=store.identity,
+        tasks=task_hashes(plan, store, groups),
+        groups=groups.resolve() if groups else None,
+        nodes=plan.nodes,
+    )
+    if (folder / PLAN).exists():
+        odd = _odds(read_study(folder), study)
+        if odd:
+            raise MinicnnError(
+                f"{folder}: made by another plan: {'; '.join(odd)}; choose another "
+                "folder by -o"
+            )
+    elif folder.exists() and any(each.name != LOCK for each in folder.iterdir()):
+        raise MinicnnError(
+            f"{folder}: neither empty nor a study folder; choose another by -o"
+        )
+    return study
+
+
+def _odds(old: Study, new: Study) -> list[str]:
+    """What makes another plan of it."""
+    odd = []
+    for name in ("identity", "published"):
+        before, after = getattr(old, name), getattr(new, name)
+        if before != after:
+            what = "store" if name == "identity" else name
+            odd.append(f"{what} was {before!r}, now {after!r}")
+    odd += [
+        f"the classes of task {task} differ"
+        for task, value in old.tasks.items()
+        if new.tasks.get(task, value) != value
+    ]
+    lost = [node.id for node in old.nodes if node.id not in new.by_id]
+    if lost:
+        odd.append(f"it lacks {_some(lost)} (--only trains a part of a plan)")
+    changed: dict[str, int] = {}
+    for node in old.nodes:
+        now = new.by_id.get(node.id)
+        if now and now.split != node.split:
+            changed[f"split was {node.split}, now {now.split}"] = 1
+        elif now:
+            for text in differences(node.config, now.config):
+                changed[text] = changed.get(text, 0) + 1
+    texts = [f"{text} ({count} nets)" for text, count in changed.items()]
+    return odd + ([_some(texts)] if texts else [])
+
+
+def _some(texts: Iterable[str]) -> str:
+    """The first few, and how many more there are."""
+    texts = list(texts)
+    more = f" and {len(texts) - NAMED} more" if len(texts) > NAMED else ""
+    return ", ".join(texts[:NAMED]) + more

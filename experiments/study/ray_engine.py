@@ -1,0 +1,216 @@
+"""The Ray engine: the commands of a study as tasks of a cluster.
+
+A Ray task a command, with one GPU, or some CPUs where the cluster has no GPU; the task
+of a base comes before those that copy from it. All of them find the study folder and
+the store under the same paths, on a file system that the machines share. A task whose
+worker dies is run again, and its net goes on from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from minicnn.cores import available_cores
+from minicnn.device import NAMES
+from minicnn.errors import MinicnnError, Stopped
+from minicnn.experiments.study.child import Child
+from minicnn.experiments.study.engine import Ledger, Outcome, Workers
+from minicnn.experiments.study.folder import Study
+from minicnn.experiments.study.tasks import Queue, Task
+from minicnn.interrupt import Interrupt
+
+RETRIES = 3
+"""How often a task is run again whose worker died."""
+POLL = 0.2
+LOOK = 2.0
+"""Seconds between looks at a process, and at the tasks and metrics."""
+STOPPED = "stopped"
+SKIPPED = "its base is not finished"
+
+
+def load_ray() -> Any:
+    """Ray, which stays silent and tells nobody that it is used."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        import ray
+    except ImportError:
+        raise MinicnnError(
+            "--engine ray: Ray is not installed; install it with "
+            "'pip install \"minicnn[ray]\"', or use --engine local"
+        ) from None
+    return ray
+
+
+def train(command: dict[str, Any], *bases: dict[str, Any]) -> dict[str, Any]:
+    """What a worker does: runs a command to its end.
+
+    Args:
+        command: what `Child` takes, by name.
+        bases: what the tasks of the bases returned.
+
+    Returns:
+        The command's last words ("" if all went well), and the seconds it took.
+    """
+    if any(base["error"] for base in bases):
+        return {"error": SKIPPED, "seconds": 0.0}
+    began = time.monotonic()
+    child = Child(**command)
+    error = ""
+    try:
+        while child.status() is None:
+            time.sleep(POLL)
+    except KeyboardInterrupt:  # the task was cancelled
+        child.stop()
+        while child.status() is None:
+            time.sleep(POLL)
+        error = STOPPED
+    if child.status():
+        error = error or child.error()
+    return {"error": error, "seconds": time.monotonic() - began}
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Where the tasks run.
+
+    Attributes:
+        address: of a running cluster: "auto", or HOST:PORT; None starts one here.
+        device: as --device takes it; "auto" takes GPUs where the cluster has any.
+        jobs: of a cluster that is started here; None takes one a core.
+        threads: CPUs of a task; None takes one, and beside a GPU an equal share.
+    """
+
+    address: str | None = None
+    device: str = "auto"
+    jobs: int | None = None
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.device not in NAMES:
+            raise MinicnnError(
+                f"--device {self.device} --engine ray: Ray chooses among the GPUs; "
+                f"give one of {', '.join(NAMES)}"
+            )
+
+    def workers(self, resources: Mapping[str, float]) -> Workers:
+        """What each task takes of the cluster's resources.
+
+        Raises:
+            MinicnnError: the cluster has not as much.
+        """
+        cpus, gpus = (int(resources.get(name, 0)) for name in ("CPU", "GPU"))
+        device = self.device
+        if device == "auto":
+            device = "cuda" if gpus else "cpu"
+        if device == "cuda" and not gpus:
+            raise MinicnnError(f"--device {device}: the Ray cluster has no GPU")
+        share = max(1, cpus // gpus) if device == "cuda" else 1
+        threads = self.threads or share
+        if threads > cpus:
+            raise MinicnnError(
+                f"--threads-per-job {threads}: the Ray cluster has {cpus} CPUs"
+            )
+        return Workers(gpus if device == "cuda" else cpus // threads, threads, device)
+
+
+class RayEngine:
+    """Runs tasks on a Ray cluster.
+
+    Args:
+        study, ledger, tasks, work: as for the local engine.
+        cluster: where they run.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        ledger: Ledger,
+        tasks: Sequence[Task],
+        work: Callable[[Task], float],
+        cluster: Cluster,
+    ) -> None:
+        self.study, self.ledger, self.cluster = study, ledger, cluster
+        self.queue = Queue(tasks, work, set(ledger.finished))
+        self.ray = load_ray()
+
+    def run(self) -> Outcome:
+        """As of the local engine."""
+        try:
+            self._connect()
+            with Interrupt() as interrupt, self.ledger.bar:
+                waiting = self._submit()
+                while waiting and not interrupt.requested:
+                    waiting = self._collect(waiting)
+                if waiting:
+                    self._cancel(waiting)
+                    raise Stopped(interrupt.signal_name)
+        finally:
+            self.ray.shutdown()
+        return self.ledger.outcome
+
+    def _connect(self) -> None:
+        cluster = self.cluster
+        options: dict[str, Any] = {"address": cluster.address or "local"}
+        if cluster.address is None:
+            cores = (cluster.jobs or available_cores()) * (cluster.threads or 1)
+            options |= {"num_cpus": cores, "include_dashboard": False}
+        try:
+            self.ray.init(log_to_driver=False, logging_level="ERROR", **options)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise MinicnnError(
+                f"--address {cluster.address}: no Ray cluster answers ({error})"
+            ) from None
+        self.workers = cluster.workers(self.ray.cluster_resources())
+
+    def _submit(self) -> dict[Any, Task]:
+        """Hands all tasks over; those with the longest way to the end come first."""
+        gpus = 1 if self.workers.device == "cuda" else 0
+        needs = {"num_cpus": self.workers.threads, "num_gpus": gpus}
+        remote = self.ray.remote(max_retries=RETRIES, **needs)(train)
+        made, reference_of = dict[Any, Task](), dict[str, Any]()
+        for task in sorted(self.queue.left, key=lambda task: bool(task.base)):
+            self.ledger.begin(task)
+            bases = [reference_of[task.base]] if task.base in reference_of else []
+            reference = remote.options(name=task.id).remote(self._command(task), *bases)
+            made[reference] = task
+            reference_of |= {node.id: reference for node in task.nodes}
+        return made
+
+    def _command(self, task: Task) -> dict[str, Any]:
+        workers = self.workers
+        return {
+            "arguments": task.arguments(self.study, workers.device, workers.threads),
+            "folders": [self.study.run(node).resolve() for node in task.nodes],
+            "log": self.study.log(task.id).resolve(),
+            "threads": workers.threads,
+        }
+
+    def _collect(self, waiting: dict[Any, Task]) -> dict[Any, Task]:
+        """Takes note of what has ended; returns the rest."""
+        ended, _ = self.ray.wait(list(waiting), timeout=LOOK)
+        for reference in ended:
+            task = waiting[reference]
+            try:
+                result = self.ray.get(reference)
+            except self.ray.exceptions.RayError as error:
+                words = str(error).strip().splitlines() or [type(error).__name__]
+                result = {"error": f"Ray: {words[0]}", "seconds": 0.0}
+            if task.base and task.base not in self.ledger.finished:
+                self.ledger.outcome.waiting += [node.id for node in task.nodes]
+            else:
+                self.ledger.end(task, result["seconds"], result["error"])
+        rest = {each: task for each, task in waiting.items() if each not in ended}
+        self.ledger.count(list(rest.values()))
+        return rest
+
+    def _cancel(self, waiting: dict[Any, Task]) -> None:
+        """Stops what runs, and waits until it has saved."""
+        self.ledger.bar.message("Stopping; the running nets will save first.")
+        for reference in waiting:
+            self.ray.cancel(reference, force=False)
+        self.ray.wait(list(waiting), num_returns=len(waiting), timeout=None)

@@ -1,0 +1,241 @@
+"""From a request to trained nets: the steps of `minicnn study plan` and `study run`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from minicnn import architectures
+from minicnn.errors import MinicnnError
+from minicnn.experiments.study.cost import (
+    Cost,
+    Rate,
+    TaskSizes,
+    estimate,
+    measure,
+    measured_rate,
+)
+from minicnn.experiments.study.engine import (
+    Ledger,
+    Outcome,
+    check_counts,
+    plan_workers,
+)
+from minicnn.experiments.study.folder import (
+    PLAN,
+    Study,
+    open_study,
+    read_study,
+)
+from minicnn.experiments.study.local import LocalEngine
+from minicnn.experiments.study.plans import DEMO, Node, Plan, load_plan, with_bases
+from minicnn.experiments.study.tasks import make_tasks
+from minicnn.store import Store
+
+if TYPE_CHECKING:
+    from minicnn.experiments.study.ray_engine import RayEngine
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be trained, and where.
+
+    Attributes:
+        plan: a built-in plan's name, or the path of one.
+        folder: the study folder; None takes studies/NAME.
+        data: the store; None takes the plan's.
+        groups: a groups file for natural-manmade.
+        patterns: of the nets to train; none takes all.
+        settings: `section.key=value` texts for all nets.
+        share_trunk: whether frozen nets that differ in n alone are trained together.
+    """
+
+    plan: str
+    folder: Path | None = None
+    data: Path | None = None
+    groups: Path | None = None
+    patterns: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
+    share_trunk: bool = False
+
+    def load(self) -> Plan:
+        """The plan, resolved."""
+        return load_plan(self.plan, self.settings)
+
+    def place(self, plan: Plan) -> Path:
+        """The study folder."""
+        return self.folder or Path("studies") / plan.name
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a plan would train.
+
+    Attributes:
+        nodes: that were asked for, and their bases.
+        cost: of all of them.
+        left: of those that are not finished in the study folder; None where none is.
+        sizes_known: whether the validation images are counted.
+    """
+
+    plan: Plan
+    nodes: list[Node]
+    cost: Cost
+    left: Cost | None
+    sizes_known: bool
+
+
+def preview(
+    request: Request,
+    workers: int = 8,
+    rate: float | None = None,
+    measure_on: tuple[str, int | None] | None = None,
+) -> Preview:
+    """A plan and its cost; trains nothing, and writes nothing.
+
+    Args:
+        workers: to reckon with.
+        rate: images a second of a base net's training; None takes what was measured.
+        measure_on: device and threads to measure it on now; None does not.
+    """
+    if rate is not None and not 0 < rate < float("inf"):
+        raise MinicnnError(f"--rate {rate}: must be more than 0")
+    plan = request.load()
+    nodes = with_bases(plan.nodes, request.patterns)
+    study = _there(request.place(plan), plan)
+    path = request.data or (Path(plan.data) if plan.data not in ("", DEMO) else None)
+    if path is None and study and study.store.exists():
+        path = study.store
+    sizes = TaskSizes(plan, Store(path) if path else None, request.groups)
+    known = Rate(rate, "given by --rate") if rate else None
+    if known is None and measure_on:
+        from minicnn import device
+
+        known = measure(plan.nodes[0], device.get(*measure_on))
+    if known is None and study:
+        known = measured_rate(study, sizes)
+    cost = estimate(make_tasks(nodes, request.share_trunk), sizes, known, workers)
+    left = None
+    if study:
+        rest = [node for node in nodes if not study.finished(node)]
+        if len(rest) < len(nodes):
+            tasks = make_tasks(rest, request.share_trunk)
+            left = estimate(tasks, sizes, known, workers)
+    return Preview(plan, nodes, cost, left, sizes.known)
+
+
+def _there(folder: Path, plan: Plan) -> Study | None:
+    """The study that was begun in a folder, if it is one of this plan."""
+    if not (folder / PLAN).exists():
+        return None
+    study = read_study(folder)
+    ours = {node.id: node for node in plan.nodes}
+    same = all(ours.get(node.id) == node for node in study.nodes)
+    return study if same else None
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a call ended.
+
+    Attributes:
+        nodes: that were asked for, and their bases.
+        outcome: of those that this call had to train.
+    """
+
+    study: Study
+    nodes: list[Node]
+    outcome: Outcome
+
+
+def execute(
+    request: Request,
+    engine: str = "local",
+    device: str = "auto",
+    jobs: int | None = None,
+    threads: int | None = None,
+    address: str | None = None,
+) -> Done:
+    """Trains what is asked for and not finished.
+
+    Args:
+        engine: "local", or "ray".
+        device: as --device takes it.
+        jobs: commands at a time; None takes one a GPU, or one a core.
+        threads: of each; None shares out the cores.
+        address: of a Ray cluster; None starts one on this machine.
+
+    Raises:
+        Stopped: by Ctrl-C or SIGTERM; every net has saved.
+        MinicnnError: something does not fit; a net that fails is no error.
+    """
+    make = _engine(engine, device, jobs, threads, address)
+    plan = request.load()
+    store_path = _store(request, plan)
+    store = Store(store_path)
+    study = open_study(request.place(plan), plan, store_path, request.groups)
+    nodes = with_bases(study.nodes, request.patterns)
+    _check_sizes(nodes, store)
+    with study.locked():
+        study.write()
+        ledger = Ledger(study, nodes)
+        left = [node for node in nodes if node.id not in ledger.finished]
+        tasks = make_tasks(left, request.share_trunk)
+        if not tasks:
+            return Done(study, nodes, ledger.outcome)
+        work = TaskSizes(plan, store, request.groups).work
+        return Done(study, nodes, make(study, ledger, tasks, work).run())
+
+
+def _engine(
+    engine: str,
+    device: str,
+    jobs: int | None,
+    threads: int | None,
+    address: str | None,
+) -> Callable[..., LocalEngine | RayEngine]:
+    """What makes the engine; all that can be refused about it is refused here."""
+    check_counts(jobs, threads)
+    if engine == "ray":
+        from minicnn.experiments.study import ray_engine
+
+        ray_engine.load_ray()
+        return partial(
+            ray_engine.RayEngine,
+            cluster=ray_engine.Cluster(address, device, jobs, threads),
+        )
+    if address:
+        raise MinicnnError(f"--address {address}: goes with --engine ray")
+    return partial(LocalEngine, workers=plan_workers(device, jobs, threads))
+
+
+def _store(request: Request, plan: Plan) -> Path:
+    """The store's path; the demo set is drawn on first use."""
+    if request.data:
+        return request.data
+    if plan.data == DEMO:
+        from minicnn.data_prep.demo import ensure_demo
+
+        return ensure_demo()
+    if not plan.data:
+        raise MinicnnError(
+            f"plan {plan.name}: needs a store; give --data STORE.h5, made by 'minicnn "
+            "data prepare'"
+        )
+    return Path(plan.data)
+
+
+def _check_sizes(nodes: Sequence[Node], store: Store) -> None:
+    """Refuses images too small for a network, before any net is begun."""
+    height, width = store.image_size
+    for name in {node.config.network.arch for node in nodes}:
+        crop = architectures.get(name).crop
+        if crop > min(height, width):
+            raise MinicnnError(
+                f"store {store.path}: its images of {height}x{width} are smaller than "
+                f"the input of {name}, {crop}x{crop}; prepare it with a larger --size, "
+                "or choose another network by --set network.arch=NAME"
+            )

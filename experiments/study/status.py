@@ -1,0 +1,215 @@
+"""How far a study is, as a grid that fits a screen, and the plan as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from minicnn.experiments.study.cost import Cost
+from minicnn.experiments.study.folder import STATES, State, Study
+from minicnn.experiments.study.plans import KINDS, REDUCED, Node, Plan, published_name
+from minicnn.treatment import DEEPEST, RANDOM
+
+SIGNS = {"running": ">", "stopped": "|", "failed": "FAIL", "ready": ".", "waiting": "-"}
+LEGEND = (
+    "Numbers are top-1 in percent after the last update; >40 running, 40 % done; |40 "
+    "stopped there; FAIL; . ready; - waits for its base."
+)
+
+
+def to_dict(study: Study, states: Mapping[str, State]) -> dict[str, Any]:
+    """The state of every net, as JSON has it."""
+    nodes = [
+        {
+            "id": node.id,
+            "state": states[node.id].state,
+            "step": states[node.id].step,
+            "iterations": node.config.solver.iterations,
+            "top1": states[node.id].top1,
+            "top1_mean_of_10_best": states[node.id].best10,
+            "error": states[node.id].error,
+            "run": str(study.run(node)),
+        }
+        for node in study.nodes
+    ]
+    return {
+        "study": str(study.folder),
+        "plan": study.name,
+        "counts": counts(states),
+        "nets": nodes,
+    }
+
+
+def counts(states: Mapping[str, State]) -> dict[str, int]:
+    """How many nets are in each state."""
+    found = [state.state for state in states.values()]
+    return {name: found.count(name) for name in STATES}
+
+
+def _row(node: Node) -> tuple[str, str]:
+    """Group, and line of the grid."""
+    t = node.treatment
+    if node.kind == REDUCED:
+        return "reduced: bases on so many images per class", f"{node.split} {t.target}"
+    if not t.source:
+        return node.group, f"base {t.target}"
+    arrow = f"{'random' if t.source == RANDOM else t.source} -> {t.target}"
+    plus = " +" if t.finetune else ""
+    return node.group, arrow + plus + (f" keep {t.keep}" if t.keep else "")
+
+
+def _cell(node: Node, state: State) -> str:
+    if state.state == "done":
+        return f"{100 * (state.top1 or 0):.1f}"
+    sign = SIGNS[state.state]
+    if state.state in ("running", "stopped"):
+        return f"{sign}{100 * state.step // node.config.solver.iterations}"
+    return sign
+
+
+def grid(study: Study, states: Mapping[str, State]) -> str:
+    """A line for each treatment of a group, a column for each depth."""
+    rows: dict[str, dict[str, dict[int, str]]] = {}
+    for node in study.nodes:
+        group, line = _row(node)
+        column = node.treatment.n
+        if node.kind == REDUCED:
+            column = node.config.data.images_per_class
+        cells = rows.setdefault(group, {}).setdefault(line, {})
+        cells[column] = _cell(node, states[node.id])
+    lines = []
+    for group, members in rows.items():
+        columns = sorted({column for cells in members.values() for column in cells})
+        heads = ["" if column == 0 else str(column) for column in columns]
+        lines += ["", f"{group:16}" + "".join(f"{head:>7}" for head in heads)]
+        if len(group) > 16:
+            lines[-1:] = [group, " " * 16 + "".join(f"{head:>7}" for head in heads)]
+        for line, cells in members.items():
+            texts = [cells.get(column, "") for column in columns]
+            lines.append(f"  {line:14}" + "".join(f"{text:>7}" for text in texts))
+    return "\n".join(lines[1:])
+
+
+def table(study: Study, states: Mapping[str, State]) -> str:
+    """The grid, and how many nets are in each state; failed ones with the reason."""
+    found = counts(states)
+    parts = ", ".join(f"{count} {name}" for name, count in found.items() if count)
+    lines = [
+        f"Study {study.folder}, plan {study.name}: {len(study.nodes)} nets: {parts}.",
+        LEGEND,
+        "",
+        grid(study, states),
+    ]
+    for node in study.nodes:
+        state = states[node.id]
+        if state.state == "failed":
+            lines += ["", f"{node.id} failed: {state.error} (all it said: {state.log})"]
+    return "\n".join(lines)
+
+
+def plan_table(plan: Plan, nodes: Sequence[Node]) -> str:
+    """How many nets of each kind each group has, and what must come first."""
+    kinds = [kind for kind in KINDS if any(node.kind == kind for node in nodes)]
+    groups: dict[str, list[Node]] = {}
+    for node in nodes:
+        few = f"{node.split} reduced" if node.kind == REDUCED else node.group
+        groups.setdefault(few, []).append(node)
+    width = max(map(len, [*groups, "group"])) + 2
+    sizes = [max(len(kind), 3) + 2 for kind in kinds]
+
+    def line(head: str, cells: Sequence[object], tail: str) -> str:
+        texts = (f"{cell:>{size}}" for cell, size in zip(cells, sizes, strict=True))
+        return f"{head:{width}}{''.join(texts)}  {tail}".rstrip()
+
+    lines = [line("group", kinds, "after its bases")]
+    for group, members in groups.items():
+        found = [node.kind for node in members]
+        after = sum(bool(node.base) for node in members)
+        cells = [found.count(kind) or "" for kind in kinds]
+        lines.append(line(group, cells, str(after or "")))
+    total = [sum(node.kind == kind for node in nodes) for kind in kinds]
+    after = sum(bool(node.base) for node in nodes)
+    lines.append(line("all", total, str(after or "")))
+    first, depths = nodes[0].config, sorted({n.treatment.n for n in nodes} - {0})
+    solver = first.solver
+    about = (
+        f"Plan {plan.name}: {len(nodes)} nets in {len(groups)} groups; recipe "
+        f"{plan.recipe}, {first.network.arch}, {solver.iterations:,} iterations of "
+        f"{solver.batch}"
+    )
+    if depths:
+        whole = depths == list(range(1, DEEPEST + 1))
+        about += f"; n = {'1..7' if whole else ','.join(map(str, depths))}"
+    return "\n".join([about + ".", "", *lines])
+
+
+def plan_dict(
+    plan: Plan, nodes: Sequence[Node], cost: Cost, left: Cost | None
+) -> dict[str, Any]:
+    """The graph and its cost, as JSON has them."""
+    return {
+        "plan": plan.name,
+        "recipe": plan.recipe,
+        "nets": [
+            {
+                "id": node.id,
+                "treatment": node.kind,
+                "split": node.split,
+                "seed": node.seed,
+                "source": node.treatment.source,
+                "target": node.treatment.target,
+                "n": node.treatment.n,
+                "keep": node.treatment.keep,
+                "needs": [node.base] if node.base else [],
+                "iterations": node.config.solver.iterations,
+                "images": node.images,
+                **({"published_name": published_name(node)} if plan.published else {}),
+            }
+            for node in nodes
+        ],
+        "cost": cost.to_dict(),
+        "left": left.to_dict() if left else None,
+    }
+
+
+def _hours(value: float) -> str:
+    if value < 1:
+        return f"{60 * value:.0f} min" if value > 1 / 60 else f"{3600 * value:.0f} s"
+    return f"{value:,.1f} h"
+
+
+def cost_table(cost: Cost, left: Cost | None, sizes_known: bool) -> str:
+    """The cost for people."""
+    evaluated = f"{cost.evaluated:,} evaluated"
+    if not sizes_known:
+        evaluated = "evaluation not counted (give --data)"
+    lines = [
+        f"To train: {cost.nets} nets by {cost.commands} commands; {cost.images:,} "
+        f"images trained on, {evaluated}; as much work as {cost.equivalent:,.0f} "
+        "images of a base net's training, frozen layers and evaluation at their share.",
+    ]
+    if cost.rate is None or cost.hours_one is None or cost.hours is None:
+        lines.append(
+            "Hours: unknown; --measure times a few steps on this device, --rate "
+            "IMAGES/S takes a rate that you know."
+        )
+        return "\n".join(lines)
+    lines.append(
+        f"Rate: {cost.rate.images_per_second:,.0f} images/s of a base net's training "
+        f"on one worker: {cost.rate.source}."
+    )
+    lines.append("Time: " + _times(cost))
+    if left and left.nets:
+        lines.append(f"Left, {left.nets} nets: " + _times(left))
+    return "\n".join(lines)
+
+
+def _times(cost: Cost) -> str:
+    one, many, path = (cost.hours_one, cost.hours, cost.hours_path)
+    assert one is not None
+    assert many is not None
+    assert path is not None
+    return (
+        f"{_hours(one)} on 1 worker, {_hours(many)} on {cost.workers} (no number "
+        f"ends sooner than a base and its longest dependent, {_hours(path)})."
+    )

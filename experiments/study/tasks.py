@@ -1,0 +1,155 @@
+"""What an engine runs: one `minicnn` command a task, in an order that ends soonest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from minicnn.config import Config, load_recipe
+from minicnn.experiments.study.folder import Study
+from minicnn.experiments.study.plans import Node, assignments
+
+
+@dataclass(frozen=True)
+class Task:
+    """The nets that one command trains: one; or, sharing their trunk, several depths.
+
+    Attributes:
+        nodes: of one group, kind, source and target, by rising n.
+    """
+
+    nodes: tuple[Node, ...]
+
+    @property
+    def depths(self) -> str:
+        """Such as "3", "1-7" or "1,3,5": what --n takes."""
+        numbers = [node.treatment.n for node in self.nodes]
+        first, last = numbers[0], numbers[-1]
+        if len(numbers) > 1 and numbers == list(range(first, last + 1)):
+            return f"{first}-{last}"
+        return ",".join(map(str, numbers))
+
+    @property
+    def id(self) -> str:
+        """The node's, or "random-0/A1-7B" for several."""
+        first = self.nodes[0]
+        if len(self.nodes) == 1:
+            return first.id
+        return f"{first.group}/{first.treatment.family.replace('*', self.depths)}"
+
+    @property
+    def base(self) -> str:
+        """Id of the node that must be finished before; "" for none."""
+        return self.nodes[0].base
+
+    @property
+    def images(self) -> int:
+        """Images that its nets are trained on."""
+        return sum(node.images for node in self.nodes)
+
+    def arguments(self, study: Study, device: str, threads: int) -> list[str]:
+        """What `minicnn` is called with."""
+        node = self.nodes[0]
+        t, config = node.treatment, node.config
+        if t.source:
+            # One word each: a shell needs no quotes, and nothing looks like an option.
+            argv = ["transfer", f"--from={t.source}", f"--to={t.target}"]
+            argv += [f"--n={self.depths}"]
+            argv += ["--finetune"] if t.finetune else []
+            argv += [f"--keep={t.keep}"] if t.keep else []
+            argv += ["--share-trunk"] if len(self.nodes) > 1 else []
+        else:
+            argv = ["train-base", f"--task={t.target}"]
+        argv += [f"--data={study.store}", f"--split={node.split}"]
+        argv += [f"--groups={study.groups}"] if study.groups else []
+        argv += [f"--seed={node.seed}", f"--recipe={study.recipe}"]
+        start: Config = load_recipe(study.recipe)
+        argv += [f"--set={text}" for text in assignments(config, start)]
+        argv += [f"--runs={study.runs(node).resolve()}"]
+        return [*argv, f"--device={device}", f"--threads={threads}"]
+
+
+def make_tasks(nodes: Iterable[Node], share_trunk: bool = False) -> list[Task]:
+    """The tasks that train these nodes.
+
+    Args:
+        share_trunk: whether frozen nets that differ in n alone become one task.
+    """
+    families: dict[object, list[Node]] = {}
+    for node in nodes:
+        t = node.treatment
+        shares = share_trunk and t.frozen > 0
+        key = (node.group, t.family, node.config) if shares else node.id
+        families.setdefault(key, []).append(node)
+    return [
+        Task(tuple(sorted(members, key=lambda node: node.treatment.n)))
+        for members in families.values()
+    ]
+
+
+@dataclass
+class Queue:
+    """Which task comes next.
+
+    Of those that are ready the one with the longest way to the end, its dependents
+    counted; so bases come first, and short nets last, when a worker would idle.
+
+    Args:
+        tasks: not finished yet.
+        work: how long each takes, in any unit.
+        done: ids of finished nodes.
+    """
+
+    tasks: Sequence[Task]
+    work: Callable[[Task], float]
+    done: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        seconds = [self.work(task) for task in self.tasks]
+        longest: dict[str, float] = {}
+        for task, each in zip(self.tasks, seconds, strict=True):
+            longest[task.base] = max(longest.get(task.base, 0.0), each)
+        # Nothing copies from what copies: no path has more than two nets.
+        order = [
+            (-each - max(longest.get(node.id, 0.0) for node in task.nodes), place)
+            for place, (task, each) in enumerate(zip(self.tasks, seconds, strict=True))
+        ]
+        self._left = [self.tasks[place] for _, place in sorted(order)]
+        self.critical_path = -min((path for path, _ in order), default=0.0)
+
+    def take(self) -> Task | None:
+        """The next task, which is then no longer waiting; None where none is ready."""
+        for task in self._left:
+            if not task.base or task.base in self.done:
+                self._left.remove(task)
+                return task
+        return None
+
+    def finish(self, task: Task) -> None:
+        """All nets of a task are finished."""
+        self.done |= {node.id for node in task.nodes}
+
+    @property
+    def left(self) -> list[Task]:
+        """Tasks not taken: at the end, those whose base failed."""
+        return list(self._left)
+
+
+def makespan(
+    tasks: Sequence[Task], work: Callable[[Task], float], workers: int
+) -> float:
+    """How long `workers` need for the tasks in the engine's order, in work's unit."""
+    there = {node.id for task in tasks for node in task.nodes}
+    queue = Queue(tasks, work, {t.base for t in tasks if t.base not in there})
+    now, running = 0.0, list[tuple[float, int, Task]]()
+    count = 0
+    while True:
+        while len(running) < workers and (task := queue.take()):
+            running.append((now + work(task), count, task))
+            count += 1
+        if not running:
+            return now
+        first = min(running)
+        running.remove(first)
+        now = first[0]
+        queue.finish(first[2])

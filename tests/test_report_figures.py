@@ -1,0 +1,241 @@
+"""The report's figures: what is drawn where, and what is left out."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from minicnn.experiments.report import drawing, figures, intervals, run_figures
+from minicnn.experiments.report.drawing import TREATMENTS
+from minicnn.experiments.report.units import Unit, units
+from minicnn.experiments.study.records import Net, published
+
+# Sums of a few floats below 100, in another order.
+ROUNDING = 1e-9
+
+
+@pytest.fixture(autouse=True)
+def style() -> Iterator[None]:
+    with drawing.styled():
+        yield
+
+
+@pytest.fixture(scope="module")
+def paper() -> list[Unit]:
+    return units(published(), "best10")
+
+
+def lines(axes: Any, label: str) -> list[Any]:
+    return [each for each in axes.lines if each.get_label() == label]
+
+
+def heights(axes: Any, colour: str, marker: str) -> list[float]:
+    """The y of all markers of one look."""
+    return [
+        y
+        for line in axes.lines
+        if (line.get_color(), line.get_marker()) == (colour, marker)
+        for y in line.get_ydata()
+    ]
+
+
+def bars(axes: Any) -> list[Any]:
+    from matplotlib.container import ErrorbarContainer
+
+    return [each for each in axes.containers if isinstance(each, ErrorbarContainer)]
+
+
+def test_every_published_net_is_a_point(paper: list[Unit]) -> None:
+    drawn = figures.transfer(paper, [])
+    assert drawn is not None
+    upper, _ = drawn[0].axes
+    for kind, look in TREATMENTS.items():
+        expected = [
+            100 * net.best10
+            for net in published()
+            if net.kind == kind and net.split != "natural-manmade"
+        ]
+        assert sorted(heights(upper, look.colour, look.marker)) == sorted(expected)
+    bases = heights(upper, drawing.BASE.colour, drawing.BASE.marker)
+    assert len(bases) == 8
+
+
+def test_the_lines_go_through_the_means(paper: list[Unit]) -> None:
+    drawn = figures.transfer(paper, [])
+    assert drawn is not None
+    _, lower = drawn[0].axes
+    [line] = lines(lower, TREATMENTS["transfer"].label)
+    # n = 7, from the CSV by hand: A to B and B to A, splits 0 to 3.
+    a_to_b = 0.552568 + 0.536084 + 0.541468 + 0.546492
+    b_to_a = 0.533012 + 0.541208 + 0.544608 + 0.544452
+    assert line.get_ydata()[6] == pytest.approx(100 * (a_to_b + b_to_a) / 8)
+    shift = TREATMENTS["transfer"].shift
+    assert line.get_xdata().tolist() == [n + shift for n in range(1, 8)]
+    # The dashed line: the mean of the eight bases.
+    base = (0.615100 + 0.634083 + 0.623163 + 0.624979) + (
+        0.628647 + 0.621931 + 0.626000 + 0.626907
+    )
+    level = [each for each in lower.lines if len(set(each.get_ydata())) == 1]
+    assert any(
+        each.get_ydata()[0] == pytest.approx(100 * base / 8, abs=ROUNDING)
+        for each in level
+    )
+
+
+def test_error_bars_are_of_the_difference_and_need_three(paper: list[Unit]) -> None:
+    drawn = figures.transfer(paper, [])
+    assert drawn is not None
+    _, lower = drawn[0].axes
+    # Frozen nets have 4 and 8 splits and targets; the fine-tuned one or two.
+    colours = [
+        bar[0].get_color() if bar[0] else bar[2][0].get_color() for bar in bars(lower)
+    ]
+    assert len(colours) == 14
+    drops = [100 * unit.drops("selffer")[5] for unit in paper if unit.drops("selffer")]
+    found = intervals.of_mean(drops)
+    segments = [bar[2][0].get_segments()[0] for bar in bars(lower)]
+    ends = [tuple(segment[:, 1]) for segment in segments]
+    scores = [u.scores["selffer", 0][5] for u in paper if ("selffer", 0) in u.scores]
+    mean = 100 * float(np.mean(scores))
+    assert found.low is not None
+    assert found.high is not None
+    expected = (mean + found.low - found.mean, mean + found.high - found.mean)
+    assert any(end == pytest.approx(expected, abs=ROUNDING) for end in ends)
+
+
+def test_published_numbers_lie_pale_behind_the_kinds_that_we_have(
+    paper: list[Unit],
+) -> None:
+    ours = [replace(unit, scores=dict(unit.scores)) for unit in paper]
+    for unit in ours:
+        unit.scores.pop(("selffer", 0), None)
+    drawn = figures.transfer(ours, paper)
+    assert drawn is not None
+    upper, lower = drawn[0].axes
+    for axes in (upper, lower):
+        looks = {each.get_color() for each in axes.lines}
+        assert TREATMENTS["selffer"].colour not in looks
+        assert TREATMENTS["transfer"].colour in looks
+    alphas = sorted(
+        {
+            each.get_alpha()
+            for each in lower.lines
+            if each.get_color() == TREATMENTS["transfer"].colour
+            and len(each.get_ydata()) == 7
+        }
+    )
+    assert alphas == [drawing.PALE, 1.0]
+    [legend] = drawn[0].legends
+    assert "pale: published, 2014" in [text.get_text() for text in legend.get_texts()]
+    alone = figures.transfer(ours, [])
+    assert alone is not None
+    [legend] = alone[0].legends
+    assert not [t for t in legend.get_texts() if "published" in t.get_text()]
+
+
+def test_figure_3_compares_accuracies_minus_base(paper: list[Unit]) -> None:
+    drawn = figures.relative(paper, [])
+    assert drawn is not None
+    [axes] = drawn[0].axes
+    [random] = lines(axes, "random filters")
+    assert random.get_ydata()[0] == pytest.approx(100 * (0.491662 - 0.576305))
+    [apart] = lines(axes, "natural/man-made")
+    loss = (0.291372 - 0.537244) + (0.399026 - 0.653399)
+    assert apart.get_ydata()[6] == pytest.approx(100 * loss / 2)
+
+
+def test_the_panels_show_each_target_and_chance(paper: list[Unit]) -> None:
+    drawn = figures.panels(paper, [])
+    assert drawn is not None
+    left, right = drawn[0].axes
+    [natural] = lines(left, "target natural")
+    assert natural.get_ydata()[0] == pytest.approx(65.7147)
+    [manmade] = lines(left, "target man-made")
+    assert manmade.get_ydata()[0] == pytest.approx(53.9236)
+    words = [text.get_text() for text in right.texts]
+    assert words == ["chance 0.1 %"]
+    assert [t.get_text() for t in left.texts] == [
+        "chance 0.18 to 0.22 %: below this axis"
+    ]
+
+
+def test_few_images_are_drawn_on_a_logarithmic_axis() -> None:
+    drawn = figures.reduced(published(), [], "best10")
+    assert drawn is not None
+    [axes] = drawn[0].axes
+    assert axes.get_xscale() == "log"
+    [line] = lines(axes, drawing.FEW.label)
+    assert line.get_xdata().tolist() == [
+        *(1, 2, 5, 10, 25, 50, 100, 250, 500, 750, 1000, 1300)
+    ]
+    assert line.get_ydata()[-1] == pytest.approx(55.1762)
+    # 1,000 has no room for its words beside 750 and 1,300.
+    shown = [label.get_text() for label in axes.get_xticklabels()]
+    assert shown[-4:] == ["500", "750", "", "1,300"]
+    assert "450,000 updates" in " ".join(text.get_text() for text in axes.texts)
+
+
+def kept(keep: int, n: int, top1: float) -> Net:
+    kind = "transfer-keep" if keep else "transfer"
+    return Net(
+        kind, "random-0", "A", "B", n, keep, 0, 9.0, 10, top1, top1, 5, f"A{n}B", None
+    )
+
+
+def test_kept_layers_have_a_line_for_each_number() -> None:
+    base = replace(kept(0, 0, 0.5), kind="base", source="", name="baseB")
+    nets = [base, kept(0, 3, 0.4), kept(1, 3, 0.45), kept(2, 3, 0.49)]
+    drawn = figures.preserved(units(nets, "final"), [])
+    assert drawn is not None
+    [axes] = drawn[0].axes
+    for label, height in (
+        ("none kept", -10),
+        ("1 more layer kept", -5),
+        ("2 more layers kept", -1),
+    ):
+        [line] = lines(axes, label)
+        assert line.get_ydata().tolist() == pytest.approx([height])
+
+
+def test_kinds_are_told_apart_by_more_than_colour() -> None:
+    looks = [*TREATMENTS.values(), drawing.BASE]
+    assert len({(look.marker, look.filled) for look in looks}) == len(looks)
+    assert len({look.colour for look in looks}) == len(looks)
+    assert len({look.shift for look in TREATMENTS.values()}) == len(TREATMENTS)
+    panel = [drawing.NATURAL, drawing.MANMADE, drawing.RANDOM, TREATMENTS["transfer"]]
+    assert len({(look.marker, str(look.dash)) for look in panel}) == len(panel)
+
+
+def test_without_nets_there_is_no_figure() -> None:
+    assert figures.transfer([], []) is None
+    assert figures.panels([], []) is None
+    assert figures.relative([], []) is None
+    assert figures.preserved([], []) is None
+    assert figures.reduced([], [], "final") is None
+
+
+def test_equal_figures_are_equal_bytes(paper: list[Unit]) -> None:
+    for suffix in (".png", ".svg"):
+        one, two = (figures.relative(paper, []) for _ in range(2))
+        assert one is not None
+        assert two is not None
+        first = drawing.content(one[0], suffix)
+        assert first == drawing.content(two[0], suffix)
+    with Image.open(io.BytesIO(drawing.content(one[0], ".png"))) as image:
+        assert image.width > 1000
+
+
+def test_long_curves_are_thinned_to_means_and_end_where_they_end() -> None:
+    records = [(float(step), float(step % 2)) for step in range(10_001)]
+    found = run_figures.thinned(records)
+    assert len(found) == run_figures.POINTS
+    assert found[-1] == (10_000.0, 0.0)
+    inner = [value for _, value in found[:-1]]
+    assert inner == pytest.approx([0.5] * len(inner), abs=0.01)
+    assert run_figures.thinned(records[:50]) == records[:50]

@@ -1,0 +1,94 @@
+"""The Ray engine, on a local cluster of two workers of which one is killed."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from minicnn.errors import MinicnnError
+from minicnn.experiments.kill_study import fingerprints
+from minicnn.experiments.study import ray_engine
+from minicnn.experiments.study.engine import Workers
+from minicnn.experiments.study.folder import last_step
+from minicnn.experiments.study.ray_engine import Cluster
+from tests.runs import make_store
+from tests.test_study import PLAN
+
+# Ray takes several seconds to start; more on a busy machine.
+PATIENCE = 120.0
+# Long enough for a kill to come between two checkpoints, half a second apart.
+LONGER = PLAN.replace("iterations = 6", "iterations = 150").replace(
+    "checkpoint_every = 2", "checkpoint_every = 50\nschedule.log_every = 1"
+)
+
+
+def command(*options: str) -> list[str]:
+    base = [sys.executable, "-m", "minicnn", "study", "run", "tiny.toml"]
+    return [*base, "--data=tiny.h5", "--device=cpu", "--jobs=2", *options]
+
+
+@pytest.mark.slow
+def test_a_killed_worker_changes_no_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ray")
+    monkeypatch.chdir(tmp_path)
+    make_store(tmp_path / "tiny.h5")
+    Path("tiny.toml").write_text(LONGER.replace("[1, 2, 4]", "[1, 4]"))
+    argv = command("--engine=ray", "-o", "ray")
+    with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as process:
+        base, log = Path("ray/runs/random-0/baseA"), Path("ray/logs/random-0/baseA.log")
+        until = time.monotonic() + PATIENCE
+        while not last_step(base / "metrics.jsonl"):
+            assert process.poll() is None
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        (worker,) = workers(log)
+        assert worker != process.pid
+        os.kill(worker, signal.SIGKILL)
+        _, said = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, said
+    first, second = workers(log)
+    assert first == worker != second
+    assert "random-0/A4B: top-1" in said
+    # Its net was told to save when the worker died, and went on from there.
+    assert "Stopped by SIGTERM and saved at step" in log.read_text()
+
+    subprocess.run(command("-o", "local"), check=True, capture_output=True)
+    names = {path.name for path in Path("ray/runs/random-0").iterdir()}
+    assert names == {"baseA", "A1B", "A4B"}
+    assert fingerprints(Path("ray")) == fingerprints(Path("local"))
+
+
+def workers(log: Path) -> list[int]:
+    """The processes that started a net's commands."""
+    return [
+        int(found) for found in re.findall(r"^# process (\d+)", log.read_text(), re.M)
+    ]
+
+
+def test_a_missing_ray_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MinicnnError, match=r"pip install \"minicnn\[ray\]\""):
+        ray_engine.load_ray()
+
+
+def test_a_task_takes_its_share_of_the_cluster() -> None:
+    mixed = {"CPU": 32.0, "GPU": 4.0}
+    assert Cluster().workers(mixed) == Workers(4, 8, "cuda")
+    assert Cluster(threads=2).workers(mixed) == Workers(4, 2, "cuda")
+    assert Cluster(device="cpu").workers(mixed) == Workers(32, 1, "cpu")
+    assert Cluster(threads=3).workers({"CPU": 8.0}) == Workers(2, 3, "cpu")
+    with pytest.raises(MinicnnError, match="the Ray cluster has no GPU"):
+        Cluster(device="cuda").workers({"CPU": 8.0})
+    with pytest.raises(MinicnnError, match="--threads-per-job 9: the Ray cluster has"):
+        Cluster(threads=9).workers({"CPU": 8.0})
+    with pytest.raises(MinicnnError, match="--device cuda:1 --engine ray"):
+        Cluster(device="cuda:1")
