@@ -154,6 +154,8 @@ def about(check: Checkup) -> Record:
     if status:
         raise Failed(tail(said))
     record = json.loads(said.splitlines()[-1])
+    from minicnn.environment import commit
+
     for package in ("torch", "pytest", "h5py"):
         try:
             record[package] = importlib.metadata.version(package)
@@ -166,22 +168,6 @@ def about(check: Checkup) -> Record:
         f"{record['commit']}, CuPy {record.get('cupy')}, PyTorch {record['torch']}"
     )
     return record
-
-
-def commit() -> str:
-    """The tree's commit, "-dirty" where files differ from it; "unknown" without git."""
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(ROOT), *arguments]
-        return subprocess.run(
-            command, capture_output=True, text=True, check=True, timeout=30
-        ).stdout.strip()
-
-    try:
-        changed = git("status", "--porcelain", "--untracked-files=no")
-        return git("rev-parse", "--short=12", "HEAD") + ("-dirty" if changed else "")
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
 
 
 def compiling(check: Checkup) -> Record:
@@ -326,7 +312,9 @@ def run(check: Checkup, name: str, work: Callable[[Checkup], Record]) -> Record:
     except Exception as error:  # whatever it is, the other sections are still to come
         said = str(error) if isinstance(error, Failed) else repr(error)
         record = {"state": "FAILED", "problem": said}
-        record["summary"] = said.splitlines()[0] if said else "failed"
+        # What was done, and of a traceback or log below it what went wrong.
+        lines = said.strip().splitlines() or ["failed"]
+        record["summary"] = " … ".join(dict.fromkeys((lines[0], lines[-1].strip())))
     record["seconds"] = round(time.monotonic() - began, 1)
     click.echo(f"{name}: {record['state']}, {record['seconds']} s. {record['summary']}")
     if record.get("problem"):

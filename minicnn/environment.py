@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import platform
+import subprocess
 import sys
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from minicnn import __version__
@@ -22,6 +25,7 @@ def describe(dev: Device) -> dict[str, Any]:
     ]
     return {
         "minicnn": __version__,
+        "commit": commit(),
         "python": sys.version.split()[0],
         "numpy": numpy.__version__,
         "blas": ", ".join(blas) or "unknown",
@@ -43,3 +47,23 @@ def processor() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
+
+
+@cache
+def commit() -> str:
+    """The commit that runs, "-dirty" if changed since; "unknown" if no checkout."""
+    file = Path(__file__).resolve()
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(file.parent), *arguments]
+        return subprocess.run(
+            command, capture_output=True, text=True, check=True, timeout=30
+        ).stdout.strip()
+
+    try:
+        # An installed copy may lie in a checkout that does not track it.
+        git("ls-files", "--error-unmatch", str(file))
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        return git("rev-parse", "--short=12", "HEAD") + ("-dirty" if changed else "")
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"

@@ -1,13 +1,20 @@
-"""Files that are either whole or absent."""
+"""Files that are either whole or absent, and locks."""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from minicnn.errors import MinicnnError
+
+# Seconds that a lock is waited for: whoever only looks at one holds it for an instant.
+PATIENCE = 0.5
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -63,3 +70,28 @@ def make_folder(path: Path) -> None:
         raise MinicnnError(f"{path}: cannot be made ({error.strerror})") from None
     if not os.access(path, os.W_OK):
         raise MinicnnError(f"{path}: no permission to write there")
+
+
+def try_lock(file: IO[Any], how: int) -> bool:
+    """Locks an open file, `how` as fcntl names it, unless another holds it."""
+    try:
+        fcntl.flock(file, how | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+@contextmanager
+def held_alone(path: Path, refusal: str) -> Iterator[None]:
+    """Holds a lock file, made if missing, alone.
+
+    Raises:
+        MinicnnError: another process holds it; says `refusal`.
+    """
+    with path.open("w") as file:
+        until = time.monotonic() + PATIENCE
+        while not try_lock(file, fcntl.LOCK_EX):
+            if time.monotonic() > until:
+                raise MinicnnError(refusal)
+            time.sleep(0.02)
+        yield

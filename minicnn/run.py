@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import shutil
 import sys
@@ -22,8 +21,17 @@ from minicnn.checkpoint import Checkpoint
 from minicnn.config import Config, from_dict, read_toml
 from minicnn.device import Device
 from minicnn.errors import MinicnnError
-from minicnn.files import make_folder, read_json, write_atomically, write_json
+from minicnn.files import (
+    held_alone,
+    make_folder,
+    read_json,
+    write_atomically,
+    write_json,
+)
 from minicnn.network import Network
+
+# What a result.json of any version holds.
+SCORED = {"top1", "top5", "loss", "top1_mean_of_10_best", "weights_sha256"}
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -86,7 +94,7 @@ class Run:
         if not path.exists():
             return None
         found = read_json(path)
-        if not isinstance(found, dict) or "weights_sha256" not in found:
+        if not isinstance(found, dict) or not found.keys() >= SCORED:
             raise self._damaged("result.json", "lacks results")
         return found
 
@@ -145,14 +153,11 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         MinicnnError: another process trains in it.
     """
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise MinicnnError(
-                f"{folder}: another minicnn is training in it; wait for it, or choose "
-                "another folder by --runs"
-            ) from None
+    refusal = (
+        f"{folder}: another minicnn is training in it; wait for it, or choose another "
+        "folder by --runs"
+    )
+    with held_alone(folder / ".lock", refusal):
         yield
 
 

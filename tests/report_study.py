@@ -16,7 +16,6 @@ from minicnn import checkpoint
 from minicnn.checkpoint import Checkpoint
 from minicnn.experiments.study.folder import Study
 from minicnn.experiments.study.plans import Node, resolve
-from minicnn.files import write_json
 from minicnn.network import tensor_hashes
 
 CLASSES = 20
@@ -107,6 +106,11 @@ def _copied(node: Node, base: dict[str, np.ndarray] | None) -> dict[str, np.ndar
             moved = rng.normal(0, 0.02, base[name].shape).astype("f4")
             weights[name] = base[name] + moved if trained else base[name]
     return weights
+
+
+def write_json(path: Path, value: Any) -> None:
+    """As the trainer does, but without waiting for the disk."""
+    path.write_text(json.dumps(value))
 
 
 def write_net(

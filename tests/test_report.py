@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import json
 import os
 import re
 import shutil
@@ -137,6 +138,7 @@ def test_the_files_are_there_and_whole(built: Built) -> None:
     apart = {f"{name}-published.svg" for name in FIGURES if name != "preserved"}
     assert apart <= names
     assert "preserved-published.svg" not in names
+    assert "Pale: published" not in built.page.read_text(encoding="utf-8")
     for path in built.files:
         if path.suffix == ".png":
             with Image.open(path) as image:
@@ -149,14 +151,14 @@ def test_every_net_is_a_row(built: Built, study: Path) -> None:
     found = rows(built.page.parent / "nets.csv")
     nets = of_study(study)
     assert len(found) == len(nets) == len({row["folder"] for row in found})
-    [row] = [r for r in found if r["folder"] == "runs/random-1/B4A+"]
+    [row] = [r for r in found if r["folder"] == "runs/random-0/A4B+"]
     result = Run(study / row["folder"]).result
     assert result is not None
     expected = {
         "kind": "transfer+",
-        "split": "random-1",
-        "source": "B",
-        "target": "A",
+        "split": "random-0",
+        "source": "A",
+        "target": "B",
         "n": "4",
         "keep": "0",
         "seed": "0",
@@ -166,7 +168,7 @@ def test_every_net_is_a_row(built: Built, study: Path) -> None:
         "top1_mean_of_10_best": str(result["top1_mean_of_10_best"]),
         "top5": str(result["top5"]),
         "iterations": "400",
-        "name": "B4A+",
+        "name": "A4B+",
         "seconds": str(SECONDS),
         "images_per_second": str(RATE),
         # Another protocol: no published net corresponds.
@@ -272,6 +274,7 @@ def test_a_comparable_plan_has_the_published_numbers_under_it(tmp_path: Path) ->
     assert found["baseA"]["published_name"] == "half0A"
     text = report.page.read_text(encoding="utf-8")
     assert "transfer0B0A_1_2" in text
+    assert "Pale: published, means of the 10 best evaluations." in text
     assert "laid under ours" in text
 
 
@@ -299,7 +302,7 @@ def test_missing_and_damaged_nets_are_named(tiny: Path) -> None:
     assert "random-0/A2B (stopped, 400 of 400 updates)" in text
     assert "random-0/A3B (ready)" in text
     assert "B2A/result.json: not valid JSON" in text
-    assert "B3A: its records are damaged, they lack" in text
+    assert "B3A/result.json: damaged, lacks results" in text
     assert "without a record" in text
     assert [row["name"] for row in rows(tiny.parent / "report" / "nets.csv")] == [
         *("baseA", "baseB")
@@ -318,6 +321,21 @@ def test_a_study_without_any_result_has_a_report(tiny: Path) -> None:
     assert "random-0/A2B (waiting)" in text
     assert {found.verdict for found in report.findings} == {"not enough runs"}
     assert rows(tiny.parent / "report" / "nets.csv") == []
+
+
+def test_a_pass_that_nets_share_is_paid_once(tiny: Path) -> None:
+    for name in ("A2B", "A3B"):
+        path = tiny / "runs" / "random-0" / name / "env.json"
+        found = json.loads(path.read_text())
+        found["sessions"][0]["trained_together"] = ["A2B", "A3B"]
+        path.write_text(json.dumps(found))
+    entries = {each.id: each for each in read(tiny).entries}
+    assert entries["random-0/A2B"].seconds == SECONDS / 2
+    assert entries["random-0/B2A"].seconds == SECONDS
+    assert entries["random-0/A2B"].rate == RATE
+    text = page_of(tiny)
+    assert "1 min 02 s" in text  # 4 · 12.5 + 2 · 6.25 = 62.5
+    assert "2 nets, each at its part" in text
 
 
 def alter(run: Path, name: str) -> None:
@@ -353,6 +371,14 @@ def test_the_frozen_layers_are_hashed_again_from_the_files(tiny: Path) -> None:
     assert "2 of 3 hold the base" in text
 
 
+def test_a_net_that_changed_in_training_shows(tiny: Path) -> None:
+    path = tiny / "runs" / "random-0" / "B2A" / "result.json"
+    result = json.loads(path.read_text()) | {"frozen_unchanged": False}
+    path.write_text(json.dumps(result))
+    found = {each.id: each.right for each in check_all(read(tiny))}
+    assert [name for name, right in found.items() if not right] == ["random-0/B2A"]
+
+
 def test_a_base_that_is_another_one_shows(tiny: Path) -> None:
     """The nets' checkpoints are as their results say; the layers are not the base's."""
     alter(tiny / "runs" / "random-0" / "baseA", "conv1.w")
@@ -380,9 +406,14 @@ def test_real_runs_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """What the trainer itself writes, not what these tests make up."""
     monkeypatch.setitem(architectures.ARCHITECTURES, "miniature", MINIATURE)
     store = make_store(tmp_path / "tiny.h5")
-    solver = {"iterations": 6, "batch": 8, "lr": 0.001}
+    # Two checkpoints each: the last one counts.
+    settings = {
+        "network": {"arch": "miniature"},
+        "solver": {"iterations": 6, "batch": 8, "lr": 0.001},
+        "schedule": {"checkpoint_every": 3},
+    }
     plan = PLAN | {
-        "settings": {"network": {"arch": "miniature"}, "solver": solver},
+        "settings": settings,
         "nets": [
             {
                 "split": "random-0",

@@ -170,6 +170,15 @@ def test_the_same_nets_give_the_same_numbers() -> None:
     assert find_all(nets, "final") == find_all(list(reversed(nets)), "final")
 
 
+def test_the_bootstrap_draws_the_same_every_time() -> None:
+    values = (np.random.default_rng(2).exponential(size=200) ** 3).tolist()
+    found = intervals.of_mean(values)
+    error = float(np.std(values, ddof=1)) / math.sqrt(200)
+    assert found.high is not None
+    assert found.high > found.mean + 1.98 * error  # so it is the bootstrap's
+    assert intervals.of_mean(values) == found
+
+
 def test_what_the_paper_found_is_supported() -> None:
     for number, found in by_number(study(scored(PAPER))).items():
         assert found.verdict == SUPPORTED, (number, found)

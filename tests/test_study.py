@@ -154,7 +154,7 @@ def test_a_net_that_fails_stops_no_other_and_is_tried_again(minicnn: Invoke) -> 
 
 def test_dependents_of_a_failed_base_are_told_of(minicnn: Invoke) -> None:
     assert minicnn(*study_run("--only=baseA", "--set=solver.lr=0.002"))[0] == 0
-    Path("studies/tiny/runs/random-0/baseA/result.json").unlink()
+    # Finished, but not by this plan's settings.
     config = Path("studies/tiny/runs/random-0/baseA/config.toml")
     config.write_text(config.read_text().replace("momentum = 0.9", "momentum = 0.8"))
     status, out, err = minicnn(*study_run("--set=solver.lr=0.002"))
@@ -328,6 +328,12 @@ def test_a_child_is_told_its_threads_and_its_end(
     assert child.status() == 2
     assert "seen 3 3 1" in log.read_text()
     assert child.error() == "Missing option '--task'."
+    # One that ends without a word is not taken for an earlier one.
+    for ending, said in ("_exit(3)", "status 3"), ("kill(os.getpid(), 9)", "SIGKILL"):
+        spy.write_text(f"import os; os.{ending}")
+        child = Child([], [], log, 3)
+        wait_until(lambda child=child: child.status() is not None)
+        assert said in child.error()
 
 
 BAD = [

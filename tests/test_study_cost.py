@@ -9,15 +9,18 @@ import pytest
 
 from minicnn import device
 from minicnn.bench import Step
-from minicnn.config import SolverConfig, load_recipe
+from minicnn.config import SolverConfig, load_recipe, override
 from minicnn.experiments.study import cost
 from minicnn.experiments.study.cost import Rate, TaskSizes, estimate, layer_flops
 from minicnn.experiments.study.folder import Study
-from minicnn.experiments.study.plans import Node, resolve
+from minicnn.experiments.study.graph import Node
+from minicnn.experiments.study.plans import resolve
 from minicnn.experiments.study.tasks import Queue, Task, make_tasks, makespan
 from minicnn.roofline import cost as op_cost
 from minicnn.solver import Solver
+from minicnn.transfer import Setup, train_base, transfer
 from minicnn.treatment import Treatment
+from tests.runs import make_store
 
 # Multiply-adds of AlexNet's forward pass, layer by layer, as widely published: 55² ·
 # 96 · 11²·3; 27² · 256 · 5²·48; 13² · 384 · 3²·256; and so on.
@@ -37,6 +40,20 @@ def plan_of(*nets: dict) -> cost.Plan:
 
 def test_operations_are_those_of_the_published_network() -> None:
     assert layer_flops("caffenet", 1000) == tuple(2 * macs for macs in CAFFENET)
+
+
+def test_the_disk_is_reckoned_as_it_is_used(tmp_path: Path) -> None:
+    short = ["solver.iterations=2", "solver.batch=8", "schedule.checkpoint_every=1"]
+    config = override(load_recipe("demo"), short)
+    store, dev = make_store(tmp_path / "tiny.h5"), device.get("cpu", 1)
+    setup = Setup(store, dev, config, runs=tmp_path)
+    for made, frozen in (train_base(setup, "A"), 0), (transfer(setup, "A", 3), 3):
+        files = list(made.folder.glob("checkpoints/*.safetensors"))
+        used = sum(path.stat().st_size for path in files)
+        assert len(files) == 2
+        # The rest is the mean image, names and shapes.
+        reckoned = cost.checkpoint_bytes("caffenet32", 4, frozen)
+        assert 0 < used - reckoned < 0.03 * used
 
 
 @pytest.mark.parametrize("frozen", [0, 1, 3, 5, 7])

@@ -11,15 +11,13 @@ import pytest
 
 from minicnn.config import load_recipe, override
 from minicnn.errors import MinicnnError
-from minicnn.experiments.study.plans import (
+from minicnn.experiments.study.graph import (
     Node,
     assignments,
-    load_plan,
-    plan_names,
     published_name,
-    resolve,
     with_bases,
 )
+from minicnn.experiments.study.plans import load_plan, plan_names, resolve
 from minicnn.treatment import Treatment
 
 CSV = Path(__file__).resolve().parent.parent / "experiments/published/yosinski2014.csv"
@@ -250,6 +248,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
         {"nets": [{**NETS, "treatments": ["selffer-keep"], "keep": [7]}]},
         "7 in keep",
     ),
+    ({"nets": [{**NETS, "keep": [1]}]}, "keep goes with the treatments"),
     (
         {"nets": [{"split": "all", "treatments": ["transfer"]}]},
         "transfer: task 'all': has no counterpart",

@@ -116,11 +116,8 @@ def _right(
     frozen: bool, unchanged: bool | None, recomputed: bool | None, as_base: bool | None
 ) -> bool | None:
     """The verdict; fine-tuned layers that equal the base's were not trained."""
-    if unchanged is False or recomputed is False:
-        return False
-    if as_base is not None and as_base != frozen:
-        return False
-    return recomputed
+    as_it_must = as_base is None or as_base == frozen
+    return recomputed if unchanged is not False and as_it_must else False
 
 
 def _hashes(entry: Entry, names: list[str]) -> Hashes | None:

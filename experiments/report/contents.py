@@ -14,6 +14,11 @@ from minicnn.files import read_json
 from minicnn.run import Run
 
 
+def sharers(session: dict[str, Any]) -> int:
+    """How many nets were trained in a session's one pass over the data."""
+    return len(session.get("trained_together", ())) or 1
+
+
 @dataclass(frozen=True)
 class Entry:
     """A finished net.
@@ -39,8 +44,11 @@ class Entry:
 
     @property
     def seconds(self) -> float:
-        """Of all sessions, evaluations and checkpoints included."""
-        return sum(each["seconds"] for each in self.sessions)
+        """Its share of all its sessions, evaluations and checkpoints included.
+
+        Nets that were trained in one pass share its seconds alike.
+        """
+        return sum(each["seconds"] / sharers(each) for each in self.sessions)
 
     @property
     def rate(self) -> float | None:

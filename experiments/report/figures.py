@@ -44,7 +44,7 @@ def transfer(units: list[Unit], behind: list[Unit]) -> tuple[Figure, str] | None
     if not marks.has(ours, TREATMENTS):
         return None
     figure = Figure((WIDE, 7.0), layout="constrained")
-    upper, lower = figure.subplots(2, 1)
+    upper, lower = figure.subplots(2, 1, sharey=True)
     bases = marks.bases(ours)
     said = []
     for some, pale in ((theirs, PALE), (ours, 1.0)):

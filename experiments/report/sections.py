@@ -8,7 +8,7 @@ from typing import Any
 from minicnn.experiments.report import page, tables
 from minicnn.experiments.report.checks import Check
 from minicnn.experiments.report.claims import Finding, unpaired_boost
-from minicnn.experiments.report.contents import Contents
+from minicnn.experiments.report.contents import Contents, sharers
 from minicnn.experiments.report.drawing import Picture
 from minicnn.experiments.report.intervals import LEAST, RESAMPLES
 from minicnn.experiments.report.tables import NONE, Html
@@ -17,6 +17,7 @@ from minicnn.progress import duration
 
 # Of env.json's sessions: what differs from session to session, and is told elsewhere.
 _PASSING = {"began", "seconds", "first_step", "last_step", "images_per_second"}
+_PASSING |= {"trained_together"}
 _SHOWN = 40
 """Missing nets that are named before the rest is counted."""
 
@@ -246,6 +247,9 @@ def cost(contents: Contents) -> list[Html]:
         ("time of all nets", duration(sum(entry.seconds for entry in entries))),
         ("sessions", f"{len(sessions)} of {len(entries)} nets"),
     ]
+    shared = sum(any(sharers(s) > 1 for s in entry.sessions) for entry in entries)
+    if shared:
+        pairs.append(("shared a pass", f"{shared} nets, each at its part of the time"))
     unknown = sum(not entry.sessions for entry in entries)
     if unknown:
         pairs.append(("without a record", f"{unknown} nets"))

@@ -10,18 +10,20 @@ on the assumption that all work goes equally fast.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from minicnn import architectures
 from minicnn import device as devices
+from minicnn.checkpoint import KEPT
 from minicnn.config import Config
 from minicnn.errors import MinicnnError
 from minicnn.experiments.study.folder import Study
-from minicnn.experiments.study.plans import Node, Plan, task_of
+from minicnn.experiments.study.graph import Node, Plan, task_of
 from minicnn.experiments.study.tasks import Queue, Task, makespan
 from minicnn.files import read_json
 from minicnn.layers import KINDS, ConvLayer
@@ -30,20 +32,32 @@ from minicnn.treatment import DEPTH
 
 
 @cache
-def layer_flops(arch: str, outputs: int) -> tuple[int, ...]:
-    """Operations of one image's forward pass through each of the 8 layers."""
-    flops = [0] * DEPTH
+def _counts(arch: str, outputs: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Of each of the 8 layers: forward operations of an image, and parameters."""
+    flops, values = [0] * DEPTH, [0] * DEPTH
     network = architectures.get(arch)
     shape: tuple[int, ...] = (network.crop, network.crop, 3)
     dev = devices.get("cpu", 1)
     for place, spec in enumerate(network.layers):
         if isinstance(spec, architectures.FullyConnected) and not spec.features:
-            spec = architectures.FullyConnected(spec.index, outputs, spec.std)
+            spec = replace(spec, features=outputs)
         layer = KINDS[type(spec)](dev, spec, shape, place)
         if isinstance(layer, ConvLayer):
             flops[spec.index - 1] += layer.shape(1, layer.w.shape).flops
+        values[spec.index - 1] += sum(math.prod(p.shape) for p in layer.params)
         shape = layer.y_shape
-    return tuple(flops)
+    return tuple(flops), tuple(values)
+
+
+def layer_flops(arch: str, outputs: int) -> tuple[int, ...]:
+    """Operations of one image's forward pass through each of the 8 layers."""
+    return _counts(arch, outputs)[0]
+
+
+def checkpoint_bytes(arch: str, outputs: int, frozen: int) -> int:
+    """What a run's checkpoints take: float32 weights, momentum of what is trained."""
+    values = _counts(arch, outputs)[1]
+    return KEPT * 4 * (sum(values) + sum(values[frozen:]))
 
 
 def training_flops(layers: Sequence[int], frozen: int = 0, trunk: bool = True) -> int:
@@ -102,6 +116,12 @@ class TaskSizes:
         network = node.config.network
         return layer_flops(network.arch, network.outputs or self.of(node)[0])
 
+    def disk(self, node: Node) -> int:
+        """Bytes of the node's checkpoints."""
+        network = node.config.network
+        outputs = network.outputs or self.of(node)[0]
+        return checkpoint_bytes(network.arch, outputs, node.treatment.frozen)
+
     def evaluated(self, node: Node) -> int:
         """Images that the node is scored on, each as often as it is."""
         return evaluations(node.config) * self.of(node)[1]
@@ -138,6 +158,7 @@ class Cost:
     Attributes:
         nets, commands: to train, and by how many commands.
         images, evaluated: trained on, and scored on, as often as they are seen.
+        disk: bytes of all checkpoints.
         equivalent: images of a base net's training that cost as much as all of it.
         workers: as asked.
         rate: of one worker; None where it is not known.
@@ -150,6 +171,7 @@ class Cost:
     commands: int
     images: int
     evaluated: int
+    disk: int
     equivalent: float
     workers: int
     rate: Rate | None
@@ -188,6 +210,7 @@ def estimate(
         len(tasks),
         sum(task.images for task in tasks),
         sum(map(sizes.evaluated, nodes)),
+        sum(map(sizes.disk, nodes)),
         total,
         workers,
         rate,

@@ -10,7 +10,7 @@ from minicnn.cores import available_cores
 from minicnn.device import NAMES, cuda_count
 from minicnn.errors import MinicnnError
 from minicnn.experiments.study.folder import State, Study
-from minicnn.experiments.study.plans import Node
+from minicnn.experiments.study.graph import Node
 from minicnn.experiments.study.tasks import Task
 from minicnn.progress import Progress, duration
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -25,21 +24,26 @@ import tomli_w
 
 from minicnn.config import Config, from_dict, read_toml
 from minicnn.errors import MinicnnError
-from minicnn.experiments.study.plans import (
+from minicnn.experiments.study.graph import (
     Node,
     Plan,
     differences,
     task_of,
 )
-from minicnn.files import make_folder, read_json, write_atomically, write_json
+from minicnn.files import (
+    held_alone,
+    make_folder,
+    read_json,
+    try_lock,
+    write_atomically,
+    write_json,
+)
 from minicnn.run import Run
 from minicnn.store import Store
 from minicnn.treatment import Treatment
 
 PLAN = "plan.toml"
 LOCK = ".lock"
-PATIENCE = 1.0
-"""Seconds that an engine tries for the folder's lock: a look at it holds it shortly."""
 TAIL = 4096
 """Bytes of a metrics file that hold its last line."""
 NAMED = 3
@@ -169,15 +173,11 @@ class Study:
             MinicnnError: another engine works in it.
         """
         make_folder(self.folder)
-        with (self.folder / LOCK).open("w") as file:
-            until = time.monotonic() + PATIENCE
-            while not _lock(file, fcntl.LOCK_EX):
-                if time.monotonic() > until:
-                    raise MinicnnError(
-                        f"{self.folder}: another 'minicnn study run' works in it; wait "
-                        "for it, or choose another folder by -o"
-                    )
-                time.sleep(0.05)
+        refusal = (
+            f"{self.folder}: another 'minicnn study run' works in it; wait for it, or "
+            "choose another folder by -o"
+        )
+        with held_alone(self.folder / LOCK, refusal):
             yield
 
     def write(self) -> None:
@@ -201,19 +201,11 @@ class Study:
         return {**about, "nodes": [_node_entry(node, common) for node in self.nodes]}
 
 
-def _lock(file: Any, how: int) -> bool:
-    try:
-        fcntl.flock(file, how | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
-
-
 def held(run: Path) -> bool:
     """Whether a process trains in a run folder."""
     try:
         with (run / LOCK).open() as file:
-            return not _lock(file, fcntl.LOCK_SH)
+            return not try_lock(file, fcntl.LOCK_SH)
     except OSError:
         return False
 

@@ -1,31 +1,28 @@
-"""Study plans: a TOML file in, an ordered graph of nets out.
-
-A node of the graph is one net: one run folder, one ordinary `minicnn` command. Its id
-is GROUP/NAME, such as "random-0/A3B+": the group is all nets that share split, seed and
-images per class, the name is the treatment's. Bases come before what copies from them.
-"""
+"""Study plans: a TOML file in, a graph of nets out."""
 
 from __future__ import annotations
 
 import dataclasses
 import importlib.resources
-import json
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from minicnn.config import Config, from_dict, load_recipe, override, read_toml
-from minicnn.data_prep.splits import Task, other, task_classes
+from minicnn.data_prep.splits import other, task_classes
 from minicnn.errors import MinicnnError
-from minicnn.store import Store
+from minicnn.experiments.study.graph import (
+    REDUCED,
+    Expected,
+    Node,
+    Plan,
+    differences,
+)
 from minicnn.treatment import DEEPEST, RANDOM, Treatment
 
 PLANS = "plans"
 DEMO = "demo"
-REDUCED = "reduced"
-"""A base on few images of each class."""
 KINDS = (
     "base",
     "selffer",
@@ -39,7 +36,7 @@ KINDS = (
 )
 """The treatments that a plan can ask for."""
 
-_PLAN = {
+_PLAN: dict[str, type] = {
     "name": str,
     "data": str,
     "recipe": str,
@@ -48,7 +45,7 @@ _PLAN = {
     "settings": dict,
     "nets": list,
 }
-_NETS = {
+_NETS: dict[str, type] = {
     "split": str,
     "splits": list,
     "seeds": list,
@@ -59,117 +56,7 @@ _NETS = {
     "images_per_class": list,
     "settings": dict,
 }
-_ITEMS = {"splits": str, "treatments": str, "targets": str}
-
-
-@dataclass(frozen=True)
-class Node:
-    """One net of a study.
-
-    Attributes:
-        split: such as "random-0".
-        seed: of the comparison it belongs to.
-        treatment: what it copies and what it learns.
-        config: all of its settings.
-    """
-
-    split: str
-    seed: int
-    treatment: Treatment
-    config: Config
-
-    @property
-    def name(self) -> str:
-        """The treatment's: baseA, A3B+."""
-        return self.treatment.name
-
-    @property
-    def group(self) -> str:
-        """SPLIT[-imagesK][-seedS]: the folder that its run folder lies in."""
-        split = self.split
-        if split.startswith("file:"):
-            split = Path(split[5:]).stem
-        images = self.config.data.images_per_class
-        few = f"-images{images}" if images else ""
-        return split + few + (f"-seed{self.seed}" if self.seed else "")
-
-    @property
-    def id(self) -> str:
-        return f"{self.group}/{self.name}"
-
-    @property
-    def kind(self) -> str:
-        """The treatment's kind, or "reduced"."""
-        if not self.treatment.source and self.config.data.images_per_class:
-            return REDUCED
-        return self.treatment.kind
-
-    @property
-    def base(self) -> str:
-        """Id of the net that it copies from; "" for none."""
-        if self.treatment.source in ("", RANDOM):
-            return ""
-        return f"{self.group}/base{self.treatment.source}"
-
-    @property
-    def images(self) -> int:
-        """Images that it is trained on, each counted as often as it is seen."""
-        return self.config.solver.iterations * self.config.solver.batch
-
-
-@dataclass(frozen=True)
-class Expected:
-    """What the store of a plan will hold, to reckon with before there is one.
-
-    Attributes:
-        classes, natural: classes, and the natural ones among them.
-        val_per_class: validation images of each.
-    """
-
-    classes: int
-    natural: int
-    val_per_class: int
-
-    def task_size(self, split: str, target: str) -> int:
-        """Classes of a task; half of them where a file says which."""
-        if split == "all":
-            return self.classes
-        if split == "natural-manmade":
-            return self.natural if target == "A" else self.classes - self.natural
-        half = self.classes // 2
-        return half if target == "A" else self.classes - half
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A study, resolved.
-
-    Attributes:
-        name: names the default study folder.
-        data: "demo", the path of a store, or "" for one that must be given.
-        recipe: that the settings start from.
-        published: whether the protocol is the paper's, so that its numbers may be laid
-            under ours.
-        expected: of the store; None where the plan does not say.
-        nodes: bases before what copies from them, each id once.
-    """
-
-    name: str
-    data: str
-    recipe: str
-    published: bool
-    expected: Expected | None
-    nodes: tuple[Node, ...]
-
-    def tasks(self) -> list[tuple[str, str]]:
-        """(split, task) of every task that a net learns or comes from."""
-        found = {}
-        for node in self.nodes:
-            treatment = node.treatment
-            for task in (treatment.source, treatment.target):
-                if task not in ("", RANDOM):
-                    found[node.split, task] = None
-        return list(found)
+_ITEMS: dict[str, type] = {"splits": str, "treatments": str, "targets": str}
 
 
 def plan_names() -> list[str]:
@@ -232,13 +119,16 @@ def resolve(table: Mapping[str, Any], where: str, settings: Sequence[str] = ()) 
         name=name,
         data=table.get("data", ""),
         recipe=recipe,
-        published=table.get("published", False),
+        # With other settings it is another protocol.
+        published=table.get("published", False) and not settings,
         expected=_expected(table, where),
         nodes=tuple(_ordered(nodes.values())),
     )
 
 
-def _check_keys(table: Mapping[str, Any], known: dict[str, type], where: str) -> None:
+def _check_keys(
+    table: Mapping[str, Any], known: Mapping[str, type], where: str
+) -> None:
     """Refuses unknown keys and values of the wrong kind."""
     for key, value in table.items():
         if key not in known:
@@ -282,6 +172,10 @@ def _expand(
             f"{where}: images_per_class goes with the treatment 'reduced' and with it "
             "alone"
         )
+    if "keep" in entry and not any(kind.endswith("-keep") for kind in kinds):
+        raise MinicnnError(
+            f"{where}: keep goes with the treatments 'selffer-keep' and 'transfer-keep'"
+        )
     config = from_dict(entry.get("settings", {}), where, config)
     config = override(config, list(settings))
     if config.data.images_per_class:
@@ -290,15 +184,13 @@ def _expand(
             "'reduced' trains bases on few images"
         )
     for split in entry.get("splits", [entry.get("split")]):
+        targets = _targets(entry, split, where)
         for seed in entry.get("seeds", [0]):
             if not 0 <= seed < 2**32:
                 raise MinicnnError(f"{where}: seed {seed} must be 0 .. 2^32 - 1")
-            targets = _targets(entry, split, where)
-            for kind in kinds:
-                for target in targets:
-                    yield from _nodes(
-                        entry, where, config, _absolute(split), seed, kind, target
-                    )
+            for kind, target in itertools.product(kinds, targets):
+                for variant in _variants(entry, where, config, kind, target):
+                    yield Node(_absolute(split), seed, *variant)
 
 
 def _known(
@@ -336,42 +228,33 @@ def _targets(entry: Mapping[str, Any], split: str, where: str) -> list[str]:
     return targets
 
 
-def _nodes(
-    entry: Mapping[str, Any],
-    where: str,
-    config: Config,
-    split: str,
-    seed: int,
-    kind: str,
-    target: str,
-) -> Iterable[Node]:
-    """The nodes of one kind with one target: all depths, or all numbers of images."""
+def _variants(
+    entry: Mapping[str, Any], where: str, config: Config, kind: str, target: str
+) -> Iterable[tuple[Treatment, Config]]:
+    """The nets of one kind with one target: all depths, or all numbers of images."""
     if kind == "base":
-        yield Node(split, seed, Treatment(target), config)
+        yield Treatment(target), config
         return
     if kind == REDUCED:
         for count in entry["images_per_class"]:
+            if count < 1:
+                raise MinicnnError(f"{where}: images_per_class {count}: at least 1")
             fewer = from_dict({"data": {"images_per_class": count}}, where, config)
-            if not count:
-                raise MinicnnError(f"{where}: images_per_class 0 must be at least 1")
-            yield Node(split, seed, Treatment(target), fewer)
+            yield Treatment(target), fewer
         return
-    depths = list(range(1, DEEPEST + 1))
-    depths = list(_known(entry.get("depths", depths), depths, "depths", where))
-    keeps = [0]
+    every = range(1, DEEPEST + 1)
+    depths = _known(entry.get("depths", every), every, "depths", where)
+    keeps: Sequence[int] = [0]
     if kind.endswith("-keep"):
-        keeps = list(_known(entry.get("keep", [1]), range(1, DEEPEST), "keep", where))
+        keeps = _known(entry.get("keep", [1]), every[:-1], "keep", where)
     try:
         source = _source(kind, target)
     except MinicnnError as error:
         raise MinicnnError(f"{where}: {kind}: {error}") from None
-    finetune = kind.endswith("+")
-    for n in depths:
-        for keep in keeps:
-            # Layers n+1..n+keep must be layers that can be copied.
-            if n + keep <= DEEPEST:
-                treatment = Treatment(target, source, n, finetune, keep)
-                yield Node(split, seed, treatment, config)
+    for n, keep in itertools.product(depths, keeps):
+        # Layers n+1..n+keep must be layers that can be copied.
+        if n + keep <= DEEPEST:
+            yield Treatment(target, source, n, kind.endswith("+"), keep), config
 
 
 def _source(kind: str, target: str) -> str:
@@ -422,89 +305,3 @@ def _ordered(nodes: Iterable[Node]) -> list[Node]:
         for members in groups.values()
         for node in sorted(members, key=lambda node: bool(node.treatment.source))
     ]
-
-
-def with_bases(nodes: Sequence[Node], patterns: Sequence[str]) -> list[Node]:
-    """The nodes whose name or id matches one of the patterns, and the bases they need.
-
-    Args:
-        patterns: with * and ? as in a shell, such as "A*B+" or "random-0/*"; none
-            takes all.
-
-    Raises:
-        MinicnnError: a pattern matches nothing.
-    """
-    if not patterns:
-        return list(nodes)
-    chosen: set[str] = set()
-    for pattern in patterns:
-        found = [
-            node
-            for node in nodes
-            if fnmatchcase(node.name, pattern) or fnmatchcase(node.id, pattern)
-        ]
-        if not found:
-            raise MinicnnError(
-                f"--only {pattern}: matches no net of the plan; names are like "
-                f"{nodes[0].name}, or with their group {nodes[-1].id}"
-            )
-        chosen |= {node.id for node in found} | {node.base for node in found}
-    return [node for node in nodes if node.id in chosen]
-
-
-def flat(config: Config) -> dict[str, Any]:
-    """Settings by their dotted names."""
-    sections = config.to_dict().items()
-    return {
-        f"{s}.{key}": value for s, values in sections for key, value in values.items()
-    }
-
-
-def differences(old: Config, new: Config) -> list[str]:
-    """What the settings differ in, a text each."""
-    after = flat(new)
-    return [
-        f"{name} was {value!r}, now {after[name]!r}"
-        for name, value in flat(old).items()
-        if value != after[name]
-    ]
-
-
-def assignments(config: Config, start: Config) -> list[str]:
-    """The `section.key=value` texts that make one configuration of another."""
-    before = flat(start)
-    return [
-        f"{name}={json.dumps(value)}"
-        for name, value in flat(config).items()
-        if value != before[name]
-    ]
-
-
-def task_of(store: Store, split: str, name: str, groups: Path | None) -> Task:
-    """A task as a store has it."""
-    return task_classes(split, name, store.wnids, store.names, store.groups, groups)
-
-
-def published_name(node: Node) -> str:
-    """The name under which the paper's authors published a net of the plan `paper`.
-
-    Splits are numbers, fine-tuning is "-ft", and the "1" before the depth is the first
-    layer that was copied. Of the nets in the paper's figures these are the 148 whose
-    logs were published: 10 half bases, 118 transfer and selffer nets (fine-tuned ones
-    on two random splits only), the 1000-class base, 7 on random filters, 12 reduced.
-    """
-    t = node.treatment
-    if node.kind == REDUCED:
-        return f"reduced-{node.config.data.images_per_class:04d}"
-    if node.kind == RANDOM:
-        return f"nolearn_1_{t.n}"
-    if node.split == "all":
-        return "netbase"
-    natman = node.split == "natural-manmade"
-    group = "natman" if natman else node.split.removeprefix("random-")
-    if not t.source:
-        return f"half{group}{t.target}"
-    kind = "transfer-ft" if t.finetune else "transfer"
-    if natman:
-        return f"{kind}natman{t.source}{t.target}_1_{t.n}"
-    return f"{kind}{group}{t.source}{group}{t.target}_1_{t.n}"

@@ -70,8 +70,8 @@ def _published_classes(split: str, target: str) -> int:
 def published() -> list[Net]:
     """The 148 published results, in the file's order."""
     folder = importlib.resources.files("minicnn.experiments") / "published"
-    with (folder / PUBLISHED).open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    text = (folder / PUBLISHED).read_text(encoding="utf-8")
+    rows = list(csv.DictReader(text.splitlines()))
     return [
         Net(
             kind=row["treatment"],

@@ -30,8 +30,9 @@ from minicnn.experiments.study.folder import (
     open_study,
     read_study,
 )
+from minicnn.experiments.study.graph import Node, Plan, with_bases
 from minicnn.experiments.study.local import LocalEngine
-from minicnn.experiments.study.plans import DEMO, Node, Plan, load_plan, with_bases
+from minicnn.experiments.study.plans import DEMO, load_plan
 from minicnn.experiments.study.tasks import make_tasks
 from minicnn.store import Store
 

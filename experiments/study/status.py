@@ -7,7 +7,8 @@ from typing import Any
 
 from minicnn.experiments.study.cost import Cost
 from minicnn.experiments.study.folder import STATES, State, Study
-from minicnn.experiments.study.plans import KINDS, REDUCED, Node, Plan, published_name
+from minicnn.experiments.study.graph import REDUCED, Node, Plan, published_name
+from minicnn.experiments.study.plans import KINDS
 from minicnn.treatment import DEEPEST, RANDOM
 
 SIGNS = {"running": ">", "stopped": "|", "failed": "FAIL", "ready": ".", "waiting": "-"}
@@ -129,7 +130,7 @@ def plan_table(plan: Plan, nodes: Sequence[Node]) -> str:
         lines.append(line(group, cells, str(after or "")))
     total = [sum(node.kind == kind for node in nodes) for kind in kinds]
     after = sum(bool(node.base) for node in nodes)
-    lines.append(line("all", total, str(after or "")))
+    lines.append(line("sum", total, str(after or "")))
     first, depths = nodes[0].config, sorted({n.treatment.n for n in nodes} - {0})
     solver = first.solver
     about = (
@@ -186,7 +187,8 @@ def cost_table(cost: Cost, left: Cost | None, sizes_known: bool) -> str:
     lines = [
         f"To train: {cost.nets} nets by {cost.commands} commands; {cost.images:,} "
         f"images trained on, {evaluated}; as much work as {cost.equivalent:,.0f} "
-        "images of a base net's training, frozen layers and evaluation at their share.",
+        "images of a base net's training, frozen layers and evaluation at their share. "
+        f"Disk: {cost.disk / 1e9:,.1f} GB of checkpoints.",
     ]
     if cost.rate is None or cost.hours_one is None or cost.hours is None:
         lines.append(

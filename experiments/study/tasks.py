@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from minicnn.config import Config, load_recipe
 from minicnn.experiments.study.folder import Study
-from minicnn.experiments.study.plans import Node, assignments
+from minicnn.experiments.study.graph import Node, assignments
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,220 @@
+"""The graph of a study: nets, what each copies from, and what tells them apart.
+
+A node is one net: one run folder, one ordinary `minicnn` command. Its id is GROUP/NAME,
+such as "random-0/A3B+": the group is all nets that share split, seed and images per
+class, the name is the treatment's. Bases come before what copies from them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from minicnn.config import Config
+from minicnn.data_prep.splits import Task, task_classes
+from minicnn.errors import MinicnnError
+from minicnn.store import Store
+from minicnn.treatment import RANDOM, Treatment
+
+REDUCED = "reduced"
+"""A base on few images of each class."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """One net of a study.
+
+    Attributes:
+        split: such as "random-0".
+        seed: of the comparison it belongs to.
+        treatment: what it copies and what it learns.
+        config: all of its settings.
+    """
+
+    split: str
+    seed: int
+    treatment: Treatment
+    config: Config
+
+    @property
+    def name(self) -> str:
+        """The treatment's: baseA, A3B+."""
+        return self.treatment.name
+
+    @property
+    def group(self) -> str:
+        """SPLIT[-imagesK][-seedS]: the folder that its run folder lies in."""
+        split = self.split
+        if split.startswith("file:"):
+            split = Path(split[5:]).stem
+        images = self.config.data.images_per_class
+        few = f"-images{images}" if images else ""
+        return split + few + (f"-seed{self.seed}" if self.seed else "")
+
+    @property
+    def id(self) -> str:
+        return f"{self.group}/{self.name}"
+
+    @property
+    def kind(self) -> str:
+        """The treatment's kind, or "reduced"."""
+        if not self.treatment.source and self.config.data.images_per_class:
+            return REDUCED
+        return self.treatment.kind
+
+    @property
+    def base(self) -> str:
+        """Id of the net that it copies from; "" for none."""
+        if self.treatment.source in ("", RANDOM):
+            return ""
+        return f"{self.group}/base{self.treatment.source}"
+
+    @property
+    def images(self) -> int:
+        """Images that it is trained on, each counted as often as it is seen."""
+        return self.config.solver.iterations * self.config.solver.batch
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What the store of a plan will hold, to reckon with before there is one.
+
+    Attributes:
+        classes, natural: classes, and the natural ones among them.
+        val_per_class: validation images of each.
+    """
+
+    classes: int
+    natural: int
+    val_per_class: int
+
+    def task_size(self, split: str, target: str) -> int:
+        """Classes of a task; half of them where a file says which."""
+        if split == "all":
+            return self.classes
+        if split == "natural-manmade":
+            return self.natural if target == "A" else self.classes - self.natural
+        half = self.classes // 2
+        return half if target == "A" else self.classes - half
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study, resolved.
+
+    Attributes:
+        name: names the default study folder.
+        data: "demo", the path of a store, or "" for one that must be given.
+        recipe: that the settings start from.
+        published: whether the protocol is the paper's, so that its numbers may be laid
+            under ours.
+        expected: of the store; None where the plan does not say.
+        nodes: bases before what copies from them, each id once.
+    """
+
+    name: str
+    data: str
+    recipe: str
+    published: bool
+    expected: Expected | None
+    nodes: tuple[Node, ...]
+
+    def tasks(self) -> list[tuple[str, str]]:
+        """(split, task) of every task that a net learns or comes from."""
+        found: dict[tuple[str, str], None] = {}
+        for node in self.nodes:
+            treatment = node.treatment
+            for task in (treatment.source, treatment.target):
+                if task not in ("", RANDOM):
+                    found[node.split, task] = None
+        return list(found)
+
+
+def with_bases(nodes: Sequence[Node], patterns: Sequence[str]) -> list[Node]:
+    """The nodes whose name or id matches one of the patterns, and the bases they need.
+
+    Args:
+        patterns: with * and ? as in a shell, such as "A*B+" or "random-0/*"; none
+            takes all.
+
+    Raises:
+        MinicnnError: a pattern matches nothing.
+    """
+    if not patterns:
+        return list(nodes)
+    chosen: set[str] = set()
+    for pattern in patterns:
+        found = [
+            node
+            for node in nodes
+            if fnmatchcase(node.name, pattern) or fnmatchcase(node.id, pattern)
+        ]
+        if not found:
+            raise MinicnnError(
+                f"--only {pattern}: matches no net of the plan; names are like "
+                f"{nodes[0].name}, or with their group {nodes[-1].id}"
+            )
+        chosen |= {node.id for node in found} | {node.base for node in found}
+    return [node for node in nodes if node.id in chosen]
+
+
+def flat(config: Config) -> dict[str, Any]:
+    """Settings by their dotted names."""
+    sections = config.to_dict().items()
+    return {
+        f"{s}.{key}": value for s, values in sections for key, value in values.items()
+    }
+
+
+def differences(old: Config, new: Config) -> list[str]:
+    """What the settings differ in, a text each."""
+    after = flat(new)
+    return [
+        f"{name} was {value!r}, now {after[name]!r}"
+        for name, value in flat(old).items()
+        if value != after[name]
+    ]
+
+
+def assignments(config: Config, start: Config) -> list[str]:
+    """The `section.key=value` texts that make one configuration of another."""
+    before = flat(start)
+    return [
+        f"{name}={json.dumps(value)}"
+        for name, value in flat(config).items()
+        if value != before[name]
+    ]
+
+
+def task_of(store: Store, split: str, name: str, groups: Path | None) -> Task:
+    """A task as a store has it."""
+    return task_classes(split, name, store.wnids, store.names, store.groups, groups)
+
+
+def published_name(node: Node) -> str:
+    """The name under which the paper's authors published a net of the plan `paper`.
+
+    Splits are numbers, fine-tuning is "-ft", and the "1" before the depth is the first
+    layer that was copied. Of the nets in the paper's figures these are the 148 whose
+    logs were published: 10 half bases, 118 transfer and selffer nets (fine-tuned ones
+    on two random splits only), the 1000-class base, 7 on random filters, 12 reduced.
+    """
+    t = node.treatment
+    if node.kind == REDUCED:
+        return f"reduced-{node.config.data.images_per_class:04d}"
+    if node.kind == RANDOM:
+        return f"nolearn_1_{t.n}"
+    if node.split == "all":
+        return "netbase"
+    natman = node.split == "natural-manmade"
+    group = "natman" if natman else node.split.removeprefix("random-")
+    if not t.source:
+        return f"half{group}{t.target}"
+    kind = "transfer-ft" if t.finetune else "transfer"
+    if natman:
+        return f"{kind}natman{t.source}{t.target}_1_{t.n}"
+    return f"{kind}{group}{t.source}{group}{t.target}_1_{t.n}"
