@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test lint check compare gpu-check clean help
+.PHONY: run test lint check compare gpu-check proofs clean help
 
 help:            ## what there is to make
 	@grep -E '^[a-z-]+: .*##' Makefile | sed -E 's/:[^#]*##/\t/'
@@ -45,6 +45,9 @@ compare: $(VENV)/.core  ## install PyTorch, for the tests and benchmarks that co
 gpu-check: $(VENV)/.test  ## prove and measure all on a GPU; CUDA=12 or CUDA=13 installs CuPy first
 	$(if $(CUDA),$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[cuda$(CUDA)]')
 	$(BIN)/python experiments/gpu_check.py $(ARGS)
+
+proofs: $(VENV)/.test  ## write docs/proofs.md afresh: errors, gradients, compile table
+	$(BIN)/python experiments/proofs.py $(ARGS)
 
 check: test lint  ## what a change must pass
 

@@ -263,10 +263,10 @@ def _cupy(extra: str, state: str) -> Iterator[Finding]:
         except Exception as error:  # a missing library shows in many ways
             reason = " ".join(str(error).split())[:200]
             yield Finding("CuPy", f"does not work: {reason}", state, _pip(extra))
-    from minicnn.nvrtc import available
+    from minicnn import nvrtc
 
-    if available():
-        yield Finding("NVRTC", "found without CuPy")
+    if nvrtc.available():
+        yield Finding("NVRTC", f"{nvrtc.version()}, without CuPy")
     else:
         yield Finding("NVRTC", "not found; comes with CuPy", state, _pip(extra))
 

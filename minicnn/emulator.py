@@ -16,15 +16,10 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
 import os
-import platform
 import re
-import shlex
-import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -35,29 +30,11 @@ from numpy.typing import DTypeLike, NDArray
 
 from minicnn.cores import available_cores
 from minicnn.errors import MinicnnError
-from minicnn.kernel_source import FOLDER, KernelSource
+from minicnn.host_compiler import compile_library, sanitizer_library
+from minicnn.kernel_source import KernelSource
 from minicnn.launch import Kernel
 
 ORDERS = ("forward", "reverse", "shuffled")
-_HOST = FOLDER / "host"
-
-_COMMON_FLAGS = (
-    "-std=c++17",
-    "-fPIC",
-    "-shared",
-    "-pthread",
-    "-U_FORTIFY_SOURCE",  # its longjmp check knows only one stack
-    "-fno-strict-aliasing",  # kernels load float through float4
-    "-Wno-unknown-pragmas",
-    "-g1",
-)
-_FAST_FLAGS = ("-O3",)
-_SANITIZE_FLAGS = (
-    "-O1",
-    "-fsanitize=address,undefined",
-    "-fno-sanitize-recover=all",
-    "-fno-omit-frame-pointer",
-)
 _SHARED = re.compile(
     r"\b(?P<extern>extern\s+)?__shared__\s+(?:(?:__align__|alignas)\s*"
     r"\((?P<align>[^()]*)\)\s*)?"
@@ -128,6 +105,10 @@ class EmulatedLauncher:
             ORDERS.index(name),
             int(seed or 1),
         )
+
+    def address(self, array: NDArray[Any]) -> int:
+        """Where an array's memory begins."""
+        return array.ctypes.data
 
     def build(self, source: KernelSource, group: str) -> None:
         """Compiles the group, or loads it from the cache.
@@ -202,11 +183,6 @@ def poisoned(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
     return array
 
 
-def sanitizing() -> bool:
-    """Whether kernels are built with AddressSanitizer and UBSan (MINICNN_SANITIZE)."""
-    return os.environ.get("MINICNN_SANITIZE", "") not in ("", "0")
-
-
 def sanitized(
     command: Sequence[str], env: Mapping[str, str] | None = None, **options: Any
 ) -> subprocess.CompletedProcess[str]:
@@ -226,7 +202,7 @@ def sanitized(
     """
     environment = {
         **os.environ,
-        "LD_PRELOAD": str(_sanitizer_library()),
+        "LD_PRELOAD": str(sanitizer_library()),
         # Python frees nothing at its end; fibers have stacks of their own.
         "ASAN_OPTIONS": "detect_leaks=0:exitcode=66:allocator_may_return_null=1",
         "UBSAN_OPTIONS": "print_stacktrace=1:exitcode=66",
@@ -244,97 +220,13 @@ def sanitized(
     )
 
 
-@functools.cache
-def _sanitizer_library() -> Path:
-    name = "libclang_rt.asan.so" if "clang" in _compiler()[0] else "libasan.so"
-    found = subprocess.run(
-        [*_compiler(), f"-print-file-name={name}"], capture_output=True, text=True
-    ).stdout.strip()
-    if not os.path.isabs(found):
-        raise MinicnnError(
-            f"{_compiler()[0]} has no AddressSanitizer ({name}); install libasan "
-            "(Debian, Ubuntu: apt install libgcc-12-dev)"
-        )
-    return Path(found)
-
-
-@functools.cache
-def _compiler() -> tuple[str, ...]:
-    """The C++ compiler's command.
-
-    Raises:
-        MinicnnError: there is none.
-    """
-    asked = shlex.split(os.environ.get("CXX", ""))
-    for command in [asked] if asked else [["g++"], ["clang++"], ["c++"]]:
-        if found := shutil.which(command[0]):
-            return (found, *command[1:])
-    wanted = f"CXX={asked[0]} not found" if asked else "no C++ compiler found"
-    raise MinicnnError(
-        f"the emulated device compiles kernels for the CPU, and {wanted}; install g++ "
-        "(Debian, Ubuntu: apt install g++; Fedora: dnf install gcc-c++; macOS: "
-        "xcode-select --install)"
-    )
-
-
-@functools.cache
-def _flags() -> tuple[str, ...]:
-    x86 = platform.machine().lower() in ("x86_64", "amd64")
-    native = ("-march=native" if x86 else "-mcpu=native",)
-    undefined = ("-undefined", "dynamic_lookup") if sys.platform == "darwin" else ()
-    speed = _SANITIZE_FLAGS if sanitizing() else (*_FAST_FLAGS, *native)
-    return (*_COMMON_FLAGS, *speed, *undefined, f"-I{_HOST}")
-
-
-@functools.cache
-def _fingerprint() -> bytes:
-    """What a compiled object depends on besides its source: compiler, flags, CPU."""
-    compiler = Path(_compiler()[0]).resolve()
-    stat = compiler.stat()
-    cpu = platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        lines = info.read_text(errors="replace").splitlines()
-        cpu += next((line for line in lines if line.startswith("flags")), "")
-    parts = (_compiler(), str(compiler), stat.st_size, stat.st_mtime_ns, _flags(), cpu)
-    headers = b"".join(p.read_bytes() for p in sorted(_HOST.glob("*.h")))
-    return repr(parts).encode() + headers
-
-
-def cache_folder() -> Path:
-    """Where compiled kernels are kept."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "minicnn"
-
-
-def _compile(name: str, text: str) -> Path:
-    """Compiles C++ text to a shared library, unless the cache has it."""
-    digest = hashlib.sha256(_fingerprint() + text.encode()).hexdigest()[:24]
-    folder = cache_folder()
-    library = folder / f"{name}-{digest}.so"
-    if library.exists():
-        return library
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as work:
-        source, built = Path(work, "unit.cpp"), Path(work, "unit.so")
-        source.write_text(text)
-        command = [*_compiler(), *_flags(), str(source), "-o", str(built)]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            raise MinicnnError(
-                f"{name}: {' '.join(_compiler())} failed:\n{done.stderr.rstrip()}"
-            )
-        built.replace(library)  # whole or not at all, whoever else compiles it now
-    return library
-
-
 _loading = threading.Lock()
 
 
 @functools.cache
 def _runtime() -> ctypes.CDLL:
     """The scheduler, loaded so that kernel libraries find it."""
-    path = _compile("runtime", '#include "runtime.h"\n')
+    path = compile_library("runtime", '#include "runtime.h"\n')
     return ctypes.CDLL(str(path), ctypes.RTLD_GLOBAL)
 
 
@@ -342,7 +234,7 @@ def _library(source: KernelSource, group: str) -> ctypes.CDLL:
     with _loading:
         _runtime()
         name = "-".join(filter(None, (source.path.stem, re.sub(r"\W+", "_", group))))
-        return ctypes.CDLL(str(_compile(name, host_text(source, group))))
+        return ctypes.CDLL(str(compile_library(name, host_text(source, group))))
 
 
 def host_text(source: KernelSource, group: str) -> str:
@@ -383,10 +275,12 @@ def _shared(match: re.Match[str]) -> str:
 
 
 def _main(arguments: list[str]) -> int:
-    """`python -m minicnn.emulator pytest …`: runs a command under the sanitizers."""
+    """`python -m minicnn.emulator -m pytest …`: runs Python under the sanitizers."""
     if not arguments:
         print(
-            "usage: python -m minicnn.emulator MODULE [ARGUMENT ...]", file=sys.stderr
+            "usage: python -m minicnn.emulator {-m MODULE | SCRIPT} [ARGUMENT ...]\n"
+            "Runs it with every kernel under AddressSanitizer and UBSan.",
+            file=sys.stderr,
         )
         return 2
     return sanitized(arguments).returncode

@@ -21,16 +21,23 @@ import numpy as np
 
 from minicnn.errors import MinicnnError
 from minicnn.kernel_source import Instance, KernelSource, Parameter, find
+from minicnn.precision import BF16
 
 Dims = int | Sequence[int]
+
+# Bytes. Every array begins at a multiple of it, so that kernels may read as many as
+# one: elsewhere that ends the process on a CPU, and a GPU takes no more launches.
+ALIGNMENT = 16
+
+OPTIONS = ("--std=c++17",)
+"""What NVRTC is asked for."""
 
 _C_TYPES = {
     np.dtype(np.float32): "float",
     np.dtype(np.float64): "double",
     np.dtype(np.float16): "f16",
     np.dtype(np.int32): "int",
-    "bfloat16": "bf16",
-    "bf16": "bf16",
+    BF16: "bf16",
 }
 
 
@@ -44,6 +51,9 @@ class Launcher(Protocol):
 
     array: type[Any]
     """The type of its arrays."""
+
+    def address(self, array: Any) -> int:
+        """Where the memory of one of its arrays begins."""
 
     def launch(
         self,
@@ -89,7 +99,7 @@ class KernelFile:
 
         Args:
             name: the `__global__` function.
-            template: a dtype ("bfloat16" too), int or bool for each template parameter.
+            template: a dtype, int or bool for each template parameter.
 
         Raises:
             MinicnnError: the file does not offer that instance.
@@ -120,8 +130,6 @@ def c_name(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, int | np.integer):
         return str(int(value))
-    if isinstance(value, str) and value in _C_TYPES:
-        return _C_TYPES[value]
     try:
         return _C_TYPES[np.dtype(value)]
     except (TypeError, KeyError):
@@ -155,9 +163,9 @@ class Kernel:
             grid: number of blocks, one to three.
             block: threads in a block, one to three numbers, at most 1024 in all.
             args: one for each parameter. For a pointer: a C-contiguous array of the
-                device with the declared dtype (uint16 for bf16 and f16), or None. For
-                a number: anything of that kind and range. For a struct: a mapping of
-                all its fields.
+                device with the declared dtype (bf16 is `precision.BF16`) that begins at
+                a multiple of 16 bytes, or None. For a number: anything of that kind
+                and range. For a struct: a mapping of all its fields.
             shared: bytes of dynamic shared memory.
 
         Raises:
@@ -176,7 +184,7 @@ class Kernel:
                 f"{self.name}: {len(args)} arguments for {len(parameters)}: {names}"
             )
         values = [
-            self._array(p, value, launcher.array)
+            self._array(p, value, launcher)
             if p.pointer
             else self._struct(p, value)
             if p.dtype.names
@@ -197,23 +205,39 @@ class Kernel:
     def _refuse(self, parameter: Parameter, problem: str) -> MinicnnError:
         return MinicnnError(f"{self.name}: argument {parameter.name}: {problem}")
 
-    def _array(self, parameter: Parameter, value: Any, array: type[Any]) -> Any:
+    def _array(self, parameter: Parameter, value: Any, launcher: Launcher) -> Any:
         if value is None:
             return None
+        array = launcher.array
         if not isinstance(value, array):
             raise self._refuse(
                 parameter,
                 f"{type(value).__name__} where an array of the device is due "
-                f"({array.__module__}.{array.__name__})",
+                f"({array.__module__}.{array.__name__}); its from_host makes one",
             )
         if value.dtype != parameter.dtype:
             raise self._refuse(
-                parameter, f"dtype {value.dtype}, declared {parameter.dtype}"
+                parameter,
+                f"dtype {value.dtype}, declared {parameter.dtype}; convert it, or take "
+                "the kernel's instance for that dtype",
             )
         if not value.flags.c_contiguous:
-            raise self._refuse(parameter, f"a view of shape {value.shape} with gaps")
+            raise self._refuse(
+                parameter,
+                f"a view of shape {value.shape} with gaps, where a kernel takes one "
+                "block of memory in C order; pass a copy",
+            )
+        if past := launcher.address(value) % ALIGNMENT:
+            raise self._refuse(
+                parameter,
+                f"begins {past} bytes past a multiple of {ALIGNMENT}, and kernels read "
+                f"{ALIGNMENT} bytes as one; pass a copy",
+            )
+        # CuPy's arrays are always writeable, and have no such flag.
         if not parameter.const and not getattr(value.flags, "writeable", True):
-            raise self._refuse(parameter, "read-only, and the kernel writes to it")
+            raise self._refuse(
+                parameter, "read-only, and the kernel writes to it; pass a copy"
+            )
         return value
 
     def _number(self, parameter: Parameter, value: Any) -> np.generic:
@@ -283,6 +307,10 @@ class CudaLauncher:
         self.index = index
         self.array = cupy.ndarray
 
+    def address(self, array: Any) -> int:
+        """Where an array's memory begins, on the GPU."""
+        return array.data.ptr
+
     def build(self, source: KernelSource, group: str) -> None:
         """Compiles the group for this device.
 
@@ -293,7 +321,7 @@ class CudaLauncher:
             return
         module = self._cupy.RawModule(
             code=source.text,
-            options=("--std=c++17",),
+            options=OPTIONS,
             name_expressions=source.group(group),
         )
         try:
@@ -328,9 +356,10 @@ class CudaLauncher:
         args = tuple(np.uint64(0) if value is None else value for value in values)
         with cuda.Device(self.index):
             function = self._function(kernel)
-            if shared > 48 * 1024 and shared > function.max_dynamic_shared_size_bytes:
-                function.max_dynamic_shared_size_bytes = shared
             try:
+                more = shared > max(48 * 1024, function.max_dynamic_shared_size_bytes)
+                if more:  # than a kernel has without asking
+                    function.max_dynamic_shared_size_bytes = shared
                 function(grid, block, args, shared_mem=shared)
                 if debugging():
                     cuda.get_current_stream().synchronize()

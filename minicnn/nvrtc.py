@@ -19,7 +19,10 @@ from typing import Any
 
 from minicnn.errors import MinicnnError
 from minicnn.kernel_source import KernelSource, find
-from minicnn.launch import c_name
+from minicnn.launch import OPTIONS, c_name
+
+# As CuPy compiles: it adds -ftz=true of its own.
+_OPTIONS = (*OPTIONS, "-ftz=true", "--ptxas-options=-v")
 
 _ENTRY = re.compile(r"Compiling entry function '(\w+)'")
 _SPILLS = re.compile(
@@ -87,6 +90,17 @@ def available() -> bool:
     except MinicnnError:
         return False
     return True
+
+
+def version() -> str:
+    """NVRTC's version, such as "12.9".
+
+    Raises:
+        MinicnnError: NVRTC is absent.
+    """
+    major, minor = ctypes.c_int(), ctypes.c_int()
+    _nvrtc().nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
+    return f"{major.value}.{minor.value}"
 
 
 @functools.cache
@@ -161,9 +175,7 @@ def _compile(source: KernelSource, group: str, arch: str) -> list[KernelReport]:
     if not expressions:
         return []
     with _Program(source, expressions) as program:
-        log = program.compile(
-            "--std=c++17", f"--gpu-architecture={arch}", "--ptxas-options=-v"
-        )
+        log = program.compile(*_OPTIONS, f"--gpu-architecture={arch}")
         logs, ptx = _parts(_ENTRY, log), _parts(_PTX_ENTRY, program.text("PTX"))
         reports = []
         for expression in expressions:

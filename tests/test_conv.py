@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minicnn import emulator
 from minicnn.device import Device
 from minicnn.errors import MinicnnError
 from minicnn.ops import conv, conv_plan
@@ -139,14 +138,6 @@ def test_every_tile(
     check(dev, tile_dtype.type, small, inputs(small))
 
 
-def test_every_tile_is_clean_under_the_sanitizers() -> None:
-    # -s: a finding ends the process at once, and with it what pytest had captured.
-    tests = ["-m", "pytest", __file__, "-s", "-k", "test_every_tile and emulated"]
-    done = emulator.sanitized(tests, capture_output=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert f"{len(TILES)} passed" in done.stdout
-
-
 def problem(draw: Draw) -> ConvShape:
     """Any small convolution whose output is not empty."""
     groups, r, s = draw(1, 3), draw(1, 4), draw(1, 4)
@@ -183,9 +174,22 @@ def test_without_bias(dev: Device, dtype: type) -> None:
 @pytest.mark.parametrize("with_bias", [True, False])
 def test_fused_relu(dev: Device, dtype: type, name: str, with_bias: bool) -> None:
     shape = cases.CONV[name]
-    given = {part: values for part, values in inputs(shape).items() if part != "dy"}
+    given = inputs(shape)
     if not with_bias:
         del given["b"]
+    y = expected(**given, shape=shape)["y"]
+    assert 0.2 < np.mean(y > 0) < 0.8
+    check_fused_relu(dev, dtype, shape, given)
+
+
+@fuzz(problem)
+def test_fused_relu_on_any_shape(dev: Device, dtype: type, case: ConvShape) -> None:
+    check_fused_relu(dev, dtype, case, inputs(case))
+
+
+def check_fused_relu(dev: Device, dtype: type, shape: ConvShape, given: Arrays) -> None:
+    """The forward pass with its ReLU against the oracles of both."""
+    given = {part: values for part, values in given.items() if part != "dy"}
 
     def op(dev: Device, x: Array, w: Array, b: Array | None = None) -> dict[str, Any]:
         y = dev.empty((shape.n, shape.p, shape.q, shape.k), x.dtype)
@@ -194,17 +198,30 @@ def test_fused_relu(dev: Device, dtype: type, name: str, with_bias: bool) -> Non
 
     def oracle(x: Array, w: Array, b: Array | None = None) -> Arrays:
         y = reference.forward(x, w, b, shape.stride, shape.pad, shape.groups)
-        assert 0.2 < np.mean(y > 0) < 0.8
         return {"y": reference.relu(y)}
 
-    taps = shape.r * shape.s * shape.c
-    check_op(f"conv+relu {name}", dev, dtype, op, oracle, given, {"y": taps})
+    taps = shape.r * shape.s * shape.depth
+    terms, floor = {"y": taps}, {"y": 1}
+    check_op(f"conv+relu {shape}", dev, dtype, op, oracle, given, terms, floor)
 
 
 def test_relu_backward(dev: Device, dtype: type) -> None:
+    # More numbers than a chunk holds.
+    check_relu_backward(dev, dtype, (3, 17, 9, 151))
+
+
+@fuzz(lambda draw: (draw(1, 3), draw(1, 4), draw(1, 4), draw(1, 9)))
+def test_relu_backward_on_any_shape(
+    dev: Device, dtype: type, case: tuple[int, ...]
+) -> None:
+    check_relu_backward(dev, dtype, case)
+
+
+def check_relu_backward(dev: Device, dtype: type, shape: tuple[int, ...]) -> None:
+    """The gradient of the ReLU alone against its oracle."""
     rng = np.random.default_rng(0)
-    # More numbers than a chunk holds, and half of them zero as a ReLU's output is.
-    y = np.maximum(rng.standard_normal((3, 17, 9, 151)), 0)
+    # Half of them zero, as a ReLU's output is.
+    y = np.maximum(rng.standard_normal(shape), 0)
     y[-1, -1, -1, -3:] = 0  # beyond the last whole 16 bytes
 
     def op(dev: Device, y: Array, dy: Array) -> dict[str, Any]:
@@ -216,7 +233,7 @@ def test_relu_backward(dev: Device, dtype: type) -> None:
         return {"dx": reference.relu_backward(y, dy)}
 
     given = {"y": y, "dy": rng.standard_normal(y.shape)}
-    check_op("relu", dev, dtype, op, oracle, given)
+    check_op(f"relu {shape}", dev, dtype, op, oracle, given)
 
 
 def test_hand_worked(dev: Device, dtype: type) -> None:
@@ -296,6 +313,8 @@ def test_shape_of_normalises() -> None:
 @pytest.mark.parametrize(
     ("x_shape", "w_shape", "how", "message"),
     [
+        ((8, 8, 6), (4, 3, 3, 6), {}, r"conv x \(8, 8, 6\): .* \(N,H,W,C\)"),
+        ((1, 8, 8, 6), (4, 54), {}, r"conv w \(4, 54\): .* \(K,R,S,C/groups\)"),
         ((1, 8, 8, 6), (4, 3, 3, 2), {"groups": 4}, r"groups 4: .* 6 input"),
         ((1, 8, 8, 6), (4, 3, 3, 2), {"groups": 3}, r"groups 3: .* 4 output"),
         ((1, 8, 8, 6), (4, 3, 3, 6), {"groups": 0}, r"groups 0"),
@@ -303,6 +322,12 @@ def test_shape_of_normalises() -> None:
         ((1, 8, 8, 3), (4, 3, 3, 4), {}, r"w \(4, 3, 3, 4\): .*3 channels"),
         ((1, 8, 8, 3), (4, 3, 3, 3), {"stride": 0}, r"stride \(0, 0\)"),
         ((1, 8, 8, 3), (4, 3, 3, 3), {"stride": (1, -1)}, r"stride \(1, -1\)"),
+        (
+            (1, 8, 8, 3),
+            (4, 3, 3, 3),
+            {"stride": (1, 2, 3)},
+            r"stride \(1, 2, 3\): .* pair",
+        ),
         ((1, 8, 8, 3), (4, 3, 3, 3), {"pad": -1}, r"pad \(-1, -1\)"),
         ((1, 8, 5, 3), (4, 3, 6, 3), {}, r"filter 3x6: .* 8x5"),
         ((1, 2, 8, 3), (4, 5, 3, 3), {"pad": 1}, r"filter 5x3: .* 2x8 .*pad \(1, 1\)"),

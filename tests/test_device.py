@@ -58,6 +58,17 @@ def test_numpys_error_settings_reach_the_threads() -> None:
         dev.for_chunks(overflow, 4, 1)
 
 
+def test_emulated_arrays_begin_where_kernels_can_read_them() -> None:
+    dev = device.get("emulated")
+    whole = np.arange(24, dtype=np.float32)
+    assert dev.from_host(whole) is whole
+    for view in (whole[1:], whole.reshape(4, 6).T, whole.reshape(4, 6)[:, :4]):
+        for array in (dev.from_host(view), dev.upload("slot", view)):
+            assert array.ctypes.data % 16 == 0
+            assert array.flags.c_contiguous
+            assert np.array_equal(array, view)
+
+
 @pytest.mark.parametrize("name", ["gpu", "cpu:1", "cuda:", "cuda:x", "emulated:0", ""])
 def test_unknown_devices_are_refused(name: str) -> None:
     with pytest.raises(MinicnnError, match=r"unknown; choose auto, cpu, cuda, cuda:N"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import re
 import subprocess
@@ -13,10 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minicnn import emulator, nvrtc, philox
+from minicnn import emulator, host_compiler, nvrtc, philox
 from minicnn.emulator import EmulatedLauncher, poisoned
 from minicnn.errors import MinicnnError
 from minicnn.launch import KernelFile
+from minicnn.precision import BF16
 
 PLANTED = Path(__file__).parent / "planted"
 ORDERS = ("forward", "reverse", "shuffled:1", "shuffled:2", "shuffled:3")
@@ -323,9 +325,9 @@ def test_places_cover_grid_and_block(dev: Any) -> None:
         assert np.array_equal(where, expected)
 
 
-def bits_of_bf16(x: np.ndarray) -> np.ndarray:
-    """Small whole numbers as bfloat16 bits: exact, by truncation."""
-    return (x.astype(F32).view(np.uint32) >> 16).astype(np.uint16)
+def as_bf16(x: np.ndarray) -> np.ndarray:
+    """Small whole numbers as bfloat16: exact, by truncation."""
+    return (x.astype(F32).view(np.uint32) >> 16).astype(np.uint16).view(BF16)
 
 
 @pytest.mark.parametrize("trans", [False, True])
@@ -333,8 +335,8 @@ def test_mma_bf16_through_ldmatrix_is_the_matrix_product(dev: Any, trans: bool) 
     a, b = (np.random.default_rng(2).integers(-9, 10, s) for s in ((16, 16), (16, 8)))
     for _ in in_every_order(dev):
         c = poisoned((16, 8), F32)
-        stored = bits_of_bf16(b if trans else np.ascontiguousarray(b.T))
-        args = (bits_of_bf16(a), stored, c)
+        stored = as_bf16(b if trans else np.ascontiguousarray(b.T))
+        args = (as_bf16(a), stored, c)
         kernel("primitives.cu", "mma_bf16", trans)(dev, 1, 32, args)
         assert np.array_equal(c, a @ b)
 
@@ -403,7 +405,7 @@ def test_bf16_half_and_tf32_round_to_nearest_even(dev: Any) -> None:
 def test_bf16_and_half_widen_exactly(dev: Any) -> None:
     bits = np.arange(1 << 16, dtype=np.uint16)
     from_b, from_h = poisoned((1 << 16,), F32), poisoned((1 << 16,), F32)
-    args = (bits, bits, from_b, from_h, 1 << 16)
+    args = (bits.view(BF16), bits.view(np.float16), from_b, from_h, 1 << 16)
     kernel("primitives.cu", "widen")(dev, 64, 128, args)
     assert np.array_equal(from_b.view(np.uint32), bits.astype(np.uint32) << 16)
     assert np.array_equal(from_h, bits.view(np.float16).astype(F32), equal_nan=True)
@@ -444,7 +446,7 @@ def test_missing_compiler_names_the_package(
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
     with pytest.raises(MinicnnError, match=r"install g\+\+ .*apt install g\+\+"):
-        emulator._compiler.__wrapped__()
+        host_compiler.compiler.__wrapped__()
 
 
 def test_objects_are_cached_by_content(
@@ -452,13 +454,34 @@ def test_objects_are_cached_by_content(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     text = 'extern "C" int answer() { return 42; }\n'
-    first = emulator._compile("answer", text)
+    first = host_compiler.compile_library("answer", text)
     written = first.stat().st_mtime_ns
     assert first.parent == tmp_path / "minicnn"
-    assert emulator._compile("answer", text) == first
+    assert host_compiler.compile_library("answer", text) == first
     assert first.stat().st_mtime_ns == written
-    assert emulator._compile("answer", text.replace("42", "43")) != first
+    other = text.replace("42", "43")
+    assert host_compiler.compile_library("answer", other) != first
     assert sorted(p.suffix for p in first.parent.iterdir()) == [".so", ".so"]
+
+
+def test_options_of_cxx_come_last(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    text = """
+#ifdef __OPTIMIZE__
+extern "C" int optimised() { return 1; }
+#else
+extern "C" int optimised() { return 0; }
+#endif
+"""
+    program = host_compiler.compiler()[0]
+    for command, answer in ((program,), 1), ((program, "-O0", "-g"), 0):
+        monkeypatch.setattr(host_compiler, "compiler", lambda it=command: it)
+        host_compiler._fingerprint.cache_clear()
+        path = host_compiler.compile_library("optimised", text)
+        assert ctypes.CDLL(str(path)).optimised() == answer
+    host_compiler._fingerprint.cache_clear()
 
 
 def test_thread_order_is_checked() -> None:

@@ -13,6 +13,7 @@ import pytest
 from minicnn.errors import MinicnnError
 from minicnn.kernel_source import KernelSource, flatten
 from minicnn.launch import CudaLauncher, KernelFile, c_name
+from minicnn.precision import BF16
 
 SOURCE = """
 #include "common.cuh"
@@ -37,6 +38,9 @@ class FakeLauncher:
 
     def __init__(self) -> None:
         self.launched: list[Any] = []
+
+    def address(self, array: np.ndarray) -> int:
+        return array.ctypes.data
 
     def launch(self, kernel: Any, *rest: Any) -> None:
         self.launched.append((kernel.name, *rest))
@@ -101,11 +105,17 @@ def read_only() -> np.ndarray:
 
 
 REFUSED = {
-    "x: dtype float64, declared float32": {"x": np.zeros(4)},
+    "x: dtype float64, declared float32; convert": {"x": np.zeros(4)},
     "y: dtype int32, declared float32": {"y": np.zeros(4, np.int32)},
-    r"y: a view of shape \(4,\) with gaps": {"y": np.zeros(8, np.float32)[::2]},
+    r"y: a view of shape \(4,\) with gaps, .*; pass a copy": {
+        "y": np.zeros(8, np.float32)[::2]
+    },
+    "x: begins 4 bytes past a multiple of 16, .*; pass a copy": {
+        "x": np.zeros(8, np.float32)[1:5]
+    },
+    "y: begins 12 bytes past a multiple of 16": {"y": np.zeros(8, np.float32)[3:]},
     "y: read-only, and the kernel writes to it": {"y": read_only()},
-    "x: list where an array of the device is due": {"x": [1.0]},
+    r"x: list where .* \(numpy.ndarray\); its from_host makes one": {"x": [1.0]},
     "n: 4.0, declared int": {"n": 4.0},
     "n: 2147483648 beyond int": {"n": 2**31},
     "n: ndarray where a number is due": {"n": np.zeros(1, np.int32)},
@@ -168,8 +178,25 @@ def test_unknown_instance_says_what_there_is(file: KernelFile) -> None:
         file.get("scale", np.float64, 8, True)
 
 
+def test_sums_are_declared_by_the_type_they_sum(dev: Any, tmp_path: Path) -> None:
+    path = tmp_path / "sum.cu"
+    path.write_text("""
+        template <typename T>
+        __global__ void sum(const T* x, accumulator<T>* y, accumulator<T> start) {}
+        INSTANTIATE(sum<float>, sum<double>, sum<bf16>);
+    """)
+    wide = {np.float32: np.float32, np.float64: np.float64, BF16.type: np.float32}
+    for narrow, accumulator in wide.items():
+        x, y = np.zeros(8, narrow), np.zeros(8, accumulator)
+        KernelFile(path).get("sum", narrow)(dev, 1, 1, (x, y, 1))
+        assert type(dev.launcher.launched[-1][3][2]) is accumulator
+    bits = np.zeros(8, np.uint16)
+    with pytest.raises(MinicnnError, match="x: dtype uint16, declared bfloat16"):
+        KernelFile(path).get("sum", BF16)(dev, 1, 1, (bits, y, 1))
+
+
 def test_template_arguments_in_c() -> None:
-    given = [np.float32, "float64", np.dtype(np.float16), "bfloat16", 3, True]
+    given = [np.float32, "float64", np.dtype(np.float16), BF16, 3, True]
     assert [c_name(value) for value in given] == [
         "float", "double", "f16", "bf16", "3", "true",
     ]  # fmt: skip
@@ -236,13 +263,30 @@ class Failure(Exception):
     """CuPy's driver error."""
 
 
+class GpuArray(np.ndarray):
+    """CuPy's array."""
+
+    @property
+    def data(self) -> Any:  # type: ignore[override]
+        return SimpleNamespace(ptr=self.ctypes.data)
+
+
 class Function:
     """CuPy's RawKernel."""
 
-    max_dynamic_shared_size_bytes = 48 * 1024
-
     def __init__(self) -> None:
         self.calls: list[Any] = []
+        self.shared = 48 * 1024
+
+    @property
+    def max_dynamic_shared_size_bytes(self) -> int:
+        return self.shared
+
+    @max_dynamic_shared_size_bytes.setter
+    def max_dynamic_shared_size_bytes(self, size: int) -> None:
+        if size > 227 * 1024:
+            raise Failure("CUDA_ERROR_INVALID_VALUE: invalid argument")
+        self.shared = size
 
     def __call__(self, grid: Any, block: Any, args: Any, *, shared_mem: int) -> None:
         if grid == (13, 1, 1):
@@ -279,7 +323,7 @@ def cupy(monkeypatch: pytest.MonkeyPatch) -> Any:
             assert name in self.options["name_expressions"]
             return self.function
 
-    fake.ndarray, fake.RawModule = np.ndarray, RawModule  # type: ignore[attr-defined]
+    fake.ndarray, fake.RawModule = GpuArray, RawModule  # type: ignore[attr-defined]
     stream = SimpleNamespace(synchronize=lambda: fake.synchronised.append(True))
     fake.cuda = SimpleNamespace(  # type: ignore[attr-defined]
         Device=Device,
@@ -295,7 +339,8 @@ def cupy(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_cuda_compiles_a_group_once_and_launches(cupy: Any, file: KernelFile) -> None:
     dev = SimpleNamespace(launcher=CudaLauncher(1))
-    args = arguments(flags=None)
+    arrays = {name: np.zeros(8, np.float32).view(GpuArray) for name in "xy"}
+    args = arguments(**arrays, flags=None)
     file.get("scale", np.float32, 16, True)(dev, 2, 32, args)
     file.get("scale", np.float32, 32, False)(dev, 2, 32, args, shared=100_000)
     (module,) = cupy.modules  # one compilation for both
@@ -313,6 +358,9 @@ def test_cuda_compiles_a_group_once_and_launches(cupy: Any, file: KernelFile) ->
     assert given[6].shape == ()
     assert given[6].nbytes == 20  # CuPy passes a one-element array's bytes by value
     assert not cupy.synchronised
+    args[0] = args[0][2:]
+    with pytest.raises(MinicnnError, match="x: begins 8 bytes past a multiple of 16"):
+        file.get("scale", np.float32, 16, True)(dev, 2, 32, args)
 
 
 def test_cuda_debugging_synchronises(
@@ -331,6 +379,8 @@ def test_cuda_failures_are_one_clear_error(
         MinicnnError, match=r"^plain: grid \(13, 1, 1\).*CUDA_ERROR_INV"
     ):
         file.get("plain")(dev, 13, 1, (1, True))
+    with pytest.raises(MinicnnError, match=r"^plain: .*, 300000 bytes of shared mem"):
+        file.get("plain")(dev, 1, 1, (1, True), shared=300_000)
     broken = tmp_path / "broken.cu"
     broken.write_text("__global__ void f() { broken; }")
     with pytest.raises(MinicnnError, match=r"^broken.cu: NVRTC: scale.cu\(3\): error"):

@@ -10,13 +10,40 @@ from minicnn.errors import MinicnnError
 from minicnn.ops.conv_plan import STEP
 
 Pair = tuple[int, int]
+Shape = tuple[int, ...]
 
 
-def pair(value: int | Pair) -> Pair:
-    """An int or a pair as a pair (vertical, horizontal)."""
-    if isinstance(value, int | np.integer):
-        return int(value), int(value)
-    return int(value[0]), int(value[1])
+def pair(argument: str, value: int | Pair) -> Pair:
+    """An int or a pair as a pair (vertical, horizontal).
+
+    Args:
+        argument: what an error calls it, such as "conv stride".
+
+    Raises:
+        MinicnnError: it is neither.
+    """
+    both = (value, value) if isinstance(value, int | np.integer) else tuple(value)
+    if len(both) != 2:
+        raise MinicnnError(f"{argument} {value}: must be a number or a pair of them")
+    return int(both[0]), int(both[1])
+
+
+def four(argument: str, shape: Shape, axes: str) -> tuple[int, int, int, int]:
+    """The four sizes of an array.
+
+    Args:
+        argument: what an error calls it, such as "conv x".
+        axes: what they are, such as "N,H,W,C".
+
+    Raises:
+        MinicnnError: it has another number of axes.
+    """
+    if len(shape) != 4:
+        raise MinicnnError(
+            f"{argument} {tuple(shape)}: must have the four axes ({axes})"
+        )
+    a, b, c, d = shape
+    return a, b, c, d
 
 
 @dataclass(frozen=True)
@@ -37,8 +64,8 @@ class ConvShape:
     @classmethod
     def of(
         cls,
-        x_shape: tuple[int, ...],
-        w_shape: tuple[int, ...],
+        x_shape: Shape,
+        w_shape: Shape,
         stride: int | Pair = 1,
         pad: int | Pair = 0,
         groups: int = 1,
@@ -46,11 +73,13 @@ class ConvShape:
         """The problem of these arrays.
 
         Raises:
-            MinicnnError: the shapes do not fit each other, or the output is empty.
+            MinicnnError: an array has not four axes, the shapes do not fit each
+                other, or the output is empty.
         """
-        n, h, w, c = x_shape
-        k, r, s, depth = w_shape
-        shape = cls(n, h, w, c, k, r, s, pair(stride), pair(pad), groups)
+        n, h, w, c = four("conv x", x_shape, "N,H,W,C")
+        k, r, s, depth = four("conv w", w_shape, "K,R,S,C/groups")
+        pairs = pair("conv stride", stride), pair("conv pad", pad)
+        shape = cls(n, h, w, c, k, r, s, *pairs, groups)
         if groups < 1 or c % groups or k % groups:
             raise MinicnnError(
                 f"conv groups {groups}: must divide the {c} input and {k} output "

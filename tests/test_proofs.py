@@ -1,0 +1,124 @@
+"""The page of proofs: its tables, and that no proof is missing from it."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import click
+import pytest
+
+from minicnn.experiments import proofs
+from minicnn.experiments.proofs import MISTAKES, Outcomes, Proofs
+from minicnn.gradcheck import Check
+from minicnn.nvrtc import KernelReport
+from tests.helpers import Worst
+
+TESTS = Path(__file__).parent
+
+
+def rows(table: str) -> list[list[str]]:
+    """A table's cells, without the line below its head."""
+    lines = [line.strip("| ").split(" | ") for line in table.splitlines()]
+    return [lines[0], *lines[2:]]
+
+
+def outcomes(**ended: str) -> Outcomes:
+    """How each planted mistake's test ended: passed, or as given."""
+    found = Outcomes()
+    found.of = {f"a.py::{test}[1]": ended.get(test, "passed") for test in MISTAKES}
+    return found
+
+
+def report(name: str, arch: str, **found: int) -> KernelReport:
+    none = dict.fromkeys(
+        ("registers", "shared_bytes", "stack_bytes", "spill_stores", "spill_loads"), 0
+    )
+    return KernelReport(name, arch, **{**none, **found}, ptx="")
+
+
+def test_worst_errors_beside_their_share_of_what_is_allowed() -> None:
+    worst = {
+        ("lrn", "cpu", "float32", "y"): Worst(1.5e-7, 1e-6, "a case"),
+        ("lrn", "emulated", "float32", "y"): Worst(0.0, 1e-6, "a case"),
+        ("pool", "cpu", "float32", "dx"): Worst(2e-7, 1e-6, "a case"),
+    }
+    assert rows(proofs.error_table(worst)) == [
+        ["op", "output", "cpu float32", "emulated float32"],
+        ["lrn", "y", "1.5e-07 (15%)", "0"],
+        ["pool", "dx", "2.0e-07 (20%)", "–"],
+    ]
+
+
+def test_gradients_by_what_they_are_held_against() -> None:
+    checks = [
+        Check("lrn", "one", "differences", "float64", 1e-9, "", 1e-8),
+        Check("lrn", "two", "differences", "float64", 3e-9, "", 1e-8),
+        Check("lrn", "two", "reference", "float32", 2e-7, "", 1e-6),
+    ]
+    (_, row) = rows(proofs.gradient_table(checks))
+    assert row == ["lrn", "2", "3.0e-09", "–", "2.0e-07"]
+
+
+def test_kernels_and_what_they_spill() -> None:
+    reports = [
+        report("f<float>", "sm_80", registers=40, shared_bytes=48),
+        report("f<float>", "sm_90", registers=42, spill_loads=8, stack_bytes=16),
+    ]
+    assert rows(proofs.compile_table(reports)) == [
+        ["kernel", "sm_80", "sm_90"],
+        ["`f<float>`", "40, 48, 0", "42, 0, 24"],
+    ]
+
+
+def test_losses_side_by_side() -> None:
+    cpu = [2.0] * 50
+    result = {"losses": [2.0] * 49 + [2.5], "cpu_losses": cpu}
+    found = rows(proofs.loss_table([{**result, "largest_difference": 0.25}]))
+    assert found[0] == ["step", "emulated, float32", "cpu, float32", "difference"]
+    assert found[1] == ["1", "2.000000", "2.000000", "0.0e+00"]
+    assert found[-2] == ["50", "2.500000", "2.000000", "2.5e-01"]
+    assert found[-1][-1] == "2.5e-01"
+
+
+def test_planted_mistakes_are_counted() -> None:
+    ended = outcomes(test_unwritten_output_stays_nan="failed")
+    caught = {row[1]: row[2] for row in rows(proofs.mistake_table(ended))[1:]}
+    assert caught["`test_unwritten_output_stays_nan…`"] == "0 of 1"
+    assert caught["`test_missing_cp_async_wait_shows…`"] == "1 of 1"
+    with pytest.raises(click.ClickException, match="no test's name begins with test_"):
+        proofs.mistake_table(Outcomes())
+
+
+def test_every_planted_mistake_has_its_test() -> None:
+    files = ("test_emulator.py", "test_sanitizers.py")
+    text = "".join((TESTS / name).read_text() for name in files)
+    names = re.findall(r"^def (test_\w+)", text, re.MULTILINE)
+    for test in MISTAKES:
+        assert sum(name.startswith(test) for name in names) == 1, test
+
+
+def test_skipped_and_failed_tests_are_kept() -> None:
+    ended = Outcomes()
+    for name in ("setup passed", "call passed", "setup skipped"):
+        when, outcome = name.split()
+        each: Any = SimpleNamespace(nodeid=name, when=when, outcome=outcome)
+        ended.pytest_runtest_logreport(each)
+    assert ended.count() == {"passed": 1, "skipped": 1}
+
+
+def test_the_page_says_where_it_comes_from() -> None:
+    about = {"machine": "2 cores", "date": "2026-11-23", "commit": "abc123"}
+    folder = proofs.ROOT / "experiments" / "results"
+    losses = {
+        path.name: json.loads(path.read_text())
+        for path in folder.glob("*emulated-losses*.json")
+    }
+    page = proofs.page(Proofs(about, 300, outcomes(), {}, [], losses, "12.9", []))
+    assert "2 cores, 2026-11-23, commit\nabc123" in page
+    assert f"Of the tests behind this page: {len(MISTAKES)} passed" in page
+    for name, record in losses.items():
+        assert f"(../experiments/results/{name}): `{record['command']}`" in page

@@ -1,0 +1,63 @@
+"""A training step takes no memory and waits for nothing: it could be a CUDA graph."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from minicnn import architectures
+from minicnn.bench import Step
+from minicnn.device import CudaDevice, EmulatedDevice
+from tests.runs import MINIATURE
+
+
+class Watched(EmulatedDevice):
+    """An emulated device that keeps its buffers as a GPU does, and notes each call."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.calls: list[str] = []
+        self._held: dict[str, Any] = {}
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
+        self.calls.append(f"empty {shape}")
+        return super().empty(shape, dtype)
+
+    def zeros(self, shape: tuple[int, ...], dtype: Any) -> Any:
+        self.calls.append(f"zeros {shape}")
+        return super().zeros(shape, dtype)
+
+    def from_host(self, array: Any) -> Any:
+        self.calls.append(f"from_host {array.shape}")
+        return super().from_host(array)
+
+    def to_host(self, array: Any) -> Any:
+        self.calls.append(f"to_host {array.shape}")
+        return super().to_host(array)
+
+    def synchronize(self) -> None:
+        self.calls.append("synchronize")
+
+    def upload(self, slot: str, array: Any) -> Any:
+        buffer = self.scratch(f"upload {slot}", array.shape, array.dtype)
+        buffer[...] = array
+        return buffer
+
+    scratch: Any = CudaDevice.scratch
+
+
+def test_a_step_neither_allocates_nor_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(architectures.ARCHITECTURES, "miniature", MINIATURE)
+    dev = Watched()
+    step = Step(dev, "miniature", 4)
+    step.whole()
+    assert any(call.startswith("empty") for call in dev.calls)
+    dev.calls.clear()
+    before = dev.to_host(step.totals).copy()
+    for _ in range(2):
+        step.whole()
+    assert dev.calls == [f"to_host {step.totals.shape}"]  # this test's own, above
+    # And the loss was added up meanwhile.
+    assert np.isclose(step.totals[0], 3 * before[0])
