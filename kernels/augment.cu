@@ -1,24 +1,39 @@
 // From uint8 store rows to network input: crop, subtract the mean, scale, mirror.
 //
-// Formula   y[n,i,j] = (images[n, top+i, left+j′] − mean[top+i, left+j′]) · scale, where j′ is
+// Formula   x[n,i,j] = (images[n, top+i, left+j′] − mean[top+i, left+j′]) · scale, where j′ is
 //           w−1−j in a mirrored image, else j. (The mean is mirrored with the image.)
-// Layout    images (N,H,W,3) uint8, mean (H,W,3) float, y (N,h,w,3); top, left, mirror (N,).
-// Mapping   threadIdx.x walks along the w·3 numbers of an output row, so that reads and writes
-//           lie in a row; blockIdx.x is the image, (blockIdx.y, threadIdx.y) the output row.
-//           An output row starts at any byte: loads and stores are of single numbers.
-// Assumes   every crop lies inside its image; y has no more than 65535 · blockDim.y rows.
-// Budget    32 registers: eight blocks fill a multiprocessor.
+//           crop_mirror: y = x. crop_mirror_blocks: blocks of pixels become pixels,
+//           y[n,i,j, (down·stride[1] + right)·3 + colour] =
+//               x[n, i·stride[0] + down − pad[0], j·stride[1] + right − pad[1], colour],
+//           zero beyond x and in the channels after the last of a block.
+// Layout    images (N,H,W,3) uint8, mean (H,W,3) float, x (N,h,w,3); top, left, mirror (N,);
+//           blocks: y (N, blocks.h, blocks.w, blocks.c).
+// Mapping   threadIdx.x walks along an output row, so that reads and writes lie in a row;
+//           blockIdx.x is the image, (blockIdx.y, threadIdx.y) the output row. A plain row
+//           starts at any byte: loads and stores are of single numbers. In blocks a thread
+//           makes 16 bytes of channels: one division tells their first pixel, and the others
+//           follow it like the digits of an odometer.
+// Assumes   every crop lies inside its image; y has no more than 65535 · blockDim.y rows;
+//           blocks.c is a multiple of W.
+// Budget    40 registers: six blocks a multiprocessor.
 
 #include "common.cuh"
 
 constexpr int THREADS = 256;
 
+// Python's Blocks: their numbers, and how they lie on the crop.
+struct Blocks {
+    int h, w, c;
+    int stride[2], pad[2];
+};
+
 template <typename T>
-__global__ void __launch_bounds__(THREADS, 8)
+__global__ void __launch_bounds__(THREADS, 6)
     crop_mirror(const u8* __restrict__ images, const float* __restrict__ mean,
                 T* __restrict__ y, const i64* __restrict__ top, const i64* __restrict__ left,
                 const bool* __restrict__ mirror, int in_height, int in_width, int height,
-                int width, T scale) {
+                int width, accumulator<T> scale) {
+    using A = accumulator<T>;
     i64 n = blockIdx.x;
     int i = blockIdx.y * blockDim.y + threadIdx.y;
     if (i >= height) return;
@@ -30,8 +45,52 @@ __global__ void __launch_bounds__(THREADS, 8)
     for (int e = threadIdx.x; e < 3 * width; e += blockDim.x) {
         // Pixel j of the row and its colour e − 3·j; its mirror image is pixel width−1−j.
         int from = mirrored ? e + 3 * (width - 1 - 2 * (e / 3)) : e;
-        y[e] = (T(images[from]) - T(mean[from])) * scale;
+        y[e] = T((A(images[from]) - A(mean[from])) * scale);
     }
 }
 
-INSTANTIATE(crop_mirror<float>, crop_mirror<double>);
+template <typename T, int W>
+__global__ void __launch_bounds__(THREADS, 6)
+    crop_mirror_blocks(const u8* __restrict__ images, const float* __restrict__ mean,
+                       T* __restrict__ y, const i64* __restrict__ top,
+                       const i64* __restrict__ left, const bool* __restrict__ mirror,
+                       int in_height, int in_width, int height, int width, Blocks blocks,
+                       accumulator<T> scale) {
+    using A = accumulator<T>;
+    i64 n = blockIdx.x;
+    int i = blockIdx.y * blockDim.y + threadIdx.y;
+    if (i >= blocks.h) return;
+    i64 corner = (top[n] * in_width + left[n]) * 3;
+    images += n * in_height * in_width * 3 + corner;
+    mean += corner;
+    y += (n * blocks.h + i) * blocks.w * blocks.c;
+    bool mirrored = mirror[n];
+    int vectors = blocks.c / W;
+    for (int v = threadIdx.x; v < blocks.w * vectors; v += blockDim.x) {
+        int j = v / vectors, channel = v % vectors * W;
+        int pixel = channel / 3, colour = channel % 3;
+        int down = pixel / blocks.stride[1], right = pixel % blocks.stride[1];
+        Vec<T, W> values;
+#pragma unroll
+        for (int e = 0; e < W; e++) {
+            int row = i * blocks.stride[0] + down - blocks.pad[0];
+            int column = j * blocks.stride[1] + right - blocks.pad[1];
+            A value = 0;
+            if (down < blocks.stride[0] && (u32)row < (u32)height && (u32)column < (u32)width) {
+                int seen = mirrored ? width - 1 - column : column;
+                int from = (row * in_width + seen) * 3 + colour;
+                value = (A(images[from]) - A(mean[from])) * scale;
+            }
+            values.at[e] = T(value);
+            if (++colour == 3) {
+                colour = 0;
+                if (++right == blocks.stride[1]) right = 0, down++;
+            }
+        }
+        store(y + (i64)v * W, values);
+    }
+}
+
+INSTANTIATE(crop_mirror<float>, crop_mirror<double>, crop_mirror<bf16>);
+INSTANTIATE(crop_mirror_blocks<float, 4>, crop_mirror_blocks<double, 2>,
+            crop_mirror_blocks<bf16, 8>);

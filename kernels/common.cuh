@@ -40,18 +40,60 @@ struct Accumulator<double> {
 template <typename T>
 using accumulator = typename Accumulator<T>::type;
 
-// N values of T that load and store as one; p must be aligned to their size.
+// N values of T that load and store as one; p must be aligned to their size, or 16 bytes if
+// they are more.
 template <typename T, int N>
-struct alignas(sizeof(T) * N) Vec {
+struct alignas(sizeof(T) * N < 16 ? sizeof(T) * N : 16) Vec {
     T at[N];
+};
+// Small numbers travel as words, or the compiler would make several accesses of one.
+template <int BYTES>
+struct Word;
+template <>
+struct Word<2> {
+    using type = u16;
+};
+template <>
+struct Word<4> {
+    using type = u32;
+};
+template <>
+struct Word<8> {
+    using type = uint2;
+};
+template <>
+struct Word<16> {
+    using type = uint4;
 };
 template <int N, typename T>
 __device__ __forceinline__ Vec<T, N> load(const T* p) {
-    return *reinterpret_cast<const Vec<T, N>*>(p);
+    if constexpr (sizeof(T) < 4 && N > 1) {
+        auto word = *reinterpret_cast<const typename Word<sizeof(T) * N>::type*>(p);
+        Vec<T, N> value;
+        memcpy(&value, &word, sizeof(value));
+        return value;
+    } else {
+        return *reinterpret_cast<const Vec<T, N>*>(p);
+    }
 }
 template <int N, typename T>
 __device__ __forceinline__ void store(T* p, const Vec<T, N>& value) {
-    *reinterpret_cast<Vec<T, N>*>(p) = value;
+    if constexpr (sizeof(T) < 4 && N > 1) {
+        typename Word<sizeof(T) * N>::type word;
+        memcpy(&word, &value, sizeof(value));
+        *reinterpret_cast<decltype(word)*>(p) = word;
+    } else {
+        *reinterpret_cast<Vec<T, N>*>(p) = value;
+    }
+}
+
+// The same numbers as To, each rounded once.
+template <typename To, typename From, int N>
+__device__ __forceinline__ Vec<To, N> cast(const Vec<From, N>& from) {
+    Vec<To, N> to;
+#pragma unroll
+    for (int i = 0; i < N; i++) to.at[i] = To(from.at[i]);
+    return to;
 }
 
 template <typename I>

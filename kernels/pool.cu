@@ -11,19 +11,13 @@
 //           Backward gathers: each input looks up the windows that cover it, from the last to
 //           the first, so nothing is added by two threads and sums have one order.
 // Assumes   R·S ≤ 256; C a multiple of W; arrays begin at multiples of 16 bytes; one image's
-//           places times C / W fit an int.
+//           numbers fit an int.
 // Budget    64 registers, four blocks a multiprocessor: they let the compiler have several
 //           places' loads under way at a time.
 
-#include "common.cuh"
+#include "pool_window.cuh"
 
 constexpr int THREADS = 256;
-
-// One pooling problem; Python's PoolShape without n.
-struct Pooling {
-    int h, w, c, p, q;
-    int window[2], stride[2], pad[2];
-};
 
 // Where a thread works: channel `c` and the ones behind it, at (row, column) of `image`.
 struct Place {
@@ -49,32 +43,11 @@ __global__ void __launch_bounds__(THREADS, 4)
                  Pooling shape, int blocks) {
     Place at;
     if (!place_of<W>(shape.p, shape.q, shape.c, blocks, at)) return;
-    int top = at.row * shape.stride[0] - shape.pad[0];
-    int left = at.column * shape.stride[1] - shape.pad[1];
-    int last_r = min(shape.window[0], shape.h - top);
-    int last_s = min(shape.window[1], shape.w - left);
     x += at.image * shape.h * shape.w * shape.c + at.c;
-    Vec<T, W> best;
-    Vec<u8, W> number;
-    for (int e = 0; e < W; e++) {
-        best.at[e] = -__int_as_float(0x7f800000);  // minus infinity
-        number.at[e] = 0;
-    }
-    for (int r = max(0, -top); r < last_r; r++)
-        for (int s = max(0, -left); s < last_s; s++) {
-            i64 pixel = (i64)(top + r) * shape.w + left + s;
-            Vec<T, W> value = load<W>(x + pixel * shape.c);
-#pragma unroll
-            for (int e = 0; e < W; e++) {
-                bool better = value.at[e] > best.at[e];
-                if (better) number.at[e] = r * shape.window[1] + s;
-                // A NaN is not better, but it stays: nothing is better than it either.
-                if (better || value.at[e] != value.at[e]) best.at[e] = value.at[e];
-            }
-        }
+    Largest<T, W> found = largest<W>(x, shape, at.row, at.column);
     i64 out = ((at.image * shape.p + at.row) * shape.q + at.column) * shape.c + at.c;
-    store(y + out, best);
-    store(argmax + out, number);
+    store(y + out, found.value);
+    store(argmax + out, found.place);
 }
 
 template <typename T, int W>
@@ -83,31 +56,20 @@ __global__ void __launch_bounds__(THREADS, 4)
                   Pooling shape, int blocks) {
     Place at;
     if (!place_of<W>(shape.h, shape.w, shape.c, blocks, at)) return;
-    // Window p covers this row if 0 ≤ row + pad − p·stride < R.
-    int row = at.row + shape.pad[0], column = at.column + shape.pad[1];
-    int first_p = ceil_div(max(row - shape.window[0] + 1, 0), shape.stride[0]);
-    int first_q = ceil_div(max(column - shape.window[1] + 1, 0), shape.stride[1]);
-    int last_q = min(column / shape.stride[1], shape.q - 1);
     i64 image = at.image * shape.p * shape.q * shape.c + at.c;
     dy += image;
     argmax += image;
-    Vec<T, W> sum;
-    for (int e = 0; e < W; e++) sum.at[e] = 0;
-    for (int p = min(row / shape.stride[0], shape.p - 1); p >= first_p; p--)
-        for (int q = last_q; q >= first_q; q--) {
-            int r = row - p * shape.stride[0], s = column - q * shape.stride[1];
-            i64 from = ((i64)p * shape.q + q) * shape.c;
-            Vec<u8, W> number = load<W>(argmax + from);
-            Vec<T, W> part = load<W>(dy + from);
-#pragma unroll
-            for (int e = 0; e < W; e++)
-                if (number.at[e] == r * shape.window[1] + s) sum.at[e] += part.at[e];
-        }
+    auto offset = [&](int p, int q) { return (p * shape.q + q) * shape.c; };
+    Vec<accumulator<T>, W> sum = gather<accumulator<T>, W>(
+        shape, at.row, at.column, [&](int p, int q) { return load<W>(dy + offset(p, q)); },
+        [&](int p, int q) { return load<W>(argmax + offset(p, q)); });
     i64 pixel = (at.image * shape.h + at.row) * shape.w + at.column;
-    store(dx + pixel * shape.c + at.c, sum);
+    store(dx + pixel * shape.c + at.c, cast<T>(sum));
 }
 
 INSTANTIATE(pool_forward<float, 4>, pool_forward<float, 1>);
 INSTANTIATE(pool_forward<double, 2>, pool_forward<double, 1>);
+INSTANTIATE(pool_forward<bf16, 8>, pool_forward<bf16, 1>);
 INSTANTIATE(pool_backward<float, 4>, pool_backward<float, 1>);
 INSTANTIATE(pool_backward<double, 2>, pool_backward<double, 1>);
+INSTANTIATE(pool_backward<bf16, 8>, pool_backward<bf16, 1>);

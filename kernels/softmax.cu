@@ -9,7 +9,8 @@
 // Mapping   softmax_rows: a block a row, its threads stride over the classes. The largest
 //           logit is taken off before exp. add_scores: block i sums scores[i].
 // Assumes   A label of k or more makes the loss NaN. No order depends on the launch: thread t
-//           sums every THREADS-th number from t on, then the sums meet in a fixed tree.
+//           sums every THREADS-th number from t on, then the sums meet in a fixed tree. All
+//           arithmetic is in the accumulator type; dlogits are rounded once.
 // Budget    64 registers, eight blocks a multiprocessor.
 
 #include "common.cuh"
@@ -51,33 +52,35 @@ __global__ void __launch_bounds__(THREADS, 8)
     softmax_rows(const T* __restrict__ logits, const int* __restrict__ labels,
                  T* __restrict__ dlogits, double* __restrict__ scores, int n, int k) {
     int row = blockIdx.x, label = labels[row];
+    using A = accumulator<T>;
     const T* z = logits + (i64)row * k;
     T* dz = dlogits ? dlogits + (i64)row * k : nullptr;
     if (label < 0) {
         if (dz)
-            for (int i = threadIdx.x; i < k; i += THREADS) dz[i] = 0;
+            for (int i = threadIdx.x; i < k; i += THREADS) dz[i] = T(0);
         if (threadIdx.x < 3) scores[(i64)threadIdx.x * n + row] = 0;
         return;
     }
-    T mine = label < k ? z[label] : T(nan(""));
-    T largest = z[0];
+    A mine = label < k ? A(z[label]) : A(nan(""));
+    A largest = z[0];
     int ahead = 0;
     for (int i = threadIdx.x; i < k; i += THREADS) {
-        largest = max(largest, z[i]);
-        ahead += z[i] > mine || (z[i] == mine && i < label);
+        A value = z[i];
+        largest = max(largest, value);
+        ahead += value > mine || (value == mine && i < label);
     }
     largest = reduce(largest, Max());
     ahead = reduce(ahead, Sum());
-    T total = 0;
-    for (int i = threadIdx.x; i < k; i += THREADS) total += exp(z[i] - largest);
+    A total = 0;
+    for (int i = threadIdx.x; i < k; i += THREADS) total += exp(A(z[i]) - largest);
     total = reduce(total, Sum());
     if (dz) {
-        T count = counted(labels, n);
+        A count = counted(labels, n);
         for (int i = threadIdx.x; i < k; i += THREADS)
-            dz[i] = (exp(z[i] - largest) / total - T(i == label)) / count;
+            dz[i] = T((exp(A(z[i]) - largest) / total - A(i == label)) / count);
     }
     if (threadIdx.x == 0) {
-        T loss = log(total) - (mine - largest);
+        A loss = log(total) - (mine - largest);
         bool valid = loss == loss;
         scores[row] = loss;
         scores[(i64)n + row] = valid && ahead < 1;
@@ -94,4 +97,4 @@ __global__ void __launch_bounds__(THREADS, 8)
     if (threadIdx.x == 0) totals[blockIdx.x] += sum;
 }
 
-INSTANTIATE(softmax_rows<float>, softmax_rows<double>);
+INSTANTIATE(softmax_rows<float>, softmax_rows<double>, softmax_rows<bf16>);

@@ -154,6 +154,30 @@ class EmulatedDevice(CpuDevice):
 
         return poisoned(shape, dtype) if debugging() else np.empty(shape, dtype)
 
+    def from_host(self, array: NDArray[Any]) -> NDArray[Any]:
+        """A NumPy array as an array of this device: a copy where kernels need one."""
+        from minicnn.launch import ALIGNMENT
+
+        aligned = self.launcher.address(array) % ALIGNMENT == 0
+        return array if aligned and array.flags.c_contiguous else array.copy()
+
+    def upload(self, slot: str, array: NDArray[Any]) -> NDArray[Any]:
+        """A host array on this device, until the slot's next upload."""
+        return self.from_host(array)
+
+    def scratch(
+        self, key: str, shape: tuple[int, ...], dtype: DTypeLike
+    ) -> NDArray[Any]:
+        """This thread's reused buffer of that name, of unspecified content.
+
+        Under the sanitizers a new one, so that they see where it ends.
+        """
+        from minicnn.host_compiler import sanitizing
+
+        if sanitizing():
+            return self.empty(shape, dtype)
+        return super().scratch(key, shape, dtype)
+
 
 class CudaDevice(HostThreads):
     """CuPy arrays on one GPU, and the CUDA kernels.

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from minicnn.device import Device
-from minicnn.ops import augment, conv, dropout, lrn, pool, sgd, softmax
+from minicnn.ops import augment, conv, dropout, lrn, pool, pool_lrn, sgd, softmax
+from minicnn.ops import space_to_depth as blocks
 from minicnn.ops.conv_shape import ConvShape
 from minicnn.ops.pool import PoolShape
 
@@ -218,6 +219,64 @@ def _lrn(
     return Case("lrn", name, inputs, forward, backward, terms, small)
 
 
+def pool_lrn_cases() -> list[Case]:
+    """Pooling of a ReLU's output, then LRN; x is what the ReLU is given."""
+    shapes = {
+        "3/2, clipped": PoolShape(2, 6, 8, 4),
+        "padded": PoolShape(1, 7, 6, 3, (3, 2), (2, 2), (1, 1)),
+        "stride over window": PoolShape(2, 8, 9, 2, (2, 2), (3, 3)),
+        "layer 1 of caffenet": PoolShape(1, 55, 55, 96),
+    }
+    return [_pool_lrn(name, shape) for name, shape in shapes.items()]
+
+
+def _pool_lrn(name: str, shape: PoolShape) -> Case:
+    s, numbers = shape, (5, 0.5, 0.75, 1.0)
+    x = _apart((s.n, s.h, s.w, s.c))
+    (dy,) = _normals((s.n, s.p, s.q, s.c))
+
+    def forward(dev: Device, a: Arrays) -> Arrays:
+        u, y = (output(dev, dy.shape, a["x"].dtype) for _ in range(2))
+        argmax = output(dev, dy.shape, np.uint8)
+        x = a["x"] * (a["x"] > 0)
+        pool_lrn.forward(dev, x, u, argmax, y, shape, *numbers)
+        return {"u": u, "argmax": argmax, "y": y}
+
+    def backward(dev: Device, a: Arrays, o: Arrays) -> Arrays:
+        dx = output(dev, x.shape, a["x"].dtype)
+        pool_lrn.backward(dev, a["dy"], o["u"], o["argmax"], dx, shape, *numbers)
+        return {"dx": dx}
+
+    terms = {"y": 4 * 5, "dx": 16 * 5 * s.window[0] * s.window[1]}
+    inputs, small = {"x": x, "dy": dy}, x.size < 1000
+    return Case("pool_lrn", name, inputs, forward, backward, terms, small)
+
+
+def space_to_depth_cases() -> list[Case]:
+    """Filters over blocks of pixels, and their gradient, in one slice."""
+    shape = ConvShape(1, 9, 12, 3, 4, 3, 5, (2, 3))
+    caffenet = ConvShape(1, 227, 227, 3, 96, 11, 11, (4, 4))
+    return [_space_to_depth("3x5/2,3", shape), _space_to_depth("conv1", caffenet)]
+
+
+def _space_to_depth(name: str, shape: ConvShape) -> Case:
+    how = blocks.Blocks.of(shape)
+    x, dy = _normals((shape.k, shape.r, shape.s, shape.c), how.filters)
+
+    def forward(dev: Device, a: Arrays) -> Arrays:
+        y = output(dev, how.filters, a["x"].dtype)
+        blocks.block_filters(dev, a["x"], y, how)
+        return {"y": y}
+
+    def backward(dev: Device, a: Arrays, outputs: Arrays) -> Arrays:
+        dx = output(dev, x.shape, a["x"].dtype)
+        blocks.unblock_gradient(dev, a["dy"].reshape(1, -1), dx, how)
+        return {"dx": dx}
+
+    inputs, small = {"x": x, "dy": dy}, x.size < 1000
+    return Case("space_to_depth", name, inputs, forward, backward, small=small)
+
+
 def dropout_cases() -> list[Case]:
     """Dropout, whose backward pass is itself."""
     return [
@@ -329,6 +388,8 @@ CASES: dict[str, Callable[[], list[Case]]] = {
     "relu": relu_cases,
     "pool": pool_cases,
     "lrn": lrn_cases,
+    "pool_lrn": pool_lrn_cases,
+    "space_to_depth": space_to_depth_cases,
     "dropout": dropout_cases,
     "softmax": softmax_cases,
     "sgd": sgd_cases,

@@ -4,7 +4,8 @@ A kernel file is read by a strict small parser, so that Python knows every kerne
 signature without anyone repeating it. What the parser relies on:
 
 - kernels are `__global__ void` functions at file scope, with or without a template;
-- a parameter is `const T*`, `T*`, `T` or a struct, T a scalar type or a template type;
+- a parameter is `const T*`, `T*`, `T` or a struct, T a scalar type, a template type or
+  `accumulator` of one;
 - a struct that is passed by value has scalar fields and arrays of them, nothing else;
 - templates are offered through `INSTANTIATE(kernel<float>, kernel<double>);`.
 """
@@ -19,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from minicnn.errors import MinicnnError
+from minicnn.precision import BF16
 
 _HERE = Path(__file__).resolve().parent
 FOLDER = next(f for f in (_HERE / "kernels", _HERE.parent / "kernels") if f.is_dir())
@@ -45,9 +47,8 @@ SCALARS: dict[str, np.dtype] = {
         "u64": np.uint64,
         "i64": np.int64,
         "size_t": np.uint64,
-        # 16-bit floating-point numbers travel as their bits.
-        "bf16": np.uint16,
-        "f16": np.uint16,
+        "bf16": BF16,
+        "f16": np.float16,
     }.items()
 }
 
@@ -65,6 +66,7 @@ _KERNEL = re.compile(
 _STRUCT = re.compile(r"\bstruct\s+(\w+)\s*\{([^{}]*)\}\s*;")
 _INSTANTIATE = re.compile(r"^\s*INSTANTIATE\s*\(([^()]*)\)\s*;", re.MULTILINE)
 _PARAMETER = re.compile(r"(?P<type>.*?)\s*(?P<pointer>\*?)\s*\b(?P<name>\w+)")
+_ACCUMULATOR = re.compile(r"accumulator<(\w+)>")
 _FIELD = re.compile(r"(?P<type>[\w\s]+?)\s+(?P<names>\w+\s*(?:\[\d+\])?(?:\s*,.*)?)")
 _DECLARATOR = re.compile(r"(\w+)\s*(?:\[(\d+)\])?")
 
@@ -292,6 +294,8 @@ def _parameter(
     words = match["type"].split() if match else []
     const = "const" in words
     base = " ".join(word for word in words if word != "const")
+    if sums := _ACCUMULATOR.fullmatch(base):  # as common.cuh has it
+        base = "double" if types.get(sums[1], sums[1]) == "double" else "float"
     base = types.get(base, base)
     dtype = SCALARS.get(base, structs.get(base))
     if match is None or dtype is None:

@@ -58,9 +58,11 @@ _TRAFFIC = {
     "pool.backward": ("dy argmax", "dx"),
     "lrn.forward": ("x", "y scale"),
     "lrn.backward": ("x scale dy", "dx"),
+    "pool_lrn.forward": ("x", "u argmax y"),
+    "pool_lrn.backward": ("dy u argmax", "dx"),
     "dropout.apply": ("x", "y"),
     "softmax.cross_entropy": ("logits labels", "dlogits"),
-    "sgd.update": ("w g v", "w v"),
+    "sgd.update": ("w g v", "w v copy"),
 }
 _PRODUCTS = ("conv.forward", "conv.backward_data", "conv.backward_weights")
 

@@ -128,6 +128,47 @@ LRN_CAFFENET = {
 
 
 @dataclass(frozen=True)
+class PoolLrnCase:
+    """The pooling of a ReLU's output, and the LRN's parameters."""
+
+    pool: PoolShape
+    size: int = 5
+    alpha: float = 0.5
+    beta: float = 0.75
+    k: float = 1.0
+
+
+POOL_LRN = {
+    "3/2, fits": PoolLrnCase(PoolShape(2, 7, 7, 6)),
+    "3/2, clipped": PoolLrnCase(PoolShape(2, 8, 6, 8)),
+    "3/2, rounded down": PoolLrnCase(PoolShape(2, 8, 6, 4, ceil=False)),
+    "window is stride": PoolLrnCase(PoolShape(2, 7, 5, 8, (2, 2), (2, 2))),
+    "window under stride": PoolLrnCase(PoolShape(2, 8, 9, 3, (2, 2), (3, 3))),
+    "stride 1": PoolLrnCase(PoolShape(2, 5, 6, 8, (3, 3), (1, 1))),
+    "rectangular": PoolLrnCase(PoolShape(2, 7, 9, 3, (2, 4), (1, 3))),
+    "pad 1": PoolLrnCase(PoolShape(2, 7, 6, 8, (3, 3), (2, 2), (1, 1))),
+    "windows in the pad": PoolLrnCase(PoolShape(2, 4, 5, 3, (4, 4), (1, 1), (3, 3))),
+    "one channel": PoolLrnCase(PoolShape(3, 9, 9, 1)),
+    "one number": PoolLrnCase(PoolShape(1, 1, 1, 1, (1, 1), (1, 1))),
+    "size 9": PoolLrnCase(PoolShape(1, 5, 4, 24), size=9),
+    "size 3, beta 1": PoolLrnCase(PoolShape(1, 5, 4, 8), size=3, beta=1.0),
+    "k 2": PoolLrnCase(PoolShape(1, 5, 4, 8), k=2.0),
+}
+
+# For kernels: several tiles each way, and channels that nearly fill shared memory.
+POOL_LRN_WIDE = {
+    "tiles across": PoolLrnCase(PoolShape(1, 5, 60, 200)),
+    "rows in a tile": PoolLrnCase(PoolShape(120, 11, 5, 2)),
+    "more vectors than a block": PoolLrnCase(PoolShape(1, 4, 4, 1040, (2, 2))),
+}
+
+POOL_LRN_CAFFENET = {
+    "layer 1": PoolLrnCase(PoolShape(1, 55, 55, 96), alpha=0.05),
+    "layer 2": PoolLrnCase(PoolShape(1, 27, 27, 256), alpha=0.05),
+}
+
+
+@dataclass(frozen=True)
 class DropoutCase:
     """x's shape, the rate, and what the mask is a function of."""
 
@@ -142,6 +183,7 @@ DROPOUT = {
     "caffenet's rate": DropoutCase((4, 64)),
     "one number": DropoutCase((1,)),
     "not a multiple of four": DropoutCase((3, 5, 7)),
+    "seven over a multiple of eight": DropoutCase((3, 13)),
     "rate 0": DropoutCase((2, 9), rate=0.0),
     "rate 0.3": DropoutCase((2, 33), rate=0.3),
     "rate 0.99": DropoutCase((8, 40), rate=0.99),
@@ -172,6 +214,7 @@ SOFTMAX = {
     "more classes than a block": SoftmaxCase(4, 1300, ignored=(1,)),
     "spread out": SoftmaxCase(6, 12, spread=30.0),
     "extreme": SoftmaxCase(6, 12, spread=1e4),
+    "extreme, more classes than a block": SoftmaxCase(4, 300, spread=1e4),
     "all alike": SoftmaxCase(8, 9, spread=0.0),
     "ignored rows": SoftmaxCase(6, 8, ignored=(0, 3, 5)),
     "only ignored rows": SoftmaxCase(3, 4, ignored=(0, 1, 2)),
@@ -180,9 +223,11 @@ SOFTMAX = {
 
 @dataclass(frozen=True)
 class SgdCase:
-    """The parameters' shapes, and the step's numbers."""
+    """The parameters' shapes, the slices that each gradient comes in (one, where the
+    list ends), and the step's numbers."""
 
     shapes: tuple[tuple[int, ...], ...]
+    slices: tuple[int, ...] = ()
     lr: float = 0.01
     momentum: float = 0.9
     decay: float = 5e-4
@@ -197,6 +242,11 @@ class SgdCase:
         """How many parameters there are."""
         return len(self.shapes)
 
+    @property
+    def counts(self) -> list[int]:
+        """The slices of each parameter's gradient."""
+        return [*self.slices, *[1] * (self.count - len(self.slices))]
+
 
 SGD = {
     "as in caffenet": SgdCase(((3, 5, 5, 4), (3,), (2, 3, 3, 3), (2,))),
@@ -210,6 +260,25 @@ SGD = {
     "large decay": SgdCase(((13,), (70,)), decay=0.5),
     "rate 0": SgdCase(((13,), (70,)), lr=0.0),
     "more than a chunk": SgdCase(((70_001,), (3,), (65_000,))),
+    "two slices": SgdCase(((13,), (70,)), (1, 2)),
+    "slices of all": SgdCase(((13,), (70,), (64,)), (3, 5, 2)),
+    "64 slices": SgdCase(((3, 5, 5, 4), (3,)), (64,)),
+    "slices of more than a chunk": SgdCase(((9,), (70_001,), (70,)), (1, 3, 2)),
+}
+
+
+# For space-to-depth: a convolution whose filters reach every kind of edge.
+BLOCKS = {
+    "caffenet's stride": ConvShape(2, 27, 23, 3, 8, 11, 11, (4, 4)),
+    "stride leaves a rest": ConvShape(2, 10, 9, 3, 4, 3, 3, (4, 3)),
+    "stride over filter": ConvShape(2, 11, 10, 3, 4, 2, 2, (4, 3)),
+    "rectangular": ConvShape(2, 9, 12, 3, 4, 3, 5, (2, 3)),
+    "padded": ConvShape(2, 9, 8, 3, 4, 5, 3, (2, 2), (2, 1)),
+    "pad over stride": ConvShape(2, 6, 7, 3, 4, 5, 5, (2, 3), (4, 4)),
+    "stride 1": ConvShape(2, 6, 5, 3, 4, 3, 3, (1, 1), (1, 1)),
+    "one pixel": ConvShape(3, 1, 1, 3, 2, 1, 1),
+    "eight channels to the block": ConvShape(2, 9, 9, 2, 4, 4, 4, (2, 2)),
+    "conv1 of caffenet": ConvShape(1, 227, 227, 3, 4, 11, 11, (4, 4)),
 }
 
 

@@ -18,13 +18,23 @@ DEVICES = [
 ]
 
 
+def _open(name: str) -> device.Device:
+    try:
+        return helpers.poisoned(device.get(name))
+    except MinicnnError as error:
+        pytest.skip(str(error))
+
+
 @pytest.fixture(scope="session", params=DEVICES)
 def dev(request: pytest.FixtureRequest) -> device.Device:
     """Each device there is, with unwritten memory poisoned."""
-    try:
-        return helpers.poisoned(device.get(request.param))
-    except MinicnnError as error:
-        pytest.skip(str(error))
+    return _open(request.param)
+
+
+@pytest.fixture(scope="session", params=[d for d in DEVICES if "cpu" not in d.values])
+def kernel_dev(request: pytest.FixtureRequest) -> device.Device:
+    """Each device that runs kernels: they know bfloat16, the NumPy forms do not."""
+    return _open(request.param)
 
 
 @pytest.fixture(

@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from minicnn import device
+from minicnn.precision import BF16, accumulator, is_float
 
 Array = NDArray[Any]
 Arrays = dict[str, Array]
@@ -21,6 +22,9 @@ Draw = Callable[[int, int], int]
 # seen is a third of it, most are under a tenth; a lost term, a swapped index or a
 # float32 constant in a float64 op is thousands of times more.
 ROUNDINGS = 16
+# A bfloat16 output is a float32 sum rounded once, to 8 significant bits: half a unit of
+# the last is 2⁻⁹ to 2⁻⁸ of the number, to which come the float32 sum's own roundings.
+STORED = 2.0**-8
 # Central differences with step 1e-5 in float64: the truncation (step²) and the rounding
 # (2⁻⁵² ÷ step) are each near 1e-10; the ops' third derivatives add a factor of 100.
 DIFFERENCES = 1e-8
@@ -61,8 +65,15 @@ def poisoned(dev: device.Device) -> device.Device:
     return dev
 
 
-def tolerance(dtype: type, terms: float = 1) -> float:
-    """The relative error allowed of a sum of that many terms."""
+def tolerance(dtype: type, terms: float = 1, stored: float = 1) -> float:
+    """The relative error allowed of a sum of that many terms.
+
+    Args:
+        stored: in bfloat16, how many roundings of stored numbers it carries, its own
+            among them.
+    """
+    if dtype == BF16:
+        return stored * STORED + tolerance(np.float32, terms)
     return ROUNDINGS * float(np.finfo(dtype).eps) * float(np.sqrt(terms))
 
 
@@ -111,7 +122,7 @@ def compare(
 def rounded(inputs: Mapping[str, Array], dtype: type) -> Arrays:
     """The inputs, floats as `dtype`; others keep theirs."""
     return {
-        name: array.astype(dtype) if array.dtype.kind == "f" else array
+        name: array.astype(dtype) if is_float(array.dtype) else array
         for name, array in inputs.items()
     }
 
@@ -143,6 +154,7 @@ def check_op(
     inputs: Arrays,
     terms: Mapping[str, float] | None = None,
     floor: Mapping[str, float] | None = None,
+    stored: Mapping[str, float] | None = None,
 ) -> None:
     """Runs an op and its oracle on the same numbers and compares every output.
 
@@ -154,6 +166,7 @@ def check_op(
             op and oracle see the same numbers.
         terms: how many terms each output sums, where that is more than a few.
         floor: how large one term of each output is, where all may cancel out.
+        stored: how many roundings to bfloat16 each output carries, where not one.
     """
     inputs = rounded(inputs, dtype)
     actual = run_op(dev, run, inputs)
@@ -161,9 +174,11 @@ def check_op(
     assert actual.keys() == expected.keys()
     op, _, case = label.partition(" ")
     for name, values in expected.items():
-        floats = actual[name].dtype.kind == "f" and actual[name].ndim > 0
-        assert not floats or actual[name].dtype == dtype
-        allowed = tolerance(dtype, (terms or {}).get(name, 1))
+        floats = is_float(actual[name].dtype) and actual[name].ndim > 0
+        kinds = dtype, accumulator(np.dtype(dtype))
+        assert not floats or actual[name].dtype in kinds
+        roundings = (stored or {}).get(name, 1)
+        allowed = tolerance(dtype, (terms or {}).get(name, 1), roundings)
         where = f"{label} on {dev.name}, {np.dtype(dtype).name}: {name}"
         size = (floor or {}).get(name, 0)
         error = compare(where, actual[name], values, allowed, size)
@@ -200,6 +215,21 @@ def check_same_bits(
             assert other[name].tobytes() == array.tobytes(), (
                 f"{name} differs on {threads} threads, {order}"
             )
+
+
+def check_bf16_rounds_once(
+    dev: device.Device, run: Callable[..., dict[str, Any]], inputs: Arrays
+) -> None:
+    """Asserts that bfloat16 outputs are float32's on the same numbers, rounded.
+
+    For ops whose float32 form adds up in the order in which the bfloat16 form does.
+    """
+    inputs = rounded(inputs, BF16.type)
+    narrow = run_op(dev, run, inputs)
+    wide = run_op(dev, run, rounded(inputs, np.float32))
+    for name, array in wide.items():
+        expected = array.astype(BF16) if array.ndim and is_float(array.dtype) else array
+        assert narrow[name].tobytes() == expected.tobytes(), f"{name} differs"
 
 
 def numerical_gradient(

@@ -10,6 +10,9 @@ import pytest
 
 from minicnn.device import Device
 from minicnn.ops import augment
+from minicnn.ops.conv_shape import ConvShape
+from minicnn.ops.space_to_depth import Blocks
+from minicnn.precision import BF16
 from tests import cases
 from tests.cases import AugmentCase
 from tests.helpers import (
@@ -22,8 +25,11 @@ from tests.helpers import (
     run_op,
 )
 from tests.reference import augment as reference
+from tests.reference import space_to_depth
 
 Pair = tuple[int, int]
+# Of convolutions that read images.
+BLOCKS = {name: shape for name, shape in cases.BLOCKS.items() if shape.c == 3}
 
 
 def inputs(case: AugmentCase) -> Arrays:
@@ -54,11 +60,16 @@ def run(
     crop: Pair,
     dtype: type,
     scale: float = 1.0,
+    blocks: Blocks | None = None,
 ) -> dict[str, Any]:
     """The op."""
-    y = dev.empty((len(images), *crop, 3), dtype)
+    size = len(images), *crop, 3
+    if blocks:
+        size = (len(images), blocks.conv.h, blocks.conv.w, blocks.conv.c)
+    y = dev.empty(size, dtype)
+    # A mean is float32 whatever the network's type.
     mean = mean.astype(np.float32)
-    augment.crop_mirror(dev, images, mean, y, top, left, mirror, scale)
+    augment.crop_mirror(dev, images, mean, y, top, left, mirror, scale, blocks)
     return {"y": y}
 
 
@@ -71,22 +82,52 @@ def expected(
     *,
     crop: Pair,
     scale: float,
+    blocks: Blocks | None = None,
 ) -> Arrays:
     """The oracle of `run`."""
-    y = reference.crop_mirror(images, mean, crop, top, left, mirror)
-    return {"y": y * scale}
+    y = reference.crop_mirror(images, mean, crop, top, left, mirror) * scale
+    if blocks:
+        conv, stride, pad = blocks.conv, blocks.pixels.stride, blocks.pixels.pad
+        y = space_to_depth.blocks(y, (conv.h, conv.w), conv.c, stride, pad)
+    return {"y": y}
 
 
-def check(dev: Device, dtype: type, case: AugmentCase) -> None:
+def check(
+    dev: Device, dtype: type, case: AugmentCase, blocks: Blocks | None = None
+) -> None:
     """One problem on one device against the oracle."""
-    op = partial(run, crop=case.crop, dtype=dtype, scale=case.scale)
-    oracle = partial(expected, crop=case.crop, scale=case.scale)
+    how = {"crop": case.crop, "scale": case.scale, "blocks": blocks}
+    op, oracle = partial(run, **how, dtype=dtype), partial(expected, **how)
     check_op(f"augment {case}", dev, dtype, op, oracle, inputs(case))
+
+
+def check_blocks(dev: Device, dtype: type, shape: ConvShape) -> None:
+    """One problem whose output is in blocks."""
+    image, crop = (shape.h + 3, shape.w + 2), (shape.h, shape.w)
+    case = AugmentCase(shape.n + 1, image, crop, scale=1 / 58)
+    check(dev, dtype, case, Blocks.of(shape))
 
 
 @pytest.mark.parametrize("case", cases.AUGMENT.values(), ids=cases.AUGMENT)
 def test_agrees_with_reference(dev: Device, dtype: type, case: AugmentCase) -> None:
     check(dev, dtype, case)
+
+
+@pytest.mark.parametrize("shape", BLOCKS.values(), ids=BLOCKS)
+def test_blocks_agree_with_reference(
+    dev: Device, dtype: type, shape: ConvShape
+) -> None:
+    check_blocks(dev, dtype, shape)
+
+
+@pytest.mark.parametrize("case", cases.AUGMENT.values(), ids=cases.AUGMENT)
+def test_bf16_agrees_with_reference(kernel_dev: Device, case: AugmentCase) -> None:
+    check(kernel_dev, BF16.type, case)
+
+
+@pytest.mark.parametrize("shape", BLOCKS.values(), ids=BLOCKS)
+def test_bf16_blocks_agree_with_reference(kernel_dev: Device, shape: ConvShape) -> None:
+    check_blocks(kernel_dev, BF16.type, shape)
 
 
 def problem(draw: Draw) -> AugmentCase:
@@ -121,7 +162,10 @@ def test_hand_worked(dev: Device, dtype: type) -> None:
     assert got["y"][1, 0].tolist() == [[5, 5, 5], [6, 6, 6]]
 
 
-def test_same_bits(dev: Device, dtype: type) -> None:
+@pytest.mark.parametrize("stride", [None, 4])
+def test_same_bits(dev: Device, dtype: type, stride: int | None) -> None:
     case = AugmentCase(70, (12, 12), (9, 10), scale=1 / 58)
-    run_it = partial(run, crop=case.crop, dtype=dtype, scale=case.scale)
+    blocks = stride and Blocks.of(ConvShape(1, 9, 10, 3, 1, 6, 6, (stride, stride)))
+    how = {"crop": case.crop, "scale": case.scale, "blocks": blocks or None}
+    run_it = partial(run, **how, dtype=dtype)
     check_same_bits(dev, run_it, inputs(case), dtype, as_cpu=True)

@@ -18,6 +18,7 @@ from minicnn.cli import cli
 from minicnn.errors import MinicnnError
 from minicnn.ops import op
 from minicnn.ops.conv_shape import ConvShape
+from minicnn.precision import BF16
 from minicnn.roofline import Ceilings, Cost, CudaMeter, HostMeter, cost
 from tests.runs import MINIATURE
 
@@ -52,8 +53,10 @@ def test_a_convolutions_cost() -> None:
 def test_other_ops_cost() -> None:
     a, bytes_ = floats(10), np.zeros(10, np.uint8)
     # An update reads w, g and v and writes w and v; the table of segments is nothing.
-    given = {"w": a, "g": a, "v": a, "segments": None, "lr": floats(1)}
+    given = {"w": a, "g": a, "v": a, "segments": None, "lr": floats(1), "copy": None}
     assert cost("sgd.update", given) == Cost(0, 5 * 40)
+    given |= {"g": floats(30), "copy": np.zeros(10, BF16)}  # slices, and a copy
+    assert cost("sgd.update", given) == Cost(0, 4 * 40 + 120 + 20)
     assert cost("conv.relu_backward", {"y": a, "dy": a}) == Cost(0, 3 * 40)
     given = {"x": a, "y": a, "argmax": bytes_, "shape": None}
     assert cost("pool.forward", given) == Cost(0, 40 + 40 + 10)

@@ -11,12 +11,14 @@ import pytest
 
 from minicnn.device import Device
 from minicnn.ops import dropout
+from minicnn.precision import BF16
 from tests import cases
 from tests.cases import DropoutCase
 from tests.helpers import (
     Array,
     Arrays,
     Draw,
+    check_bf16_rounds_once,
     check_op,
     check_same_bits,
     fuzz,
@@ -59,6 +61,12 @@ def check(dev: Device, dtype: type, case: DropoutCase) -> None:
 @pytest.mark.parametrize("case", cases.DROPOUT.values(), ids=cases.DROPOUT)
 def test_agrees_with_reference(dev: Device, dtype: type, case: DropoutCase) -> None:
     check(dev, dtype, case)
+
+
+@pytest.mark.parametrize("case", cases.DROPOUT.values(), ids=cases.DROPOUT)
+def test_bf16_agrees_with_reference(kernel_dev: Device, case: DropoutCase) -> None:
+    check(kernel_dev, BF16.type, case)
+    check_bf16_rounds_once(kernel_dev, partial(run, case=case), inputs(case))
 
 
 def problem(draw: Draw) -> DropoutCase:
@@ -133,3 +141,8 @@ def test_masks_differ_by_every_part_of_the_key() -> None:
 def test_same_bits(dev: Device, dtype: type) -> None:
     case = DropoutCase((7, 30_001))
     check_same_bits(dev, partial(run, case=case), inputs(case), dtype, as_cpu=True)
+
+
+def test_bf16_same_bits(kernel_dev: Device) -> None:
+    case = DropoutCase((7, 3_001))
+    check_same_bits(kernel_dev, partial(run, case=case), inputs(case), BF16.type)

@@ -14,7 +14,18 @@ from minicnn import device, gradcheck
 from minicnn.cli import cli
 from minicnn.device import Device
 from minicnn.layers import LRNLayer
-from minicnn.ops import augment, conv, dropout, lrn, op, pool, sgd, softmax
+from minicnn.ops import (
+    augment,
+    conv,
+    dropout,
+    lrn,
+    op,
+    pool,
+    pool_lrn,
+    sgd,
+    softmax,
+    space_to_depth,
+)
 
 # Small beside any change of a formula, large beside every limit but the network's in
 # float32.
@@ -31,6 +42,11 @@ OUTPUTS = [
     ("lrn", lrn.forward, "y"),
     ("lrn", lrn.forward, "scale"),
     ("lrn", lrn.backward, "dx"),
+    ("pool_lrn", pool_lrn.forward, "u"),
+    ("pool_lrn", pool_lrn.forward, "y"),
+    ("pool_lrn", pool_lrn.backward, "dx"),
+    ("space_to_depth", space_to_depth.block_filters, "blocked"),
+    ("space_to_depth", space_to_depth.unblock_gradient, "dw"),
     ("dropout", dropout.apply, "y"),
     ("softmax", softmax.cross_entropy, "totals"),
     ("softmax", softmax.cross_entropy, "dlogits"),

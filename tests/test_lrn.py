@@ -11,6 +11,7 @@ import pytest
 
 from minicnn.device import Device
 from minicnn.ops import lrn
+from minicnn.precision import BF16, accumulator
 from tests import cases
 from tests.cases import LrnCase
 from tests.helpers import (
@@ -49,7 +50,8 @@ def inputs(case: LrnCase) -> Arrays:
 
 def run(dev: Device, x: Array, dy: Array, case: LrnCase) -> dict[str, Any]:
     """The op, forward and backward."""
-    y, scale, dx = (dev.empty(x.shape, x.dtype) for _ in range(3))
+    y, dx = (dev.empty(x.shape, x.dtype) for _ in range(2))
+    scale = dev.empty(x.shape, accumulator(x.dtype))
     lrn.forward(dev, x, y, scale, case.size, case.alpha, case.beta, case.k)
     lrn.backward(dev, x, y, scale, dy, dx, case.size, case.alpha, case.beta)
     return {"y": y, "scale": scale, "dx": dx}
@@ -67,12 +69,18 @@ def check(dev: Device, dtype: type, case: LrnCase) -> None:
     bound = partial(run, case=case), partial(expected, case=case)
     # A rounding of scale counts β times in y, and in dx through three factors.
     terms = {"scale": case.size, "y": 4 * case.size, "dx": 16 * case.size}
-    check_op(f"lrn {case}", dev, dtype, *bound, inputs(case), terms)
+    stored = {"scale": 0}
+    check_op(f"lrn {case}", dev, dtype, *bound, inputs(case), terms, stored=stored)
 
 
 @pytest.mark.parametrize("case", ALL.values(), ids=ALL)
 def test_agrees_with_reference(dev: Device, dtype: type, case: LrnCase) -> None:
     check(dev, dtype, case)
+
+
+@pytest.mark.parametrize("case", ALL.values(), ids=ALL)
+def test_bf16_agrees_with_reference(kernel_dev: Device, case: LrnCase) -> None:
+    check(kernel_dev, BF16.type, case)
 
 
 def problem(draw: Draw) -> LrnCase:
@@ -116,6 +124,11 @@ def test_hand_worked(dev: Device, dtype: type) -> None:
 def test_same_bits(dev: Device, dtype: type) -> None:
     case = LrnCase((5, 13, 13, 256))
     check_same_bits(dev, partial(run, case=case), inputs(case), dtype)
+
+
+def test_bf16_same_bits(kernel_dev: Device) -> None:
+    case = LrnCase((3, 5, 5, 256))
+    check_same_bits(kernel_dev, partial(run, case=case), inputs(case), BF16.type)
 
 
 @SMALL

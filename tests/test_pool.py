@@ -12,12 +12,14 @@ from minicnn.device import Device
 from minicnn.errors import MinicnnError
 from minicnn.ops import pool
 from minicnn.ops.pool import PoolShape
+from minicnn.precision import BF16
 from tests import cases
 from tests.helpers import (
     Array,
     Arrays,
     Draw,
     check_against_torch,
+    check_bf16_rounds_once,
     check_gradients,
     check_op,
     check_same_bits,
@@ -70,12 +72,24 @@ def check(dev: Device, dtype: type, shape: PoolShape, given: Arrays) -> None:
     """One problem on one device against the oracle."""
     bound = partial(run, shape=shape), partial(expected, shape=shape)
     terms = {"dx": shape.window[0] * shape.window[1]}
-    check_op(f"pool {shape}", dev, dtype, *bound, given, terms, {"dx": 1})
+    check_op(f"pool {shape}", dev, dtype, *bound, given, terms, {"dx": 1}, {"y": 0})
 
 
 @pytest.mark.parametrize("shape", ALL.values(), ids=ALL)
 def test_agrees_with_reference(dev: Device, dtype: type, shape: PoolShape) -> None:
     check(dev, dtype, shape, inputs(shape))
+
+
+@pytest.mark.parametrize("shape", ALL.values(), ids=ALL)
+def test_bf16_agrees_with_reference(kernel_dev: Device, shape: PoolShape) -> None:
+    # Rounding makes ties; the first counts.
+    check(kernel_dev, BF16.type, shape, inputs(shape))
+
+
+@pytest.mark.parametrize("c", [8, 12])
+def test_bf16_is_float_rounded_once(kernel_dev: Device, c: int) -> None:
+    shape = PoolShape(3, 13, 11, c, pad=(1, 1))
+    check_bf16_rounds_once(kernel_dev, partial(run, shape=shape), inputs(shape))
 
 
 def problem(draw: Draw) -> PoolShape:
@@ -143,6 +157,11 @@ def test_same_bits(dev: Device, dtype: type) -> None:
     check_same_bits(dev, partial(run, shape=shape), given, dtype, as_cpu=True)
 
 
+def test_bf16_same_bits(kernel_dev: Device) -> None:
+    shape = PoolShape(3, 13, 11, 40)
+    check_same_bits(kernel_dev, partial(run, shape=shape), inputs(shape), BF16.type)
+
+
 @pytest.mark.parametrize("name", ["3/2, last window clipped", "pad 1", "stride 1"])
 def test_reference_gradients(name: str) -> None:
     shape = cases.POOL[name]
@@ -194,6 +213,7 @@ def test_output_sizes(
         ({"window": 0}, r"window 0x0 stride"),
         ({"window": 17}, r"window 17x17 .* 256 places"),
         ({"stride": 0}, r"stride \(0, 0\)"),
+        ({"window": (2,)}, r"window \(2,\): .* pair"),
         ({"pad": -1}, r"pad \(-1, -1\)"),
         ({"pad": 3}, r"pad \(3, 3\): .* 3x3"),
         ({"pad": (2, 3)}, r"pad \(2, 3\): .* 3x3"),
@@ -206,3 +226,15 @@ def test_output_sizes(
 def test_bad_problem_is_named(how: dict, message: str) -> None:
     with pytest.raises(MinicnnError, match=message):
         PoolShape.of((2, 8, 7, 3), **how)
+
+
+def test_an_image_too_large_for_kernels_is_named() -> None:
+    PoolShape(9, 1 << 10, 1 << 10, 1 << 10).fields()
+    with pytest.raises(MinicnnError, match=r"h=2048.*: an image is too large for the"):
+        PoolShape(1, 1 << 11, 1 << 10, 1 << 10).fields()
+
+
+@pytest.mark.parametrize("x_shape", [(8, 7, 3), (1, 2, 8, 7, 3), ()])
+def test_axes_are_counted(x_shape: tuple[int, ...]) -> None:
+    with pytest.raises(MinicnnError, match=r"^pool x \(.*\): .* \(N,H,W,C\)"):
+        PoolShape.of(x_shape)

@@ -10,6 +10,7 @@ import pytest
 
 from minicnn.device import Device
 from minicnn.ops import softmax
+from minicnn.precision import BF16
 from tests import cases
 from tests.cases import SoftmaxCase
 from tests.helpers import (
@@ -17,6 +18,7 @@ from tests.helpers import (
     Array,
     Arrays,
     Draw,
+    check_bf16_rounds_once,
     check_op,
     check_same_bits,
     compare,
@@ -73,12 +75,20 @@ def check(dev: Device, dtype: type, case: SoftmaxCase, given: Arrays) -> None:
     terms = {"loss": case.n + case.k, "dlogits": case.k}
     # Of a class that is certain, ln 1 and 1 − 1 are left with the roundings of the 1.
     floor = {"loss": 1, "dlogits": 1 / case.n}
-    check_op(f"softmax {case}", dev, dtype, run, expected, given, terms, floor)
+    stored = {"loss": 0}
+    name = f"softmax {case}"
+    check_op(name, dev, dtype, run, expected, given, terms, floor, stored)
 
 
 @pytest.mark.parametrize("case", cases.SOFTMAX.values(), ids=cases.SOFTMAX)
 def test_agrees_with_reference(dev: Device, dtype: type, case: SoftmaxCase) -> None:
     check(dev, dtype, case, inputs(case))
+
+
+@pytest.mark.parametrize("case", cases.SOFTMAX.values(), ids=cases.SOFTMAX)
+def test_bf16_agrees_with_reference(kernel_dev: Device, case: SoftmaxCase) -> None:
+    check(kernel_dev, BF16.type, case, inputs(case))
+    check_bf16_rounds_once(kernel_dev, run, inputs(case))
 
 
 def problem(draw: Draw) -> SoftmaxCase:
@@ -186,6 +196,10 @@ def test_top_five_of_six_alike(dev: Device, dtype: type) -> None:
 
 def test_same_bits(dev: Device, dtype: type) -> None:
     check_same_bits(dev, run, inputs(SoftmaxCase(150, 1000)), dtype)
+
+
+def test_bf16_same_bits(kernel_dev: Device) -> None:
+    check_same_bits(kernel_dev, run, inputs(SoftmaxCase(20, 300)), BF16.type)
 
 
 def test_reference_gradients() -> None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from minicnn.device import Device
 from minicnn.launch import KernelFile
 from minicnn.ops import op
+from minicnn.ops.space_to_depth import Blocks, fill
 
 KERNELS = KernelFile("augment.cu")
 # Threads along an output row, and rows, of a block.
@@ -32,6 +33,7 @@ def crop_mirror(
     left: NDArray[np.integer],
     mirror: NDArray[np.bool_],
     scale: float = 1.0,
+    blocks: Blocks | None = None,
 ) -> None:
     """Writes y (N,h,w,3) from images (N,H,W,3) and mean (H,W,3).
 
@@ -39,17 +41,28 @@ def crop_mirror(
         top, left: (N,) the crops' upper left corners, in pixels.
         mirror: (N,) whether to mirror left to right.
         scale: what each difference is multiplied by.
+        blocks: of the convolution that reads y, for y in blocks; see `space_to_depth`.
     """
-    height, width = y.shape[1:3]
+    height, width = _crop(y, blocks)
+    (rise, lead), stride = (0, 0), (1, 1)
+    if blocks:
+        (rise, lead), stride = blocks.pixels.pad, blocks.pixels.stride
 
     def work(start: int, stop: int) -> None:
+        if blocks:
+            # With the padding above and to the left, which begins the first block.
+            room = dev.scratch("crop", (rise + height, lead + width, 3), y.dtype)
+            room[...] = 0
         for n in range(start, stop):
             place = (
                 slice(top[n], top[n] + height),
                 slice(left[n], left[n] + width),
             )
-            out = y[n, :, ::-1] if mirror[n] else y[n]
+            whole = room[rise:, lead:] if blocks else y[n]
+            out = whole[:, ::-1] if mirror[n] else whole
             np.subtract(images[n][place], mean[place], out=out, dtype=y.dtype)
+            if blocks:
+                fill(y[n : n + 1], room[None], stride)
         if scale != 1:
             y[start:stop] *= scale
 
@@ -66,9 +79,21 @@ def _(
     left: NDArray[np.integer],
     mirror: NDArray[np.bool_],
     scale: float = 1.0,
+    blocks: Blocks | None = None,
 ) -> None:
-    count, height, width = y.shape[:3]
-    grid = count, -(-height // BLOCK[1])
-    sizes = (*images.shape[1:3], height, width)
-    kernel = KERNELS.get("crop_mirror", y.dtype)
-    kernel(dev, grid, BLOCK, (images, mean, y, top, left, mirror, *sizes, scale))
+    grid = len(y), -(-y.shape[1] // BLOCK[1])
+    arguments = images, mean, y, top, left, mirror, *images.shape[1:3]
+    size = _crop(y, blocks)
+    if blocks:
+        kernel = KERNELS.get("crop_mirror_blocks", y.dtype, 16 // y.itemsize)
+        kernel(dev, grid, BLOCK, (*arguments, *size, blocks.fields(), scale))
+    else:
+        kernel = KERNELS.get("crop_mirror", y.dtype)
+        kernel(dev, grid, BLOCK, (*arguments, *size, scale))
+
+
+def _crop(y: NDArray[np.floating], blocks: Blocks | None) -> tuple[int, int]:
+    """Height and width of the crops."""
+    if blocks:
+        return blocks.pixels.h, blocks.pixels.w
+    return y.shape[1], y.shape[2]

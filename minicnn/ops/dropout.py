@@ -51,6 +51,7 @@ def apply(
 def _(
     dev: Device, x: Array, y: Array, rate: float, seed: int, stream: int, step: int
 ) -> None:
-    blocks = -(-x.size // (4 * THREADS))
+    part = max(4, 16 // x.itemsize)  # numbers a thread
+    blocks = -(-x.size // (part * THREADS))
     how = x.size, int(rate * 2**32), 1 / (1 - rate), seed, stream, step
     KERNELS.get("dropout", x.dtype)(dev, blocks, THREADS, (x, y, *how))

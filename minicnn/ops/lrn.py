@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from minicnn.device import Device
 from minicnn.launch import KernelFile
 from minicnn.ops import op, vector_width
+from minicnn.precision import accumulator
 
 Array = NDArray[np.floating]
 
@@ -25,7 +26,7 @@ KERNELS = KernelFile("lrn.cu")
 THREADS = 256
 
 
-def _window_sum(values: Array, size: int, out: Array) -> None:
+def window_sum(values: Array, size: int, out: Array) -> None:
     """out[:, i] = Σ values[:, j] over the window of `size` channels around i."""
     half = size // 2
     out[...] = values
@@ -34,7 +35,7 @@ def _window_sum(values: Array, size: int, out: Array) -> None:
         out[:, :-shift] += values[:, shift:]
 
 
-def _power(scale: Array, beta: float, out: Array) -> None:
+def power(scale: Array, beta: float, out: Array) -> None:
     """out = scale^−β; two square roots for the usual β of 0.75, else a power."""
     if beta == 0.75:
         np.sqrt(scale, out=out)
@@ -55,17 +56,21 @@ def forward(
     beta: float,
     k: float,
 ) -> None:
-    """Writes y and scale, both (N,H,W,C), from x; `size` is odd."""
+    """Writes y and scale, both (N,H,W,C), from x; `size` is odd.
+
+    Args:
+        scale: of x's type; where that is bfloat16, of float32.
+    """
     channels = x.shape[-1]
     x, y, scale = (array.reshape(-1, channels) for array in (x, y, scale))
 
     def work(start: int, stop: int) -> None:
         xs, ys, ss = x[start:stop], y[start:stop], scale[start:stop]
         np.square(xs, out=ys)
-        _window_sum(ys, size, ss)
+        window_sum(ys, size, ss)
         ss *= alpha / size
         ss += k
-        _power(ss, beta, ys)
+        power(ss, beta, ys)
         ys *= xs
 
     dev.for_chunks(work, len(x), max(1, CHUNK // channels))
@@ -82,7 +87,7 @@ def _(
     beta: float,
     k: float,
 ) -> None:
-    _launch(dev, "lrn_forward", (x, y, scale), size, (alpha / size, beta, k))
+    _launch(dev, "lrn_forward", (x, y, scale), size, (alpha / size, beta, k), False)
 
 
 @op
@@ -107,10 +112,10 @@ def backward(
         total = dev.scratch("total", x[part].shape, x.dtype)
         np.multiply(dy[part], y[part], out=ratio)
         ratio /= scale[part]
-        _window_sum(ratio, size, total)
+        window_sum(ratio, size, total)
         total *= x[part]
         total *= -2 * alpha * beta / size
-        _power(scale[part], beta, ratio)
+        power(scale[part], beta, ratio)
         ratio *= dy[part]
         np.add(ratio, total, out=dx[part])
 
@@ -130,7 +135,7 @@ def _(
     beta: float,
 ) -> None:
     slope = 2 * alpha * beta / size
-    _launch(dev, "lrn_backward", (x, scale, dy, dx), size, (slope, beta))
+    _launch(dev, "lrn_backward", (x, scale, dy, dx), size, (slope, beta), True)
 
 
 def _launch(
@@ -139,17 +144,23 @@ def _launch(
     arrays: tuple[Array, ...],
     size: int,
     numbers: tuple[float, ...],
+    shared: bool,
 ) -> None:
     """Launches a kernel on as many rows a block as its threads can walk along."""
     x = arrays[0]
     channels, rows = x.shape[-1], x.size // x.shape[-1]
     width = vector_width(channels, x.dtype)
-    along = min(channels // width, THREADS)
-    block = along, THREADS // along
+    block = walk(channels, width)
     KERNELS.get(name, x.dtype, width)(
         dev,
         -(-rows // block[1]),
         block,
         (*arrays, rows, channels, size, *numbers),
-        shared=block[1] * channels * x.itemsize,
+        shared=shared * block[1] * channels * accumulator(x.dtype).itemsize,
     )
+
+
+def walk(channels: int, width: int) -> tuple[int, int]:
+    """A block's threads along a row of channels, `width` a thread, and its rows."""
+    along = min(channels // width, THREADS)
+    return along, THREADS // along

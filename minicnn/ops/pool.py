@@ -10,16 +10,14 @@ whose place in the window, r·S + s, the forward pass keeps as one byte.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from minicnn.device import Device
-from minicnn.errors import MinicnnError
 from minicnn.launch import KernelFile
 from minicnn.ops import op, vector_width
-from minicnn.ops.conv_shape import Pair, pair
+from minicnn.ops.pool_shape import PoolShape
 
 Array = NDArray[np.floating]
 
@@ -27,74 +25,6 @@ Array = NDArray[np.floating]
 CHUNK = 1 << 17
 KERNELS = KernelFile("pool.cu")
 THREADS = 256
-
-
-@dataclass(frozen=True)
-class PoolShape:
-    """One pooling problem: x (N,H,W,C), y and argmax (N,P,Q,C)."""
-
-    n: int
-    h: int
-    w: int
-    c: int
-    window: Pair = (3, 3)
-    stride: Pair = (2, 2)
-    pad: Pair = (0, 0)
-    ceil: bool = True
-
-    @classmethod
-    def of(
-        cls,
-        x_shape: tuple[int, ...],
-        window: int | Pair = 3,
-        stride: int | Pair = 2,
-        pad: int | Pair = 0,
-        ceil: bool = True,
-    ) -> PoolShape:
-        """The problem of this input.
-
-        Raises:
-            MinicnnError: an empty window, a window of over 256 places, padding as
-                large as the window, or an empty output.
-        """
-        shape = cls(*x_shape, pair(window), pair(stride), pair(pad), ceil)
-        (r, s), (top, left) = shape.window, shape.pad
-        if min(r, s, *shape.stride) < 1 or r * s > 256:
-            raise MinicnnError(
-                f"pool window {r}x{s} stride {shape.stride}: both must be at least 1, "
-                "and the window at most 256 places (the argmax is one byte)"
-            )
-        if min(shape.pad) < 0 or top >= r or left >= s:
-            raise MinicnnError(
-                f"pool pad {shape.pad}: must be at least 0 and smaller than the window "
-                f"{r}x{s}, or a window would hold no pixel"
-            )
-        if shape.p < 1 or shape.q < 1:
-            raise MinicnnError(
-                f"pool window {r}x{s}: larger than the padded input of "
-                f"{shape.h}x{shape.w} with pad {shape.pad}; use ceil=True or less"
-            )
-        return shape
-
-    def _outputs(self, axis: int) -> int:
-        size = (self.h, self.w)[axis]
-        pad, stride = self.pad[axis], self.stride[axis]
-        room = size + 2 * pad - self.window[axis]
-        count = (-(-room // stride) if self.ceil else room // stride) + 1
-        # A window must start inside the image or its first padding (Caffe, PyTorch).
-        if self.ceil and (count - 1) * stride >= size + pad:
-            count -= 1
-        return count
-
-    @property
-    def p(self) -> int:
-        """Output height."""
-        return self._outputs(0)
-
-    @property
-    def q(self) -> int:
-        """Output width."""
-        return self._outputs(1)
 
 
 def _taps(shape: PoolShape) -> Iterator[tuple[int, slice, slice, slice, slice]]:
@@ -185,7 +115,5 @@ def _launch(
     dtype = arrays[0].dtype
     width = vector_width(shape.c, dtype)
     blocks = -(-places * shape.c // width // THREADS)
-    pooling = {size: getattr(shape, size) for size in ("h", "w", "c", "p", "q")}
-    pooling |= {"window": shape.window, "stride": shape.stride, "pad": shape.pad}
     kernel = KERNELS.get(name, dtype, width)
-    kernel(dev, shape.n * blocks, THREADS, (*arrays, pooling, blocks))
+    kernel(dev, shape.n * blocks, THREADS, (*arrays, shape.fields(), blocks))

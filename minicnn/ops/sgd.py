@@ -7,7 +7,9 @@ inside v: a drop of the rate leaves the velocity as it was.
 
 All parameters are updated at once: they lie one after another in flat arrays, each
 beginning at a multiple of ALIGNMENT numbers, so that vector loads fit; the padding
-between them is zero, and an update leaves it so.
+between them is zero, and an update leaves it so. A gradient may come as slices, partial
+sums that the update adds up, in their order; then its slices lie one after another,
+each as long as the parameter with its padding.
 """
 
 from __future__ import annotations
@@ -36,10 +38,14 @@ THREADS = 256
 BLOCKS = 2048
 
 
+def padded(shape: Shape) -> int:
+    """Numbers that a tensor of this shape takes in a flat array."""
+    return -(-math.prod(shape) // ALIGNMENT) * ALIGNMENT
+
+
 def layout(shapes: Sequence[Shape]) -> list[int]:
     """Where tensors of these shapes begin in a flat array, and at the end its size."""
-    sizes = (-(-math.prod(s) // ALIGNMENT) * ALIGNMENT for s in shapes)
-    return list(accumulate(sizes, initial=0))
+    return list(accumulate(map(padded, shapes), initial=0))
 
 
 def allocate(
@@ -55,16 +61,34 @@ def allocate(
     return flat, views
 
 
+def allocate_slices(
+    dev: Device, shapes: Sequence[Shape], slices: Sequence[int], dtype: DTypeLike
+) -> tuple[Array, list[Array]]:
+    """A flat array of zeros for gradients of these shapes in that many slices each.
+
+    Returns:
+        The array, and for each gradient the view (slices, `padded`) of it; of each of
+        its rows the first numbers, in C order, are a slice, and the rest must stay
+        zero.
+    """
+    rows = [(count, padded(shape)) for count, shape in zip(slices, shapes, strict=True)]
+    return allocate(dev, rows, dtype)
+
+
 @dataclass(frozen=True)
 class Segments:
     """Which part of the flat arrays is which parameter's, S in all; on a device.
 
     Attributes:
         starts: (S + 1,) int64, as `layout` has them.
+        places: (S,) int64, where each one's gradient begins.
+        slices: (S,) int32, how many partial sums it comes in.
         rates, decays: (S,) float64, the factors of lr and decay.
     """
 
     starts: NDArray[np.int64]
+    places: NDArray[np.int64]
+    slices: NDArray[np.int32]
     rates: NDArray[np.float64]
     decays: NDArray[np.float64]
 
@@ -75,11 +99,20 @@ class Segments:
         shapes: Sequence[Shape],
         rates: Sequence[float],
         decays: Sequence[float],
+        slices: Sequence[int] | None = None,
     ) -> Segments:
-        """The segments of these tensors and factors."""
-        starts = dev.from_host(np.array(layout(shapes), np.int64))
-        factors = (dev.from_host(np.array(f, np.float64)) for f in (rates, decays))
-        return cls(starts, *factors)
+        """The segments of these tensors and factors.
+
+        Args:
+            slices: of each gradient, as `allocate_slices` was told; None for one each.
+        """
+        counts = [1] * len(shapes) if slices is None else list(slices)
+        sizes = (n * padded(s) for n, s in zip(counts, shapes, strict=True))
+        places = list(accumulate(sizes, initial=0))[:-1]
+        integers = (layout(shapes), np.int64), (places, np.int64), (counts, np.int32)
+        factors = (rates, np.float64), (decays, np.float64)
+        tables = (np.array(*table) for table in (*integers, *factors))
+        return cls(*map(dev.from_host, tables))
 
 
 @op
@@ -92,34 +125,53 @@ def update(
     lr: NDArray[np.float64],
     momentum: float,
     decay: float,
+    copy: Array | None = None,
 ) -> None:
     """Updates w and v in place.
 
     Args:
-        w, g, v: flat, as `allocate` makes them.
+        w, v: flat, as `allocate` makes them.
+        g: likewise, or as `allocate_slices` does.
         segments: of the parameters in them.
         lr: (1,), on the device, so that it may change where a step's launches are
             recorded once and repeated.
         momentum, decay: of all parameters.
+        copy: flat like w, of bfloat16; written with the new w unless None.
     """
     rate, bounds = float(lr[0]), list(pairwise(segments.starts.tolist()))
-    factors = list(zip(segments.rates.tolist(), segments.decays.tolist(), strict=True))
+    columns = segments.places, segments.slices, segments.rates, segments.decays
+    rows = list(zip(*(column.tolist() for column in columns), strict=True))
 
     def work(start: int, stop: int) -> None:
-        for (first, last), (rates, decays) in zip(bounds, factors, strict=True):
+        for (first, last), (place, slices, rates, decays) in zip(
+            bounds, rows, strict=True
+        ):
             part = slice(max(start, first), min(stop, last))
             if part.start >= part.stop:
                 continue
             ws, vs = w[part], v[part]
+            partial = g[place : place + slices * (last - first)].reshape(slices, -1)
+            gradient = partial[:, part.start - first : part.stop - first]
             step = dev.scratch("step", ws.shape, w.dtype)
             np.multiply(ws, decay * decays, out=step)
-            step += g[part]
+            step += gradient[0] if slices == 1 else _sum(dev, gradient)
             step *= rate * rates
             vs *= momentum
             vs += step
             ws -= vs
+            if copy is not None:
+                copy[part] = ws
 
     dev.for_chunks(work, w.size, CHUNK)
+
+
+def _sum(dev: Device, partial: Array) -> Array:
+    """Σ of the rows, in their order, in scratch."""
+    total = dev.scratch("gradient", partial.shape[1:], partial.dtype)
+    np.copyto(total, partial[0])
+    for row in partial[1:]:
+        total += row
+    return total
 
 
 @update.kernel
@@ -132,11 +184,14 @@ def _(
     lr: NDArray[np.float64],
     momentum: float,
     decay: float,
+    copy: Array | None = None,
 ) -> None:
     if not w.size:
         return
     vectors = w.size * w.itemsize // 16
     blocks = min(BLOCKS, -(-vectors // THREADS))
-    table = segments.starts, segments.rates, segments.decays, lr
+    s = segments
+    table = s.starts, s.places, s.slices, s.rates, s.decays
     kernel = KERNELS.get("sgd_update", w.dtype)
-    kernel(dev, blocks, THREADS, (w, g, v, w.size, *table, momentum, decay))
+    arguments = w, g, v, copy, w.size, *table, lr, momentum, decay
+    kernel(dev, blocks, THREADS, arguments)

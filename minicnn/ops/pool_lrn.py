@@ -1,0 +1,185 @@
+"""Max pooling of a ReLU's output, then LRN across channels, in one pass each way.
+
+    u = max pooling of x          y = LRN of u
+    dx = pooling's gradient of (LRN's gradient of dy, where u > 0, else 0)
+
+x is a ReLU's output and dx the gradient of what the ReLU was given: a window's maximum
+is the ReLU's output at the very place that the gradient goes to, so that u > 0 decides
+for it. Backward needs u and argmax alone: LRN's scale is made again from u. See
+`pool` and `lrn` for the formulas, kernels/pool_lrn.cu for the bytes this saves.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minicnn.device import Device
+from minicnn.errors import MinicnnError
+from minicnn.launch import KernelFile
+from minicnn.ops import lrn, op, pool, vector_width
+from minicnn.ops.conv_plan import PROCESSORS
+from minicnn.ops.pool_shape import PoolShape
+from minicnn.precision import accumulator
+
+Array = NDArray[np.floating]
+
+KERNELS = KernelFile("pool_lrn.cu")
+# Bytes of shared memory that a block of the backward kernel may have: so much every
+# GPU has four times in a multiprocessor, but for the smallest.
+SHARED_BYTES = 48 * 1024
+
+
+@op
+def forward(
+    dev: Device,
+    x: Array,
+    u: Array,
+    argmax: NDArray[np.uint8],
+    y: Array,
+    shape: PoolShape,
+    size: int,
+    alpha: float,
+    beta: float,
+    k: float,
+) -> None:
+    """Writes u, argmax and y (N,P,Q,C) from x (N,H,W,C); `size` is odd."""
+    scale = dev.scratch("pool_lrn scale", y.shape, y.dtype)
+    pool.forward(dev, x, u, argmax, shape)
+    lrn.forward(dev, u, y, scale, size, alpha, beta, k)
+
+
+@forward.kernel
+def _(
+    dev: Device,
+    x: Array,
+    u: Array,
+    argmax: NDArray[np.uint8],
+    y: Array,
+    shape: PoolShape,
+    size: int,
+    alpha: float,
+    beta: float,
+    k: float,
+) -> None:
+    width = vector_width(shape.c, x.dtype)
+    block = lrn.walk(shape.c, width)
+    blocks = -(-shape.p * shape.q // block[1])
+    numbers = shape.fields(), blocks, size, alpha / size, beta, k
+    kernel = KERNELS.get("pool_lrn_forward", x.dtype, width)
+    shared = block[1] * shape.c * accumulator(x.dtype).itemsize
+    grid = shape.n * blocks
+    kernel(dev, grid, block, (x, u, argmax, y, *numbers), shared=shared)
+
+
+@op
+def backward(
+    dev: Device,
+    dy: Array,
+    u: Array,
+    argmax: NDArray[np.uint8],
+    dx: Array,
+    shape: PoolShape,
+    size: int,
+    alpha: float,
+    beta: float,
+    k: float,
+) -> None:
+    """Writes dx (N,H,W,C), of the ReLU's input, from dy (N,P,Q,C) and the forward's u
+    and argmax."""
+    du = dev.scratch("pool_lrn du", u.shape, u.dtype)
+    rows = [array.reshape(-1, shape.c) for array in (u, dy, du)]
+
+    def work(start: int, stop: int) -> None:
+        x, d, out = (array[start:stop] for array in rows)
+        scale = dev.scratch("pool_lrn scale", x.shape, x.dtype)
+        ratio = dev.scratch("pool_lrn ratio", x.shape, x.dtype)
+        np.square(x, out=ratio)
+        lrn.window_sum(ratio, size, scale)
+        scale *= alpha / size
+        scale += k
+        lrn.power(scale, beta, out)
+        out *= d
+        np.multiply(out, x, out=ratio)
+        ratio /= scale
+        total = scale  # no longer needed
+        lrn.window_sum(ratio, size, total)
+        total *= x
+        total *= 2 * alpha * beta / size
+        out -= total
+        out *= x > 0
+
+    dev.for_chunks(work, len(rows[0]), max(1, lrn.CHUNK // shape.c))
+    pool.backward(dev, du, argmax, dx, shape)
+
+
+@backward.kernel
+def _(
+    dev: Device,
+    dy: Array,
+    u: Array,
+    argmax: NDArray[np.uint8],
+    dx: Array,
+    shape: PoolShape,
+    size: int,
+    alpha: float,
+    beta: float,
+    k: float,
+) -> None:
+    sums = accumulator(u.dtype).itemsize
+    tile = Tile.of(shape, sums)
+    width = vector_width(shape.c, u.dtype)
+    slope = 2 * alpha * beta / size
+    numbers = size, alpha / size, slope, beta, k
+    arguments = dy, u, argmax, dx, shape.fields(), tile._asdict(), *numbers
+    kernel = KERNELS.get("pool_lrn_backward", u.dtype, width)
+    grid = shape.n * tile.down * tile.across
+    block = lrn.walk(shape.c, width)
+    kernel(dev, grid, block, arguments, shared=tile.numbers(shape) * sums)
+
+
+class Tile(NamedTuple):
+    """What one block of the backward kernel does: its struct Tile."""
+
+    rows: int
+    columns: int
+    down: int
+    across: int
+    overlap: int
+    side: int
+
+    @classmethod
+    def of(cls, shape: PoolShape, itemsize: int) -> Tile:
+        """Tiles as wide as shared memory allows, and as high as keeps a GPU busy.
+
+        Args:
+            itemsize: bytes of a sum.
+
+        Raises:
+            MinicnnError: not even one column of windows fits.
+        """
+        overlap, over = (
+            -(-window // stride)
+            for window, stride in zip(shape.window, shape.stride, strict=True)
+        )
+        side = over - 1
+        row = SHARED_BYTES // ((overlap + 1) * shape.c * itemsize)
+        if row - side < 1:
+            raise MinicnnError(
+                f"LRN of {shape.c} channels after pooling {shape.window} with stride "
+                f"{shape.stride}: more than a GPU's shared memory holds; use fewer "
+                "channels, a smaller window, or --device cpu"
+            )
+        across = -(-shape.q // (row - side))
+        columns = -(-shape.q // across)
+        across = -(-shape.q // columns)
+        # A tile makes overlap − 1 rows that the one above it also makes.
+        down = max(1, min(shape.p, 4 * PROCESSORS // (shape.n * across)))
+        rows = -(-shape.p // down)
+        return cls(rows, columns, -(-shape.p // rows), across, overlap, side)
+
+    def numbers(self, shape: PoolShape) -> int:
+        """Sums that a block keeps in shared memory."""
+        return (self.overlap + 1) * (self.columns + self.side) * shape.c

@@ -1,0 +1,158 @@
+"""Space-to-depth: a strided convolution of images as one of stride 1 over blocks.
+
+    blocked[n,i,j, (down·stride_w + right)·C + c] =
+        x[n, i·stride_h + down − pad_h, j·stride_w + right − pad_w, c]
+
+and zero beyond the image; the filters likewise, zero beyond their taps. A convolution
+of stride s and filter R×S is then one of stride 1 and filter ⌈R/s⌉×⌈S/s⌉ over blocks:
+the same products, and some by zero. So caffenet's conv1, 11×11/4 on 227×227×3, becomes
+3×3/1 on 57×57×48: channels enough for 16-byte loads and tensor cores, with no kernel of
+its own. Channels are filled up to a multiple of CHANNELS with zeros.
+
+The images are written by `augment.crop_mirror`; here are the filters and their
+gradient.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minicnn.device import Device
+from minicnn.errors import MinicnnError
+from minicnn.launch import KernelFile
+from minicnn.ops import op
+from minicnn.ops.conv_shape import ConvShape, Pair
+
+Array = NDArray[np.floating]
+
+# As many bfloat16 make 16 bytes.
+CHANNELS = 8
+KERNELS = KernelFile("space_to_depth.cu")
+THREADS = 256
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """How a convolution's images and filters lie in blocks.
+
+    Attributes:
+        pixels: the convolution as it is; x (N,H,W,C), w (K,R,S,C).
+    """
+
+    pixels: ConvShape
+
+    @classmethod
+    def of(cls, pixels: ConvShape) -> Blocks:
+        """The blocks of a convolution, one block a stride.
+
+        Raises:
+            MinicnnError: it has groups.
+        """
+        if pixels.groups != 1:
+            raise MinicnnError(
+                f"conv groups {pixels.groups}: space-to-depth takes one group only"
+            )
+        return cls(pixels)
+
+    @property
+    def filters(self) -> tuple[int, int, int, int]:
+        """Shape of the filters over blocks: (K, ⌈R/stride⌉, ⌈S/stride⌉, channels)."""
+        x, (down, right) = self.pixels, self.pixels.stride
+        channels = -(-x.c * down * right // CHANNELS) * CHANNELS
+        return x.k, -(-x.r // down), -(-x.s // right), channels
+
+    @property
+    def conv(self) -> ConvShape:
+        """The convolution over blocks: stride 1, no pad, the same y.
+
+        Its images have the blocks that its filters reach, and no more.
+        """
+        k, r, s, c = self.filters
+        h, w = self.pixels.p + r - 1, self.pixels.q + s - 1
+        return ConvShape(self.pixels.n, h, w, c, k, r, s)
+
+    def batch(self, n: int) -> Blocks:
+        """The same of n images."""
+        return Blocks(replace(self.pixels, n=n))
+
+    def fields(self) -> dict[str, int | Pair]:
+        """The struct Blocks of augment.cu."""
+        _, _, _, c = self.filters
+        x, blocks = self.pixels, self.conv
+        return {"h": blocks.h, "w": blocks.w, "c": c, "stride": x.stride, "pad": x.pad}
+
+
+def fill(blocked: Array, pixels: Array, stride: Pair) -> None:
+    """Writes pixels (N,H,W,C) in blocks to (N, rows, columns, channels).
+
+    Pixels beyond the last block are left out; what no pixel reaches is zero.
+    """
+    _, rows, columns, _ = blocked.shape
+    colours = pixels.shape[-1]
+    blocked[...] = 0
+    for down in range(stride[0]):
+        for right in range(stride[1]):
+            part = pixels[:, down :: stride[0], right :: stride[1]][:, :rows, :columns]
+            first = (down * stride[1] + right) * colours
+            place = blocked[:, : part.shape[1], : part.shape[2]]
+            place[..., first : first + colours] = part
+
+
+@op
+def block_filters(dev: Device, w: Array, blocked: Array, blocks: Blocks) -> None:
+    """Writes the filters over blocks, `blocks.filters`, from w (K,R,S,C)."""
+    fill(blocked, w, blocks.pixels.stride)
+
+
+@block_filters.kernel
+def _(dev: Device, w: Array, blocked: Array, blocks: Blocks) -> None:
+    grid = -(-blocked.size // THREADS)
+    kernel = KERNELS.get("block_filters", w.dtype)
+    kernel(dev, grid, THREADS, (w, blocked, _filters(blocks)))
+
+
+@op
+def unblock_gradient(dev: Device, dblocked: Array, dw: Array, blocks: Blocks) -> None:
+    """Writes dw (K,R,S,C) from the gradient of the filters over blocks.
+
+    Args:
+        dblocked: (slices, numbers), whose sum is the gradient: of each row the first
+            numbers are a slice, as `sgd.allocate_slices` lays them out.
+    """
+    x, (k, r, s, _) = blocks.pixels, blocks.filters
+    (down, right), colours = x.stride, x.c
+    whole = k, r, s, -1
+    count = int(np.prod(blocks.filters))
+    total = dblocked[0, :count].copy()
+    for part in dblocked[1:, :count]:
+        total += part
+    pixels = total.reshape(whole)[..., : down * right * colours]
+    apart = pixels.reshape(k, r, s, down, right, colours).transpose(0, 1, 3, 2, 4, 5)
+    joined = apart.reshape(k, r * down, s * right, colours)
+    dw[...] = joined[:, : x.r, : x.s]
+
+
+@unblock_gradient.kernel
+def _(dev: Device, dblocked: Array, dw: Array, blocks: Blocks) -> None:
+    slices, apart = dblocked.shape
+    kernel = KERNELS.get("unblock_gradient", dw.dtype)
+    arguments = dblocked, dw, _filters(blocks), apart, slices
+    kernel(dev, -(-dw.size // THREADS), THREADS, arguments)
+
+
+def _filters(blocks: Blocks) -> dict[str, int | Pair]:
+    """The struct Filters of the kernels."""
+    x, (_, rows, columns, channels) = blocks.pixels, blocks.filters
+    return {
+        "k": x.k,
+        "r": x.r,
+        "s": x.s,
+        "c": x.c,
+        "rows": rows,
+        "columns": columns,
+        "channels": channels,
+        "stride": x.stride,
+    }
