@@ -4,6 +4,9 @@
 //           then max(y, 0) if asked for; dx, dw and db are its gradients. x is zero beyond
 //           its edges; channels c and features k run within a group.
 // Layout    NHWC: x, dx (N,H,W,C); w, dw (K,R,S,C/groups); y, dy (N,P,Q,K); b, db (K).
+// Types     T of all arrays but dw and db, which are sums: bf16 gives float. double and float
+//           are multiplied by multiply-adds (gemm_tile.cuh), bf16 and tf32 by tensor cores
+//           (gemm_mma.cuh): tf32 arrays are float, their products have 11 significant bits.
 // Product   A convolution is a matrix product whose operands are read from where they lie
 //           (no patch matrix is ever written), one product for each group:
 //
@@ -20,7 +23,7 @@
 //           is a product with those taps alone, and nothing is multiplied by zeros between.
 // Mapping   grid.x = tiles of M × tiles of N, N fastest, so that the blocks that run at one
 //           time share A; grid.y = groups; grid.z = phases (backward_data) or slices of K
-//           (backward_weights). A block computes one tile (gemm_tile.cuh), BM × BN.
+//           (backward_weights). A block computes one tile, BM × BN.
 // Sums      A weight gradient has few tiles and a long K. Slices of K make blocks enough;
 //           each writes its partial sums, and sum_slices adds them in the order of slices.
 //           No atomics: the same bits in every run.
@@ -28,10 +31,21 @@
 //           channels and features of a group must then be multiples of VEC; VEC = 1 takes
 //           any shape. Below 2^31: M, N, K, the size of w, and how far a patch reaches in x
 //           or dy. (ConvShape.fields checks it; x, y, dx and dy may be larger.)
-// Budget    128 registers, no spills: two blocks of 256 threads on a multiprocessor.
+//           Tensor cores: dynamic shared memory as Plan.shared_bytes has it, sm_80 at least.
+// Budget    128 registers, no spills: two blocks of 256 threads on a multiprocessor. With
+//           tensor cores 255: 8 warps on it, each thread with up to 128 sums.
 
 #include "conv_views.cuh"
+#include "gemm_mma.cuh"
 #include "gemm_tile.cuh"
+
+// What multiplies numbers of type T.
+template <typename T, int BM, int BN>
+struct TileOf : Tile<T, BM, BN> {};
+template <int BM, int BN>
+struct TileOf<bf16, BM, BN> : MmaTile<bf16, BM, BN> {};
+template <int BM, int BN>
+struct TileOf<tf32, BM, BN> : MmaTile<tf32, BM, BN> {};
 
 // Where a block's tile starts. Tiles of N are neighbours.
 template <int BM, int BN>
@@ -44,33 +58,67 @@ struct Corner {
     }
 };
 
+// What becomes of sums side by side, of columns n, n+1, …, before they are written to out[at].
+template <typename T>
+struct BiasRelu {
+    const T* bias;  // or null
+    bool relu;
+    template <typename Acc, int W>
+    __device__ __forceinline__ void operator()(Vec<Acc, W>& sums, int n, i64) const {
+        if (bias) {
+            Vec<T, W> add = load<W>(bias + n);
+#pragma unroll
+            for (int v = 0; v < W; v++) sums.at[v] += Acc(add.at[v]);
+        }
+#pragma unroll
+        for (int v = 0; v < W; v++)
+            if (relu && sums.at[v] < 0) sums.at[v] = 0;  // NaN stays NaN
+    }
+};
+template <typename T>
+struct ReluMask {
+    const T* y;  // a ReLU's output, as large as out, or null
+    template <typename Acc, int W>
+    __device__ __forceinline__ void operator()(Vec<Acc, W>& sums, int, i64 at) const {
+        if (!y) return;
+        Vec<T, W> output = load<W>(y + at);
+#pragma unroll
+        for (int v = 0; v < W; v++)
+            if (!(Acc(output.at[v]) > 0)) sums.at[v] = 0;
+    }
+};
+struct AsTheyAre {
+    template <typename Sums>
+    __device__ __forceinline__ void operator()(Sums&, int, i64) const {}
+};
+
 template <typename T, int BM, int BN, int VEC>
-__global__ __launch_bounds__(GEMM_THREADS, 2) void conv_forward(
-    const T* __restrict__ x, const T* __restrict__ w, const T* __restrict__ b,
-    T* __restrict__ y, ConvShape shape, bool relu) {
-    using Acc = accumulator<T>;
+__global__ __launch_bounds__(TileOf<T, BM, BN>::THREADS, TileOf<T, BM, BN>::BLOCKS)
+void conv_forward(const T* __restrict__ x, const T* __restrict__ w, const T* __restrict__ b,
+                  T* __restrict__ y, ConvShape shape, bool relu) {
+    using Product = TileOf<T, BM, BN>;
     int group = blockIdx.y, features = shape.features, depth = shape.depth;
     int pixels = shape.n * shape.p * shape.q, taps = shape.r * shape.s * depth;
     Corner<BM, BN> corner(features);
 
     Patches patches = patches_of_x(shape);
-    AlongK<T, BM, VEC, PatchLines> A(corner.m, 0, x, patches, pixels, group * depth);
-    AlongK<T, BN, VEC, MatrixLines> B(corner.n, 0, w, group * features * taps, features, taps);
-    Tile<T, BM, BN> tile;
-    tile.multiply(A, B, ceil_div(taps, BK));
+    AlongK<Product, BM, VEC, PatchLines> A(corner.m, 0, x, patches, pixels, group * depth);
+    AlongK<Product, BN, VEC, MatrixLines> B(corner.n, 0, w, group * features * taps, features,
+                                            taps);
+    Product product;
+    product.multiply(A, B, ceil_div(taps, Product::BK));
 
-    const T* bias = b ? b + group * features : nullptr;
-    auto row_of = [&](int m) { return y + (i64)m * shape.k + group * features; };
-    auto finish = [&](Acc sum, int n) {
-        if (bias) sum += Acc(bias[n]);
-        return relu && sum < 0 ? Acc(0) : sum;  // NaN stays NaN
-    };
-    tile.template write<VEC>(corner.m, pixels, corner.n, features, row_of, finish);
+    auto row_at = [&](int m) { return (i64)m * shape.k + group * features; };
+    BiasRelu<T> finish{b ? b + group * features : nullptr, relu};
+    product.template write<VEC>(y, corner.m, pixels, corner.n, features, row_at, finish);
 }
 
+// relu_y: where it is not positive, dx is 0: x, if x is a ReLU's output; null: no ReLU.
 template <typename T, int BM, int BN, int VEC>
-__global__ __launch_bounds__(GEMM_THREADS, 2) void conv_backward_data(
-    const T* __restrict__ dy, const T* __restrict__ w, T* __restrict__ dx, ConvShape shape) {
+__global__ __launch_bounds__(TileOf<T, BM, BN>::THREADS, TileOf<T, BM, BN>::BLOCKS)
+void conv_backward_data(const T* __restrict__ dy, const T* __restrict__ w,
+                        const T* __restrict__ relu_y, T* __restrict__ dx, ConvShape shape) {
+    using Product = TileOf<T, BM, BN>;
     int group = blockIdx.y, features = shape.features, depth = shape.depth;
     int phase_h = blockIdx.z / shape.stride_w, phase_w = blockIdx.z % shape.stride_w;
     Patches patches = patches_of_dy(shape, phase_h, phase_w);
@@ -79,47 +127,48 @@ __global__ __launch_bounds__(GEMM_THREADS, 2) void conv_backward_data(
     Corner<BM, BN> corner(depth);
     if (corner.m >= pixels) return;  // the grid is as large as the largest phase
 
-    Tile<T, BM, BN> tile;
+    Product product;
     if (taps > 0) {
-        AlongK<T, BM, VEC, PatchLines> A(corner.m, 0, dy, patches, pixels, group * features);
+        AlongK<Product, BM, VEC, PatchLines> A(corner.m, 0, dy, patches, pixels, group * features);
         int first = (group * features * shape.r + phase_h) * shape.s + phase_w;
-        AcrossK<T, BN, VEC, FilterTaps> B(corner.n, 0, w, shape, patches, first * depth);
-        tile.multiply(A, B, ceil_div(taps * features, BK));
+        AcrossK<Product, BN, VEC, FilterTaps> B(corner.n, 0, w, shape, patches, first * depth);
+        product.multiply(A, B, ceil_div(taps * features, Product::BK));
     }
 
     int first_h = first_of_phase(phase_h, shape.pad_h, shape.stride_h);
     int first_w = first_of_phase(phase_w, shape.pad_w, shape.stride_w);
-    auto row_of = [&](int m) {
+    auto row_at = [&](int m) {
         Odometer at(m, patches.vertical.pixels, patches.horizontal.pixels);
         i64 line = (i64)at.high * shape.h + first_h + at.mid * shape.stride_h;
         int column = first_w + at.low * shape.stride_w;
-        return dx + (line * shape.w + column) * shape.c + group * depth;
+        return (line * shape.w + column) * shape.c + group * depth;
     };
-    auto finish = [](accumulator<T> sum, int) { return sum; };
-    tile.template write<VEC>(corner.m, pixels, corner.n, depth, row_of, finish);
+    ReluMask<T> finish{relu_y};
+    product.template write<VEC>(dx, corner.m, pixels, corner.n, depth, row_at, finish);
 }
 
 // partial (slices, K,R,S,C/groups): slice i sums the pixels from i · steps · BK on.
 template <typename T, int BM, int BN, int VEC>
-__global__ __launch_bounds__(GEMM_THREADS, 2) void conv_backward_weights(
-    const T* __restrict__ x, const T* __restrict__ dy, T* __restrict__ partial,
-    ConvShape shape, int steps) {
+__global__ __launch_bounds__(TileOf<T, BM, BN>::THREADS, TileOf<T, BM, BN>::BLOCKS)
+void conv_backward_weights(const T* __restrict__ x, const T* __restrict__ dy,
+                           accumulator<T>* __restrict__ partial, ConvShape shape, int steps) {
+    using Product = TileOf<T, BM, BN>;
     int group = blockIdx.y, features = shape.features, depth = shape.depth;
     int pixels = shape.n * shape.p * shape.q, taps = shape.r * shape.s * depth;
-    int first = blockIdx.z * steps * BK, last = first + min(steps * BK, pixels - first);
+    int first = blockIdx.z * steps * Product::BK;
+    int last = first + min(steps * Product::BK, pixels - first);
     Corner<BM, BN> corner(taps);
 
-    AcrossK<T, BM, VEC, MatrixColumns> A(corner.m, first, dy + group * features, features,
-                                         shape.k, last);
-    AcrossK<T, BN, VEC, PatchColumns> B(corner.n, first, x + group * depth, patches_of_x(shape),
-                                        last);
-    Tile<T, BM, BN> tile;
-    tile.multiply(A, B, ceil_div(last - first, BK));
+    AcrossK<Product, BM, VEC, MatrixColumns> A(corner.m, first, dy + group * features, features,
+                                               shape.k, last);
+    AcrossK<Product, BN, VEC, PatchColumns> B(corner.n, first, x + group * depth,
+                                              patches_of_x(shape), last);
+    Product product;
+    product.multiply(A, B, ceil_div(last - first, Product::BK));
 
-    T* out = partial + ((i64)blockIdx.z * shape.k + group * features) * taps;
-    auto row_of = [&](int m) { return out + (i64)m * taps; };
-    auto finish = [](accumulator<T> sum, int) { return sum; };
-    tile.template write<VEC>(corner.m, features, corner.n, taps, row_of, finish);
+    i64 slice = ((i64)blockIdx.z * shape.k + group * features) * taps;
+    auto row_at = [&](int m) { return slice + (i64)m * taps; };
+    product.template write<VEC>(partial, corner.m, features, corner.n, taps, row_at, AsTheyAre());
 }
 
 // out[i] = Σ partial[slice, i], slices in order; one thread for each i.
@@ -137,19 +186,20 @@ __global__ void sum_slices(const T* __restrict__ partial, T* __restrict__ out, i
 // half. Block: 32 columns × 8 rows; grid: columns ÷ 32 × slices. Each thread sums every
 // eighth row, then the eight sums are added in order.
 template <typename T>
-__global__ void sum_columns(const T* __restrict__ dy, T* __restrict__ partial, i64 rows_end,
-                            int columns, i64 rows) {
+__global__ void sum_columns(const T* __restrict__ dy, accumulator<T>* __restrict__ partial,
+                            i64 rows_end, int columns, i64 rows) {
     __shared__ accumulator<T> sums[8][32];
     int k = blockIdx.x * 32 + threadIdx.x;
     i64 first = blockIdx.y * rows, last = min(first + rows, rows_end);
     accumulator<T> sum = 0;
     if (k < columns)
-        for (i64 row = first + threadIdx.y; row < last; row += 8) sum += dy[row * columns + k];
+        for (i64 row = first + threadIdx.y; row < last; row += 8)
+            sum += accumulator<T>(dy[row * columns + k]);
     sums[threadIdx.y][threadIdx.x] = sum;
     __syncthreads();
     if (threadIdx.y > 0 || k >= columns) return;
     for (int i = 1; i < 8; i++) sum += sums[i][threadIdx.x];
-    partial[(i64)blockIdx.y * columns + k] = T(sum);
+    partial[(i64)blockIdx.y * columns + k] = sum;
 }
 
 // dy ← dy where the ReLU's output y is positive, else 0. 16 bytes at a time, then the rest.
@@ -179,5 +229,20 @@ INSTANTIATE(conv_backward_weights<float, 128, 128, 4>, conv_backward_weights<flo
             conv_backward_weights<float, 128, 32, 4>, conv_backward_weights<float, 128, 64, 1>,
             conv_backward_weights<float, 128, 32, 1>, conv_backward_weights<double, 64, 64, 2>,
             conv_backward_weights<double, 64, 32, 1>);
+INSTANTIATE(conv_forward<bf16, 256, 128, 8>, conv_forward<bf16, 256, 96, 8>,
+            conv_forward<bf16, 128, 64, 8>, conv_forward<bf16, 32, 64, 1>);
+INSTANTIATE(conv_backward_data<bf16, 256, 128, 8>, conv_backward_data<bf16, 256, 96, 8>,
+            conv_backward_data<bf16, 256, 48, 8>, conv_backward_data<bf16, 128, 64, 8>,
+            conv_backward_data<bf16, 32, 64, 1>);
+INSTANTIATE(conv_backward_weights<bf16, 128, 256, 8>, conv_backward_weights<bf16, 192, 128, 8>,
+            conv_backward_weights<bf16, 128, 128, 8>, conv_backward_weights<bf16, 128, 64, 8>,
+            conv_backward_weights<bf16, 32, 64, 1>);
+INSTANTIATE(conv_forward<tf32, 256, 128, 4>, conv_forward<tf32, 256, 96, 4>,
+            conv_forward<tf32, 128, 64, 4>);
+INSTANTIATE(conv_backward_data<tf32, 256, 128, 4>, conv_backward_data<tf32, 256, 96, 4>,
+            conv_backward_data<tf32, 256, 48, 4>, conv_backward_data<tf32, 128, 64, 4>);
+INSTANTIATE(conv_backward_weights<tf32, 128, 256, 4>, conv_backward_weights<tf32, 192, 128, 4>,
+            conv_backward_weights<tf32, 128, 128, 4>, conv_backward_weights<tf32, 128, 64, 4>);
 INSTANTIATE(sum_slices<float>, sum_slices<double>, sum_columns<float>, sum_columns<double>,
-            relu_backward<float>, relu_backward<double>);
+            sum_columns<bf16>, relu_backward<float>, relu_backward<double>,
+            relu_backward<bf16>);

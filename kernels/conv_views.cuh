@@ -1,6 +1,6 @@
 // The operands of a convolution's matrix products: where in x, dy or w each element lies.
 //
-// Views for gemm_tile.cuh. A view decodes by division where it starts, and from then on steps
+// Views for gemm_operands.cuh. A view decodes by division where it starts, and from then on steps
 // through the taps or the pixels like an odometer.
 #pragma once
 
@@ -15,6 +15,12 @@ struct ConvShape {
 
 constexpr int OUTSIDE = -(1 << 30);  // a row from which no tap is inside an image
 
+// How far an odometer steps, not divided into digits.
+struct Distance {
+    int by;
+    __device__ __forceinline__ Distance(int by, int, int) : by(by) {}
+};
+
 // An index of three digits: index = (high · mids + mid) · lows + low.
 struct Odometer {
     int high, mid, low;
@@ -22,11 +28,38 @@ struct Odometer {
         : high(index / lows / mids), mid(index / lows % mids), low(index % lows) {}
 
     // Steps on; high goes beyond every limit, which tells that K has ended.
-    __device__ __forceinline__ void advance(int by, int mids, int lows) {
-        for (low += by; low >= lows; low -= lows) mid++;
+    __device__ __forceinline__ void advance(const Distance& step, int mids, int lows) {
+        for (low += step.by; low >= lows; low -= lows) mid++;
         for (; mid >= mids; mid -= mids) high++;
     }
+    // The same without branches, for three registers more.
+    __device__ __forceinline__ void advance(const Odometer& step, int mids, int lows) {
+        low += step.low;
+        int carry = low >= lows;
+        low -= carry ? lows : 0;
+        mid += step.mid + carry;
+        carry = mid >= mids;
+        mid -= carry ? mids : 0;
+        high += step.high + carry;
+    }
 };
+
+// How the walk for numbers of type T steps. Without branches it mingles with the tensor cores'
+// instructions; the tiles of float and double need every register for their sums.
+template <typename T>
+struct StepOf {
+    using type = Odometer;
+};
+template <>
+struct StepOf<float> {
+    using type = Distance;
+};
+template <>
+struct StepOf<double> {
+    using type = Distance;
+};
+template <typename T>
+using Step = typename StepOf<T>::type;
 
 // One direction of patches: tap t of the patch of pixel i lies at first + i·stride + t·sign.
 struct Axis {
@@ -78,7 +111,7 @@ struct PatchLines {
     const T* images;
     Patches patches;
     Odometer tap;
-    int by;
+    Step<T> step;
     int y[LINES], x[LINES];  // where the line's tap 0 lies in its image, maybe outside,
     i64 start[LINES];        // and in all images
 
@@ -87,7 +120,7 @@ struct PatchLines {
         : images(images),
           patches(patches),
           tap(k, patches.horizontal.taps, patches.depth),
-          by(by) {
+          step(by, patches.horizontal.taps, patches.depth) {
 #pragma unroll
         for (int i = 0; i < LINES; i++) {
             int pixel = line + i * gap;
@@ -100,14 +133,15 @@ struct PatchLines {
     }
     __device__ __forceinline__ const T* at(int i) const {
         int down = tap.high * patches.vertical.sign, right = tap.mid * patches.horizontal.sign;
-        bool inside = (unsigned)(y[i] + down) < (unsigned)patches.height &&
-                      (unsigned)(x[i] + right) < (unsigned)patches.width &&
-                      tap.high < patches.vertical.taps;
-        int offset = (down * patches.width + right) * patches.channels + tap.low;
+        bool inside = ((unsigned)(y[i] + down) < (unsigned)patches.height) &
+                      ((unsigned)(x[i] + right) < (unsigned)patches.width) &
+                      (tap.high < patches.vertical.taps);  // & and not &&: no branches
+        // Beyond the end of K it may be any number.
+        int offset = (int)(((u32)down * patches.width + right) * patches.channels + tap.low);
         return inside ? images + (start[i] + offset) : nullptr;
     }
     __device__ __forceinline__ void advance() {
-        tap.advance(by, patches.horizontal.taps, patches.depth);
+        tap.advance(step, patches.horizontal.taps, patches.depth);
     }
 };
 
@@ -117,6 +151,7 @@ struct PatchColumns {
     const T* image;
     Patches patches;
     Odometer tap, pixel;
+    Step<T> step;
     int k, by, end;
 
     __device__ __forceinline__ PatchColumns(int line, int k, int by, const T* image,
@@ -125,22 +160,23 @@ struct PatchColumns {
           patches(patches),
           tap(line, patches.horizontal.taps, patches.depth),
           pixel(k, patches.vertical.pixels, patches.horizontal.pixels),
+          step(by, patches.vertical.pixels, patches.horizontal.pixels),
           k(k),
           by(by),
           end(end) {}
     __device__ __forceinline__ const T* at() const {
         int row = patches.vertical.at(pixel.mid, tap.high);
         int column = patches.horizontal.at(pixel.low, tap.mid);
-        bool inside = (unsigned)row < (unsigned)patches.height &&
-                      (unsigned)column < (unsigned)patches.width && k < end &&
-                      tap.high < patches.vertical.taps;
-        if (!inside) return nullptr;
-        i64 line = (i64)pixel.high * patches.height + row;
-        return image + (line * patches.width + column) * patches.channels + tap.low;
+        bool inside = ((unsigned)row < (unsigned)patches.height) &
+                      ((unsigned)column < (unsigned)patches.width) & (k < end) &
+                      (tap.high < patches.vertical.taps);
+        // Which pixel of all the images fits 32 bits, which number of them may not.
+        u32 place = ((u32)pixel.high * patches.height + row) * patches.width + column;
+        return inside ? image + ((i64)place * patches.channels + tap.low) : nullptr;
     }
     __device__ __forceinline__ void advance() {
         k += by;
-        pixel.advance(by, patches.vertical.pixels, patches.horizontal.pixels);
+        pixel.advance(step, patches.vertical.pixels, patches.horizontal.pixels);
     }
 };
 
@@ -152,7 +188,8 @@ struct FilterTaps {
     ConvShape shape;
     Patches patches;  // of dy: `depth` features
     Odometer tap;
-    int by, end;
+    Step<T> step;
+    int end;
 
     __device__ __forceinline__ FilterTaps(int line, int k, int by, const T* w,
                                           const ConvShape& shape, const Patches& patches,
@@ -162,7 +199,7 @@ struct FilterTaps {
           shape(shape),
           patches(patches),
           tap(k, patches.horizontal.taps, patches.depth),
-          by(by),
+          step(by, patches.horizontal.taps, patches.depth),
           end(line < shape.depth ? patches.vertical.taps : 0) {}
     __device__ __forceinline__ const T* at() const {
         int r = tap.high * shape.stride_h, s = tap.mid * shape.stride_w;
@@ -170,7 +207,7 @@ struct FilterTaps {
         return tap.high < end ? w + (start + offset) : nullptr;
     }
     __device__ __forceinline__ void advance() {
-        tap.advance(by, patches.horizontal.taps, patches.depth);
+        tap.advance(step, patches.horizontal.taps, patches.depth);
     }
 };
 
@@ -191,7 +228,7 @@ struct MatrixLines {
           lines_left(end - line),
           k_left(line < end ? width - k : 0) {}
     __device__ __forceinline__ const T* at(int i) const {
-        bool inside = k_left > 0 && (i == 0 || i * gap < lines_left);
+        bool inside = (k_left > 0) & (i * gap < lines_left);
         return inside ? matrix + (start + i * gap * width) : nullptr;
     }
     __device__ __forceinline__ void advance() {
@@ -210,8 +247,8 @@ struct MatrixColumns {
                                              int width, int pitch, int end)
         : matrix(matrix), line(line), k(k), by(by), width(width), pitch(pitch), end(end) {}
     __device__ __forceinline__ const T* at() const {
-        if (line >= width || k >= end) return nullptr;
-        return matrix + (i64)k * pitch + line;
+        bool inside = (line < width) & (k < end);
+        return inside ? matrix + ((i64)k * pitch + line) : nullptr;
     }
     __device__ __forceinline__ void advance() { k += by; }
 };

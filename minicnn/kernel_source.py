@@ -48,6 +48,7 @@ SCALARS: dict[str, np.dtype] = {
         "i64": np.int64,
         "size_t": np.uint64,
         "bf16": BF16,
+        "tf32": np.float32,  # rounded only where it is multiplied
         "f16": np.float16,
     }.items()
 }

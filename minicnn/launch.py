@@ -38,6 +38,7 @@ _C_TYPES = {
     np.dtype(np.float16): "f16",
     np.dtype(np.int32): "int",
     BF16: "bf16",
+    "tf32": "tf32",
 }
 
 
@@ -99,7 +100,7 @@ class KernelFile:
 
         Args:
             name: the `__global__` function.
-            template: a dtype, int or bool for each template parameter.
+            template: a dtype, "tf32", int or bool for each template parameter.
 
         Raises:
             MinicnnError: the file does not offer that instance.
@@ -125,11 +126,13 @@ class KernelFile:
 
 
 def c_name(value: Any) -> str:
-    """A template argument as C++ writes it: a dtype, an int or a bool."""
+    """A template argument as C++ writes it: a dtype, "tf32", an int or a bool."""
     if isinstance(value, bool | np.bool_):
         return "true" if value else "false"
     if isinstance(value, int | np.integer):
         return str(int(value))
+    if isinstance(value, str) and value in _C_TYPES:
+        return _C_TYPES[value]
     try:
         return _C_TYPES[np.dtype(value)]
     except (TypeError, KeyError):

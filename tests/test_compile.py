@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 
 import pytest
@@ -12,6 +13,8 @@ import pytest
 from minicnn import nvrtc
 from minicnn.errors import MinicnnError
 from minicnn.kernel_source import FOLDER
+from minicnn.ops.conv_plan import TILES, WEIGHTS, Plan
+from minicnn.precision import BF16
 
 FILES = sorted(path.name for path in FOLDER.glob("*.cu"))
 ARCHITECTURES = ["sm_80", "sm_90", "sm_100"]
@@ -19,31 +22,62 @@ ARCHITECTURES = ["sm_80", "sm_90", "sm_100"]
 SHARED_BYTES = 48 * 1024
 
 
-def budget(name: str) -> int:
+def budget(name: str, tensor_cores: bool) -> int:
     """The registers a thread may use, as the kernel file's head names it."""
+    words = r"tensor cores (\d+):" if tensor_cores else r"(\d+) registers"
     found = re.search(
-        r"^// Budget\s+(\d+) registers", (FOLDER / name).read_text(), re.M
+        rf"^// Budget\s.*?{words}", (FOLDER / name).read_text(), re.M | re.S
     )
     assert found, f"{name}: names no budget"
     return int(found[1])
 
 
-@pytest.mark.parametrize("arch", ARCHITECTURES)
-@pytest.mark.parametrize("name", FILES)
-def test_kernels_keep_to_their_budget(name: str, arch: str) -> None:
+@functools.cache
+def reports(name: str, arch: str) -> list[nvrtc.KernelReport]:
+    """What the compiler says of a file's kernels; skips the test without NVRTC."""
     try:
-        reports = nvrtc.compile_report(name, arch)
+        return nvrtc.compile_report(name, arch)
     except MinicnnError as error:
         if "NVRTC" in str(error) and "install" in str(error):
             pytest.skip(str(error))
         raise
-    assert reports
-    for report in reports:
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("name", FILES)
+def test_kernels_keep_to_their_budget(name: str, arch: str) -> None:
+    assert reports(name, arch)
+    for report in reports(name, arch):
         print(
             f"{report.name:45} {arch:7} {report.registers:4} registers "
             f"{report.shared_bytes:6} bytes shared {report.spill_stores:3} spilled"
         )
         assert (report.spill_stores, report.spill_loads) == (0, 0), report.name
         assert report.stack_bytes == 0, report.name
-        assert report.registers <= budget(name), report.name
+        limit = budget(name, report.uses("mma.sync"))
+        assert report.registers <= limit, report.name
         assert report.shared_bytes <= SHARED_BYTES, report.name
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_tensor_cores_multiply(arch: str) -> None:
+    found = {report.name: report for report in reports("conv.cu", arch)}
+    for kind, name, bytes_of_k in (BF16, "bf16", 2), ("tf32", "tf32", 4):
+        for kernel, tiles in TILES[kind].items():
+            for tile in tiles:
+                report = found.pop(f"{kernel}<{name}, {', '.join(map(str, tile))}>")
+                how = Plan(kernel, kind, tile, 1, 1)
+                assert f".maxntid {how.threads}, 1, 1" in report.ptx, report.name
+                # A step of a warp, written once: 64 bytes of K are two of an mma's.
+                warps = how.threads // 32
+                mma = 2 * tile[0] * tile[1] // (16 * 8 * warps)
+                words = {2: "m16n8k16.row.col.f32.bf16", 4: "m16n8k8.row.col.f32.tf32"}
+                instruction = f"mma.sync.aligned.{words[bytes_of_k]}"
+                assert report.ptx.count(instruction) == mma, report.name
+                assert report.uses("cp.async.cg") == (tile[2] > 1), report.name
+                # ldmatrix reads what lies along K, and transposes what is 2 bytes long.
+                read = report.uses("ldmatrix"), "x4.trans" in report.ptx
+                across = kernel != "conv_forward"
+                along = kernel != WEIGHTS
+                assert read == (along or name == "bf16", across and name == "bf16")
+    assert not any(report.uses("mma.sync") for report in found.values())

@@ -34,7 +34,12 @@ LARGE = pytest.mark.parametrize(
 )
 # Small enough for central differences, with everything in it.
 GENERAL = ConvShape(2, 5, 4, 4, 6, 3, 2, (2, 1), (1, 1), groups=2)
-TILES = [(dtype, tile) for dtype, tiles in conv_plan.TILES.items() for tile in tiles]
+# test_conv_tensor_cores.py has the others. All three kernels have the same.
+TILES = [
+    (dtype, tile)
+    for dtype in (conv_plan.FLOAT, conv_plan.DOUBLE)
+    for tile in conv_plan.TILES[dtype][conv_plan.FORWARD]
+]
 
 
 def inputs(shape: ConvShape) -> Arrays:
@@ -125,8 +130,9 @@ def test_every_tile(
 ) -> None:
     if not dev.has_kernels:
         pytest.skip("NumPy has no tiles")
-    monkeypatch.setitem(conv_plan.TILES, tile_dtype, {tile: 1.0})
-    monkeypatch.setattr(conv_plan, "LEAST_STEPS", 3)
+    only = {kernel: {tile: 1.0} for kernel in conv_plan.TILES[tile_dtype]}
+    monkeypatch.setitem(conv_plan.TILES, tile_dtype, only)
+    monkeypatch.setattr(conv_plan, "LEAST_PRODUCTS", 24)
     rows, columns, vector = tile
     # The M and N of each product are more than one tile.
     c, k = 2 * (columns + 3 * vector), 2 * (rows + 3 * vector)
@@ -203,6 +209,25 @@ def check_fused_relu(dev: Device, dtype: type, shape: ConvShape, given: Arrays) 
     taps = shape.r * shape.s * shape.depth
     terms, floor = {"y": taps}, {"y": 1}
     check_op(f"conv+relu {shape}", dev, dtype, op, oracle, given, terms, floor)
+
+
+@pytest.mark.parametrize("name", ["stride 2", "two groups", "fully connected"])
+def test_data_gradient_through_relu(dev: Device, dtype: type, name: str) -> None:
+    shape = cases.CONV[name]
+    given = {part: inputs(shape)[part] for part in ("x", "w", "dy")}
+
+    def op(dev: Device, x: Array, w: Array, dy: Array) -> dict[str, Any]:
+        dx = dev.empty(x.shape, x.dtype)
+        conv.backward_data(dev, dy, w, dx, shape, relu_y=x)
+        return {"dx": dx}
+
+    def oracle(x: Array, w: Array, dy: Array) -> Arrays:
+        how = shape.stride, shape.pad, shape.groups
+        dx = reference.backward_data(dy, w, x.shape, *how)
+        return {"dx": reference.relu_backward(x, dx)}
+
+    terms = {"dx": shape.r * shape.s * shape.features}
+    check_op(f"conv dx+relu {shape}", dev, dtype, op, oracle, given, terms)
 
 
 def test_relu_backward(dev: Device, dtype: type) -> None:
@@ -350,10 +375,12 @@ def test_too_large_for_32_bits_is_named() -> None:
 def test_plan_fills_the_card() -> None:
     # conv2 of caffenet, batch 256: dw is 128 × 1200 in each of 2 groups, 10 tiles of
     # 128 × 128; 264 blocks ÷ 20 tiles make 13 slices of the 256·27·27 pixels.
-    how = conv_plan.plan(np.dtype(np.float32), (128, 1200, 186_624), 2, True, True)
+    size = 128, 1200, 186_624
+    how = conv_plan.plan(conv_plan.WEIGHTS, conv_plan.FLOAT, size, 2, True)
     assert (how.tile, how.tiles, how.slices) == ((128, 128, 4), 10, 13)
     # They take every step of 8 pixels once.
     assert 12 * how.steps < 186_624 / 8 <= 13 * how.steps
     # fc6 has 2 · 32 tiles of 128 × 128, too few for 132 processors; 2 · 64 fit well.
-    how = conv_plan.plan(np.dtype(np.float32), (256, 4096, 9216), 1, True)
+    size = 256, 4096, 9216
+    how = conv_plan.plan(conv_plan.FORWARD, conv_plan.FLOAT, size, 1, True)
     assert (how.tile, how.tiles, how.slices) == ((128, 64, 4), 128, 1)

@@ -38,6 +38,7 @@ from tests import (
     cases,
     test_augment,
     test_conv,
+    test_conv_mistakes,
     test_dropout,
     test_lrn,
     test_pool,
@@ -76,7 +77,8 @@ def run_clean() -> None:
     EmulatedLauncher.launch = noted  # type: ignore[method-assign]
     folder = Path(__file__).parent
     oracles = sorted((folder / "reference").glob("[!_]*.py"))
-    files = [str(folder / f"test_{path.name}") for path in oracles]
+    names = [path.stem for path in oracles] + ["conv_tensor_cores"]
+    files = [str(folder / f"test_{name}.py") for name in names]
     # -s: a finding ends the process at once, and with it what pytest had captured.
     status = pytest.main(["-s", "-p", "no:cacheprovider", "-k", CLEAN, *files])
     for file, name in sorted(launched):
@@ -157,9 +159,16 @@ ASTRAY = {
     "the last filter's last row": Astray(
         conv,
         "conv_forward<double, 64, 32, 1>",
-        "inside = k_left > 0",
-        "inside = k_left >= 0",
+        "inside = (k_left > 0)",
+        "inside = (k_left >= 0)",
         run_conv,
+    ),
+    "the last filter, on tensor cores": Astray(
+        conv,
+        "conv_forward<bf16, 128, 64, 8>",
+        "inside = (k_left > 0)",
+        "inside = (k_left >= 0)",
+        test_conv_mistakes.run_forward,
     ),
     "a window over the lower edge": Astray(
         pool,

@@ -7,7 +7,9 @@ fully connected layer is the case whose filter covers the whole image.
 
 NumPy form: the patches of a few images become the rows of a matrix (im2col), small
 enough to stay in a core's cache, and one matrix product a group does the rest. Kernels:
-the same products, with no patch ever written; see kernels/conv.cu.
+the same products, with no patch ever written; see kernels/conv.cu. They take bfloat16
+arrays too (dw and db stay float32), and multiply float32 ones as tf32 where the
+device's precision says so: both on tensor cores.
 """
 
 from __future__ import annotations
@@ -20,7 +22,15 @@ from numpy.typing import NDArray
 from minicnn.device import Device
 from minicnn.launch import KernelFile
 from minicnn.ops import im2col, op, vector_width
-from minicnn.ops.conv_plan import PROCESSORS, ceil_div, plan
+from minicnn.ops.conv_plan import (
+    DATA,
+    FORWARD,
+    PROCESSORS,
+    WEIGHTS,
+    Plan,
+    ceil_div,
+    plan,
+)
 from minicnn.ops.conv_shape import ConvShape
 
 Array = NDArray[np.floating]
@@ -115,21 +125,28 @@ def _(
 ) -> None:
     shape = shape.in_one_row()
     size = shape.n * shape.p * shape.q, shape.features, shape.taps
-    how = plan(x.dtype, size, shape.groups, _vectors(shape, x))
-    kernel = KERNELS.get("conv_forward", x.dtype, *how.tile)
-    arguments = x, w, b, y, shape.fields(), relu
-    kernel(dev, (how.tiles, shape.groups), THREADS, arguments)
+    how = _plan(dev, FORWARD, x, size, shape)
+    _launch(dev, how, shape.groups, (x, w, b, y, shape.fields(), relu))
 
 
 @op
 def backward_data(
-    dev: Device, dy: Array, w: Array, dx: Array, shape: ConvShape
+    dev: Device,
+    dy: Array,
+    w: Array,
+    dx: Array,
+    shape: ConvShape,
+    relu_y: Array | None = None,
 ) -> None:
     """Writes dx (N,H,W,C): convolutions of dy with w turned round.
 
     Each dx[h,w] gathers the outputs that its pixel took part in, so nothing is summed
     out of order. With a stride, the pixels of each phase meet taps of their own: each
     phase is a convolution with those alone (kernels/conv.cu has the formula).
+
+    Args:
+        relu_y: x, if it is a ReLU's output, and dx the gradient of the ReLU's input is
+            wanted: dx is 0 where it is not positive. None: dx is x's gradient.
     """
     w2 = w.reshape(shape.k, -1)
     depth, features = shape.depth, shape.features
@@ -173,27 +190,38 @@ def backward_data(
         image = max(1, most) * features * dx.itemsize
         chunk = max(1, FORWARD_BYTES // image)
         dev.for_chunks(images, shape.n, chunk)
+    if relu_y is not None:
+        relu_backward(dev, relu_y, dx)
 
 
 @backward_data.kernel
-def _(dev: Device, dy: Array, w: Array, dx: Array, shape: ConvShape) -> None:
+def _(
+    dev: Device,
+    dy: Array,
+    w: Array,
+    dx: Array,
+    shape: ConvShape,
+    relu_y: Array | None = None,
+) -> None:
     shape = shape.in_one_row()
     # Of the largest phase; see the kernel.
     down, right = shape.stride
     pixels = shape.n * ceil_div(shape.h, down) * ceil_div(shape.w, right)
     taps = ceil_div(shape.r, down) * ceil_div(shape.s, right) * shape.features
     size, phases = (pixels, shape.depth, taps), down * right
-    how = plan(dx.dtype, size, shape.groups * phases, _vectors(shape, dx))
-    kernel = KERNELS.get("conv_backward_data", dx.dtype, *how.tile)
-    grid = how.tiles, shape.groups, phases
-    kernel(dev, grid, THREADS, (dy, w, dx, shape.fields()))
+    how = _plan(dev, DATA, dx, size, shape, phases)
+    arguments = dy, w, relu_y, dx, shape.fields()
+    _launch(dev, how, shape.groups, arguments, phases)
 
 
 @op
 def backward_weights(
     dev: Device, x: Array, dy: Array, dw: Array, db: Array | None, shape: ConvShape
 ) -> None:
-    """Writes dw (K,R,S,C/groups) and db (K,), sums over the batch."""
+    """Writes dw (K,R,S,C/groups) and db (K,), sums over the batch.
+
+    Both are float32 where x and dy are bfloat16.
+    """
     dw2 = dw.reshape(shape.k, -1)
 
     def features(start: int, stop: int) -> None:
@@ -245,11 +273,10 @@ def _(
     shape = shape.in_one_row()
     pixels = shape.n * shape.p * shape.q
     size = shape.features, shape.taps, pixels
-    how = plan(dw.dtype, size, shape.groups, _vectors(shape, dw), sliced=True)
+    how = _plan(dev, WEIGHTS, x, size, shape)
     partial = _slices(dev, "dw slices", how.slices, dw)
-    kernel = KERNELS.get("conv_backward_weights", dw.dtype, *how.tile)
-    grid = how.tiles, shape.groups, how.slices
-    kernel(dev, grid, THREADS, (x, dy, partial, shape.fields(), how.steps))
+    arguments = x, dy, partial, shape.fields(), how.steps
+    _launch(dev, how, shape.groups, arguments, how.slices)
     _sum_slices(dev, partial, dw)
     if db is not None:
         _sum_columns(dev, dy, db, pixels)
@@ -262,7 +289,7 @@ def _sum_columns(dev: Device, dy: Array, db: Array, rows: int) -> None:
     partial = _slices(dev, "db slices", ceil_div(rows, each), db)
     grid = across, len(partial)
     arguments = dy, partial, rows, db.size, each
-    KERNELS.get("sum_columns", db.dtype)(dev, grid, (32, 8), arguments)
+    KERNELS.get("sum_columns", dy.dtype)(dev, grid, (32, 8), arguments)
     _sum_slices(dev, partial, db)
 
 
@@ -297,7 +324,30 @@ def _(dev: Device, y: Array, dy: Array) -> None:
     KERNELS.get("relu_backward", dy.dtype)(dev, blocks, THREADS, (y, dy, dy.size))
 
 
-def _vectors(shape: ConvShape, array: Array) -> bool:
-    """Whether a kernel may read 16 bytes of channels, and of features, as one."""
+def _plan(
+    dev: Device,
+    kernel: str,
+    array: Array,
+    size: tuple[int, int, int],
+    shape: ConvShape,
+    phases: int = 1,
+) -> Plan:
+    """How a kernel is to compute `phases` products of that size for each group.
+
+    16 bytes of channels, and of features, are read as one where they are neighbours;
+    where not, precision tf32 has no kernels of its own, and fp32's are more exact.
+    """
     widths = (vector_width(n, array.dtype) for n in (shape.depth, shape.features))
-    return min(widths) > 1
+    vectors = min(widths) > 1
+    tf32 = getattr(dev, "precision", "fp32") == "tf32" and array.dtype == np.float32
+    kind = "tf32" if tf32 and vectors else array.dtype
+    return plan(kernel, kind, size, shape.groups * phases, vectors)
+
+
+def _launch(
+    dev: Device, how: Plan, groups: int, arguments: tuple[object, ...], third: int = 1
+) -> None:
+    """Launches a plan's kernel; the grid's third size is of phases or slices."""
+    kernel = KERNELS.get(how.kernel, how.kind, *how.tile)
+    grid = how.tiles, groups, third
+    kernel(dev, grid, how.threads, arguments, shared=how.shared_bytes)

@@ -9,23 +9,68 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Multiprocessors to keep busy (an H100 or H200 has as many), with two blocks each.
+from minicnn.precision import BF16
+
+# A kernel's first template argument: its arrays' dtype, or "tf32" for float32 arrays
+# that tensor cores multiply.
+Kind = np.dtype | str
+# Rows, columns, and numbers read as one.
+Tile = tuple[int, int, int]
+
+FORWARD, DATA, WEIGHTS = "conv_forward", "conv_backward_data", "conv_backward_weights"
+FLOAT, DOUBLE = np.dtype(np.float32), np.dtype(np.float64)
+# Multiprocessors to keep busy (an H100 or H200 has as many).
 PROCESSORS = 132
 # Products that a tile adds to each of its sums before its next barrier: BK.
-STEP = 8
-# A slice of fewer steps would spend its time on writing its partial sums.
-LEAST_STEPS = 32
-# (rows, columns, numbers read as one) of each tile that kernels/conv.cu offers, and its
-# speed beside the first: a guess from its reads of shared memory for each product.
-TILES = {
-    np.dtype(np.float32): {
-        (128, 128, 4): 1.0,
-        (128, 64, 4): 0.85,
-        (128, 32, 4): 0.7,
-        (128, 64, 1): 0.85,
-        (128, 32, 1): 0.7,
-    },
-    np.dtype(np.float64): {(64, 64, 2): 1.0, (64, 32, 1): 1.0},
+STEP: dict[Kind, int] = {FLOAT: 8, DOUBLE: 8, "tf32": 16, BF16: 32}
+# A slice with fewer would spend its time on writing its partial sums.
+LEAST_PRODUCTS = 256
+# As many products of each sum take a block's start and end: with tensor cores far
+# more, since they multiply so much faster than memory takes the sums.
+OVERHEAD: dict[Kind, int] = {FLOAT: 64, DOUBLE: 64, "tf32": 256, BF16: 512}
+# A block of tensor cores waits for level-2 cache unless it multiplies so many pairs for
+# each line that it reads: 790 TFLOP/s · 63 % against 5.5 TB/s of 2 bytes.
+PAIRS_A_LINE = 90
+
+
+def _tensor_tiles(vector: int) -> dict[str, dict[Tile, float]]:
+    """The tiles of MmaTile that each kernel offers, and their speed: 1 is the best.
+
+    Those of 256 × 96 and 256 × 48 are for 96, 192 or 48 columns; weight gradients have
+    fewer rows, a group's features, than columns.
+    """
+    high, flat, narrow = (256, 128), (256, 96), (256, 48)
+    wide, square, small = (128, 256), (128, 128), (128, 64)
+    offered = {
+        FORWARD: (high, flat, small),
+        DATA: (high, flat, narrow, small),
+        WEIGHTS: (wide, (192, 128), square, small),
+    }
+    return {
+        kernel: {
+            (m, n, vector): min(1.0, m * n / (m + n) / PAIRS_A_LINE) for m, n in sizes
+        }
+        for kernel, sizes in offered.items()
+    }
+
+
+# Each tile that kernels/conv.cu offers, and its speed beside the first: without tensor
+# cores a guess from its reads of shared memory for each product.
+_FLOAT_TILES: dict[Tile, float] = {
+    (128, 128, 4): 1.0,
+    (128, 64, 4): 0.85,
+    (128, 32, 4): 0.7,
+    (128, 64, 1): 0.85,
+    (128, 32, 1): 0.7,
+}
+_DOUBLE_TILES: dict[Tile, float] = {(64, 64, 2): 1.0, (64, 32, 1): 1.0}
+# What copies numbers one by one is slow.
+_SINGLE: dict[Tile, float] = {(32, 64, 1): 0.05}
+TILES: dict[Kind, dict[str, dict[Tile, float]]] = {
+    FLOAT: dict.fromkeys((FORWARD, DATA, WEIGHTS), _FLOAT_TILES),
+    DOUBLE: dict.fromkeys((FORWARD, DATA, WEIGHTS), _DOUBLE_TILES),
+    "tf32": _tensor_tiles(4),
+    BF16: {kernel: tiles | _SINGLE for kernel, tiles in _tensor_tiles(8).items()},
 }
 
 
@@ -34,52 +79,76 @@ class Plan:
     """How one kernel computes C[M×N] = A[M×K]·B[K×N].
 
     Attributes:
-        tile: rows, columns, and numbers read as one.
+        kernel: FORWARD, DATA or WEIGHTS.
+        kind: its first template argument.
+        tile: the others.
         tiles: how many cover C.
         steps: steps of K that a block takes.
         slices: into which K is cut; each has partial sums of its own.
     """
 
-    tile: tuple[int, int, int]
+    kernel: str
+    kind: Kind
+    tile: Tile
     tiles: int
     steps: int
     slices: int = 1
 
+    @property
+    def on_tensor_cores(self) -> bool:
+        """Whether MmaTile multiplies, and not Tile."""
+        return STEP[self.kind] > 8
+
+    @property
+    def threads(self) -> int:
+        """Threads of a block."""
+        large = self.tile[0] * self.tile[1] > 128 * 128
+        return 256 if large or not self.on_tensor_cores else 128
+
+    @property
+    def shared_bytes(self) -> int:
+        """Dynamic shared memory of a block: MmaTile's stages."""
+        if not self.on_tensor_cores:
+            return 0
+        itemsize = 64 // STEP[self.kind]
+        # Bytes of a step's lines that lie along K, of `lines` in all that lie across.
+        along = {FORWARD: self.tile[:2], DATA: self.tile[:1], WEIGHTS: ()}[self.kernel]
+        across = self.tile[len(along) : 2]
+        rows = sum(lines + 8 for lines in across) * itemsize * STEP[self.kind]
+        return 4 * (sum(along) * 80 + rows)
+
 
 def plan(
-    dtype: np.dtype,
-    size: tuple[int, int, int],
-    products: int,
-    vectors: bool,
-    sliced: bool = False,
+    kernel: str, kind: Kind, size: tuple[int, int, int], products: int, vectors: bool
 ) -> Plan:
     """The plan that keeps the busiest multiprocessor busy for the shortest time.
 
     Args:
-        dtype: float32 or float64.
+        kernel: FORWARD, DATA or WEIGHTS, the one whose K may be cut into slices.
+        kind: the kernel's first template argument.
         size: M, N and K of one product.
         products: how many of that size there are: groups, times phases.
         vectors: whether 16 bytes may be read as one.
-        sliced: whether K may be cut into slices.
     """
     m, n, k = size
-    speeds = TILES[dtype]
-    steps = ceil_div(k, STEP)
+    speeds, step = TILES[kind][kernel], STEP[kind]
+    steps = ceil_div(k, step)
     plans = []
     for tile in speeds:
         if (tile[2] > 1) != vectors:
             continue
         tiles = ceil_div(m, tile[0]) * ceil_div(n, tile[1])
-        slices = 1
-        if sliced:
-            wanted = 2 * PROCESSORS // (tiles * products)
-            slices = max(1, min(wanted, steps // LEAST_STEPS))
-        each = ceil_div(steps, slices)
-        plans.append(Plan(tile, tiles, each, ceil_div(steps, each)))
+        # As many slices as one to four rounds of blocks, if K is as long as that.
+        fits = [rounds * PROCESSORS // (tiles * products) for rounds in range(1, 5)]
+        most = steps * step // LEAST_PRODUCTS if kernel == WEIGHTS else 1
+        for slices in {max(1, min(fit, most)) for fit in fits}:
+            each = ceil_div(steps, slices)
+            plans.append(Plan(kernel, kind, tile, tiles, each, ceil_div(steps, each)))
 
     def time(p: Plan) -> float:
         rounds = ceil_div(p.tiles * p.slices * products, PROCESSORS)
-        return rounds * p.tile[0] * p.tile[1] * p.steps / speeds[p.tile]
+        length = p.steps * step + OVERHEAD[kind]
+        return rounds * p.tile[0] * p.tile[1] * length / speeds[p.tile]
 
     return min(plans, key=time)
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from minicnn.errors import MinicnnError
-from minicnn.ops.conv_plan import STEP
 
 Pair = tuple[int, int]
 Shape = tuple[int, ...]
@@ -161,11 +160,11 @@ class ConvShape:
             MinicnnError: a number that they keep in 32 bits is too large.
         """
         pixels = self.n * max(self.h * self.w, self.p * self.q)
-        # From a patch's first place to its last, and a step of K beyond.
-        rows = 0 if self.r == 1 else self.r + STEP
-        reach = rows * max(self.w * self.c, self.q * self.k)
-        # The last tiles go a little beyond the end.
-        if max(pixels, self.k * self.taps, reach) >= 2**31 - 2**20:
+        # From a patch's first place to its last.
+        reach = self.r * max(self.w * self.c, self.q * self.k) if self.r > 1 else 0
+        # The last tiles go beyond the end: by 256 lines at most, and a few steps of K.
+        filters = (self.k + 256) * self.taps
+        if max(pixels, filters, reach) >= 2**31 - 2**20:
             raise MinicnnError(
                 f"{self}: too large for the kernels; use a smaller batch"
             )
