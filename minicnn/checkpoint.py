@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as serialise
 
 from minicnn.errors import MinicnnError
-from minicnn.files import write_atomically
+from minicnn.files import partial, write_atomically
 
 KEY = "minicnn"
 MOMENTUM = "momentum/"
@@ -64,7 +64,7 @@ def path_of(folder: Path, step: int) -> Path:
 
 
 def save(folder: Path, checkpoint: Checkpoint) -> Path:
-    """Writes a checkpoint atomically and deletes all but the last two.
+    """Writes a checkpoint atomically and deletes all but the last two, and litter.
 
     Raises:
         MinicnnError: it cannot be written; earlier checkpoints are unharmed.
@@ -86,6 +86,8 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
     write_atomically(path, content)
     for old in sorted(folder.glob("step-*.safetensors"))[:-KEPT]:
         old.unlink()
+    for cut_off in folder.glob(partial(Path("step-*.safetensors")).name):
+        cut_off.unlink()  # by a kill
     return path
 
 

@@ -41,7 +41,7 @@ def report(study: Path | None, published: bool, output: Path, score: str) -> Non
     from minicnn.experiments.report.build import build
 
     built = build(study, output, score)
-    for error in built.unreadable.values():
+    for error in built.left_out.values():
         click.echo(f"warning: left out: {error}", err=True)
     for each in built.findings:
         click.echo(f"{each.claim.number:4}{each.verdict:17}{each.claim.title}")

@@ -17,6 +17,16 @@ from minicnn.errors import MinicnnError
 PATIENCE = 0.5
 
 
+def partial(path: Path) -> Path:
+    """Where a file is written before it is whole; a kill may leave it there."""
+    return path.with_name(f".{path.name}.partial")
+
+
+def holds_only(folder: Path, names: set[str]) -> bool:
+    """Whether a folder is absent, or has nothing in it but what is named."""
+    return not folder.exists() or {each.name for each in folder.iterdir()} <= names
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Writes a file under a temporary name, to the disk, and renames it.
 
@@ -24,7 +34,7 @@ def write_atomically(path: Path, content: bytes) -> None:
         MinicnnError: the disk is full or the folder not writable; what was there
             before is unharmed.
     """
-    temporary = path.with_name(f".{path.name}.partial")
+    temporary = partial(path)
     try:
         with temporary.open("wb") as file:
             file.write(content)

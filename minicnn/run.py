@@ -23,7 +23,9 @@ from minicnn.device import Device
 from minicnn.errors import MinicnnError
 from minicnn.files import (
     held_alone,
+    holds_only,
     make_folder,
+    partial,
     read_json,
     write_atomically,
     write_json,
@@ -191,7 +193,8 @@ def check_folder(
             start over while another process trains in it.
     """
     config, classes = folder / "config.toml", folder / "task.json"
-    if not folder.exists() or not any(folder.iterdir()):
+    # What `open_folder` leaves if it is killed is as good as an empty folder.
+    if holds_only(folder, {classes.name, partial(classes).name, partial(config).name}):
         return
     if not config.exists():
         raise MinicnnError(
@@ -221,7 +224,7 @@ def open_folder(
         with locked(folder):
             shutil.rmtree(folder)
     make_folder(folder)
-    if not classes.exists():
+    if not (classes.exists() and config.exists()):
         write_json(classes, task)
     # Last: a folder with a config.toml is a whole run folder.
     if not config.exists():

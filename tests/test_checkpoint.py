@@ -51,7 +51,8 @@ def test_equal_states_give_equal_bytes(tmp_path: Path) -> None:
     assert a.read_bytes() == b.read_bytes()
 
 
-def test_only_the_last_two_are_kept(tmp_path: Path) -> None:
+def test_only_the_last_two_are_kept_and_no_litter(tmp_path: Path) -> None:
+    (tmp_path / ".step-00000007.safetensors.partial").write_bytes(b"cut off by a kill")
     for step in (1, 2, 30):
         checkpoint.save(tmp_path, make(step))
     names = sorted(path.name for path in tmp_path.iterdir())

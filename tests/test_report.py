@@ -236,6 +236,7 @@ def test_the_page_says_what_was_run_and_all_that_came_of_it(
     for words in ("made-up, recipe demo", "0123456789abcdef", "caffenet32"):
         assert words in text
     assert "400 updates of 32 images, learning rate 0.0" in text
+    assert "target copy from the other target's base" in text
     nets = of_study(study)
     assert f"{len(nets)} of {len(nets)} nets of the plan are finished." in text
     for net in nets:
@@ -296,7 +297,7 @@ def test_missing_and_damaged_nets_are_named(tiny: Path) -> None:
     (runs / "B3A" / "result.json").write_text('{"weights_sha256": {}}')
     (runs / "baseB" / "env.json").write_text("{}")
     report = build(tiny, tiny.parent / "report")
-    assert set(report.unreadable) == {"random-0/B2A", "random-0/B3A"}
+    assert set(report.left_out) == {"random-0/B2A", "random-0/B3A"}
     text = " ".join(Parsed(report.page.read_text(encoding="utf-8")).words)
     assert "2 of 6 nets of the plan are finished. This report shows what" in text
     assert "random-0/A2B (stopped, 400 of 400 updates)" in text
@@ -311,6 +312,18 @@ def test_missing_and_damaged_nets_are_named(tiny: Path) -> None:
     assert told.exit_code == 0
     assert "warning: left out: " in told.stderr
     assert "B3A" in told.stderr
+
+
+def test_nets_of_other_settings_are_left_out(tiny: Path) -> None:
+    config = tiny / "runs" / "random-0" / "A2B" / "config.toml"
+    config.write_text(config.read_text().replace("momentum = 0.9", "momentum = 0.8"))
+    report = build(tiny, tiny.parent / "report")
+    assert set(report.left_out) == {"random-0/A2B"}
+    text = " ".join(Parsed(report.page.read_text(encoding="utf-8")).words)
+    assert "A2B: trained by other settings: solver.momentum was 0.9, now 0.8" in text
+    assert "5 of 6 nets of the plan are finished. This report shows what" in text
+    names = [row["name"] for row in rows(tiny.parent / "report" / "nets.csv")]
+    assert names == ["baseA", "baseB", "B2A", "B3A", "A3B"]
 
 
 def test_a_study_without_any_result_has_a_report(tiny: Path) -> None:
@@ -430,7 +443,7 @@ def test_real_runs_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         setup = transfer.Setup(store, dev, node.config, runs=runs)
         transfer.execute(setup, [[node.treatment]])
     contents = read(made.folder)
-    assert (contents.unfinished, contents.unreadable) == ({}, {})
+    assert (contents.unfinished, contents.left_out) == ({}, {})
     found = {each.id: each for each in check_all(contents)}
     assert {each.right for each in found.values()} == {True}
     assert found["random-0/A2B"].as_base is True

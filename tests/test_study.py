@@ -196,6 +196,27 @@ def test_a_folder_that_is_no_study_is_left_alone(minicnn: Invoke) -> None:
     assert [path.name for path in Path("mine").iterdir()] == ["letter.txt"]
 
 
+def test_a_kill_before_the_plan_is_written_harms_nothing(minicnn: Invoke) -> None:
+    """What the study's lock and write_atomically leave is no stranger's folder."""
+    Path("mine").mkdir()
+    for name in (".lock", ".plan.toml.partial"):
+        Path("mine", name).write_text("na")
+    assert minicnn(*study_run("--only=baseA", "-o", "mine"))[0] == 0
+    assert not Path("mine/.plan.toml.partial").exists()
+
+
+def test_nothing_left_to_do_shows_no_progress(
+    minicnn: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert minicnn(*study_run("--only=baseA"))[0] == 0
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("a bar was begun")
+
+    monkeypatch.setattr(engine, "Progress", refuse)
+    assert minicnn(*study_run("--only=baseA"))[0] == 0
+
+
 def endless() -> subprocess.Popen[str]:
     """A study that does not end by itself, once both of its workers train."""
     Path("tiny.toml").write_text(ENDLESS.replace('["B"]', '["A", "B"]'))

@@ -91,8 +91,8 @@ def test_bases_come_first(name: str) -> None:
         (
             "tiny-imagenet",
             {
-                "random-0": 65,
-                "random-1": 65,
+                "random-0": 72,
+                "random-1": 72,
                 "natural-manmade": 16,
                 "natural-manmade-seed1": 16,
             },
@@ -108,9 +108,10 @@ def test_the_other_plans_hold_the_whole_figure(
     both = [("A", "B"), ("B", "A")]
     expected = {("transfer" + plus, *way) for way in both for plus in ("", "+")}
     expected |= {("selffer" + plus, t, t) for t in "AB" for plus in ("", "+")}
-    assert found == expected | {("base", "", t) for t in "AB"} | {
-        ("random", "random", "B")
-    }
+    expected |= {("base", "", t) for t in "AB"}
+    # Of random filters one target is enough to draw, but not for an interval.
+    targets = "B" if name == "demo" else "AB"
+    assert found == expected | {("random", "random", t) for t in targets}
     assert {n.treatment.n for n in nodes if n.kind == "transfer"} == set(range(1, 8))
     assert not load_plan(name).published
 

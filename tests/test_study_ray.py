@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -16,7 +17,6 @@ from minicnn.errors import MinicnnError
 from minicnn.experiments.kill_study import fingerprints
 from minicnn.experiments.study import ray_engine
 from minicnn.experiments.study.engine import Workers
-from minicnn.experiments.study.folder import last_step
 from minicnn.experiments.study.ray_engine import Cluster
 from tests.runs import make_store
 from tests.test_study import PLAN
@@ -25,7 +25,7 @@ from tests.test_study import PLAN
 PATIENCE = 120.0
 # Long enough for a kill to come between two checkpoints, half a second apart.
 LONGER = PLAN.replace("iterations = 6", "iterations = 150").replace(
-    "checkpoint_every = 2", "checkpoint_every = 50\nschedule.log_every = 1"
+    "checkpoint_every = 2", "checkpoint_every = 50"
 )
 
 
@@ -46,7 +46,7 @@ def test_a_killed_worker_changes_no_result(
     with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as process:
         base, log = Path("ray/runs/random-0/baseA"), Path("ray/logs/random-0/baseA.log")
         until = time.monotonic() + PATIENCE
-        while not last_step(base / "metrics.jsonl"):
+        while not list(base.glob("checkpoints/step-*")):
             assert process.poll() is None
             assert time.monotonic() < until
             time.sleep(0.02)
@@ -58,8 +58,9 @@ def test_a_killed_worker_changes_no_result(
     first, second = workers(log)
     assert first == worker != second
     assert "random-0/A4B: top-1" in said
-    # Its net was told to save when the worker died, and went on from there.
-    assert "Stopped by SIGTERM and saved at step" in log.read_text()
+    # Its net went on from where it had saved; Ray may kill it before it saves again.
+    sessions = json.loads((base / "env.json").read_text())["sessions"]
+    assert sessions[-1]["first_step"] >= 50
 
     subprocess.run(command("-o", "local"), check=True, capture_output=True)
     names = {path.name for path in Path("ray/runs/random-0").iterdir()}

@@ -519,6 +519,25 @@ def test_a_store_may_move_but_not_change(whole: Setup, tmp_path: Path) -> None:
         transfer.train_base(make_setup(other, setup.runs), "A")
 
 
+@pytest.mark.parametrize(
+    "left", [(".task.json.partial",), ("task.json", ".config.toml.partial")]
+)
+def test_a_kill_while_the_folder_is_made_harms_nothing(
+    left: tuple[str, ...], whole: Setup, tmp_path: Path
+) -> None:
+    setup = make_setup(whole.store, tmp_path)
+    (tmp_path / "baseA").mkdir()
+    for name in left:
+        (tmp_path / "baseA" / name).write_text("{}")
+    transfer.start(setup, Treatment("A"))
+    assert whole.runs is not None
+    names = {"config.toml", "task.json", "layers.json"}
+    found = contents(tmp_path / "baseA")
+    assert {name: found[name] for name in names} == {
+        name: contents(whole.runs / "baseA")[name] for name in names
+    }
+
+
 def test_foreign_folders_are_left_alone(store_path: Path, tmp_path: Path) -> None:
     folder = tmp_path / "baseA"
     folder.mkdir()

@@ -79,13 +79,13 @@ class Built:
     Attributes:
         page: the HTML file.
         files: all files, the page among them.
-        unreadable: run folders that could not be read, and why.
+        left_out: run folders that do not count, and why.
         findings: of the claims: ours, or the published where there is no study.
     """
 
     page: Path
     files: list[Path]
-    unreadable: dict[str, str]
+    left_out: dict[str, str]
     findings: list[claims.Finding]
 
 
@@ -228,7 +228,7 @@ def _of_study(contents: Contents, output: Path, score: str) -> Built:
         "claims.csv": tables.claims_csv(findings, theirs, score),
     }
     files = _write(output, text, [*ours, *beside, *runs], csv)
-    return Built(output / PAGE, files, contents.unreadable, findings)
+    return Built(output / PAGE, files, contents.left_out, findings)
 
 
 def _of_published(output: Path) -> Built:

@@ -7,7 +7,9 @@ is none, between the two sets of units. Only units count that have every depth w
 of them has, so that no mean is over other depths than the one beside it.
 
 Units of one split and seed are not quite independent, since the transfer nets of target
-A copy from the base of target B and the other way round; the intervals leave that out.
+A copy from the base of target B and the other way round; nor are units of one seed and
+target, whose nets of one name draw the same initial weights and random filters. The
+intervals leave that out.
 
 Source: Yosinski, Clune, Bengio, Lipson, NIPS 2014, sections 4.1 to 4.3.
 """
@@ -37,6 +39,8 @@ NOT_ENOUGH = "not enough runs"
 HARDLY = 0.025
 # Random features that keep less than this part of what the base has learnt fell off.
 HALF = 0.5
+# A base that is above chance by less has learnt nothing: this is rounding.
+LEARNT = 1e-9
 
 Curve = dict[int, float]
 LOW, MIDDLE, HIGH = (1, 2), (3, 4, 5), (6, 7)
@@ -66,7 +70,7 @@ class Claim:
         ranges: depths of the measure; a unit needs at least one of each.
         measure: of one curve; takes the curve and `ranges`.
         relative: whether the curve is in parts of what the base has learnt, not in
-            points of accuracy.
+            points of accuracy; units whose base has learnt nothing do not count.
         above: whether the claim says "more than threshold", else "less than".
         threshold: in the quantity's own unit, as a fraction.
     """
@@ -263,6 +267,8 @@ def _curves(claim: Claim, nets: Nets, given: list[Unit]) -> dict[int, Curve]:
             continue
         drops = unit.drops(nets.kind)
         scale = unit.above_chance if claim.relative and drops else 1.0
+        if scale < LEARNT:
+            continue  # of nothing there are no parts
         curve = {n: drop / scale for n, drop in drops.items() if n in depths}
         if curve:
             found[place] = curve
@@ -309,10 +315,15 @@ def find(claim: Claim, given: list[Unit]) -> Finding:
         if shared:
             sides = [{place: side[place] for place in sorted(shared)} for side in sides]
     measured = _measured(claim, sides)
+    if claim.against and shared:
+        both = sorted(measured[0].keys() & measured[1].keys())
+        measured = [{place: side[place] for place in both} for side in measured]
     counts = tuple(len(side) for side in measured)
     depths = _depths(sides)
     if not all(counts):
         why = "no unit has enough depths" if all(sides) else "no such nets"
+        if claim.relative and not all(sides):
+            why += " with a base above chance"
         return Finding(claim, None, counts, depths, NOT_ENOUGH, why)
     if claim.against and measured[0].keys() == measured[1].keys():
         counts = counts[:1]

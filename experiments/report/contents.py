@@ -9,6 +9,7 @@ from typing import Any
 from minicnn.errors import MinicnnError
 from minicnn.experiments.study import records
 from minicnn.experiments.study.folder import State, Study, read_study
+from minicnn.experiments.study.graph import differences
 from minicnn.experiments.study.records import Net
 from minicnn.files import read_json
 from minicnn.run import Run
@@ -71,14 +72,15 @@ class Contents:
         study: the resolved plan.
         entries: the finished nets, in the plan's order; others after them.
         unfinished: nets of the plan that have no result yet, and how far they are.
-        unreadable: run folders that cannot be read, and why.
+        left_out: run folders that cannot be read, or whose settings are not the
+            plan's, and why.
         unplanned: ids of finished nets that the plan does not name.
     """
 
     study: Study
     entries: list[Entry]
     unfinished: dict[str, State]
-    unreadable: dict[str, str]
+    left_out: dict[str, str]
     unplanned: list[str]
 
     @property
@@ -136,21 +138,25 @@ def _entry(folder: Path) -> Entry | None:
 
 
 def read(folder: Path) -> Contents:
-    """Reads a study folder; damaged run folders are listed, not fatal.
+    """Reads a study folder; run folders that must be left out are listed, not fatal.
 
     Raises:
         MinicnnError: it is no study folder.
     """
     study = read_study(folder)
     found: dict[str, Entry] = {}
-    unreadable: dict[str, str] = {}
+    left_out: dict[str, str] = {}
     for each in records.run_folders(folder):
         try:
             entry = _entry(each)
         except MinicnnError as error:
-            unreadable[f"{each.parent.name}/{each.name}"] = str(error)
+            left_out[f"{each.parent.name}/{each.name}"] = str(error)
             continue
-        if entry:
+        node = study.by_id.get(entry.id) if entry else None
+        odd = differences(node.config, entry.run.config) if entry and node else []
+        if odd:
+            left_out[entry.id] = f"{each}: trained by other settings: {'; '.join(odd)}"
+        elif entry:
             found[entry.id] = entry
     planned = [node.id for node in study.nodes]
     unplanned = [each for each in found if each not in study.by_id]
@@ -161,8 +167,8 @@ def read(folder: Path) -> Contents:
         unfinished={
             each: study.state(study.by_id[each], done)
             for each in planned
-            if each not in found and each not in unreadable
+            if each not in found and each not in left_out
         },
-        unreadable=unreadable,
+        left_out=left_out,
         unplanned=unplanned,
     )

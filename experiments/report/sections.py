@@ -41,7 +41,7 @@ def lead(contents: Contents) -> str:
         "frozen or trained on, and learn the same task again or another one. "
         f"{done} of {len(contents.study.nodes)} nets of the plan are finished."
     )
-    if contents.unfinished or contents.unreadable:
+    if contents.unfinished or contents.left_out:
         text += " This report shows what there is."
     return text
 
@@ -104,10 +104,10 @@ def _missing(contents: Contents) -> list[Html]:
         text = f"{len(lines)} nets of the plan are missing, and in nothing below:"
         parts += [page.paragraph(text, "warning")]
         parts += [page.bullets([*lines[:_SHOWN], *rest])]
-    if contents.unreadable:
-        text = f"{len(contents.unreadable)} run folders cannot be read:"
+    if contents.left_out:
+        text = f"{len(contents.left_out)} run folders are left out:"
         parts += [page.paragraph(text, "warning")]
-        parts += [page.bullets(contents.unreadable.values())]
+        parts += [page.bullets(contents.left_out.values())]
     if contents.unplanned:
         names = ", ".join(contents.unplanned)
         text = f"Beside the plan, and counted in: {names}."
@@ -137,8 +137,11 @@ def claims(
             "and B but that into natural and man-made. Brackets hold 95 % intervals "
             "over units: the wider of a percentile bootstrap "
             f"({RESAMPLES:,} resamples, always the same) and Student's t, since a "
-            "bootstrap over few units is too narrow. With fewer than "
-            f"{LEAST} units there is no interval and no "
+            "bootstrap over few units is too narrow. They take units for independent, "
+            "which is not quite so: on one split and seed the transfer nets of each "
+            "target copy from the other target's base, and with one seed nets of one "
+            "name draw the same initial weights and random filters on every split. "
+            f"With fewer than {LEAST} units there is no interval and no "
             "verdict. A claim is supported only where the whole interval lies on its "
             f"side; no allowance is made for there being {len(published)} of them. "
             f"{words}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from minicnn.cores import available_cores
 from minicnn.device import NAMES, cuda_count
@@ -112,8 +113,13 @@ class Ledger:
         self.outcome = Outcome()
         self.finished = {node.id for node in nodes if study.finished(node)}
         self._seen = {node.id: self._images(node) for node in nodes}
-        total, begun = sum(node.images for node in nodes), sum(self._seen.values())
-        self.bar = Progress(total, "images", study.name, begun, EVERY)
+
+    @cached_property
+    def bar(self) -> Progress:
+        """All nets' progress; it begins when an engine first asks for it."""
+        total = sum(node.images for node in self.nodes)
+        begun = sum(self._seen.values())
+        return Progress(total, "images", self.study.name, begun, EVERY)
 
     def _images(self, node: Node) -> int:
         """Images that a net was trained on so far."""

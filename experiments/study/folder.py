@@ -32,7 +32,9 @@ from minicnn.experiments.study.graph import (
 )
 from minicnn.files import (
     held_alone,
+    holds_only,
     make_folder,
+    partial,
     read_json,
     try_lock,
     write_atomically,
@@ -154,7 +156,7 @@ class Study:
         step = self.step(node)
         if held(self.run(node)):
             return State("running", step)
-        if self._failed(node).exists():
+        with suppress(MinicnnError):  # there is none, or it goes this very instant
             return State("failed", step, **read_json(self._failed(node)))
         if step:
             return State("stopped", step)
@@ -332,7 +334,7 @@ def open_study(
                 f"{folder}: made by another plan: {'; '.join(odd)}; choose another "
                 "folder by -o"
             )
-    elif folder.exists() and any(each.name != LOCK for each in folder.iterdir()):
+    elif not holds_only(folder, {LOCK, partial(folder / PLAN).name}):
         raise MinicnnError(
             f"{folder}: neither empty nor a study folder; choose another by -o"
         )

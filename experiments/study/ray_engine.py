@@ -162,9 +162,10 @@ class RayEngine:
         try:
             self.ray.init(log_to_driver=False, logging_level="ERROR", **options)
         except (ConnectionError, RuntimeError, ValueError) as error:
-            raise MinicnnError(
-                f"--address {cluster.address}: no Ray cluster answers ({error})"
-            ) from None
+            why = "--engine ray: Ray does not start here"
+            if cluster.address:
+                why = f"--address {cluster.address}: no Ray cluster answers"
+            raise MinicnnError(f"{why} ({error})") from None
         self.workers = cluster.workers(self.ray.cluster_resources())
 
     def _submit(self) -> dict[Any, Task]:
