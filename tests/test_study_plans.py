@@ -92,7 +92,7 @@ def test_bases_come_first(name: str) -> None:
             "tiny-imagenet",
             {
                 "random-0": 72,
-                "random-1": 72,
+                "random-1-seed1": 72,
                 "natural-manmade": 16,
                 "natural-manmade-seed1": 16,
             },
