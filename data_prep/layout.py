@@ -18,7 +18,7 @@ from minicnn.data_prep.images import decoder
 from minicnn.data_prep.sources import Source
 from minicnn.errors import MinicnnError
 
-_PIPELINE = 1
+_PIPELINE = 2
 """Raised whenever the same source and options would give other bytes."""
 
 _SPARE_BYTES = 16 << 20  # the journal, the report, what the file system itself needs
@@ -50,11 +50,13 @@ class Plan:
         source: classes and rows.
         size: height and width of every image, in pixels.
         resize: "warp" or "short-center".
+        exact: whether Pillow alone decides the pixels; see `to_rgb`.
     """
 
     source: Source
     size: int
     resize: str
+    exact: bool = False
 
     @cached_property
     def source_bytes(self) -> int:
@@ -66,7 +68,7 @@ class Plan:
         """SHA-256 of all that decides the store but the image files' bytes."""
         source, digest = self.source, hashlib.sha256()
         head = [str(_PIPELINE), str(store.VERSION), str(self.size), self.resize]
-        head += [source.kind, source.orientation]
+        head += [source.kind, source.orientation, "exact" if self.exact else ""]
         for texts in (head, source.wnids, source.names, source.groups, source.files):
             digest.update(("\0".join(texts) + "\0\0").encode())
         digest.update(source.labels.tobytes() + source.split.tobytes())
@@ -88,7 +90,7 @@ class Plan:
                 "resize": self.resize,
                 "source": source.kind,
                 "orientation": source.orientation,
-                "decoder": decoder(),
+                "decoder": decoder(self.exact),
                 "fingerprint": self.fingerprint,
                 "source_bytes": self.source_bytes,
             },

@@ -22,6 +22,7 @@ import h5py
 import numpy as np
 
 from minicnn import store
+from minicnn.data_prep import resample
 from minicnn.data_prep.images import RESIZES, decoder
 from minicnn.data_prep.journal import Journal
 from minicnn.data_prep.layout import Files, Plan, lay_out, offsets, sync
@@ -56,6 +57,7 @@ class Options:
         groups: TOML file with lists `natural` and `manmade`.
         on_error: "fail" makes no store while a file is bad; "skip" excludes it.
         jobs: worker processes; None takes all cores.
+        exact: Pillow's own pixels, bit for bit, a third slower; see `to_rgb`.
         fresh: begin anew, and replace a store that is there.
     """
 
@@ -67,6 +69,7 @@ class Options:
     on_error: str = "fail"
     jobs: int | None = None
     fresh: bool = False
+    exact: bool = False
 
 
 @dataclass
@@ -166,7 +169,9 @@ class _Preparation:
     ) -> None:
         self.source, self.files, self.journal = source, files, journal
         self.options = options
-        self.plan = Plan(source, options.size or source.size, options.resize)
+        size = options.size or source.size
+        self.plan = Plan(source, size, options.resize, options.exact)
+        self.decoder = decoder(options.exact)
         self.rows = len(source.files)
 
     def run(self) -> Outcome:
@@ -188,7 +193,7 @@ class _Preparation:
         return outcome
 
     def _header(self) -> dict[str, str]:
-        return {"fingerprint": self.plan.fingerprint, "decoder": decoder()}
+        return {"fingerprint": self.plan.fingerprint, "decoder": self.decoder}
 
     def _resumes(self) -> bool:
         """Whether unfinished work is there that this command continues.
@@ -204,10 +209,10 @@ class _Preparation:
                 f"store {self.files.partial}: unfinished, from another source or with "
                 "other options; finish it with those, or discard it with --fresh"
             )
-        if header.get("decoder") != decoder():
+        if header.get("decoder") != self.decoder:
             raise MinicnnError(
                 f"store {self.files.partial}: begun with {header.get('decoder')}, here "
-                f"is {decoder()}, whose pixels may differ; discard it with --fresh"
+                f"is {self.decoder}, whose pixels may differ; discard it with --fresh"
             )
         return True
 
@@ -239,6 +244,11 @@ class _Preparation:
             return interrupt.requested
 
         recipe = self._recipe()
+        if not (recipe.exact or recipe.library):
+            _say(
+                "note: Pillow resizes, to the same bytes but slower; a C++ compiler, "
+                "AVX2 and Pillow 11.2 or later are wanted"
+            )
         kept = self._check_done(workers, recipe, stop)
         done_before = self.journal.done.keys()
         todo = [chunk for chunk in self._chunks() if chunk.start not in done_before]
@@ -262,6 +272,8 @@ class _Preparation:
             self.plan.resize,
             self.source.orientation,
             self.source.codec,
+            self.plan.exact,
+            "" if self.plan.exact else resample.compiled(),
         )
 
     def _chunks(self) -> Iterator[Chunk]:

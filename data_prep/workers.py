@@ -33,6 +33,7 @@ class Recipe(NamedTuple):
         offset: byte offset of row 0's pixels in it.
         size, resize, orientation: as `to_rgb` takes them.
         codec: "image" or "cifar".
+        exact, library: as `to_rgb` takes them.
     """
 
     path: str
@@ -41,6 +42,8 @@ class Recipe(NamedTuple):
     resize: str
     orientation: str
     codec: str
+    exact: bool = False
+    library: str = ""
 
     @property
     def row_bytes(self) -> int:
@@ -75,17 +78,20 @@ class Done(NamedTuple):
 
 
 def convert(recipe: Recipe, chunk: Chunk) -> Done:
-    """Reads, decodes, resizes and writes one chunk."""
-    shape = (len(chunk.places), recipe.size, recipe.size, 3)
-    pixels = np.zeros(shape, np.uint8)
-    bad = []
-    for at, place in enumerate(chunk.places):
-        try:
-            pixels[at] = _decoded(recipe, place)
-        except BadImageError as error:
-            bad.append((chunk.start + at, str(error)))
-    _write(recipe, chunk.start, pixels)
-    crc32 = [zlib.crc32(row.data) for row in pixels]
+    """Reads, decodes, resizes and writes one chunk, row after row."""
+    crc32, bad = [], []
+    descriptor = os.open(recipe.path, os.O_WRONLY)
+    try:
+        for row, place in enumerate(chunk.places, chunk.start):
+            try:
+                pixels = _decoded(recipe, place).data
+            except BadImageError as error:
+                bad.append((row, str(error)))
+                pixels = memoryview(bytes(recipe.row_bytes))
+            write_at(descriptor, pixels, recipe.offset + row * recipe.row_bytes)
+            crc32.append(zlib.crc32(pixels))
+    finally:
+        os.close(descriptor)
     return Done(chunk.start, chunk.source_bytes, crc32, bad)
 
 
@@ -107,17 +113,10 @@ def _decoded(recipe: Recipe, place: Place) -> NDArray[np.uint8]:
         data = read(place)
     except Exception as error:  # the disk, or a damaged zip: this image's fault alone
         raise BadImageError(f"cannot be read: {error}") from None
+    size, resize, how = recipe.size, recipe.resize, (recipe.exact, recipe.library)
     if recipe.codec == "cifar":
-        return cifar_to_rgb(data, recipe.size, recipe.resize)
-    return to_rgb(data, recipe.size, recipe.resize, recipe.orientation)
-
-
-def _write(recipe: Recipe, start: int, pixels: NDArray[np.uint8]) -> None:
-    descriptor = os.open(recipe.path, os.O_WRONLY)
-    try:
-        write_at(descriptor, pixels.data, recipe.offset + start * recipe.row_bytes)
-    finally:
-        os.close(descriptor)
+        return cifar_to_rgb(data, size, resize, *how)
+    return to_rgb(data, size, resize, recipe.orientation, *how)
 
 
 def write_at(descriptor: int, data: memoryview, offset: int) -> None:

@@ -65,6 +65,12 @@ def data() -> None:
     show_default=True,
     help="What to do about files that are no readable image.",
 )
+@click.option(
+    "--exact",
+    is_flag=True,
+    help="Decode large JPEGs in full and let Pillow alone resize, bit for bit as its "
+    "Image.resize does; slower.",
+)
 @_jobs
 @click.option(
     "--fresh", is_flag=True, help="Discard unfinished work and replace the store."

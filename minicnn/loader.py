@@ -3,23 +3,35 @@
 Everything is a pure function of (seed, step), so a resumed run sees the same batches.
 The images of an epoch come in a fresh random order; epochs follow without a gap, so a
 batch may span two.
+
+Reading is random rows of the store, each image one contiguous piece of the file, copied
+from the memory map into one of two arrays that are used in turn; while one batch is
+trained on, threads fill the other. Of a store that memory cannot hold, the system is
+told of each batch's pieces at once before they are copied: it then reads exactly these,
+side by side. Its own guess from page faults reads megabytes around each of them.
 """
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from minicnn import philox
-from minicnn.device import Device
+from minicnn.cores import available_cores
+from minicnn.device import Device, HostThreads
 from minicnn.errors import MinicnnError
 from minicnn.philox import Stream
 from minicnn.store import Store
+
+# Threads that copy images, and what is worth a thread: two or so fill the memory bus.
+THREADS, PIECE = 4, 1 << 20
 
 
 @dataclass(frozen=True)
@@ -27,7 +39,7 @@ class Batch:
     """One batch on the host.
 
     Attributes:
-        images: (N,H,W,3) uint8.
+        images: (N,H,W,3) uint8; overwritten once the next batch is asked for.
         labels: (N,) int32, the classes' places in the task.
         top, left: (N,) upper left corners of the crops, in pixels.
         mirror: (N,) whether each is mirrored.
@@ -38,6 +50,60 @@ class Batch:
     top: NDArray[np.int64]
     left: NDArray[np.int64]
     mirror: NDArray[np.bool_]
+
+
+class Reader:
+    """Copies images out of a store's memory map.
+
+    Args:
+        threads: how many copy; None takes the processors there are, up to four.
+        ahead: whether the system is told which parts of the file come next; None tells
+            it where the store would take more than half of the memory.
+    """
+
+    def __init__(
+        self, store: Store, threads: int | None = None, ahead: bool | None = None
+    ) -> None:
+        self.images = store.images
+        self.threads = HostThreads(threads or min(THREADS, available_cores()))
+        self._file = None
+        if ahead is None:
+            ahead = self.images.nbytes > memory_bytes() // 2
+        if ahead and hasattr(os, "posix_fadvise"):
+            self._file = store.path.open("rb")
+
+    def read(
+        self, rows: NDArray[np.int64], out: NDArray[np.uint8]
+    ) -> NDArray[np.uint8]:
+        """images[rows], in the first places of `out`, which are returned."""
+        out = out[: len(rows)]
+        if self._file is not None:
+            self._announce(rows, self._file.fileno())
+        pieces = max(1, min(self.threads.threads, out.nbytes // PIECE))
+
+        def copy(start: int, stop: int) -> None:
+            # Clipping clips nothing here; the other modes copy by way of a new array.
+            np.take(self.images, rows[start:stop], 0, out[start:stop], "clip")
+
+        self.threads.for_chunks(copy, len(rows), -(-len(rows) // pieces))
+        return out
+
+    def _announce(self, rows: NDArray[np.int64], file: int) -> None:
+        size, begin = self.images[0].nbytes, self.images.offset
+        for row in rows.tolist():
+            place = begin + row * size
+            os.posix_fadvise(file, place, size, os.POSIX_FADV_WILLNEED)
+
+
+def memory_bytes() -> int:
+    """Memory that this process may have: the machine's, or its control group's."""
+    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        try:
+            found.append(int(Path("/sys/fs/cgroup", name).read_text()))
+        except (OSError, ValueError):  # absent, or "max"
+            continue
+    return min(found)
 
 
 class Loader:
@@ -88,8 +154,14 @@ class Loader:
         self.label_of = np.full(len(store.wnids), -1, np.int32)
         self.label_of[list(classes)] = np.arange(len(classes))
         self._epoch, self._order = -1, self.train
+        self._reader = Reader(store)
+        self._slots = self._two_slots()
         self._helper = ThreadPoolExecutor(1)
         self._next: tuple[int, Future[Batch]] | None = None
+
+    def _two_slots(self) -> list[NDArray[np.uint8]]:
+        shape = (self.batch, *self.store.image_size, 3)
+        return [np.empty(shape, np.uint8) for _ in range(2)]
 
     def _reduced(self, count: int, seed: int) -> NDArray[np.int64]:
         """`count` rows of each class, chosen at random but the same for every run."""
@@ -124,7 +196,7 @@ class Loader:
         seed, rest = self.seed, (height - self.crop + 1, width - self.crop + 1)
         mirrored = philox.integers(seed, Stream.MIRROR, step, count, 2)
         return Batch(
-            images=np.take(self.store.images, rows, axis=0),
+            images=self._reader.read(rows, self._slots[step % 2]),
             labels=self.label_of[self.store.labels[rows]],
             top=philox.integers(seed, Stream.CROP, step, count, rest[0]),
             left=philox.integers(seed, Stream.CROP, step, count, rest[1], start=count),
@@ -148,18 +220,32 @@ class Loader:
         return batch
 
     def val_batches(self) -> Iterator[Batch]:
-        """The validation part in store order, centre crops; the last may be short."""
+        """The validation part in store order, centre crops; the last may be short.
+
+        As in training, the next one is read meanwhile.
+        """
+        slots = self._two_slots()
+        starts = range(0, len(self.val), self.batch)
+        following = self._helper.submit(self._centred, starts[0], slots[0])
+        for number, _ in enumerate(starts, 1):
+            batch = following.result()
+            if number < len(starts):
+                following = self._helper.submit(
+                    self._centred, starts[number], slots[number % 2]
+                )
+            yield batch
+
+    def _centred(self, start: int, slot: NDArray[np.uint8]) -> Batch:
+        rows = self.val[start : start + self.batch]
         height, width = self.store.image_size
-        for start in range(0, len(self.val), self.batch):
-            rows = self.val[start : start + self.batch]
-            count = len(rows)
-            yield Batch(
-                images=np.take(self.store.images, rows, axis=0),
-                labels=self.label_of[self.store.labels[rows]],
-                top=np.full(count, (height - self.crop) // 2),
-                left=np.full(count, (width - self.crop) // 2),
-                mirror=np.zeros(count, bool),
-            )
+        count = len(rows)
+        return Batch(
+            images=self._reader.read(rows, slot),
+            labels=self.label_of[self.store.labels[rows]],
+            top=np.full(count, (height - self.crop) // 2),
+            left=np.full(count, (width - self.crop) // 2),
+            mirror=np.zeros(count, bool),
+        )
 
 
 def mean_image(
@@ -174,18 +260,19 @@ def mean_image(
         tick: told how many more images are summed, by one thread at a time; what it
             raises ends the work.
     """
-    lock = threading.Lock()
+    lock, images = threading.Lock(), np.asarray(store.images)
+    # Sixteen bits hold the sum of 257 bytes.
     share, block = max(256, -(-len(rows) // 16)), 64
-    sums = np.zeros((-(-len(rows) // share), *store.images.shape[1:]), np.uint64)
+    sums = np.zeros((-(-len(rows) // share), *images.shape[1:]), np.uint64)
 
     def work(start: int, stop: int) -> None:
         for first in range(start, stop, block):
-            images = np.take(
-                store.images, rows[first : min(first + block, stop)], axis=0
-            )
-            sums[start // share] += np.sum(images, axis=0, dtype=np.uint32)
+            few = np.zeros(images.shape[1:], np.uint16)
+            for row in rows[first : min(first + block, stop)]:
+                few += images[row]
+            sums[start // share] += few
             with lock:
-                tick(len(images))
+                tick(min(block, stop - first))
 
     dev.for_chunks(work, len(rows), share)
     return (sums.sum(axis=0) / len(rows)).astype(np.float32)

@@ -13,10 +13,12 @@
 
 Attributes of the root: `format`, `version`, `complete`, `resize`, `source`,
 `orientation`; and where `minicnn data prepare` made it, `decoder` (the libraries that
-decoded the images), `fingerprint` (SHA-256 of the plan: classes, files, parts, options)
-and `source_bytes` (of the image files). `/images` is contiguous, so
-`dset.id.get_offset()` gives its place in the file, and readers map it into memory. All
-of it is readable with plain h5py.
+decoded the images, and ", exact" where it was asked for), `fingerprint` (SHA-256 of the
+plan: classes, files, parts, options) and `source_bytes` (of the image files).
+`/images` is contiguous, so `dset.id.get_offset()` gives its place in the file, and
+readers map it into memory: training reads rows in random order, validation and the mean
+image in store order, each image in one piece; `loader` says how, also where the store
+is larger than memory. All of it is readable with plain h5py.
 """
 
 from __future__ import annotations

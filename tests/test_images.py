@@ -8,12 +8,13 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
+from minicnn.data_prep import images
 from minicnn.data_prep.images import BadImageError, cifar_to_rgb, to_rgb
 
 JPEG_ERROR = 3  # 8-bit rounding in the DCT and in the colour transform, quality 100
-SCALED_ERROR = 6  # two filters in turn flatten a wave by some hundredths
+SCALED_ERROR = 5  # at an edge, where a reduced pixel is in part padding; 1 elsewhere
 
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
@@ -114,17 +115,19 @@ def test_ycck() -> None:
     assert is_all(same_size(bytes(data)), (26, 178, 127), JPEG_ERROR)
 
 
-@pytest.mark.parametrize(
-    ("orientation", "top_left"), [("applied", (0, 0, 255)), ("ignored", (255, 0, 0))]
-)
-def test_exif_orientation(orientation: str, top_left: tuple[int, int, int]) -> None:
-    image = Image.new("RGB", (8, 8), (0, 255, 0))
-    image.putpixel((0, 0), (255, 0, 0))
-    image.putpixel((0, 7), (0, 0, 255))  # bottom left, the top left once turned
-    exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by 90° clockwise
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("tag", [*range(1, 9), 0, 9])
+def test_exif_orientation(tag: int, exact: bool) -> None:
+    noise = np.random.default_rng(tag).integers(0, 256, (8, 8, 3), np.uint8)
+    image, exif = Image.fromarray(noise), Image.Exif()
+    exif[0x0112] = tag
     data = encoded(image, "PNG", exif=exif)
-    assert tuple(same_size(data, orientation)[0, 0]) == top_left
+    with Image.open(io.BytesIO(data)) as opened:
+        upright = np.asarray(ImageOps.exif_transpose(opened))
+    assert np.array_equal(upright, noise) == (tag in (0, 1, 9))
+    for orientation, right in (("applied", upright), ("ignored", noise)):
+        pixels = to_rgb(data, 8, "warp", orientation, exact)
+        np.testing.assert_array_equal(pixels, right)
 
 
 def test_warp_stretches_the_whole_image() -> None:
@@ -156,13 +159,44 @@ def test_reduction_averages() -> None:
     assert is_all(pixels, (128,) * 3, 2)  # sampling single points would give 0 or 255
 
 
-def test_a_large_jpeg_is_decoded_at_reduced_size_to_nearly_the_same() -> None:
-    waves = 128 + 100 * np.sin(np.arange(512) * 2 * np.pi / 32)  # 16 across
-    image = Image.fromarray(np.tile(waves.astype(np.uint8), (512, 1)))
-    pixels = to_rgb(encoded(image, "JPEG", quality=95), 128, "warp", "ignored")
-    whole = image.resize((128, 128), Image.Resampling.BILINEAR)
-    difference = pixels[..., 0].astype(int) - np.asarray(whole)
-    assert abs(difference).max() <= SCALED_ERROR
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("resize", ["warp", "short-center"])
+@pytest.mark.parametrize("shape", [(90, 40), (40, 90)])
+def test_exact_is_pillows_own(shape: tuple[int, int], resize: str, mode: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    data = encoded(Image.fromarray(noise).convert(mode), "JPEG")
+    box = {(90, 40): (0, 25, 40, 65), (40, 90): (25, 0, 65, 40)}[shape]
+    with Image.open(io.BytesIO(data)) as image:
+        right = image.convert("RGB").resize(
+            (30, 30),
+            Image.Resampling.BILINEAR,
+            box if resize == "short-center" else None,
+        )
+    pixels = to_rgb(data, 30, resize, "ignored", exact=True)
+    np.testing.assert_array_equal(pixels, right)
+    default = to_rgb(data, 30, resize, "ignored").astype(int)
+    assert abs(default - right).max() <= 1
+
+
+@pytest.mark.parametrize("side", [520, 519, 513])
+def test_a_large_jpeg_is_decoded_at_reduced_size_to_nearly_the_same(
+    side: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the odd sizes, the last column of the reduced image is a fraction of one."""
+    waves = 128 + 100 * np.sin(np.arange(side) * 2 * np.pi / 64)
+    data = encoded(
+        Image.fromarray(np.tile(waves.astype(np.uint8), (side, 1))), "JPEG", quality=95
+    )
+    seen = []
+    original = images._rgb
+    monkeypatch.setattr(images, "_rgb", lambda i: (seen.append(i.size), original(i))[1])
+    for size, scale in ((100, 1), (64, 2), (32, 4)):
+        seen.clear()
+        pixels = to_rgb(data, size, "warp", "ignored").astype(int)
+        whole = to_rgb(data, size, "warp", "ignored", exact=True)
+        reduced = -(-side // scale)
+        assert seen == [(reduced, reduced), (side, side)]
+        assert abs(pixels - whole).max() <= SCALED_ERROR
 
 
 def png_header(width: int, height: int) -> bytes:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import tracemalloc
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from minicnn import device, store
+from minicnn import device, loader, store
 from minicnn.errors import MinicnnError
-from minicnn.loader import Loader, mean_image
+from minicnn.loader import Batch, Loader, Reader, mean_image
 from minicnn.store import TRAIN, VAL, Contents, Store
 
 CLASSES, TRAINING, VALIDATION, SIDE = 5, 12, 3, 9
@@ -45,6 +49,11 @@ def make(images: Store, classes: tuple[int, ...] = (1, 3, 4), **options: int) ->
     return Loader(images, classes, crop=7, batch=8, seed=3, **options)
 
 
+def kept(batch: Batch) -> Batch:
+    """The batch with images that nothing overwrites."""
+    return replace(batch, images=batch.images.copy())
+
+
 def test_an_epoch_holds_every_training_row_once(images: Store) -> None:
     loader = make(images)
     rows = np.concatenate([loader._rows(step) for step in range(9)])
@@ -62,7 +71,7 @@ def test_batches_depend_on_seed_and_step_alone(images: Store) -> None:
     forwards = [make(images).train_batch(step) for step in (0, 1, 5)]
     loader = make(images)
     loader.train_batch(17)
-    backwards = [loader.train_batch(step) for step in (5, 1, 0)]
+    backwards = [kept(loader.train_batch(step)) for step in (5, 1, 0)]
     for a, b in zip(forwards, reversed(backwards), strict=True):
         for name in ("images", "labels", "top", "left", "mirror"):
             assert np.array_equal(getattr(a, name), getattr(b, name))
@@ -94,13 +103,76 @@ def test_crops_and_mirrors_cover_their_range(images: Store) -> None:
 
 def test_validation_is_whole_in_order_and_centred(images: Store) -> None:
     loader = make(images)
-    batches = list(loader.val_batches())
+    batches = [kept(batch) for batch in loader.val_batches()]
     assert [len(batch.labels) for batch in batches] == [8, 1]
     expected = images.images[images.rows((1, 3, 4), "val")]
     assert np.array_equal(np.concatenate([b.images for b in batches]), expected)
     assert {*batches[0].top} == {1}
     assert {*batches[0].left} == {1}
     assert not batches[0].mirror.any()
+
+
+def test_images_stay_until_the_next_batch_is_asked_for(images: Store) -> None:
+    loader, other = (make(images, classes=(0, 1, 2, 3, 4)) for _ in range(2))
+
+    def holds(batch: Batch, rows: np.ndarray) -> bool:
+        loader._helper.submit(int).result()  # the next has been read by now
+        return np.array_equal(batch.images, images.images[rows])
+
+    for step in range(5):
+        assert holds(loader.train_batch(step), other._rows(step))
+    for number, batch in enumerate(loader.val_batches()):
+        assert holds(batch, loader.val[number * 8 :][:8])
+
+
+def test_batches_are_read_into_the_same_two_arrays(images: Store) -> None:
+    loader = Loader(images, (0, 1, 2), crop=7, batch=300, seed=0)
+    for step in (0, 1):
+        loader.train_batch(step)
+    tracemalloc.start()
+    try:
+        for step in range(2, 12):
+            images_read = loader.train_batch(step).images
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < images_read.nbytes
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_any_number_of_threads_reads_the_same(
+    threads: int, images: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loader, "PIECE", 1000)
+    rows = np.random.default_rng(0).integers(0, len(images), 17)
+    out = np.empty((20, SIDE, SIDE + 1, 3), np.uint8)
+    for ahead in (False, True):
+        read = Reader(images, threads, ahead).read(rows, out)
+        assert np.shares_memory(read, out)
+        assert np.array_equal(read, images.images[rows])
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="needs posix_fadvise")
+def test_a_store_larger_than_memory_is_announced_row_by_row(
+    images: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, int, int]] = []
+    monkeypatch.setattr(os, "posix_fadvise", lambda _, *how: asked.append(how))
+    rows, out = np.array([7, 2, 40]), np.empty((3, SIDE, SIDE + 1, 3), np.uint8)
+    for memory, announced in ((2 * images.images.nbytes, 0), (1000, 3)):
+        monkeypatch.setattr(loader, "memory_bytes", lambda memory=memory: memory)
+        Reader(images).read(rows, out)
+        assert len(asked) == announced
+    whole = images.path.read_bytes()
+    for row, (place, size, advice) in zip(rows, asked, strict=True):
+        assert whole[place : place + size] == images.images[row].tobytes()
+        assert advice == os.POSIX_FADV_WILLNEED
+
+
+def test_memory_is_that_of_the_machine_or_less() -> None:
+    with open("/proc/meminfo", encoding="ascii") as file:
+        machine = int(file.readline().split()[1]) * 1024
+    assert 0 < loader.memory_bytes() <= machine
 
 
 def test_reduced_data_keeps_the_same_few_of_each_class(images: Store) -> None:
@@ -122,8 +194,14 @@ def test_what_does_not_fit_is_refused(images: Store) -> None:
         Loader(images, (), crop=7, batch=8, seed=0)
 
 
-def test_mean_image_is_the_exact_mean(images: Store) -> None:
+@pytest.mark.parametrize("white", [False, True])
+def test_mean_image_is_the_exact_mean(
+    images: Store, white: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rows = images.rows((0, 2), "train")
+    if white:  # sums as large as they get, of as many rows as are summed at a time
+        monkeypatch.setattr(images, "images", np.full_like(images.images, 255))
+        rows = np.tile(rows, 200)
     mean = mean_image(device.get("cpu", 2), images, rows)
     expected = images.images[rows].astype(np.float64).mean(axis=0)
     assert mean.dtype == np.float32
