@@ -1,7 +1,7 @@
 """Short real trainings that prove a device: same bits again, resumed, and like the CPU.
 
     python experiments/compare_devices.py [--device cuda] [--data STORE]
-        [--iterations 300] [--compared 50] [--dtype float32] [--json FILE]
+        [--iterations 300] [--compared 50] [--precision fp32] [--json FILE]
 
 Trains a base net on the device; again, which must end with the same bits; a third time,
 stopped by SIGTERM half-way and resumed, likewise; and on the CPU for the first losses,
@@ -9,7 +9,7 @@ which are put side by side. Exits 1 where bits differ or the first losses do not
 
 In float32 two places of a pooling window, or a ReLU's input and zero, now and then lie
 within a rounding of each other; devices that round in another order choose otherwise,
-and training multiplies the difference. With --dtype float64, where hardly any lie so
+and training multiplies the difference. With --precision fp64, where hardly any lie so
 close, only the first losses are compared, and must be equal to rounding.
 """
 
@@ -114,12 +114,13 @@ def train(setup: Setup, stop_at: int | None = None) -> dict[str, Any]:
     }
 
 
-def first_losses(setup: Setup, dtype: str, count: int) -> list[float]:
-    """The losses of the first updates of task A's base net, in any type of floats.
+def first_losses(setup: Setup, precision: str, count: int) -> list[float]:
+    """The losses of the first updates of task A's base net, in any precision.
 
     The weights begin as those of the run, which are float32; batches, mean image and
     masks are the run's too.
     """
+    from minicnn import precision as precisions
     from minicnn import transfer
     from minicnn.layers import Context
     from minicnn.loader import mean_image
@@ -132,12 +133,13 @@ def first_losses(setup: Setup, dtype: str, count: int) -> list[float]:
     trainer = transfer.start(setup, Treatment("A"))
     loader, config = trainer.loader, trainer.config.solver
     of_run = trainer.heads[0].network
-    network = Network(of_run.arch, of_run.outputs, setup.dev, seed=None, dtype=dtype)
+    how = precisions.get(precision)
+    network = Network(of_run.arch, of_run.outputs, setup.dev, None, how)
     network.load(of_run.tensors())
     solver = Solver(network, config)
     mean = mean_image(setup.dev, loader.store, loader.train)
     inputs, losses = Inputs(network, mean, config.batch), []
-    with Progress(count, "steps", f"{setup.dev.name} {dtype}") as bar:
+    with Progress(count, "steps", f"{setup.dev.name} {precision}") as bar:
         for step in range(count):
             x, labels = inputs.fill(loader.train_batch(step))
             network.forward(x, Context(True, trainer.seed, step))
@@ -170,10 +172,12 @@ def prove_runs(run: Callable[..., Any], name: str, count: int, compared: int) ->
     }
 
 
-def prove_losses(run: Callable[..., Any], name: str, count: int, dtype: str) -> Record:
+def prove_losses(
+    run: Callable[..., Any], name: str, count: int, precision: str
+) -> Record:
     """The first losses alone, in any type of floats, on the device and on the CPU."""
     ours, cpu = (
-        run(first_losses, dev, dev, count, dtype=dtype, count=count)
+        run(first_losses, dev, dev, count, precision=precision, count=count)
         for dev in (name, "cpu")
     )
     return {"losses": ours, "cpu_losses": cpu}
@@ -193,14 +197,14 @@ def report(result: Record, differences: list[float]) -> None:
             f"resumed after SIGTERM: {result['same_bits_resumed']}"
         )
     click.echo(
-        f"{result['dtype']}: largest difference from the CPU's first "
+        f"{result['precision']}: largest difference from the CPU's first "
         f"{len(differences)} losses: {max(differences):.1e}"
     )
 
 
 def proven(result: Record, differences: list[float]) -> bool:
     """Whether losses agree as they must, and bits where they were compared."""
-    if result["dtype"] == "float64":
+    if result["precision"] == "fp64":
         return max(differences) <= AGREE_FLOAT64
     bits = result["same_bits_again"] and result["same_bits_resumed"]
     return bits and max(differences[:FIRST]) <= AGREE
@@ -214,11 +218,11 @@ def proven(result: Record, differences: list[float]) -> bool:
 @click.option("--batch", default=0, help="Images a step; 0: the recipe's.")
 @click.option("--classes", default=0, help="Only so many classes; 0: half of them.")
 @click.option(
-    "--dtype",
-    type=click.Choice(["float32", "float64"]),
-    default="float32",
+    "--precision",
+    type=click.Choice(["fp32", "fp64"]),
+    default="fp32",
     show_default=True,
-    help="float64: compares the first losses alone.",
+    help="fp64: compares the first losses alone.",
 )
 @click.option("--json", "out", type=click.Path(path_type=Path), help="Result file.")
 def main(
@@ -228,7 +232,7 @@ def main(
     compared: int,
     batch: int,
     classes: int,
-    dtype: str,
+    precision: str,
     out: Path | None,
 ) -> None:
     """Short real trainings that prove a device."""
@@ -245,13 +249,13 @@ def main(
             how = device.get(dev), length, batch, split
             return work(make_setup(store, folder / runs, *how), **options)
 
-        if dtype == "float64":
+        if precision == "fp64":
             iterations = compared
-            result = prove_losses(run, name, compared, dtype)
+            result = prove_losses(run, name, compared, precision)
         else:
             result = prove_runs(run, name, iterations, compared)
     differences = side_by_side(result["losses"], result["cpu_losses"])
-    about = {"device": name, "dtype": dtype, "iterations": iterations}
+    about = {"device": name, "precision": precision, "iterations": iterations}
     largest = {
         "largest_difference": max(differences),
         f"largest_difference_of_first_{FIRST}": max(differences[:FIRST]),

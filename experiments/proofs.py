@@ -157,9 +157,9 @@ def compile_table(reports: Sequence[KernelReport]) -> str:
     return markdown(["kernel", *architectures], rows)
 
 
-def dtype_of(result: Mapping[str, Any]) -> str:
-    """The type of a recorded training's floats."""
-    return result.get("dtype", "float32")
+def precision_of(result: Mapping[str, Any]) -> str:
+    """The precision of a recorded training."""
+    return result.get("precision", "fp32")
 
 
 def loss_table(results: Sequence[Mapping[str, Any]]) -> str:
@@ -170,8 +170,8 @@ def loss_table(results: Sequence[Mapping[str, Any]]) -> str:
     """
     head, rows = ["step"], [[str(step)] for step in STEPS]
     for result in results:
-        dtype = dtype_of(result)
-        head += [f"emulated, {dtype}", f"cpu, {dtype}", "difference"]
+        precision = precision_of(result)
+        head += [f"emulated, {precision}", f"cpu, {precision}", "difference"]
         pairs = list(zip(result["losses"], result["cpu_losses"], strict=False))
         for row, step in zip(rows, STEPS, strict=True):
             ours, cpu = pairs[step - 1]
@@ -308,7 +308,7 @@ def collect(examples: int) -> Proofs:
     folder = ROOT / "experiments" / "results"
     files = sorted(folder.glob("*emulated-losses*.json"))
     recorded = {path.name: json.loads(path.read_text()) for path in files}
-    losses = dict(sorted(recorded.items(), key=lambda item: dtype_of(item[1])))
+    losses = dict(sorted(recorded.items(), key=lambda item: precision_of(item[1])))
     about = provenance()
     return Proofs(about, examples, outcomes, WORST, checks, losses, version, reports)
 

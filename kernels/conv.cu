@@ -25,8 +25,8 @@
 //           time share A; grid.y = groups; grid.z = phases (backward_data) or slices of K
 //           (backward_weights). A block computes one tile, BM × BN.
 // Sums      A weight gradient has few tiles and a long K. Slices of K make blocks enough;
-//           each writes its partial sums, and sum_slices adds them in the order of slices.
-//           No atomics: the same bits in every run.
+//           each writes its partial sums, and the solver's update (sgd.cu) adds them in the
+//           order of slices. No atomics: the same bits in every run.
 // Assumes   arrays aligned to 16 bytes. VEC numbers of 16 bytes are read and written as one:
 //           channels and features of a group must then be multiples of VEC; VEC = 1 takes
 //           any shape. Below 2^31: M, N, K, the size of w, and how far a patch reaches in x
@@ -147,15 +147,17 @@ void conv_backward_data(const T* __restrict__ dy, const T* __restrict__ w,
     product.template write<VEC>(dx, corner.m, pixels, corner.n, depth, row_at, finish);
 }
 
-// partial (slices, K,R,S,C/groups): slice i sums the pixels from i · steps · BK on.
+// partial: slice i, from i · apart on, is (K,R,S,C/groups), the sums over the pixels from
+// i · steps · BK on. One beyond the last pixel is zero.
 template <typename T, int BM, int BN, int VEC>
 __global__ __launch_bounds__(TileOf<T, BM, BN>::THREADS, TileOf<T, BM, BN>::BLOCKS)
 void conv_backward_weights(const T* __restrict__ x, const T* __restrict__ dy,
-                           accumulator<T>* __restrict__ partial, ConvShape shape, int steps) {
+                           accumulator<T>* __restrict__ partial, ConvShape shape, i64 apart,
+                           int steps) {
     using Product = TileOf<T, BM, BN>;
     int group = blockIdx.y, features = shape.features, depth = shape.depth;
     int pixels = shape.n * shape.p * shape.q, taps = shape.r * shape.s * depth;
-    int first = blockIdx.z * steps * Product::BK;
+    int first = min((int)blockIdx.z * steps * Product::BK, pixels);
     int last = first + min(steps * Product::BK, pixels - first);
     Corner<BM, BN> corner(taps);
 
@@ -166,28 +168,17 @@ void conv_backward_weights(const T* __restrict__ x, const T* __restrict__ dy,
     Product product;
     product.multiply(A, B, ceil_div(last - first, Product::BK));
 
-    i64 slice = ((i64)blockIdx.z * shape.k + group * features) * taps;
+    i64 slice = blockIdx.z * apart + (i64)group * features * taps;
     auto row_at = [&](int m) { return slice + (i64)m * taps; };
     product.template write<VEC>(partial, corner.m, features, corner.n, taps, row_at, AsTheyAre());
 }
 
-// out[i] = Σ partial[slice, i], slices in order; one thread for each i.
-template <typename T>
-__global__ void sum_slices(const T* __restrict__ partial, T* __restrict__ out, i64 count,
-                           int slices) {
-    i64 i = global_thread();
-    if (i >= count) return;
-    accumulator<T> sum = 0;
-    for (int slice = 0; slice < slices; slice++) sum += partial[slice * count + i];
-    out[i] = T(sum);
-}
-
-// partial[slice, k] = Σ of column k of dy over `rows` rows from slice · rows on: db's first
-// half. Block: 32 columns × 8 rows; grid: columns ÷ 32 × slices. Each thread sums every
+// partial[slice · apart + k] = Σ of column k of dy over `rows` rows from slice · rows on: a
+// slice of db. Block: 32 columns × 8 rows; grid: columns ÷ 32 × slices. Each thread sums every
 // eighth row, then the eight sums are added in order.
 template <typename T>
 __global__ void sum_columns(const T* __restrict__ dy, accumulator<T>* __restrict__ partial,
-                            i64 rows_end, int columns, i64 rows) {
+                            i64 rows_end, int columns, i64 apart, i64 rows) {
     __shared__ accumulator<T> sums[8][32];
     int k = blockIdx.x * 32 + threadIdx.x;
     i64 first = blockIdx.y * rows, last = min(first + rows, rows_end);
@@ -199,7 +190,7 @@ __global__ void sum_columns(const T* __restrict__ dy, accumulator<T>* __restrict
     __syncthreads();
     if (threadIdx.y > 0 || k >= columns) return;
     for (int i = 1; i < 8; i++) sum += sums[i][threadIdx.x];
-    partial[(i64)blockIdx.y * columns + k] = sum;
+    partial[blockIdx.y * apart + k] = sum;
 }
 
 // dy ← dy where the ReLU's output y is positive, else 0. 16 bytes at a time, then the rest.
@@ -243,6 +234,5 @@ INSTANTIATE(conv_backward_data<tf32, 256, 128, 4>, conv_backward_data<tf32, 256,
             conv_backward_data<tf32, 256, 48, 4>, conv_backward_data<tf32, 128, 64, 4>);
 INSTANTIATE(conv_backward_weights<tf32, 128, 256, 4>, conv_backward_weights<tf32, 192, 128, 4>,
             conv_backward_weights<tf32, 128, 128, 4>, conv_backward_weights<tf32, 128, 64, 4>);
-INSTANTIATE(sum_slices<float>, sum_slices<double>, sum_columns<float>, sum_columns<double>,
-            sum_columns<bf16>, relu_backward<float>, relu_backward<double>,
-            relu_backward<bf16>);
+INSTANTIATE(sum_columns<float>, sum_columns<double>, sum_columns<bf16>, relu_backward<float>,
+            relu_backward<double>, relu_backward<bf16>);

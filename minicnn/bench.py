@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from minicnn import precision as precisions
 from minicnn.config import SolverConfig
 from minicnn.device import Device
 from minicnn.environment import describe
@@ -85,6 +86,7 @@ class Report:
 
     arch: str
     batch: int
+    precision: str
     note: str
     ceilings: Ceilings
     rows: list[Row]
@@ -98,19 +100,25 @@ class Report:
         return {**asdict(self), **rates}
 
 
-def bench(dev: Device, arch: str = "caffenet", batch: int | None = None) -> Report:
-    """Measures a training step of a network, float32, 1000 classes.
+def bench(
+    dev: Device,
+    arch: str = "caffenet",
+    batch: int | None = None,
+    precision: str = "fp32",
+) -> Report:
+    """Measures a training step of a network of 1000 classes.
 
     Args:
         batch: images; None takes 256, fewer on a CPU.
+        precision: "fp32", "tf32", "bf16" or "fp64".
 
     Raises:
-        MinicnnError: no such architecture, or the batch does not fit.
+        MinicnnError: no such architecture or precision, or the batch does not fit.
     """
     batch = BATCHES.get(dev.name, BATCH) if batch is None else batch
     if batch < 1:
         raise MinicnnError(f"--batch {batch}: must be at least 1")
-    step = Step(dev, arch, batch)
+    step = Step(dev, arch, batch, precision)
     meter = dev.meter()
     with np.errstate(all="ignore"):
         calls = step.recorded()
@@ -124,7 +132,8 @@ def bench(dev: Device, arch: str = "caffenet", batch: int | None = None) -> Repo
         uploading = meter.seconds(step.whole, cold=False)
     note = NOTES.get(dev.name, NOTE)
     about = describe(dev)
-    return Report(arch, batch, note, ceilings, rows, resident, uploading, about)
+    measured = ceilings, rows, resident, uploading, about
+    return Report(arch, batch, precision, note, *measured)
 
 
 class Step:
@@ -133,9 +142,12 @@ class Step:
     The learning rate is 0, which changes no time, and leaves the weights as they are.
     """
 
-    def __init__(self, dev: Device, arch: str, batch: int) -> None:
+    def __init__(
+        self, dev: Device, arch: str, batch: int, precision: str = "fp32"
+    ) -> None:
         self.dev = dev
-        self.network = Network(arch, OUTPUTS, dev)
+        how = precisions.get(precision)
+        self.network = Network(arch, OUTPUTS, dev, precision=how)
         self.solver = Solver(self.network, SolverConfig(lr=0.0, batch=batch))
         self.network.plan(batch)
         rng = np.random.default_rng(0)
@@ -233,8 +245,9 @@ def table(report: Report) -> str:
     if math.isfinite(ceilings.flops):
         measured.append(f"{_number(ceilings.flops / 1e9)} GFLOP/s product")
     lines = [
-        f"{report.arch}, batch {report.batch}, float32, a training step on device "
-        f"{about['device']} ({name}, {about['threads']} threads); {report.note}.",
+        f"{report.arch}, batch {report.batch}, {report.precision}: a training step on "
+        f"device {about['device']} ({name}, {about['threads']} threads); "
+        f"{report.note}.",
         f"Ceilings measured in this run: {', '.join(measured)}.",
         "",
         _line("", "op", "ms", "of sum", "GFLOP/s", "GB/s", "roofline"),

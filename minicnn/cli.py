@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from minicnn import __version__, cli_data, cli_look, cli_prove, cli_report, cli_study
-from minicnn.cli_look import device_options
+from minicnn.cli_look import device_options, precision_option
 from minicnn.errors import MinicnnError, Stopped
 from minicnn.interrupt import SIGNALS
 
@@ -63,6 +63,7 @@ def setup_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--runs", type=folder, help="Where runs lie; default: runs/STORE-SPLIT."
         ),
         device_options,
+        precision_option,
         click.option("--fresh", is_flag=True, help="Start over instead of going on."),
     ]
     for option in reversed(options):
@@ -80,6 +81,7 @@ def make_setup(
     runs: Path | None,
     device: str,
     threads: int | None,
+    precision: str | None,
 ) -> Setup:
     """The Setup that the shared options describe."""
     from minicnn import config
@@ -90,7 +92,8 @@ def make_setup(
 
     store = data or ensure_demo()
     chosen = recipe or config.recipe_for(Store(store).image_size)
-    resolved = config.override(config.load_recipe(chosen), list(settings))
+    named = [f"network.precision={precision}"] if precision else []
+    resolved = config.override(config.load_recipe(chosen), [*settings, *named])
     dev = devices.get(device, threads)
     return Setup(store, dev, resolved, split, seed, runs, groups)
 

@@ -33,6 +33,12 @@ def device_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return device(threads(command))
 
 
+precision_option = click.option(
+    "--precision",
+    help="fp32, tf32, bf16 or fp64, as network.precision; default: the recipe's, fp32.",
+)
+
+
 @click.command()
 @_run
 @click.option("--data", type=_FILE, help="Image store; default: the run's own.")

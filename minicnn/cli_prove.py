@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from minicnn.cli_look import device_options
+from minicnn.cli_look import device_options, precision_option
 
 
 @click.command()
@@ -59,18 +59,25 @@ def gradcheck(
 @device_options
 @click.option("--arch", default="caffenet", show_default=True, help="Architecture.")
 @click.option("--batch", type=int, help="Images; default: 256, fewer without a GPU.")
+@precision_option
 @click.option(
     "--json", "file", type=click.Path(path_type=Path), help="Also write JSON there."
 )
 def bench(
-    arch: str, batch: int | None, file: Path | None, device: str, threads: int | None
+    arch: str,
+    batch: int | None,
+    precision: str | None,
+    file: Path | None,
+    device: str,
+    threads: int | None,
 ) -> None:
     """Time every op of a training step, and the step, against the roofline."""
     from minicnn import bench as benches
     from minicnn import device as devices
     from minicnn.files import write_json
 
-    report = benches.bench(devices.get(device, threads), arch, batch)
+    dev = devices.get(device, threads)
+    report = benches.bench(dev, arch, batch, precision or "fp32")
     if file:
         write_json(file, report.to_dict())
     click.echo(benches.table(report))

@@ -32,10 +32,12 @@ class NetworkConfig:
     """Attributes:
     arch: name of an architecture.
     outputs: features of fc8; 0 takes the number of the task's classes.
+    precision: what it computes with: fp32, tf32, bf16 or fp64.
     """
 
     arch: str = "caffenet32"
     outputs: int = 0
+    precision: str = "fp32"
 
 
 @dataclass(frozen=True)

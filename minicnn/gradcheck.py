@@ -26,6 +26,7 @@ from minicnn.errors import MinicnnError
 from minicnn.gradcheck_cases import CASES, Arrays, Case
 from minicnn.layers import Context, Parameter
 from minicnn.network import Network
+from minicnn.precision import FP32, FP64, Precision
 
 Array = NDArray[Any]
 
@@ -260,32 +261,35 @@ def _differences(dev: Device, case: Case) -> Iterator[Error]:
 
 
 def make_network(
-    dev: Device, frozen: int, dtype: DTypeLike
+    dev: Device, frozen: int, precision: Precision
 ) -> tuple[Network, Array, Any]:
     """The small network, every bias random so that none hides; its input and labels.
 
     Weights, input and masks are the same numbers on every device.
     """
-    network = Network(MINIATURE, OUTPUTS, dev, seed=5, dtype=dtype)
+    network = Network(MINIATURE, OUTPUTS, dev, 5, precision)
     rng = np.random.default_rng(8)
     weights = network.tensors()
     for name, values in weights.items():
         if name.endswith(".b"):
             weights[name] = values + rng.normal(0, 0.1, values.shape)
-    network.load(_cast(_cast(weights, np.float32), dtype))
+    network.load(_cast(weights, np.float32))
     network.freeze(frozen)
     crop = MINIATURE.crop
-    x = rng.normal(0, 1, (BATCH, crop, crop, 3)).astype(np.float32).astype(dtype)
+    x = rng.normal(0, 1, (BATCH, crop, crop, 3)).astype(np.float32)
+    x = x.astype(precision.activations)
     return network, dev.from_host(x), dev.from_host(LABELS.copy())
 
 
-def _network_outputs(dev: Device, frozen: int, dtype: DTypeLike) -> dict[str, Array]:
+def _network_outputs(
+    dev: Device, frozen: int, precision: Precision
+) -> dict[str, Array]:
     """Logits, mean loss and every trainable parameter's gradient, on the host."""
-    network, x, labels = make_network(dev, frozen, dtype)
+    network, x, labels = make_network(dev, frozen, precision)
     network.forward(x, TRAINING)
     loss = network.scored(labels, gradient=True).loss / BATCH
     network.backward()
-    gradients = {f"d{p.name}": dev.to_host(p.grad) for p in network.trainable}
+    gradients = {f"d{p.name}": network.gradient(p) for p in network.trainable}
     logits = dev.to_host(network.logits)
     return {"logits": logits, "loss": np.array(loss), **gradients}
 
@@ -295,10 +299,11 @@ def _check_network(frozen: int, dev: Device) -> list[Check]:
     with np.errstate(all="ignore"):
         worst = _worst(_network_differences(dev, frozen))
         checks = [Check(NETWORK, case, "differences", "float64", *worst)]
-        expected = _network_outputs(_reference(dev.threads), frozen, np.float64)
+        expected = _network_outputs(_reference(dev.threads), frozen, FP64)
         for dtype in _reference_dtypes(dev):
             limit = NETWORK_ROUNDINGS * float(np.finfo(dtype).eps)
-            actual = _network_outputs(dev, frozen, dtype)
+            precision = FP64 if dtype is np.float64 else FP32
+            actual = _network_outputs(dev, frozen, precision)
             errors = [_relative(k, actual[k], v, limit) for k, v in expected.items()]
             kind = np.dtype(dtype).name
             checks.append(Check(NETWORK, case, "reference", kind, *_worst(errors)))
@@ -307,11 +312,11 @@ def _check_network(frozen: int, dev: Device) -> list[Check]:
 
 def _network_differences(dev: Device, frozen: int) -> Iterator[Error]:
     """The error of each trainable tensor's slope along random directions."""
-    network, x, labels = make_network(dev, frozen, np.float64)
+    network, x, labels = make_network(dev, frozen, FP64)
     network.forward(x, TRAINING)
     network.scored(labels, gradient=True)
     network.backward()
-    gradients = {p.name: dev.to_host(p.grad).copy() for p in network.trainable}
+    gradients = {p.name: network.gradient(p) for p in network.trainable}
     rng = np.random.default_rng(1)
 
     def loss(p: Parameter, values: Array) -> float:

@@ -108,9 +108,17 @@ def _conv(name: str, shape: ConvShape) -> Case:
         return {"y": y}
 
     def backward(dev: Device, a: Arrays, outputs: Arrays) -> Arrays:
-        dx, dw, db = (output(dev, shapes[i], a["x"].dtype) for i in ("x", "w", "b"))
+        dtype = a["x"].dtype
+        dx = output(dev, shapes["x"], dtype)
         conv.backward_data(dev, a["dy"], a["w"], dx, shape)
+        sizes = {name: int(np.prod(shapes[name])) for name in ("w", "b")}
+        counts = conv.gradient_slices(dev, dtype, shape)
+        dw, db = (
+            output(dev, (count, size), dtype)
+            for count, size in zip(counts, sizes.values(), strict=True)
+        )
         conv.backward_weights(dev, a["x"], a["dy"], dw, db, shape)
+        dw, db = dw.sum(axis=0).reshape(shapes["w"]), db.sum(axis=0)
         return {"dx": dx, "dw": dw, "db": db}
 
     taps, places = s.r * s.s, s.n * s.p * s.q

@@ -8,7 +8,7 @@ graph.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,9 @@ from numpy.typing import DTypeLike, NDArray
 
 from minicnn import architectures as arch
 from minicnn.device import Device
-from minicnn.ops import conv, dropout, lrn, pool
+from minicnn.ops import conv, dropout, lrn, pool, pool_lrn, sgd, space_to_depth
 from minicnn.philox import Stream
+from minicnn.precision import Precision, accumulator
 
 Array = NDArray[Any]
 Shape = tuple[int, ...]
@@ -35,7 +36,10 @@ class Parameter:
         std: standard deviation of the initial Gaussian; 0 for a constant.
         constant: the initial value where std is 0.
         lr_mult, decay_mult: Caffe's multipliers.
-        value, grad: device arrays; grad is None until planned, and when frozen.
+        value: on the device.
+        copy: likewise, in the type of the activations where that is another.
+        grad: (slices, numbers) on the device, whose sum is the gradient, see
+            `sgd.allocate_slices`; None until planned, and when frozen.
     """
 
     name: str
@@ -46,7 +50,13 @@ class Parameter:
     lr_mult: float
     decay_mult: float
     value: Array | None = None
+    copy: Array | None = None
     grad: Array | None = None
+
+    @property
+    def operand(self) -> Array | None:
+        """What the ops read: the copy, where there is one."""
+        return self.value if self.copy is None else self.copy
 
 
 @dataclass
@@ -66,39 +76,58 @@ class Context:
 class Layer:
     """What all layers share; y and dx are buffers for a whole batch.
 
+    A ReLU belongs to the convolution below it, but its gradient is taken where that
+    costs no pass of its own: in the layer above, as it writes dx. The ReLU's output is
+    0 wherever its gradient is, and pooling and dropout keep that.
+
     Args:
         dev: where it runs.
+        precision: the types of its arrays.
         spec: its part of the architecture.
         x_shape: one image's input, (H,W,C).
-        place: its position in the network, from 0.
+        place: its position in the architecture, from 0.
+
+    Attributes:
+        rectified: whether x is a ReLU's output, perhaps pooled or dropped out.
+        takes_relu: whether dx is the gradient of that ReLU's input.
     """
 
     params: tuple[Parameter, ...] = ()
+    takes_relu = False
 
-    def __init__(self, dev: Device, spec: Any, x_shape: Shape, place: int) -> None:
-        self.dev, self.spec, self.x_shape, self.place = dev, spec, x_shape, place
+    def __init__(
+        self, dev: Device, precision: Precision, spec: Any, x_shape: Shape, place: int
+    ) -> None:
+        self.dev, self.precision, self.spec = dev, precision, spec
+        self.x_shape, self.place = x_shape, place
         self.y_shape: Shape = x_shape
+        self.rectified = False
         self.x: Array | None = None
         self.y: Array | None = None
         self.dx: Array | None = None
 
-    def buffers(self, batch: int, dtype: DTypeLike, needs_dx: bool) -> Buffers:
+    def buffers(self, batch: int, needs_dx: bool, trains: bool) -> Buffers:
         """What it keeps for up to `batch` images: attribute → shape and dtype."""
+        dtype = self.precision.activations
         held: Buffers = {"y": ((batch, *self.y_shape), dtype)}
         if needs_dx:
             held["dx"] = ((batch, *self.x_shape), dtype)
         return held
 
-    def plan(self, batch: int, dtype: DTypeLike, needs_dx: bool) -> None:
+    def slices(self, batch: int) -> tuple[int, ...]:
+        """In how many slices each parameter's gradient comes, see `Parameter.grad`."""
+        return ()
+
+    def plan(self, batch: int, needs_dx: bool, trains: bool) -> None:
         """Allocates the buffers for up to `batch` images, and lets older ones go."""
         self.release()
-        for name, held in self.buffers(batch, dtype, needs_dx).items():
+        for name, held in self.buffers(batch, needs_dx, trains).items():
             setattr(self, name, self.dev.empty(*held))
 
     def release(self) -> None:
         """Lets its buffers go, and the input it remembers."""
         self.x = None
-        for name in self.buffers(1, np.float32, True):
+        for name in self.buffers(1, True, True):
             setattr(self, name, None)
 
     def forward(self, x: Array, context: Context) -> Array:
@@ -115,10 +144,18 @@ class Layer:
 
 
 class ConvLayer(Layer):
-    """Convolution or full connection, with bias and ReLU."""
+    """Convolution or full connection, with bias and ReLU.
 
-    def __init__(self, dev: Device, spec: Any, x_shape: Shape, place: int) -> None:
-        super().__init__(dev, spec, x_shape, place)
+    Attributes:
+        relu: whether y is a ReLU's output.
+        relu_taken: whether the layer above takes its gradient.
+    """
+
+    def __init__(
+        self, dev: Device, precision: Precision, spec: Any, x_shape: Shape, place: int
+    ) -> None:
+        super().__init__(dev, precision, spec, x_shape, place)
+        self.relu_taken = False
         if isinstance(spec, arch.Conv):
             self.relu = True
             self.options = (spec.stride, spec.pad, spec.groups)
@@ -134,7 +171,8 @@ class ConvLayer(Layer):
             # A 1×1 convolution of the flattened image: (N,1,1,H·W·C).
             self.x_shape = (1, 1, int(np.prod(x_shape)))
             w_shape = (spec.features, 1, 1, self.x_shape[-1])
-        one = self.shape(1, w_shape)
+        one = conv.ConvShape.of((1, *self.x_shape), w_shape, *self.options)
+        self.problem = one
         self.y_shape = (one.p, one.q, one.k)
         self.w = Parameter(
             f"{spec.name}.w", spec.index, w_shape, spec.std, 0.0, 1.0, 1.0
@@ -144,39 +182,100 @@ class ConvLayer(Layer):
         )
         self.params = (self.w, self.b)
 
-    def shape(self, n: int, w_shape: Shape) -> conv.ConvShape:
+    @property
+    def takes_relu(self) -> bool:
+        return self.rectified
+
+    def shape(self, n: int) -> conv.ConvShape:
         """The convolution problem of n images."""
-        return conv.ConvShape.of((n, *self.x_shape), w_shape, *self.options)
+        return replace(self.problem, n=n)
+
+    def slices(self, batch: int) -> tuple[int, ...]:
+        dtype, tf32 = self.precision.activations, self.precision.tf32
+        return conv.gradient_slices(self.dev, dtype, self.shape(batch), tf32)
+
+    def filters(self) -> Array:
+        """What the convolution multiplies patches by."""
+        return self.w.operand
 
     def forward(self, x: Array, context: Context) -> Array:
         n = len(x)
         self.x = x.reshape(n, *self.x_shape)
-        shape = self.shape(n, self.w.shape)
-        y = self.y[:n]
-        conv.forward(self.dev, self.x, self.w.value, self.b.value, y, shape, self.relu)
+        y, bias = self.y[:n], self.b.operand
+        how = self.shape(n), self.relu, self.precision.tf32
+        conv.forward(self.dev, self.x, self.filters(), bias, y, *how)
         return y
 
     def backward(self, dy: Array, trains: bool) -> Array | None:
         n = len(dy)
-        shape = self.shape(n, self.w.shape)
         dy = dy.reshape(n, *self.y_shape)
-        if self.relu:
+        if self.relu and not self.relu_taken:
             conv.relu_backward(self.dev, self.y[:n], dy)
         if trains:
-            dw, db = self.w.grad, self.b.grad
-            conv.backward_weights(self.dev, self.x, dy, dw, db, shape)
+            self.differentiate(dy)
         if self.dx is None:
             return None
-        dx = self.dx[:n]
-        conv.backward_data(self.dev, dy, self.w.value, dx, shape)
+        dx, relu_y = self.dx[:n], self.x if self.takes_relu else None
+        how = self.shape(n), relu_y, self.precision.tf32
+        conv.backward_data(self.dev, dy, self.w.operand, dx, *how)
         return dx
+
+    def differentiate(self, dy: Array) -> None:
+        """Writes the gradients of the filters and the bias."""
+        how = self.w.grad, self.b.grad, self.shape(len(dy)), self.precision.tf32
+        conv.backward_weights(self.dev, self.x, dy, *how)
+
+
+class BlockedConvLayer(ConvLayer):
+    """A first convolution whose images come in blocks of pixels, see `space_to_depth`.
+
+    So tensor cores can multiply an image's three colours. Its parameters are those of
+    the convolution over pixels.
+    """
+
+    filters_in_blocks: Array | None = None
+    gradient_in_blocks: Array | None = None
+
+    def __init__(
+        self, dev: Device, precision: Precision, spec: Any, x_shape: Shape, place: int
+    ) -> None:
+        super().__init__(dev, precision, spec, x_shape, place)
+        self.blocks = space_to_depth.Blocks.of(self.problem)
+        self.problem = over = self.blocks.conv
+        self.x_shape = (over.h, over.w, over.c)
+
+    def buffers(self, batch: int, needs_dx: bool, trains: bool) -> Buffers:
+        dtype, shape = self.precision.activations, self.blocks.filters
+        held = super().buffers(batch, False, trains)
+        held["filters_in_blocks"] = shape, dtype
+        if trains:
+            size = super().slices(batch)[0], sgd.padded(shape)
+            held["gradient_in_blocks"] = size, accumulator(dtype)
+        return held
+
+    def slices(self, batch: int) -> tuple[int, ...]:
+        return 1, super().slices(batch)[1]
+
+    def filters(self) -> Array:
+        blocked = self.filters_in_blocks
+        space_to_depth.block_filters(self.dev, self.w.operand, blocked, self.blocks)
+        return blocked
+
+    def differentiate(self, dy: Array) -> None:
+        blocked, shape = self.gradient_in_blocks, self.shape(len(dy))
+        how = blocked, self.b.grad, shape, self.precision.tf32
+        conv.backward_weights(self.dev, self.x, dy, *how)
+        dw = self.w.grad[0, : int(np.prod(self.w.shape))].reshape(self.w.shape)
+        space_to_depth.unblock_gradient(self.dev, blocked, dw, self.blocks)
 
 
 class PoolLayer(Layer):
     """Max pooling."""
 
-    def __init__(self, dev: Device, spec: Any, x_shape: Shape, place: int) -> None:
-        super().__init__(dev, spec, x_shape, place)
+    def __init__(
+        self, dev: Device, precision: Precision, spec: Any, x_shape: Shape, place: int
+    ) -> None:
+        super().__init__(dev, precision, spec, x_shape, place)
         one = self.shape(1)
         self.y_shape = (one.p, one.q, x_shape[-1])
         self.argmax: Array | None = None
@@ -186,9 +285,9 @@ class PoolLayer(Layer):
         spec = self.spec
         return pool.PoolShape.of((n, *self.x_shape), spec.window, spec.stride)
 
-    def buffers(self, batch: int, dtype: DTypeLike, needs_dx: bool) -> Buffers:
+    def buffers(self, batch: int, needs_dx: bool, trains: bool) -> Buffers:
         argmax: Buffers = {"argmax": ((batch, *self.y_shape), np.uint8)}
-        return super().buffers(batch, dtype, needs_dx) | argmax
+        return super().buffers(batch, needs_dx, trains) | argmax
 
     def forward(self, x: Array, context: Context) -> Array:
         n = len(x)
@@ -209,9 +308,10 @@ class LRNLayer(Layer):
 
     scale: Array | None = None
 
-    def buffers(self, batch: int, dtype: DTypeLike, needs_dx: bool) -> Buffers:
+    def buffers(self, batch: int, needs_dx: bool, trains: bool) -> Buffers:
+        dtype = accumulator(self.precision.activations)
         scale: Buffers = {"scale": ((batch, *self.y_shape), dtype)}
-        return super().buffers(batch, dtype, needs_dx) | scale
+        return super().buffers(batch, needs_dx, trains) | scale
 
     def forward(self, x: Array, context: Context) -> Array:
         n = len(x)
@@ -229,10 +329,70 @@ class LRNLayer(Layer):
         return dx
 
 
+@dataclass(frozen=True)
+class PoolLRN:
+    """A pooling and the LRN after it, to be computed as one."""
+
+    pool: arch.Pool
+    lrn: arch.LRN
+
+    @property
+    def index(self) -> int:
+        return self.pool.index
+
+    @property
+    def name(self) -> str:
+        return self.pool.name
+
+
+class PoolLRNLayer(Layer):
+    """Max pooling of a ReLU's output, then LRN; u is between them."""
+
+    takes_relu = True
+    u: Array | None = None
+    argmax: Array | None = None
+
+    def __init__(
+        self, dev: Device, precision: Precision, spec: Any, x_shape: Shape, place: int
+    ) -> None:
+        super().__init__(dev, precision, spec, x_shape, place)
+        one = self.shape(1)
+        self.y_shape = (one.p, one.q, x_shape[-1])
+        norm = spec.lrn
+        self.numbers = norm.size, norm.alpha, norm.beta, norm.k
+
+    def shape(self, n: int) -> pool.PoolShape:
+        """The pooling problem of n images."""
+        spec = self.spec.pool
+        return pool.PoolShape.of((n, *self.x_shape), spec.window, spec.stride)
+
+    def buffers(self, batch: int, needs_dx: bool, trains: bool) -> Buffers:
+        shape = batch, *self.y_shape
+        kept: Buffers = {
+            "u": (shape, self.precision.activations),
+            "argmax": (shape, np.uint8),
+        }
+        return super().buffers(batch, needs_dx, trains) | kept
+
+    def forward(self, x: Array, context: Context) -> Array:
+        n = len(x)
+        u, argmax, y = self.u[:n], self.argmax[:n], self.y[:n]
+        how = self.shape(n), *self.numbers
+        pool_lrn.forward(self.dev, x, u, argmax, y, *how)
+        return y
+
+    def backward(self, dy: Array, trains: bool) -> Array | None:
+        n = len(dy)
+        u, argmax, dx = self.u[:n], self.argmax[:n], self.dx[:n]
+        dy, how = dy.reshape(n, *self.y_shape), (self.shape(n), *self.numbers)
+        pool_lrn.backward(self.dev, dy, u, argmax, dx, *how)
+        return dx
+
+
 class DropoutLayer(Layer):
     """Dropout, in place: the ReLU below sees zeros; their gradient is zero anyway."""
 
-    def buffers(self, batch: int, dtype: DTypeLike, needs_dx: bool) -> Buffers:
+    def buffers(self, batch: int, needs_dx: bool, trains: bool) -> Buffers:
         return {}
 
     def _apply(self, x: Array) -> Array:
@@ -249,12 +409,3 @@ class DropoutLayer(Layer):
 
     def backward(self, dy: Array, trains: bool) -> Array | None:
         return self._apply(dy)
-
-
-KINDS: dict[type, type[Layer]] = {
-    arch.Conv: ConvLayer,
-    arch.FullyConnected: ConvLayer,
-    arch.Pool: PoolLayer,
-    arch.LRN: LRNLayer,
-    arch.Dropout: DropoutLayer,
-}

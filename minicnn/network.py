@@ -6,28 +6,29 @@ Layer numbers are the paper's: 1–5 convolutional (with their ReLU, pooling and
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
-from minicnn import architectures, philox
+from minicnn import architectures, assembly, philox
 from minicnn.device import Device
 from minicnn.errors import MinicnnError
-from minicnn.layers import KINDS, Buffers, Context, Layer, Parameter
+from minicnn.layers import BlockedConvLayer, Buffers, Context, Layer, Parameter
 from minicnn.ops import sgd, softmax
+from minicnn.ops.space_to_depth import Blocks
 from minicnn.philox import Stream
+from minicnn.precision import FP32, Precision
 
 Array = NDArray[Any]
 DEPTH = 8
 # Initial weights that one thread draws at a time; even, as the draws come in pairs.
 CHUNK = 1 << 15
-# Bytes kept free for what ops use for themselves: a weight gradient's partial sums take
-# 16 MB in caffenet.
+# Bytes kept free for what ops use for themselves.
 SPARE = 1 << 26
 
 
@@ -36,7 +37,8 @@ class Network:
 
     All values lie one after another in one flat array, so that one update serves all;
     the gradients of the trainable ones, which are its tail, in another. Parameters hold
-    views of both.
+    views of both. Where the precision wants other types in the ops than in the solver,
+    a copy of the values lies in a third.
 
     Args:
         name: an architecture's name, or an `Architecture`.
@@ -44,7 +46,7 @@ class Network:
         dev: where it runs.
         seed: of the initial weights, which are always drawn on the host; None leaves
             them zero for `load`.
-        dtype: float32, or float64 for gradient checks.
+        precision: the types that it computes with.
 
     Raises:
         MinicnnError: no such architecture, or fewer than two outputs.
@@ -56,29 +58,28 @@ class Network:
         outputs: int,
         dev: Device,
         seed: int | None = 0,
-        dtype: DTypeLike = np.float32,
+        precision: Precision = FP32,
     ) -> None:
         if outputs < 2:
             raise MinicnnError(f"network.outputs {outputs}: must be at least 2")
         self.arch = architectures.get(name) if isinstance(name, str) else name
-        self.outputs, self.dev, self.dtype = outputs, dev, np.dtype(dtype)
+        self.outputs, self.dev, self.precision = outputs, dev, precision
         self.batch = 0
         self.frozen = 0
         # Layers 1..below are run by a `Trunk`; `forward` begins with the next.
         self.below = 0
         self.gradients: Array | None = None
-        self.layers: list[Layer] = []
-        shape: tuple[int, ...] = (self.arch.crop, self.arch.crop, 3)
-        for place, spec in enumerate(self.arch.layers):
-            if isinstance(spec, architectures.FullyConnected) and not spec.features:
-                spec = replace(spec, features=outputs)
-            layer = KINDS[type(spec)](dev, spec, shape, place)
-            self.layers.append(layer)
-            shape = layer.y_shape
+        self.segments: sgd.Segments | None = None
+        self.layers = assembly.build(dev, precision, self.arch, outputs)
         shapes = [p.shape for p in self.params]
-        self.values, views = sgd.allocate(dev, shapes, self.dtype)
+        self.values, views = sgd.allocate(dev, shapes, precision.values)
         for p, view in zip(self.params, views, strict=True):
             p.value = view
+        self.copies: Array | None = None
+        if precision.copies_weights:
+            self.copies, views = sgd.allocate(dev, shapes, precision.activations)
+            for p, view in zip(self.params, views, strict=True):
+                p.copy = view
         if seed is not None:
             self.draw(seed)
 
@@ -95,16 +96,36 @@ class Network:
     @property
     def trainable_values(self) -> Array:
         """The flat array of the trainable parameters' values; a view."""
+        return self.values[self._first_trainable :]
+
+    @property
+    def trainable_copies(self) -> Array | None:
+        """The flat array of their copies, or None where there are none; a view."""
+        return None if self.copies is None else self.copies[self._first_trainable :]
+
+    @property
+    def _first_trainable(self) -> int:
         starts = sgd.layout([p.shape for p in self.params])
-        return self.values[starts[len(self.params) - len(self.trainable)] :]
+        return starts[len(self.params) - len(self.trainable)]
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Of one image: (crop, crop, 3), or as `blocks` has it."""
+        return self.layers[0].x_shape
+
+    @property
+    def blocks(self) -> Blocks | None:
+        """How the input's pixels lie in blocks, or None where they do not."""
+        first = self.layers[0]
+        return first.blocks if isinstance(first, BlockedConvLayer) else None
 
     def draw(self, seed: int, n: int = DEPTH) -> None:
         """Draws layers 1..n afresh: Gaussian weights, constant biases."""
         for number, p in enumerate(p for p in self.params if p.index <= n):
-            values = np.full(p.shape, p.constant, self.dtype)
+            values = np.full(p.shape, p.constant, self.precision.values)
             if p.std:
                 self._draw_normal(seed, Stream.WEIGHTS + number, p.std, values)
-            p.value[...] = self.dev.from_host(values)
+            self._set(p, values)
 
     def _draw_normal(self, seed: int, stream: int, std: float, out: Array) -> None:
         flat = out.reshape(-1)
@@ -114,6 +135,12 @@ class Network:
             flat[start:stop] = drawn * std
 
         self.dev.for_chunks(work, flat.size, CHUNK)
+
+    def _set(self, p: Parameter, values: Array) -> None:
+        """Gives a parameter its value, and its copy, from the host."""
+        p.value[...] = self.dev.from_host(values)
+        if p.copy is not None:
+            p.copy[...] = self.dev.from_host(values.astype(p.copy.dtype))
 
     def freeze(self, n: int) -> None:
         """Freezes layers 1..n: no gradients, no updates, no backward work below them.
@@ -125,9 +152,6 @@ class Network:
             raise MinicnnError(f"freeze {n}: layers are numbered 1..{DEPTH}")
         self.frozen = n
         self.release()
-        self.gradients = None
-        for p in self.params:
-            p.grad = None
 
     def plan(self, batch: int) -> None:
         """Allocates every buffer for batches of up to `batch` images, once.
@@ -142,48 +166,73 @@ class Network:
         self.allocate(batch)
 
     def release(self) -> None:
-        """Lets the buffers of the layers that it runs go."""
+        """Lets the gradients go, and the buffers of the layers that it runs."""
         self.batch = 0
-        for layer, _ in self._hand_down():
+        self.gradients = self.segments = None
+        for p in self.params:
+            p.grad = None
+        for layer, *_ in self._hand_down():
             layer.release()
 
     def allocate(self, batch: int) -> None:
         """As `plan`, unasked: whether the device has the memory is checked before."""
-        if self.gradients is None:
-            self._allocate_gradients()
-        for layer, needs_dx in self._hand_down():
-            layer.plan(batch, self.dtype, needs_dx)
-        self.dlogits = self.dev.empty((batch, self.outputs), self.dtype)
+        self._allocate_gradients(batch)
+        for layer, needs_dx, trains in self._hand_down():
+            layer.plan(batch, needs_dx, trains)
+        logits = (batch, self.outputs)
+        self.dlogits = self.dev.empty(logits, self.precision.activations)
         self.batch = batch
 
-    def _hand_down(self) -> list[tuple[Layer, bool]]:
-        """Each layer that it runs, and whether it hands a gradient down.
+    def _hand_down(self) -> list[tuple[Layer, bool, bool]]:
+        """Each layer that it runs, whether it hands a gradient down, and if it trains.
 
-        Only those above the lowest trained one do.
+        Only those above the lowest trained one hand one down.
         """
         found, trains_below = [], False
         for layer in self.layers:
             if layer.spec.index > self.below:
-                found.append((layer, trains_below))
-                trains_below |= any(p.index > self.frozen for p in layer.params)
+                trains = any(p.index > self.frozen for p in layer.params)
+                found.append((layer, trains_below, trains))
+                trains_below |= trains
         return found
 
-    def demand(self) -> tuple[int, int]:
-        """Bytes that `allocate` takes for each image of a batch, and beside them."""
-        logits: Buffers = {"dlogits": ((self.outputs,), self.dtype)}
-        held = [layer.buffers(1, self.dtype, dx) for layer, dx in self._hand_down()]
-        trained = sum(math.prod(p.shape) for p in self.trainable)
-        fresh = trained if self.gradients is None else 0
-        return total_bytes([*held, logits]), fresh * self.dtype.itemsize
+    def _slices(self, batch: int) -> list[int]:
+        """In how many slices each trainable parameter's gradient comes."""
+        return [
+            count
+            for layer in self.layers
+            if any(p.index > self.frozen for p in layer.params)
+            for count in layer.slices(batch)
+        ]
 
-    def _allocate_gradients(self) -> None:
-        shapes = [p.shape for p in self.trainable]
-        self.gradients, views = sgd.allocate(self.dev, shapes, self.dtype)
-        for p, view in zip(self.trainable, views, strict=True):
+    def demand(self, batch: int) -> int:
+        """Bytes that `allocate` takes."""
+        logits: Buffers = {
+            "dlogits": ((batch, self.outputs), self.precision.activations)
+        }
+        held = [layer.buffers(batch, *how) for layer, *how in self._hand_down()]
+        slices = zip(self.trainable, self._slices(batch), strict=True)
+        numbers = sum(sgd.padded(p.shape) * count for p, count in slices)
+        return total_bytes([*held, logits]) + numbers * self.precision.values.itemsize
+
+    def _allocate_gradients(self, batch: int) -> None:
+        trainable, slices = self.trainable, self._slices(batch)
+        shapes = [p.shape for p in trainable]
+        how = slices, self.precision.values
+        self.gradients, views = sgd.allocate_slices(self.dev, shapes, *how)
+        for p, view in zip(trainable, views, strict=True):
             p.grad = view
+        rates = [p.lr_mult for p in trainable]
+        decays = [p.decay_mult for p in trainable]
+        self.segments = sgd.Segments.of(self.dev, shapes, rates, decays, slices)
+
+    def gradient(self, p: Parameter) -> Array:
+        """A trainable parameter's gradient after `backward`, summed up on the host."""
+        slices = self.dev.to_host(p.grad)[:, : math.prod(p.shape)]
+        return slices.sum(axis=0).reshape(p.shape)
 
     def forward(self, x: Array, context: Context | None = None) -> Array:
-        """Logits (N, outputs) of images x (N, crop, crop, 3), mean subtracted.
+        """Logits (N, outputs) of images x (N, *input_shape), mean subtracted.
 
         Args:
             x: where a trunk runs layers 1..below, their output.
@@ -246,7 +295,7 @@ class Network:
                 f"tensor {p.name}: shape {tuple(values.shape)} in the source, but "
                 f"{p.shape} in {self.arch.name} with {self.outputs} outputs"
             )
-        p.value[...] = self.dev.from_host(np.asarray(values, self.dtype))
+        self._set(p, np.asarray(values, self.precision.values))
 
     def copy_layers(self, tensors: Mapping[str, Array], n: int) -> list[str]:
         """Copies layers 1..n by name from host arrays; the others stay as drawn.
@@ -290,28 +339,31 @@ def check_memory(
         MinicnnError: the device has too little memory; names the batch that fits.
     """
     first = networks[0]
-    dev, arch, dtype = first.dev, first.arch, first.dtype
+    dev, arch = first.dev, first.arch
     free = dev.free_bytes()
     if free is None:
         return
-    # An image is also held as the store has it, and as the input.
-    image: Buffers = {
-        "images": ((arch.size, arch.size, 3), np.uint8),
-        "x": ((arch.crop, arch.crop, 3), dtype),
-    }
-    below = [layer.buffers(1, dtype, False) for layer in trunk]
-    demands = [network.demand() for network in networks]
-    each = total_bytes([image, *below]) + sum(demand[0] for demand in demands)
-    fixed = SPARE + sum(demand[1] for demand in demands)
-    fits = (free - fixed) // each
-    if batch <= fits:
+
+    def demand(batch: int) -> int:
+        """Bytes in all; an image is also held as the store has it, and as the input."""
+        image: Buffers = {
+            "images": ((batch, arch.size, arch.size, 3), np.uint8),
+            "x": ((batch, *first.input_shape), first.precision.activations),
+        }
+        below = [layer.buffers(batch, False, False) for layer in trunk]
+        heads = sum(network.demand(batch) for network in networks)
+        return SPARE + total_bytes([image, *below]) + heads
+
+    need = demand(batch)
+    if need <= free:
         return
+    fits = bisect.bisect_right(range(1, batch), free, key=demand)
     mend = f"a batch of {fits} fits" if fits > 0 else "not even one image fits"
     alone = len(networks) == 1
     raise MinicnnError(
         f"batch of {batch} images: {arch.name} "
         + ("needs " if alone else f"with {len(networks)} heads needs ")
-        + f"{(fixed + batch * each) / 1e9:.2f} GB of memory for it on {dev.name}, "
+        + f"{need / 1e9:.2f} GB of memory for it on {dev.name}, "
         f"where {free / 1e9:.2f} GB are free: {mend}; lower solver.batch, "
         + ("" if alone else "train fewer depths together, ")
         + "or stop other programs there"

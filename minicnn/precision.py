@@ -2,6 +2,8 @@
 
 bfloat16 is float32 with the lower half of its bits cut off: the same range, 8 instead
 of 24 significant bits. It is a type of storage here; sums are always kept in float32.
+Devices without kernels compute bfloat16's numbers in float32 and round what they store
+(see `minicnn.ops`); tf32, which allows rounding, they compute exactly.
 """
 
 from __future__ import annotations
@@ -11,7 +13,6 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
-from numpy.typing import NDArray
 
 from minicnn.errors import MinicnnError
 
@@ -23,48 +24,60 @@ BF16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
 class Precision:
     """The types of one way to train.
 
-    The weights that the solver updates, their velocities and their gradients are always
-    float32.
-
     Attributes:
-        name: "fp32", "tf32" or "bf16".
-        activations: dtype of what the layers hand on, forward and backward.
-        weights: dtype of the weights that the convolutions read: where it is not
-            float32, a copy that the solver writes.
+        name: "fp32", "tf32", "bf16", or, to be exact, "fp64".
+        values: dtype of the parameters that the solver updates, of their velocities and
+            of their gradients.
+        activations: dtype of what the layers hand on, forward and backward, and of the
+            weights that the convolutions read: where it is not that of `values`, a
+            copy of them that the solver writes.
     """
 
     name: str
+    values: np.dtype[Any]
     activations: np.dtype[Any]
-    weights: np.dtype[Any]
 
     @property
     def copies_weights(self) -> bool:
         """Whether the convolutions read a copy of the weights."""
-        return self.weights != np.float32
+        return self.activations != self.values
+
+    @property
+    def tf32(self) -> bool:
+        """Whether kernels may multiply float32 arrays on tensor cores, as tf32."""
+        return self.name == "tf32"
+
+    @property
+    def on_tensor_cores(self) -> bool:
+        """Whether kernels multiply on tensor cores where channels allow it."""
+        return self.tf32 or self.activations == BF16
 
 
-_FLOAT = np.dtype(np.float32)
+_FLOAT, _DOUBLE = np.dtype(np.float32), np.dtype(np.float64)
+FP32 = Precision("fp32", _FLOAT, _FLOAT)
+FP64 = Precision("fp64", _DOUBLE, _DOUBLE)
 _ALL = {
     each.name: each
     for each in (
-        Precision("fp32", _FLOAT, _FLOAT),
+        FP32,
         # Tensor cores round the operands of products to 11 significant bits.
         Precision("tf32", _FLOAT, _FLOAT),
-        Precision("bf16", BF16, BF16),
+        Precision("bf16", _FLOAT, BF16),
+        FP64,
     )
 }
 NAMES = tuple(_ALL)
 
 
 def get(name: str) -> Precision:
-    """The precision of that name.
+    """The precision to train in of that name.
 
     Raises:
         MinicnnError: there is none.
     """
     if name not in _ALL:
         raise MinicnnError(
-            f"--precision {name}: unknown; choose from {', '.join(NAMES)}"
+            f"network.precision {name!r}: unknown; choose from {', '.join(NAMES)}"
         )
     return _ALL[name]
 
@@ -77,11 +90,3 @@ def accumulator(dtype: np.dtype[Any]) -> np.dtype[Any]:
 def is_float(dtype: np.dtype[Any]) -> bool:
     """Whether it is a floating-point type, bfloat16 too."""
     return dtype.kind == "f" or dtype == BF16
-
-
-def round_to_bf16(x: NDArray[np.float32]) -> None:
-    """Rounds to the nearest bfloat16, ties to even, in place; NaN stays NaN.
-
-    So a device without bfloat16 arithmetic computes what one with it would store.
-    """
-    x[...] = x.astype(BF16)

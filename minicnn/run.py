@@ -16,7 +16,7 @@ import numpy as np
 import tomli_w
 from numpy.typing import NDArray
 
-from minicnn import checkpoint
+from minicnn import checkpoint, precision
 from minicnn.checkpoint import Checkpoint
 from minicnn.config import Config, from_dict, read_toml
 from minicnn.device import Device
@@ -143,7 +143,9 @@ class Run:
 
     def network(self, dev: Device) -> Network:
         """The network with the last checkpoint's weights."""
-        network = Network(self.config.network.arch, self.outputs, dev, seed=None)
+        about = self.config.network
+        how = precision.get(about.precision)
+        network = Network(about.arch, self.outputs, dev, None, how)
         network.load(self.checkpoint.weights)
         return network
 
@@ -166,8 +168,9 @@ def locked(folder: Path) -> Iterator[None]:
 def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """Settings that differ between two nested dictionaries, the store's place apart."""
     rows = []
-    # Runs made before there was `keep` kept no layer.
-    old = {**old, "run": {"keep": 0, **old.get("run", {})}}
+    # Runs made before there was `keep` kept no layer, and all were of precision fp32.
+    for section, entry in ("run", {"keep": 0}), ("network", {"precision": "fp32"}):
+        old = {**old, section: {**entry, **old.get(section, {})}}
     for section in sorted(old.keys() | new.keys()):
         before, after = old.get(section, {}), new.get(section, {})
         for key in sorted(before.keys() | after.keys()):

@@ -35,16 +35,13 @@ class Solver:
         self.network, self.config = network, config
         dev, trainable = network.dev, network.trainable
         shapes = [p.shape for p in trainable]
-        self._velocities, views = sgd.allocate(dev, shapes, network.dtype)
+        self._velocities, views = sgd.allocate(dev, shapes, network.precision.values)
         self.velocity = {p.name: v for p, v in zip(trainable, views, strict=True)}
-        rates = [p.lr_mult for p in trainable]
-        decays = [p.decay_mult for p in trainable]
-        self._segments = sgd.Segments.of(dev, shapes, rates, decays)
         # On the device, and written only when it changes: see `ops.sgd.update`.
         self._lr, self._lr_held = dev.zeros((1,), np.float64), 0.0
 
     def update(self, step: int) -> None:
-        """One update of every trainable parameter by its gradient."""
+        """One update of every trainable parameter by its gradient, and of its copy."""
         config, network = self.config, self.network
         lr = learning_rate(config, step)
         if lr != self._lr_held:
@@ -55,10 +52,11 @@ class Solver:
             network.trainable_values,
             network.gradients,
             self._velocities,
-            self._segments,
+            network.segments,
             self._lr,
             config.momentum,
             config.decay,
+            network.trainable_copies,
         )
 
     def tensors(self) -> dict[str, NDArray[Any]]:

@@ -40,11 +40,11 @@ class Inputs:
     def __init__(self, network: Network, mean: NDArray[np.float32], batch: int) -> None:
         self.network, self.dev = network, network.dev
         self.mean = self.dev.from_host(mean)
-        crop = network.arch.crop
-        self.buffer = self.dev.empty((batch, crop, crop, 3), network.dtype)
+        shape, dtype = (batch, *network.input_shape), network.precision.activations
+        self.buffer = self.dev.empty(shape, dtype)
 
     def fill(self, batch: Batch) -> tuple[Any, Any]:
-        """The batch's crops, mean subtracted, (N,crop,crop,3), and its labels (N,).
+        """The batch's crops, mean subtracted, and its labels (N,).
 
         Both stay valid until the next call.
         """
@@ -59,6 +59,7 @@ class Inputs:
             upload("left", batch.left),
             upload("mirror", batch.mirror),
             self.network.arch.scale,
+            self.network.blocks,
         )
         return x, upload("labels", batch.labels)
 

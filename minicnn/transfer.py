@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from minicnn import architectures
+from minicnn import architectures, precision
 from minicnn.config import Config, load_recipe
 from minicnn.data_prep.splits import Task, split_report, task_classes
 from minicnn.device import Device
@@ -201,7 +201,9 @@ def _head(
 ) -> Head:
     """A run's network as it starts, and what trains it."""
     seed = run_seed(setup.seed, treatment.name)
-    network = Network(setup.config.network.arch, outputs, setup.dev, seed)
+    about = setup.config.network
+    how = precision.get(about.precision)
+    network = Network(about.arch, outputs, setup.dev, seed, how)
     if base is not None:
         network.copy_layers(base.checkpoint.weights, treatment.copied)
     elif treatment.source == RANDOM:
@@ -239,6 +241,7 @@ def start(
     if isinstance(treatments, Treatment):
         treatments = [treatments]
     first, config = treatments[0], setup.config
+    precision.get(config.network.precision)
     if any(each.family != first.family for each in treatments):
         raise ValueError("treatments of one pass differ in their depth alone")
     store = Store(setup.store)

@@ -26,7 +26,6 @@ class Trunk:
     def __init__(self, networks: Sequence[Network]) -> None:
         self.networks = networks
         deepest = max(networks, key=lambda each: each.frozen)
-        self.dtype = deepest.dtype
         self.layers = [
             each for each in deepest.layers if each.spec.index <= deepest.frozen
         ]
@@ -50,7 +49,7 @@ class Trunk:
             network.release()
         check_memory(self.networks, self.layers, batch)
         for layer in self.layers:
-            layer.plan(batch, self.dtype, needs_dx=False)
+            layer.plan(batch, needs_dx=False, trains=False)
         for network in self.networks:
             network.allocate(batch)
         self.batch = batch
@@ -61,7 +60,7 @@ class Trunk:
         """The logits (N, outputs) of some of the networks, of the same images.
 
         Args:
-            x: (N, crop, crop, 3), mean subtracted.
+            x: (N, *input_shape), mean subtracted.
             context: as in `Network.forward`; dropout in frozen layers is of the trunk.
         """
         self.plan(len(x))

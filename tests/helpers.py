@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from minicnn import device
+from minicnn.ops import conv, sgd
 from minicnn.precision import BF16, accumulator, is_float
 
 Array = NDArray[Any]
@@ -143,6 +144,28 @@ def run_op(
         name: np.asarray(output if np.isscalar(output) else dev.to_host(output))
         for name, output in outputs.items()
     }
+
+
+def run_weights(
+    dev: device.Device,
+    x: Array,
+    dy: Array,
+    shape: conv.ConvShape,
+    tf32: bool = False,
+    bias: bool = True,
+) -> Arrays:
+    """`conv.backward_weights` in its slices, and their sums; what is between is NaN."""
+    dtype = accumulator(x.dtype)
+    tensors = (shape.k, shape.r, shape.s, shape.depth), (shape.k,)
+    counts = conv.gradient_slices(dev, x.dtype, shape, tf32)
+    _, (dw, db) = sgd.allocate_slices(dev, tensors, counts, dtype)
+    dw[...] = db[...] = np.nan
+    conv.backward_weights(dev, x, dy, dw, db if bias else None, shape, tf32)
+    sums = {
+        name: slices[:, : int(np.prod(tensor))].sum(axis=0).reshape(tensor)
+        for name, slices, tensor in zip(("dw", "db"), (dw, db), tensors, strict=True)
+    }
+    return sums if bias else {"dw": sums["dw"]}
 
 
 def check_op(

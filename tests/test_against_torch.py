@@ -8,8 +8,9 @@ import pytest
 from minicnn import device
 from minicnn.architectures import ARCHITECTURES
 from minicnn.export import torch_tensors
-from minicnn.layers import Context
+from minicnn.layers import Context, PoolLRNLayer
 from minicnn.network import Network
+from minicnn.precision import FP32, FP64, Precision
 from tests.torch_module import torch_module
 
 OUTPUTS = 20
@@ -32,9 +33,9 @@ def off(actual: np.ndarray, expected: np.ndarray) -> float:
     return float(np.linalg.norm(actual - expected) / np.linalg.norm(expected))
 
 
-def make(name: str, dtype: type) -> tuple[Network, np.ndarray]:
+def make(name: str, precision: Precision) -> tuple[Network, np.ndarray]:
     """A network whose every part tells (biases are random), and its input."""
-    network = Network(name, OUTPUTS, device.get("cpu"), seed=None, dtype=dtype)
+    network = Network(name, OUTPUTS, device.get("cpu"), None, precision)
     rng = np.random.default_rng(4)
     for p in network.params:
         # float32 draws: CaffeNet has 58 million weights, and this is the fast way.
@@ -43,49 +44,48 @@ def make(name: str, dtype: type) -> tuple[Network, np.ndarray]:
     network.params[0].value *= GAIN[name]
     crop = network.arch.crop
     x = rng.normal(0, 60, (BATCH, crop, crop, 3)) * network.arch.scale
-    return network, x.astype(dtype)
+    return network, x.astype(precision.values)
 
 
 @pytest.mark.parametrize(
-    ("name", "dtype", "tolerance"),
+    ("name", "precision", "tolerance"),
     [
-        ("caffenet", np.float32, SINGLE),
-        ("caffenet64", np.float64, DOUBLE),
-        ("caffenet32", np.float64, DOUBLE),
+        ("caffenet", FP32, SINGLE),
+        ("caffenet64", FP64, DOUBLE),
+        ("caffenet32", FP64, DOUBLE),
     ],
 )
-def test_loss_and_gradients(name: str, dtype: type, tolerance: float) -> None:
+def test_loss_and_gradients(name: str, precision: Precision, tolerance: float) -> None:
     module = torch_module()
     torch = module.torch
-    network, x = make(name, dtype)
+    network, x = make(name, precision)
     labels = np.array([OUTPUTS - 1, 0, 7], np.int32)
     logits = network.forward(x, Context())
     loss = network.scored(labels, gradient=True).loss / BATCH
     network.backward()
-    scales = [each.scale.max() for each in network.layers if hasattr(each, "scale")]
-    assert min(scales) > 1.2, "LRN is too tame to tell"
+    norms = [each for each in network.layers if isinstance(each, PoolLRNLayer)]
+    ratios = [np.max(each.u[each.u > 0] / each.y[each.u > 0]) for each in norms]
+    assert min(ratios) > 1.2**0.75, "LRN is too tame to tell"
 
     arch = ARCHITECTURES[name]
     with torch.device("meta"):
         twin = module.CaffeNet(name, OUTPUTS, arch.crop).eval()
-    values = {n: torch.from_numpy(v) for n, v in exported(network, "value").items()}
+    values = {
+        n: torch.from_numpy(v)
+        for n, v in torch_tensors(arch, network.tensors()).items()
+    }
     values["mean"] = torch.zeros(3, arch.crop, arch.crop)
     twin.load_state_dict(values, strict=True, assign=True)
     # The module scales its input; these are scaled already, as the trainer does it.
-    images = torch.tensor((x / arch.scale).astype(dtype).transpose(0, 3, 1, 2))
+    images = torch.tensor((x / arch.scale).astype(x.dtype).transpose(0, 3, 1, 2))
     expected = twin(images)
     twin_loss = torch.nn.functional.cross_entropy(expected, torch.tensor(labels).long())
     twin_loss.backward()
 
     assert off(logits, expected.detach().numpy()) < tolerance
     assert loss == pytest.approx(twin_loss.item(), rel=tolerance)
-    ours = exported(network, "grad")
+    gradients = {p.name: network.gradient(p) for p in network.params}
+    ours = torch_tensors(arch, gradients)
     errors = {n: off(ours[n], p.grad.numpy()) for n, p in twin.named_parameters()}
     assert len(errors) == 16
     assert max(errors.values()) < tolerance, errors
-
-
-def exported(network: Network, attribute: str) -> dict[str, np.ndarray]:
-    """The parameters' values or gradients in PyTorch's layouts."""
-    held = {p.name: getattr(p, attribute) for p in network.params}
-    return torch_tensors(network.arch, held)

@@ -25,6 +25,7 @@ from tests.helpers import (
     fuzz,
     rounded,
     run_op,
+    run_weights,
 )
 from tests.reference import conv as reference
 
@@ -66,12 +67,11 @@ def run(
 ) -> dict[str, Any]:
     """The op, forward and backward; without b no db."""
     y = dev.empty((shape.n, shape.p, shape.q, shape.k), x.dtype)
-    dx, dw = dev.empty(x.shape, x.dtype), dev.empty(w.shape, x.dtype)
-    db = None if b is None else dev.empty(b.shape, x.dtype)
+    dx = dev.empty(x.shape, x.dtype)
     conv.forward(dev, x, w, b, y, shape)
     conv.backward_data(dev, dy, w, dx, shape)
-    conv.backward_weights(dev, x, dy, dw, db, shape)
-    return {"y": y, "dx": dx, "dw": dw} | ({} if b is None else {"db": db})
+    gradients = run_weights(dev, x, dy, shape, bias=b is not None)
+    return {"y": y, "dx": dx, **gradients}
 
 
 def expected(

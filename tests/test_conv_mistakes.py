@@ -6,7 +6,6 @@ import re
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 
 from minicnn import device
@@ -16,7 +15,14 @@ from minicnn.ops import conv, conv_plan
 from minicnn.ops.conv import ConvShape
 from minicnn.ops.conv_plan import FORWARD, WEIGHTS
 from minicnn.precision import BF16
-from tests.helpers import Array, compare, poisoned, run_op, tolerance
+from tests.helpers import (
+    Array,
+    compare,
+    poisoned,
+    run_op,
+    run_weights,
+    tolerance,
+)
 from tests.test_conv_tensor_cores import ORDERS, arrays, expected, in_orders
 
 # name: kernel, its text, and what it is replaced by
@@ -82,9 +88,7 @@ def check_one(dev: Device, kernel: str) -> None:
 
     def op(dev: Device, x: Array, w: Array, b: Array, dy: Array) -> dict[str, Any]:
         if kernel == WEIGHTS:
-            dw = dev.empty(w.shape, np.float32)
-            conv.backward_weights(dev, x, dy, dw, None, shape)
-            return {"dw": dw}
+            return run_weights(dev, x, dy, shape, bias=False)
         y = dev.empty(dy.shape, dy.dtype)
         conv.forward(dev, x, w, b, y, shape)
         return {"y": y}

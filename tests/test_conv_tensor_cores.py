@@ -8,7 +8,6 @@ one more where the result is stored as bfloat16.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -36,6 +35,7 @@ from tests.helpers import (
     fuzz,
     poisoned,
     run_op,
+    run_weights,
     tolerance,
 )
 from tests.reference import conv as reference
@@ -64,17 +64,6 @@ def kind(request: pytest.FixtureRequest) -> conv_plan.Kind:
     return request.param
 
 
-@contextmanager
-def precise(dev: Device, kind: conv_plan.Kind) -> Iterator[None]:
-    """The device, with that precision."""
-    before = getattr(dev, "precision", "fp32")
-    dev.precision = kind if kind == "tf32" else "bf16"
-    try:
-        yield
-    finally:
-        dev.precision = before
-
-
 def in_tf32(array: Array) -> Array:
     """float32 rounded to 10 bits of mantissa, ties away from zero: as cvt.rna does."""
     bits = array.astype(np.float32).view(np.uint32)
@@ -90,14 +79,13 @@ def run(
     *,
     shape: ConvShape,
     relu: bool,
+    tf32: bool,
 ) -> dict[str, Any]:
     """Both passes; with ReLU no bias, and dx as if x were a ReLU's output."""
     y, dx = dev.empty(dy.shape, dy.dtype), dev.empty(x.shape, x.dtype)
-    dw, db = dev.empty(w.shape, np.float32), dev.empty(b.shape, np.float32)
-    conv.forward(dev, x, w, None if relu else b, y, shape, relu)
-    conv.backward_data(dev, dy, w, dx, shape, x if relu else None)
-    conv.backward_weights(dev, x, dy, dw, db, shape)
-    return {"y": y, "dx": dx, "dw": dw, "db": db}
+    conv.forward(dev, x, w, None if relu else b, y, shape, relu, tf32)
+    conv.backward_data(dev, dy, w, dx, shape, x if relu else None, tf32)
+    return {"y": y, "dx": dx, **run_weights(dev, x, dy, shape, tf32)}
 
 
 def expected(
@@ -154,9 +142,8 @@ def check(
     floor = {"dx": 1 / np.sqrt(shape.taps)}
     first: Arrays = {}
     for order in in_orders(dev, orders):
-        with precise(dev, kind):
-            op = partial(run, shape=shape, relu=relu)
-            got = run_op(dev, op, given)
+        op = partial(run, shape=shape, relu=relu, tf32=kind == "tf32")
+        got = run_op(dev, op, given)
         for name, values in right.items():
             where = f"conv {shape} on {dev.name}, {kind}, {order}: {name}"
             allowed = tolerance(got[name].dtype.type, terms[name])
@@ -286,8 +273,7 @@ def test_infinity_stays_within_its_patches(
     shape = widened(cases.CONV[name]) if wide else cases.CONV[name]
     given, _ = arrays(kind, shape)
     given["x"][0, 1, 2, 0] = given["dy"][-1, 0, 1, 0] = np.inf
-    with precise(dev, kind):
-        got = run_op(dev, partial(run, shape=shape, relu=False), given)
+    got = run_op(dev, partial(run, shape=shape, relu=False, tf32=kind == "tf32"), given)
     right = expected(given, given, shape)
     for part in "y", "dx":
         assert 0 < np.isinf(right[part]).mean() < 1
@@ -297,10 +283,11 @@ def test_infinity_stays_within_its_patches(
 
 def test_tf32_without_four_channels_is_float32(dev: Device) -> None:
     shape = cases.CONV["two groups"]
-    op, given = partial(run, shape=shape, relu=False), arrays("tf32", shape)[0]
-    exact = run_op(dev, op, given)
-    with precise(dev, "tf32"):
-        got = run_op(dev, op, given)
+    given, _ = arrays("tf32", shape)
+    exact, got = (
+        run_op(dev, partial(run, shape=shape, relu=False, tf32=tf32), given)
+        for tf32 in (False, True)
+    )
     assert all(got[name].tobytes() == exact[name].tobytes() for name in exact)
 
 

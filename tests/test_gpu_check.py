@@ -194,8 +194,8 @@ def test_a_stopped_training_is_resumed_and_compared(
     assert compare_devices.side_by_side([1.0, 3.0], [1.0, 2.0, 9.0]) == [0.0, 0.5]
     # The losses alone are those of the run; in float64 they are nearly so.
     setup = compare_devices.make_setup(store, tmp_path / "alone", dev, 6, 5, split)
-    assert compare_devices.first_losses(setup, "float32", 6) == whole["losses"]
-    exact = compare_devices.first_losses(setup, "float64", 6)
+    assert compare_devices.first_losses(setup, "fp32", 6) == whole["losses"]
+    exact = compare_devices.first_losses(setup, "fp64", 6)
     differences = compare_devices.side_by_side(exact, whole["losses"])
     assert 1e-9 < max(differences) < 1e-4  # what float32 rounds off
 
@@ -204,10 +204,10 @@ def test_losses_that_differ_prove_nothing() -> None:
     bits = {"same_bits_again": True, "same_bits_resumed": True}
     late = [1e-7] * compare_devices.FIRST + [0.02]
     for record, differences, right in [
-        ({"dtype": "float32", **bits}, late, True),
-        ({"dtype": "float32", **bits, "same_bits_resumed": False}, late, False),
-        ({"dtype": "float32", **bits}, late[::-1], False),
-        ({"dtype": "float64"}, [1e-12] * 50, True),
-        ({"dtype": "float64"}, late, False),
+        ({"precision": "fp32", **bits}, late, True),
+        ({"precision": "fp32", **bits, "same_bits_resumed": False}, late, False),
+        ({"precision": "fp32", **bits}, late[::-1], False),
+        ({"precision": "fp64"}, [1e-12] * 50, True),
+        ({"precision": "fp64"}, late, False),
     ]:
         assert compare_devices.proven(record, differences) is right

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from minicnn import device, gradcheck
 from minicnn.cli import cli
 from minicnn.device import Device
-from minicnn.layers import LRNLayer
+from minicnn.layers import PoolLRNLayer
 from minicnn.ops import (
     augment,
     conv,
@@ -138,7 +138,8 @@ def test_one_wrong_number_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def wrong(dev: Device, x: Any, dy: Any, dw: Any, db: Any, shape: Any) -> None:
         launch(dev, x, dy, dw, db, shape)
-        dw[2, 0, 1, 1] += 1
+        filters = dw[0].reshape(shape.k, shape.r, shape.s, shape.depth)
+        filters[2, 0, 1, 1] += 1
 
     monkeypatch.setattr(conv.backward_weights, "_launch", wrong)
     first_case_only("conv", monkeypatch)
@@ -151,12 +152,12 @@ def test_one_wrong_number_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_network_whose_layer_hands_down_a_wrong_gradient_fails(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    backward = LRNLayer.backward
+    backward = PoolLRNLayer.backward
 
-    def wrong(self: LRNLayer, dy: Any, trains: bool) -> Any:
+    def wrong(self: PoolLRNLayer, dy: Any, trains: bool) -> Any:
         return backward(self, dy, trains) * FACTOR
 
-    monkeypatch.setattr(LRNLayer, "backward", wrong)
+    monkeypatch.setattr(PoolLRNLayer, "backward", wrong)
     checks = gradcheck.gradcheck(device.get("cpu"), ["network"])
     failed = [c for c in checks if not c.ok]
     # With layers 1 and 2 frozen no gradient passes an LRN.

@@ -7,8 +7,9 @@ import pytest
 
 from minicnn import device
 from minicnn.config import SolverConfig
-from minicnn.layers import Context
+from minicnn.layers import Context, PoolLRNLayer
 from minicnn.network import DEPTH, Network
+from minicnn.precision import FP32, FP64, Precision
 from minicnn.solver import Solver
 from tests.runs import MINIATURE
 
@@ -28,16 +29,16 @@ SKIPPED = 0.02
 SAMPLE = 12
 
 
-def make(frozen: int = 0, dtype: type = np.float64) -> tuple[Network, np.ndarray]:
+def make(frozen: int = 0, precision: Precision = FP64) -> tuple[Network, np.ndarray]:
     """A network and its input, every bias random so that none hides."""
-    network = Network(MINIATURE, OUTPUTS, device.get("cpu", 1), seed=5, dtype=dtype)
+    network = Network(MINIATURE, OUTPUTS, device.get("cpu", 1), 5, precision)
     rng = np.random.default_rng(8)
     for p in network.params:
         if p.name.endswith(".b"):
             p.value += rng.normal(0, 0.1, p.shape)
     network.freeze(frozen)
     crop = MINIATURE.crop
-    return network, rng.normal(0, 1, (BATCH, crop, crop, 3)).astype(dtype)
+    return network, rng.normal(0, 1, (BATCH, crop, crop, 3)).astype(precision.values)
 
 
 def loss(network: Network, x: np.ndarray) -> float:
@@ -51,7 +52,7 @@ def gradients(network: Network, x: np.ndarray) -> dict[str, np.ndarray]:
     network.forward(x, TRAINING)
     network.scored(LABELS, gradient=True)
     network.backward()
-    return {p.name: p.grad.copy() for p in network.trainable}
+    return {p.name: network.gradient(p) for p in network.trainable}
 
 
 def difference(
@@ -94,8 +95,9 @@ def test_every_gradient_is_the_slope_of_the_loss(frozen: int) -> None:
 def test_lrn_and_dropout_matter_in_the_check() -> None:
     network, x = make()
     network.forward(x, TRAINING)
-    scales = [layer.scale for layer in network.layers if hasattr(layer, "scale")]
-    assert [float(each.max()) > 1.5 for each in scales] == [True, True]
+    norms = [layer for layer in network.layers if isinstance(layer, PoolLRNLayer)]
+    ratios = [np.max(layer.u[layer.u > 0] / layer.y[layer.u > 0]) for layer in norms]
+    assert [ratio > 1.5**0.75 for ratio in ratios] == [True, True]
     trained = loss(network, x)
     network.forward(x)
     assert abs(network.scored(LABELS).loss / BATCH - trained) > 0.01
@@ -131,7 +133,7 @@ def test_freezing_changes_no_gradient_above_and_computes_none_below(
 
 @pytest.mark.parametrize("frozen", [0, 3, 6])
 def test_training_leaves_the_frozen_bytes_alone(frozen: int) -> None:
-    network, x = make(frozen, np.float32)
+    network, x = make(frozen, FP32)
     config = SolverConfig(lr=0.01, momentum=0.9, decay=0.5)
     solver = Solver(network, config)
     before = {name: value.tobytes() for name, value in network.tensors().items()}

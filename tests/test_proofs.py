@@ -78,7 +78,7 @@ def test_losses_side_by_side() -> None:
     cpu = [2.0] * 50
     result = {"losses": [2.0] * 49 + [2.5], "cpu_losses": cpu}
     found = rows(proofs.loss_table([{**result, "largest_difference": 0.25}]))
-    assert found[0] == ["step", "emulated, float32", "cpu, float32", "difference"]
+    assert found[0] == ["step", "emulated, fp32", "cpu, fp32", "difference"]
     assert found[1] == ["1", "2.000000", "2.000000", "0.0e+00"]
     assert found[-2] == ["50", "2.500000", "2.000000", "2.5e-01"]
     assert found[-1][-1] == "2.5e-01"

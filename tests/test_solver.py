@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ from minicnn.config import SolverConfig, load_recipe
 from minicnn.device import Device
 from minicnn.errors import MinicnnError
 from minicnn.network import Network
+from minicnn.precision import FP64
 from minicnn.solver import Solver, learning_rate
 from tests.runs import MINIATURE
 
@@ -40,14 +43,14 @@ BIASES = (
 
 
 def test_five_updates_worked_by_hand(dev: Device) -> None:
-    network = Network(MINIATURE, 5, dev, dtype=np.float64)
+    network = Network(MINIATURE, 5, dev, precision=FP64)
     network.plan(1)
     solver = Solver(network, CONFIG)
     for p in network.params:
         p.value[...] = 1
     for step, g in enumerate(GRADIENTS):
         for p in network.params:
-            p.grad[...] = g
+            p.grad[0, : math.prod(p.shape)] = g
         solver.update(step)
         for p in network.params:
             v, w = (WEIGHTS if p.name.endswith(".w") else BIASES)[step]

@@ -17,7 +17,14 @@ from minicnn.ops.conv_shape import ConvShape
 from minicnn.ops.space_to_depth import Blocks
 from minicnn.precision import BF16
 from tests import cases
-from tests.helpers import Array, Arrays, check_op, check_same_bits, compare
+from tests.helpers import (
+    Array,
+    Arrays,
+    check_op,
+    check_same_bits,
+    compare,
+    run_weights,
+)
 from tests.reference import space_to_depth as reference
 
 EACH = pytest.mark.parametrize("shape", cases.BLOCKS.values(), ids=cases.BLOCKS)
@@ -108,9 +115,11 @@ def test_the_convolution_stays_the_same(shape: ConvShape) -> None:
     compare("y", blocked_y, y, EXACT)
 
     dy = rng.standard_normal(y.shape)
-    dw, dblocked, unblocked = np.empty(w.shape), np.empty(blocks.filters), w.copy()
-    conv.backward_weights(dev, x, dy, dw, None, shape)
-    conv.backward_weights(dev, blocked_x, dy, dblocked, None, over)
+    dw, dblocked = (
+        run_weights(dev, images, dy, each, bias=False)["dw"]
+        for images, each in ((x, shape), (blocked_x, over))
+    )
+    unblocked = np.empty_like(w)
     op.unblock_gradient(dev, dblocked.reshape(1, -1), unblocked, blocks)
     compare("dw", unblocked, dw, EXACT)
 

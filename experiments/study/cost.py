@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from minicnn import architectures
+from minicnn import architectures, assembly
 from minicnn import device as devices
 from minicnn.checkpoint import KEPT
 from minicnn.config import Config
@@ -26,7 +26,8 @@ from minicnn.experiments.study.folder import Study
 from minicnn.experiments.study.graph import Node, Plan, task_of
 from minicnn.experiments.study.tasks import Queue, Task, makespan
 from minicnn.files import read_json
-from minicnn.layers import KINDS, ConvLayer
+from minicnn.layers import ConvLayer
+from minicnn.precision import FP32
 from minicnn.store import Store
 from minicnn.treatment import DEPTH
 
@@ -35,17 +36,12 @@ from minicnn.treatment import DEPTH
 def _counts(arch: str, outputs: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Of each of the 8 layers: forward operations of an image, and parameters."""
     flops, values = [0] * DEPTH, [0] * DEPTH
-    network = architectures.get(arch)
-    shape: tuple[int, ...] = (network.crop, network.crop, 3)
     dev = devices.get("cpu", 1)
-    for place, spec in enumerate(network.layers):
-        if isinstance(spec, architectures.FullyConnected) and not spec.features:
-            spec = replace(spec, features=outputs)
-        layer = KINDS[type(spec)](dev, spec, shape, place)
+    for layer in assembly.build(dev, FP32, architectures.get(arch), outputs):
+        number = layer.spec.index - 1
         if isinstance(layer, ConvLayer):
-            flops[spec.index - 1] += layer.shape(1, layer.w.shape).flops
-        values[spec.index - 1] += sum(math.prod(p.shape) for p in layer.params)
-        shape = layer.y_shape
+            flops[number] += layer.problem.flops
+        values[number] += sum(math.prod(p.shape) for p in layer.params)
     return tuple(flops), tuple(values)
 
 

@@ -6,7 +6,9 @@
     @forward.kernel
     def _(dev, x, y): ...                  # what devices with kernels do instead
 
-An op is called with the device first; all outputs are allocated by the caller.
+An op is called with the device first; all outputs are allocated by the caller. NumPy
+forms are written for float32 and float64. Given arrays of bfloat16, they get float32
+ones instead, which are rounded to bfloat16 afterwards: what a kernel would store.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from typing import Any, Concatenate, Generic, ParamSpec
 import numpy as np
 
 from minicnn.device import Device
+from minicnn.precision import BF16
 
 Args = ParamSpec("Args")
 Form = Callable[Concatenate[Device, Args], None]
@@ -38,10 +41,29 @@ class op(Generic[Args]):
 
     def __call__(self, dev: Device, *args: Args.args, **kwargs: Args.kwargs) -> Any:
         """Runs the op on the device."""
-        form = self._launch if dev.has_kernels else self._form
-        if form is None:
+        if not dev.has_kernels:
+            return _in_float32(self._form, dev, args, kwargs)
+        if self._launch is None:
             raise TypeError(f"{self.__module__}.{self.__name__}: has no kernel")
-        return form(dev, *args, **kwargs)
+        return self._launch(dev, *args, **kwargs)
+
+
+def _in_float32(
+    form: Callable[..., None], dev: Device, args: tuple, kwargs: dict[str, Any]
+) -> None:
+    """Calls a NumPy form with float32 arrays for those of bfloat16, and rounds them."""
+    wide: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+
+    def widened(value: Any) -> Any:
+        if not isinstance(value, np.ndarray) or value.dtype != BF16:
+            return value
+        # The same array twice, where an op works in place, stays the same array.
+        held = wide.setdefault(id(value), (value, value.astype(np.float32)))
+        return held[1]
+
+    form(dev, *map(widened, args), **{k: widened(v) for k, v in kwargs.items()})
+    for narrow, array in wide.values():
+        narrow[...] = array
 
 
 def vector_width(channels: int, dtype: np.dtype) -> int:

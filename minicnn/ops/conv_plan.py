@@ -119,7 +119,12 @@ class Plan:
 
 
 def plan(
-    kernel: str, kind: Kind, size: tuple[int, int, int], products: int, vectors: bool
+    kernel: str,
+    kind: Kind,
+    size: tuple[int, int, int],
+    products: int,
+    vectors: bool,
+    slices: int | None = None,
 ) -> Plan:
     """The plan that keeps the busiest multiprocessor busy for the shortest time.
 
@@ -129,6 +134,8 @@ def plan(
         size: M, N and K of one product.
         products: how many of that size there are: groups, times phases.
         vectors: whether 16 bytes may be read as one.
+        slices: into which K is cut, the last of them perhaps empty; None for as many
+            as are best.
     """
     m, n, k = size
     speeds, step = TILES[kind][kernel], STEP[kind]
@@ -138,11 +145,15 @@ def plan(
         if (tile[2] > 1) != vectors:
             continue
         tiles = ceil_div(m, tile[0]) * ceil_div(n, tile[1])
+        if slices is not None:
+            each = ceil_div(steps, slices)
+            plans.append(Plan(kernel, kind, tile, tiles, each, slices))
+            continue
         # As many slices as one to four rounds of blocks, if K is as long as that.
         fits = [rounds * PROCESSORS // (tiles * products) for rounds in range(1, 5)]
         most = steps * step // LEAST_PRODUCTS if kernel == WEIGHTS else 1
-        for slices in {max(1, min(fit, most)) for fit in fits}:
-            each = ceil_div(steps, slices)
+        for count in {max(1, min(fit, most)) for fit in fits}:
+            each = ceil_div(steps, count)
             plans.append(Plan(kernel, kind, tile, tiles, each, ceil_div(steps, each)))
 
     def time(p: Plan) -> float:
