@@ -1,0 +1,174 @@
+"""Whether reduced precision costs accuracy: demo trainings over several seeds.
+
+    python experiments/compare_precisions.py [--device auto] [--precision bf16]
+        [--seeds 5] [--jobs 2] [--json FILE]
+
+Each seed draws its own weights, order, crops and masks, and trains the base net of task
+A once in float32 and once in each other precision: pairs that differ by roundings
+alone. Two trainings part soon whatever the roundings, so a single pair says little; what
+counts is the mean difference over seeds beside what seeds differ by. On devices without
+kernels bfloat16 is simulated by rounding every number that a GPU would store so.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+import sys
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import click
+
+if __name__ == "__main__":  # runs from a tree that is not installed, too
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+EXACT = "fp32"
+# Student's t, two-sided 95 %, by degrees of freedom 1 to 9.
+T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+
+
+def train(
+    device: str, threads: int, precision: str, seed: int, settings: tuple[str, ...]
+) -> dict[str, Any]:
+    """One demo training, in a folder that is gone afterwards; its result."""
+    from minicnn import config
+    from minicnn import device as devices
+    from minicnn.data_prep.demo import ensure_demo
+    from minicnn.transfer import Setup, train_base
+
+    recipe = config.load_recipe("demo")
+    named = [f"network.precision={precision}", *settings]
+    with tempfile.TemporaryDirectory() as folder:
+        dev = devices.get(device, threads)
+        resolved = config.override(recipe, named)
+        setup = Setup(ensure_demo(), dev, resolved, seed=seed, runs=Path(folder))
+        run = train_base(setup, "A")
+        assert run.result is not None
+        losses = [record["loss"] for record in run.metrics() if "loss" in record]
+        return {
+            "precision": precision,
+            "seed": seed,
+            "losses": losses,
+            **{key: run.result[key] for key in ("top1", "top5", "loss")},
+        }
+
+
+def interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Mean, and the ends of its 95 % interval by Student's t."""
+    mean = statistics.mean(values)
+    if len(values) < 2:
+        return mean, -math.inf, math.inf
+    half = T95[min(len(values) - 2, len(T95) - 1)]
+    half *= statistics.stdev(values) / math.sqrt(len(values))
+    return mean, mean - half, mean + half
+
+
+def compare(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each other precision against float32: paired differences over the seeds."""
+    found = {(each["precision"], each["seed"]): each for each in runs}
+    seeds = sorted({seed for _, seed in found})
+    names = [name for name in dict.fromkeys(n for n, _ in found) if name != EXACT]
+    rows = []
+    for name in names:
+        for key in "top1", "loss":
+            exact = [found[EXACT, seed][key] for seed in seeds]
+            other = [found[name, seed][key] for seed in seeds]
+            gaps = [b - a for a, b in zip(exact, other, strict=True)]
+            mean, low, high = interval(gaps)
+            spread = statistics.stdev(exact) if len(seeds) > 1 else math.nan
+            rows.append(
+                {
+                    "precision": name,
+                    "score": key,
+                    "fp32": statistics.mean(exact),
+                    "other": statistics.mean(other),
+                    "difference": mean,
+                    "low": low,
+                    "high": high,
+                    "spread_of_fp32_over_seeds": spread,
+                    "within_noise": low <= 0 <= high,
+                }
+            )
+    return rows
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """The comparison for people."""
+    lines = [
+        f"{'':6}{'score':7}{'fp32':>9}{'other':>9}{'difference, 95 %':>30}"
+        f"{'seeds differ by':>18}"
+    ]
+    for row in rows:
+        scale, unit = (100, " %") if row["score"] == "top1" else (1, "")
+        a, b, d, low, high, spread = (
+            scale * row[key]
+            for key in (
+                "fp32",
+                "other",
+                "difference",
+                "low",
+                "high",
+                "spread_of_fp32_over_seeds",
+            )
+        )
+        apart = f"{d:+.3f} [{low:+.3f}, {high:+.3f}]"
+        lines.append(
+            f"{row['precision']:6}{row['score']:7}{a:>8.3f}{b:>9.3f}{apart:>30}"
+            f"{spread:>15.3f}{unit}"
+        )
+    return "\n".join(lines)
+
+
+@click.command()
+@click.option("--device", default="auto", show_default=True)
+@click.option("--precision", "names", multiple=True, default=["bf16"])
+@click.option("--seeds", default=5, show_default=True, help="0, 1, …")
+@click.option("--jobs", default=0, help="Trainings at a time; 0: one a core on a CPU.")
+@click.option("--set", "settings", multiple=True, help="As for train-base.")
+@click.option("--json", "out", type=click.Path(path_type=Path), help="Result file.")
+def main(
+    device: str,
+    names: tuple[str, ...],
+    seeds: int,
+    jobs: int,
+    settings: tuple[str, ...],
+    out: Path | None,
+) -> None:
+    """Accuracy of reduced precision over seeds."""
+    from minicnn import device as devices
+    from minicnn.cores import available_cores
+    from minicnn.data_prep.demo import ensure_demo
+    from minicnn.experiments.provenance import provenance
+
+    dev, cores = devices.get(device), available_cores()
+    ensure_demo()  # once, not by each of the processes
+    jobs = jobs or (cores if dev.name == "cpu" else 1)
+    threads = max(1, cores // jobs)
+    wanted = [(name, seed) for seed in range(seeds) for name in (EXACT, *names)]
+    with ProcessPoolExecutor(jobs) as pool:
+        waiting = [
+            pool.submit(train, dev.name, threads, name, seed, settings)
+            for name, seed in wanted
+        ]
+        runs = [each.result() for each in waiting]
+    rows = compare(runs)
+    about = {**provenance(), "device": dev.name, "seeds": seeds}
+    if out:
+        record = {**about, "comparison": rows, "runs": runs}
+        out.write_text(json.dumps(record, indent=2) + "\n")
+    for run in runs:
+        click.echo(
+            f"{run['precision']} seed {run['seed']}: top-1 {run['top1']:.1%}, "
+            f"loss {run['loss']:.4f}"
+        )
+    click.echo(table(rows))
+    sys.exit(0 if all(row["within_noise"] for row in rows) else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""The comparison of precisions: its statistics by hand, and a training of each."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from minicnn.experiments import compare_precisions as compared
+
+
+def run(precision: str, seed: int, top1: float) -> dict[str, object]:
+    return {"precision": precision, "seed": seed, "top1": top1, "loss": 1 - top1}
+
+
+def test_paired_differences_by_hand() -> None:
+    exact, other = (0.80, 0.84, 0.82), (0.81, 0.84, 0.80)
+    runs = [run("fp32", seed, value) for seed, value in enumerate(exact)]
+    runs += [run("bf16", seed, value) for seed, value in enumerate(other)]
+    top1, loss = compared.compare(runs)
+    assert (top1["score"], loss["score"]) == ("top1", "loss")
+    # +0.01, 0, −0.02: mean −1/300, standard deviation √(7/30000).
+    mean, deviation = -1 / 300, math.sqrt(7 / 30000)
+    half = 4.303 * deviation / math.sqrt(3)
+    assert top1["difference"] == pytest.approx(mean)
+    assert (top1["low"], top1["high"]) == pytest.approx((mean - half, mean + half))
+    assert top1["spread_of_fp32_over_seeds"] == pytest.approx(0.02)
+    assert top1["within_noise"]
+    assert loss["difference"] == pytest.approx(-mean)
+
+
+def test_a_constant_loss_of_accuracy_is_no_noise() -> None:
+    runs = [run("fp32", seed, 0.8 + 0.01 * seed) for seed in range(5)]
+    lost = [run("bf16", seed, 0.78 + 0.0101 * seed) for seed in range(5)]
+    rows = compared.compare(runs + lost)
+    assert not any(row["within_noise"] for row in rows)
+    assert "bf16" in compared.table(rows)
+
+
+def test_one_seed_says_nothing() -> None:
+    rows = compared.compare([run("fp32", 0, 0.8), run("bf16", 0, 0.1)])
+    assert all(row["within_noise"] for row in rows)
+    assert math.isinf(rows[0]["high"])
