@@ -5,9 +5,10 @@
 
 Each seed draws its own weights, order, crops and masks, and trains the base net of task
 A once in float32 and once in each other precision: pairs that differ by roundings
-alone. Two trainings part soon whatever the roundings, so a single pair says little; what
-counts is the mean difference over seeds beside what seeds differ by. On devices without
-kernels bfloat16 is simulated by rounding every number that a GPU would store so.
+alone. Two trainings part soon whatever the roundings, so a single pair says little;
+what counts is the mean difference over seeds beside what seeds differ by. On devices
+without kernels bfloat16 is simulated by rounding every number that a GPU would store
+so.
 """
 
 from __future__ import annotations
