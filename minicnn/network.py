@@ -294,9 +294,9 @@ def check_memory(
     free = dev.free_bytes()
     if free is None:
         return
-    # An image is also held as the store has it, and as the input.
+    # An image is also held as the store has it, in two slots, and as the input.
     image: Buffers = {
-        "images": ((arch.size, arch.size, 3), np.uint8),
+        "images": ((2, arch.size, arch.size, 3), np.uint8),
         "x": ((arch.crop, arch.crop, 3), dtype),
     }
     below = [layer.buffers(1, dtype, False) for layer in trunk]
