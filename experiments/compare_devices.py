@@ -142,10 +142,11 @@ def first_losses(setup: Setup, precision: str, count: int) -> list[float]:
     with Progress(count, "steps", f"{setup.dev.name} {precision}") as bar:
         for step in range(count):
             x, labels = inputs.fill(loader.train_batch(step))
-            network.forward(x, Context(True, trainer.seed, step))
+            network.forward(x, Context.training(setup.dev, trainer.seed, step))
             losses.append(network.scored(labels, gradient=True).loss / len(labels))
             network.backward()
-            solver.update(step)
+            solver.set_rate(step)
+            solver.update()
             bar.update(1)
     loader.close()
     return losses

@@ -1,20 +1,20 @@
 // From uint8 store rows to network input: crop, subtract the mean, scale, mirror.
 //
-// Formula   x[n,i,j] = (images[n, top+i, left+j′] − mean[top+i, left+j′]) · scale, where j′ is
-//           w−1−j in a mirrored image, else j. (The mean is mirrored with the image.)
+// Formula   x[n,i,j] = (images[rows[n], top+i, left+j′] − mean[top+i, left+j′]) · scale, where j′
+//           is w−1−j in a mirrored image, else j. (The mean is mirrored with the image.)
 //           crop_mirror: y = x. crop_mirror_blocks: blocks of pixels become pixels,
 //           y[n,i,j, (down·stride[1] + right)·3 + colour] =
 //               x[n, i·stride[0] + down − pad[0], j·stride[1] + right − pad[1], colour],
 //           zero beyond x and in the channels after the last of a block.
-// Layout    images (N,H,W,3) uint8, mean (H,W,3) float, x (N,h,w,3); top, left, mirror (N,);
-//           blocks: y (N, blocks.h, blocks.w, blocks.c).
+// Layout    images (M,H,W,3) uint8, mean (H,W,3) float, x (N,h,w,3); rows, top, left, mirror
+//           (N,); blocks: y (N, blocks.h, blocks.w, blocks.c).
 // Mapping   threadIdx.x walks along an output row, so that reads and writes lie in a row;
 //           blockIdx.x is the image, (blockIdx.y, threadIdx.y) the output row. A plain row
 //           starts at any byte: loads and stores are of single numbers. In blocks a thread
 //           makes 16 bytes of channels: one division tells their first pixel, and the others
 //           follow it like the digits of an odometer.
-// Assumes   every crop lies inside its image; y has no more than 65535 · blockDim.y rows;
-//           blocks.c is a multiple of W.
+// Assumes   every row is one of the M, every crop lies inside its image; y has no more than
+//           65535 · blockDim.y rows; blocks.c is a multiple of W.
 // Budget    40 registers: six blocks a multiprocessor.
 
 #include "common.cuh"
@@ -30,15 +30,15 @@ struct Blocks {
 template <typename T>
 __global__ void __launch_bounds__(THREADS, 6)
     crop_mirror(const u8* __restrict__ images, const float* __restrict__ mean,
-                T* __restrict__ y, const i64* __restrict__ top, const i64* __restrict__ left,
-                const bool* __restrict__ mirror, int in_height, int in_width, int height,
-                int width, accumulator<T> scale) {
+                T* __restrict__ y, const i64* __restrict__ rows, const i64* __restrict__ top,
+                const i64* __restrict__ left, const bool* __restrict__ mirror, int in_height,
+                int in_width, int height, int width, accumulator<T> scale) {
     using A = accumulator<T>;
     i64 n = blockIdx.x;
     int i = blockIdx.y * blockDim.y + threadIdx.y;
     if (i >= height) return;
     i64 corner = ((top[n] + i) * in_width + left[n]) * 3;
-    images += n * in_height * in_width * 3 + corner;
+    images += rows[n] * in_height * in_width * 3 + corner;
     mean += corner;
     y += (n * height + i) * width * 3;
     bool mirrored = mirror[n];
@@ -52,8 +52,9 @@ __global__ void __launch_bounds__(THREADS, 6)
 template <typename T, int W>
 __global__ void __launch_bounds__(THREADS, 6)
     crop_mirror_blocks(const u8* __restrict__ images, const float* __restrict__ mean,
-                       T* __restrict__ y, const i64* __restrict__ top,
-                       const i64* __restrict__ left, const bool* __restrict__ mirror,
+                       T* __restrict__ y, const i64* __restrict__ rows,
+                       const i64* __restrict__ top, const i64* __restrict__ left,
+                       const bool* __restrict__ mirror,
                        int in_height, int in_width, int height, int width, Blocks blocks,
                        accumulator<T> scale) {
     using A = accumulator<T>;
@@ -61,7 +62,7 @@ __global__ void __launch_bounds__(THREADS, 6)
     int i = blockIdx.y * blockDim.y + threadIdx.y;
     if (i >= blocks.h) return;
     i64 corner = (top[n] * in_width + left[n]) * 3;
-    images += n * in_height * in_width * 3 + corner;
+    images += rows[n] * in_height * in_width * 3 + corner;
     mean += corner;
     y += (n * blocks.h + i) * blocks.w * blocks.c;
     bool mirrored = mirror[n];

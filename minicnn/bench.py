@@ -26,6 +26,7 @@ from minicnn.loader import Batch
 from minicnn.network import Network
 from minicnn.ops import op
 from minicnn.progress import Progress
+from minicnn.recording import Repeated
 from minicnn.roofline import Ceilings, Meter, cost
 from minicnn.solver import Solver
 from minicnn.trainer import Inputs
@@ -155,37 +156,43 @@ class Step:
         shape = (size, size, 3)
         mean = rng.uniform(0, 255, shape).astype(np.float32)
         self.inputs = Inputs(self.network, mean, batch)
+        images = dev.host_empty((batch, *shape), np.uint8)
+        images[...] = rng.integers(0, 256, images.shape, dtype=np.uint8)
         self.batch = Batch(
-            images=rng.integers(0, 256, (batch, *shape), dtype=np.uint8),
+            images=images,
+            rows=np.full(batch, -1),
             labels=rng.integers(0, OUTPUTS, batch, dtype=np.int32),
             top=rng.integers(0, size - crop + 1, batch),
             left=rng.integers(0, size - crop + 1, batch),
             mirror=rng.integers(0, 2, batch).astype(bool),
         )
         self.totals = dev.zeros((3,), np.float64)
+        self.context = Context.training(dev, seed=0)
+        self.repeated = Repeated(dev)
 
     def recorded(self) -> list[Call]:
         """The calls of a step, in order; the step itself is a warm-up."""
         with _recording(self.network.layers) as calls:
-            self.whole()
+            self.x, self.labels = self.inputs.fill(self.batch)
+            self._train()
         self._augment = calls[0]
         return calls
 
     def whole(self) -> None:
         """Copies images to the device, augments, trains."""
         self.x, self.labels = self.inputs.fill(self.batch)
-        self._train()
+        self.repeated("step", self._train)
 
     def resident(self) -> None:
         """Augments the images that lie on the device, and trains."""
         self._augment.op(self.dev, **self._augment.arguments)
-        self._train()
+        self.repeated("step", self._train)
 
     def _train(self) -> None:
-        self.network.forward(self.x, Context(True, seed=0, step=0))
+        self.network.forward(self.x, self.context)
         self.network.score(self.labels, self.totals, gradient=True)
         self.network.backward()
-        self.solver.update(0)
+        self.solver.update()
 
 
 @contextmanager

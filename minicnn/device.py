@@ -7,16 +7,15 @@ what it offers.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
-from threadpoolctl import threadpool_limits
 
-from minicnn.cores import available_cores
 from minicnn.errors import MinicnnError
+from minicnn.threads import HostThreads
 
 if TYPE_CHECKING:
     from minicnn.roofline import Meter
@@ -24,48 +23,25 @@ if TYPE_CHECKING:
 NAMES = ("auto", "cpu", "cuda", "emulated")
 
 
-class HostThreads:
-    """The part of every device that works on host arrays: a loop over threads.
+class AnyDevice(HostThreads):
+    """What all devices share.
 
-    Args:
-        threads: how many; None takes the processors this process may use.
+    Attributes:
+        generation: how often buffers were let go that recorded work may refer to.
     """
 
-    def __init__(self, threads: int | None = None) -> None:
-        self.threads = threads or available_cores()
-        self._pool = ThreadPoolExecutor(self.threads) if self.threads > 1 else None
-        # Ours is the parallel loop; BLAS threads inside it would fight over the cores.
-        threadpool_limits(1, user_api="blas")
+    generation = 0
 
-    def for_chunks(
-        self, work: Callable[[int, int], object], total: int, chunk: int
-    ) -> None:
-        """Calls work(start, stop) for [0, total) cut into chunks, on the threads.
-
-        The chunks must not write to the same memory. The first exception is raised.
-        """
-        starts = range(0, total, chunk)
-        if self._pool is None or len(starts) == 1:
-            for start in starts:
-                work(start, min(start + chunk, total))
-            return
-        # What the caller asked of NumPy's warnings does not reach other threads.
-        errors = np.geterr()
-
-        def quiet(start: int) -> None:
-            with np.errstate(**errors):
-                work(start, min(start + chunk, total))
-
-        jobs = [self._pool.submit(quiet, start) for start in starts]
-        for job in jobs:
-            job.result()
+    def let_go(self) -> None:
+        """Is told of buffers that are let go: see `recording.Repeated`."""
+        self.generation += 1
 
     def details(self) -> dict[str, Any]:
         """What else a record of a run says of the device."""
         return {}
 
 
-class CpuDevice(HostThreads):
+class CpuDevice(AnyDevice):
     """NumPy, with the batch cut into chunks that run on threads.
 
     Each chunk calls BLAS on one thread: the work on an image then stays in one core's
@@ -97,9 +73,30 @@ class CpuDevice(HostThreads):
         """An array of this device as a NumPy array (here: itself); waits for it."""
         return array
 
+    def host_empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """A host array of unspecified content, that copies here begin from."""
+        return np.empty(shape, dtype)
+
     def upload(self, slot: str, array: NDArray[Any]) -> NDArray[Any]:
         """A host array on this device, until the slot's next upload (here: itself)."""
         return array
+
+    @contextmanager
+    def streamed(self, slot: str, array: NDArray[Any]) -> Iterator[NDArray[Any]]:
+        """A host array on this device for a block's length, free to change in it.
+
+        For large arrays: where that helps, they are copied beside earlier work.
+        """
+        yield self.upload(slot, array)
+
+    def has_room(self, size: int) -> bool:
+        """Whether so many bytes of images should lie on the device (here: they do)."""
+        return False
+
+    def record(self, work: Callable[[], object]) -> Callable[[], object] | None:
+        """Runs the work; what repeats it on the same arrays, or None (here)."""
+        work()
+        return None
 
     def scratch(
         self, key: str, shape: tuple[int, ...], dtype: DTypeLike
@@ -110,6 +107,7 @@ class CpuDevice(HostThreads):
         if held is None or held.nbytes < size:
             held = np.empty(size, np.uint8)
             setattr(self._local, key, held)
+            self.let_go()
         return held[:size].view(dtype).reshape(shape)
 
     def synchronize(self) -> None:
@@ -145,7 +143,8 @@ class EmulatedDevice(CpuDevice):
         from minicnn.emulator import EmulatedLauncher
 
         super().__init__(threads)
-        self.launcher = EmulatedLauncher(workers=self.threads)
+        self.launcher: Any = EmulatedLauncher(workers=self.threads)
+        self._uploads: dict[Any, NDArray[Any]] = {}
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         """An array of unspecified content; of NaN bits when debugging."""
@@ -162,8 +161,22 @@ class EmulatedDevice(CpuDevice):
         return array if aligned and array.flags.c_contiguous else array.copy()
 
     def upload(self, slot: str, array: NDArray[Any]) -> NDArray[Any]:
-        """A host array on this device, until the slot's next upload."""
-        return self.from_host(array)
+        """A host array in the device's buffer of that name and shape."""
+        key = slot, array.shape, array.dtype
+        if key not in self._uploads:
+            self._uploads[key] = self.empty(array.shape, array.dtype)
+        self._uploads[key][...] = array
+        return self._uploads[key]
+
+    def has_room(self, size: int) -> bool:
+        """Whether so many bytes of images should lie on the device: always."""
+        return True
+
+    def record(self, work: Callable[[], object]) -> Callable[[], object]:
+        """Runs the work; what repeats its launches on the same arrays."""
+        from minicnn.recording import replay
+
+        return replay(self, work)
 
     def scratch(
         self, key: str, shape: tuple[int, ...], dtype: DTypeLike
@@ -179,7 +192,7 @@ class EmulatedDevice(CpuDevice):
         return super().scratch(key, shape, dtype)
 
 
-class CudaDevice(HostThreads):
+class CudaDevice(AnyDevice):
     """CuPy arrays on one GPU, and the CUDA kernels.
 
     Args:
@@ -203,12 +216,14 @@ class CudaDevice(HostThreads):
         import cupy
 
         from minicnn.launch import CudaLauncher
+        from minicnn.uploads import Uploads
 
         self.name = f"cuda:{index}" if index else "cuda"
         self._cupy, self._device = cupy, cupy.cuda.Device(index)
         self._device.use()
-        self.launcher = CudaLauncher(index)
+        self.launcher: Any = CudaLauncher(index)
         self._held: dict[str, Any] = {}
+        self._uploads = Uploads(cupy, self)
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Any:
         """An array of unspecified content on the GPU.
@@ -240,11 +255,43 @@ class CudaDevice(HostThreads):
         """An array of the GPU, copied to the host; waits for it."""
         return self._cupy.asnumpy(array)
 
+    def host_empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """A host array of unspecified content in pinned memory."""
+        import cupyx
+
+        return cupyx.empty_pinned(shape, dtype)
+
     def upload(self, slot: str, array: NDArray[Any]) -> Any:
-        """A host array in the GPU's buffer of that name, until its next upload."""
-        buffer = self.scratch(f"upload {slot}", array.shape, array.dtype)
-        buffer.set(np.ascontiguousarray(array))
-        return buffer
+        """A small host array in the GPU's buffer of that name; does not wait."""
+        return self._uploads.small(slot, array)
+
+    def streamed(self, slot: str, array: NDArray[Any]) -> AbstractContextManager[Any]:
+        """A large host array on the GPU for a block's length, free to change in it.
+
+        It is copied while earlier work runs, best from `host_empty`; the host waits
+        for the copy, not for the work.
+        """
+        return self._uploads.large(slot, array)
+
+    def has_room(self, size: int) -> bool:
+        """Whether so many bytes of images should lie on the GPU: not more than half."""
+        return size <= self.free_bytes() // 2
+
+    def record(self, work: Callable[[], object]) -> Callable[[], object] | None:
+        """Runs the work, captured as a CUDA graph; the graph's launch.
+
+        None when debugging, where every launch is waited for.
+        """
+        from minicnn.launch import debugging
+        from minicnn.recording import Graph
+
+        if debugging():
+            work()
+            return None
+        with self._device:
+            graph = Graph(self._cupy, self, work)
+        graph.launch()
+        return graph.launch
 
     def scratch(self, key: str, shape: tuple[int, ...], dtype: DTypeLike) -> Any:
         """The reused buffer of that name, of unspecified content."""
@@ -252,6 +299,7 @@ class CudaDevice(HostThreads):
         held = self._held.get(key)
         if held is None or held.nbytes < size:
             held = self._held[key] = self.empty((size,), np.uint8)
+            self.let_go()
         return held[:size].view(dtype).reshape(shape)
 
     def synchronize(self) -> None:

@@ -43,7 +43,7 @@ ROUNDINGS = 16
 FROZEN = (0, 2, 5, 7)
 OUTPUTS, BATCH = 5, 3
 LABELS = np.array([4, 0, 2], np.int32)
-TRAINING = Context(train=True, seed=11, step=3)
+KEY = 11, 3  # dropout's seed and step
 # A whole parameter tensor is moved along random directions. The smaller step keeps
 # ReLUs and maxima from switching between the two points; eight layers add their errors.
 NETWORK_STEP, DIRECTIONS = 1e-6, 2
@@ -286,7 +286,7 @@ def _network_outputs(
 ) -> dict[str, Array]:
     """Logits, mean loss and every trainable parameter's gradient, on the host."""
     network, x, labels = make_network(dev, frozen, precision)
-    network.forward(x, TRAINING)
+    network.forward(x, Context.training(dev, *KEY))
     loss = network.scored(labels, gradient=True).loss / BATCH
     network.backward()
     gradients = {f"d{p.name}": network.gradient(p) for p in network.trainable}
@@ -313,7 +313,7 @@ def _check_network(frozen: int, dev: Device) -> list[Check]:
 def _network_differences(dev: Device, frozen: int) -> Iterator[Error]:
     """The error of each trainable tensor's slope along random directions."""
     network, x, labels = make_network(dev, frozen, FP64)
-    network.forward(x, TRAINING)
+    network.forward(x, Context.training(dev, *KEY))
     network.scored(labels, gradient=True)
     network.backward()
     gradients = {p.name: network.gradient(p) for p in network.trainable}
@@ -321,7 +321,7 @@ def _network_differences(dev: Device, frozen: int) -> Iterator[Error]:
 
     def loss(p: Parameter, values: Array) -> float:
         p.value[...] = dev.from_host(values)
-        network.forward(x, TRAINING)
+        network.forward(x, Context.training(dev, *KEY))
         return network.scored(labels).loss / BATCH
 
     for p in network.trainable:

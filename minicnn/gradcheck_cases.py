@@ -296,16 +296,16 @@ def dropout_cases() -> list[Case]:
 
 def _dropout(name: str, shape: tuple[int, ...], rate: float) -> Case:
     # The seed and step need both words of theirs.
-    key = (rate, 2**40 + 1, 0x105, 2**33 + 3)
+    key, step = (rate, 2**40 + 1, 0x105), np.array([2**33 + 3], np.int64)
 
     def forward(dev: Device, a: Arrays) -> Arrays:
         y = output(dev, shape, a["x"].dtype)
-        dropout.apply(dev, a["x"], y, *key)
+        dropout.apply(dev, a["x"], y, *key, dev.from_host(step))
         return {"y": y}
 
     def backward(dev: Device, a: Arrays, outputs: Arrays) -> Arrays:
         dx = a["dy"].copy()
-        dropout.apply(dev, dx, dx, *key)
+        dropout.apply(dev, dx, dx, *key, dev.from_host(step))
         return {"dx": dx}
 
     x, dy = _normals(shape, shape)
@@ -374,6 +374,7 @@ def _augment(name: str, n: int, size: int, crop: int) -> Case:
     rng = np.random.default_rng(SEED)
     inputs = {
         "images": rng.integers(0, 256, (n, size, size, 3), dtype=np.uint8),
+        "rows": np.arange(n)[::-1].copy(),
         "top": rng.integers(0, size - crop + 1, n),
         "left": rng.integers(0, size - crop + 1, n),
         "mirror": np.arange(n) % 2 == 0,
@@ -384,7 +385,7 @@ def _augment(name: str, n: int, size: int, crop: int) -> Case:
         y = output(dev, (n, crop, crop, 3), a["mean"].dtype)
         # A mean image is float32, whatever the network's type.
         mean = a["mean"].astype(np.float32)
-        place = a["top"], a["left"], a["mirror"]
+        place = a["rows"], a["top"], a["left"], a["mirror"]
         augment.crop_mirror(dev, a["images"], mean, y, *place, 1 / 64)
         return {"y": y}
 

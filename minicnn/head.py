@@ -73,14 +73,20 @@ class Head:
     def learn(self, labels: Any) -> None:
         """Backward and update, after the network's forward pass in training.
 
+        Nothing here may depend on the step but what lies on the device: it is recorded
+        and repeated. The learning rate is set, and the step counted, by the trainer.
+
         Args:
             labels: (N,) int32, on the device.
         """
         self.network.score(labels, self.totals, gradient=True)
         self.network.backward()
-        self.solver.update(self.step)
+        self.solver.update()
+
+    def advance(self, rows: int) -> None:
+        """Counts an update by so many images."""
         self.step += 1
-        self.rows += len(labels)
+        self.rows += rows
 
     def _loss(self) -> float:
         """The mean loss since the last training line; waits for the device.

@@ -65,7 +65,7 @@ def evaluate_run(run: Run, dev: Device, store: Path | None = None) -> dict[str, 
     network = run.network(dev)
     batch = run.config.solver.batch
     crop = network.arch.crop
-    loader = Loader(source, classes, crop, batch, seed=0)
+    loader = Loader(source, classes, crop, batch, seed=0, empty=dev.host_empty)
     with np.errstate(all="ignore"):
         scores = evaluate(network, Inputs(network, run.mean, batch), loader)
     return {
@@ -157,6 +157,7 @@ def _batches(
         count = len(paths)
         batch = Batch(
             images=np.stack([read_image(run, path) for path in paths]),
+            rows=np.full(count, -1),
             labels=np.full(count, -1, np.int32),
             top=np.full(count, (height - crop) // 2),
             left=np.full(count, (width - crop) // 2),

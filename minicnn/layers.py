@@ -65,12 +65,18 @@ class Context:
 
     Attributes:
         train: whether dropout is on.
-        seed, step: of the run; dropout's mask is a function of both.
+        seed: of the run; dropout's mask is a function of it and the step.
+        step: (1,) int64, on the device: see `ops.dropout.apply`.
     """
 
     train: bool = False
     seed: int = 0
-    step: int = 0
+    step: Array | None = None
+
+    @classmethod
+    def training(cls, dev: Device, seed: int, step: int = 0) -> Context:
+        """Dropout on; `step` may be written to for the next pass."""
+        return cls(True, seed, dev.from_host(np.array([step], np.int64)))
 
 
 class Layer:
@@ -129,6 +135,7 @@ class Layer:
         self.x = None
         for name in self.buffers(1, True, True):
             setattr(self, name, None)
+        self.dev.let_go()
 
     def forward(self, x: Array, context: Context) -> Array:
         """y of x; keeps what backward needs."""

@@ -18,6 +18,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +26,11 @@ from numpy.typing import NDArray
 
 from minicnn import philox
 from minicnn.cores import available_cores
-from minicnn.device import Device, HostThreads
+from minicnn.device import Device
 from minicnn.errors import MinicnnError
 from minicnn.philox import Stream
 from minicnn.store import Store
+from minicnn.threads import HostThreads
 
 # Threads that copy images, and what is worth a thread: two or so fill the memory bus.
 THREADS, PIECE = 4, 1 << 20
@@ -39,13 +41,16 @@ class Batch:
     """One batch on the host.
 
     Attributes:
-        images: (N,H,W,3) uint8; overwritten once the next batch is asked for.
+        images: (N,H,W,3) uint8, overwritten once the next batch is asked for; None
+            where nobody wants them, since they lie on the device.
+        rows: (N,) the images' rows in the store; −1 for those of none.
         labels: (N,) int32, the classes' places in the task.
         top, left: (N,) upper left corners of the crops, in pixels.
         mirror: (N,) whether each is mirrored.
     """
 
-    images: NDArray[np.uint8]
+    images: NDArray[np.uint8] | None
+    rows: NDArray[np.int64]
     labels: NDArray[np.int32]
     top: NDArray[np.int64]
     left: NDArray[np.int64]
@@ -118,6 +123,10 @@ class Loader:
         mirror: whether training images are mirrored at random.
         images_per_class: training images kept of each class; 0 keeps all.
         subset_seed: which ones are kept.
+        empty: makes the arrays that images are read into, as `Device.host_empty` does.
+
+    Attributes:
+        reads: whether batches hold their images; may be set before the first.
 
     Raises:
         MinicnnError: the store's images are smaller than the crop, or the task has no
@@ -134,6 +143,7 @@ class Loader:
         mirror: bool = True,
         images_per_class: int = 0,
         subset_seed: int = 0,
+        empty: Callable[..., NDArray[np.uint8]] = np.empty,
     ) -> None:
         height, width = store.image_size
         if crop > min(height, width):
@@ -154,14 +164,18 @@ class Loader:
         self.label_of = np.full(len(store.wnids), -1, np.int32)
         self.label_of[list(classes)] = np.arange(len(classes))
         self._epoch, self._order = -1, self.train
+        self.reads, self._empty = True, empty
         self._reader = Reader(store)
-        self._slots = self._two_slots()
         self._helper = ThreadPoolExecutor(1)
         self._next: tuple[int, Future[Batch]] | None = None
 
+    @cached_property
+    def _slots(self) -> list[NDArray[np.uint8]]:
+        return self._two_slots()
+
     def _two_slots(self) -> list[NDArray[np.uint8]]:
         shape = (self.batch, *self.store.image_size, 3)
-        return [np.empty(shape, np.uint8) for _ in range(2)]
+        return [self._empty(shape, np.uint8) for _ in range(2)]
 
     def _reduced(self, count: int, seed: int) -> NDArray[np.int64]:
         """`count` rows of each class, chosen at random but the same for every run."""
@@ -195,8 +209,10 @@ class Loader:
         count = len(rows)
         seed, rest = self.seed, (height - self.crop + 1, width - self.crop + 1)
         mirrored = philox.integers(seed, Stream.MIRROR, step, count, 2)
+        slot = self._slots[step % 2] if self.reads else None
         return Batch(
-            images=self._reader.read(rows, self._slots[step % 2]),
+            images=None if slot is None else self._reader.read(rows, slot),
+            rows=rows,
             labels=self.label_of[self.store.labels[rows]],
             top=philox.integers(seed, Stream.CROP, step, count, rest[0]),
             left=philox.integers(seed, Stream.CROP, step, count, rest[1], start=count),
@@ -224,7 +240,7 @@ class Loader:
 
         As in training, the next one is read meanwhile.
         """
-        slots = self._two_slots()
+        slots = self._two_slots() if self.reads else [None, None]
         starts = range(0, len(self.val), self.batch)
         following = self._helper.submit(self._centred, starts[0], slots[0])
         for number, _ in enumerate(starts, 1):
@@ -235,12 +251,13 @@ class Loader:
                 )
             yield batch
 
-    def _centred(self, start: int, slot: NDArray[np.uint8]) -> Batch:
+    def _centred(self, start: int, slot: NDArray[np.uint8] | None) -> Batch:
         rows = self.val[start : start + self.batch]
         height, width = self.store.image_size
         count = len(rows)
         return Batch(
-            images=self._reader.read(rows, slot),
+            images=None if slot is None else self._reader.read(rows, slot),
+            rows=rows,
             labels=self.label_of[self.store.labels[rows]],
             top=np.full(count, (height - self.crop) // 2),
             left=np.full(count, (width - self.crop) // 2),

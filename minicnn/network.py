@@ -345,9 +345,9 @@ def check_memory(
         return
 
     def demand(batch: int) -> int:
-        """Bytes in all; an image is also held as the store has it, and as the input."""
+        """Bytes in all; an image is also held as stored, in two slots, and as input."""
         image: Buffers = {
-            "images": ((batch, arch.size, arch.size, 3), np.uint8),
+            "images": ((2 * batch, arch.size, arch.size, 3), np.uint8),
             "x": ((batch, *first.input_shape), first.precision.activations),
         }
         below = [layer.buffers(batch, False, False) for layer in trunk]

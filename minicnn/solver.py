@@ -40,13 +40,16 @@ class Solver:
         # On the device, and written only when it changes: see `ops.sgd.update`.
         self._lr, self._lr_held = dev.zeros((1,), np.float64), 0.0
 
-    def update(self, step: int) -> None:
-        """One update of every trainable parameter by its gradient, and of its copy."""
-        config, network = self.config, self.network
-        lr = learning_rate(config, step)
+    def set_rate(self, step: int) -> None:
+        """Sets the learning rate of that step, which `update` finds on the device."""
+        lr = learning_rate(self.config, step)
         if lr != self._lr_held:
             self._lr_held = lr
             self._lr[...] = lr
+
+    def update(self) -> None:
+        """One update of every trainable parameter by its gradient, and of its copy."""
+        config, network = self.config, self.network
         sgd.update(
             network.dev,
             network.trainable_values,

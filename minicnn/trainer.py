@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,8 @@ from minicnn.network import Network
 from minicnn.ops import augment
 from minicnn.ops.softmax import Score
 from minicnn.progress import Progress
+from minicnn.recording import Repeated
+from minicnn.resident import Resident
 from minicnn.run import Run, locked
 from minicnn.trunk import Trunk
 
@@ -42,26 +44,40 @@ class Inputs:
         self.mean = self.dev.from_host(mean)
         shape, dtype = (batch, *network.input_shape), network.precision.activations
         self.buffer = self.dev.empty(shape, dtype)
+        # All images that batches without images are of.
+        self.resident: Resident | None = None
 
     def fill(self, batch: Batch) -> tuple[Any, Any]:
         """The batch's crops, mean subtracted, and its labels (N,).
 
-        Both stay valid until the next call.
+        Both stay valid until the next call, and for each N they are the same arrays.
         """
-        x = self.buffer[: len(batch.images)]
+        x = self.buffer[: len(batch.labels)]
         upload = self.dev.upload
-        augment.crop_mirror(
-            self.dev,
-            upload("images", batch.images),
-            self.mean,
-            x,
-            upload("top", batch.top),
-            upload("left", batch.left),
-            upload("mirror", batch.mirror),
-            self.network.arch.scale,
-            self.network.blocks,
-        )
+        with self._images(batch) as (images, rows):
+            augment.crop_mirror(
+                self.dev,
+                images,
+                self.mean,
+                x,
+                upload("rows", rows),
+                upload("top", batch.top),
+                upload("left", batch.left),
+                upload("mirror", batch.mirror),
+                self.network.arch.scale,
+                self.network.blocks,
+            )
         return x, upload("labels", batch.labels)
+
+    @contextmanager
+    def _images(self, batch: Batch) -> Iterator[tuple[Any, NDArray[np.int64]]]:
+        """Images on the device, and which of them are the batch's."""
+        if batch.images is None:
+            assert self.resident is not None
+            yield self.resident.images, self.resident.places(batch.rows)
+        else:
+            with self.dev.streamed("images", batch.images) as images:
+                yield images, np.arange(len(batch.rows))
 
 
 def evaluate(network: Network, inputs: Inputs, loader: Loader) -> dict[str, float]:
@@ -189,21 +205,41 @@ class Trainer:
         self.trunk = Trunk(networks)
         self.trunk.plan(self.config.solver.batch)
         self.inputs = Inputs(networks[0], mean, self.config.solver.batch)
+        self.repeated = Repeated(networks[0].dev)
+        self.context = Context.training(networks[0].dev, self.seed)
+        self._place_images(interrupt)
 
     def _mean_image(self, interrupt: Interrupt) -> NDArray[np.float32]:
-        """The training images' mean; there is nothing to save if a signal comes."""
+        """The training images' mean."""
         loader, dev = self.loader, self.heads[0].network.dev
+        with self._passing(len(loader.train), "mean image", interrupt) as tick:
+            return mean_image(dev, loader.store, loader.train, tick)
 
-        def tick(count: int) -> None:
+    def _place_images(self, interrupt: Interrupt) -> None:
+        """Brings all images to the device if it has room for them."""
+        loader, dev = self.loader, self.inputs.dev
+        rows = np.union1d(loader.train, loader.val)
+        size = len(rows) * loader.store.images[0].nbytes
+        self.images_at = f"images streamed from {loader.store.path}"
+        if dev.has_room(size):
+            with self._passing(len(rows), "images to the device", interrupt) as tick:
+                self.inputs.resident = Resident(dev, loader.store, rows, tick)
+            loader.reads = False
+            self.images_at = f"images on the device: {size / 1e9:.3g} GB"
+
+    @contextmanager
+    def _passing(
+        self, count: int, what: str, interrupt: Interrupt
+    ) -> Iterator[Callable[[int], None]]:
+        """Progress of what comes before training; nothing is to save at a signal."""
+
+        def tick(done: int) -> None:
             if interrupt.requested:
                 raise Stopped(interrupt.signal_name)
-            bar.update(count)
+            bar.update(done)
 
-        count = len(loader.train)
-        with Progress(
-            count, "images", f"{self.label}, mean image", passing=True
-        ) as bar:
-            return mean_image(dev, loader.store, loader.train, tick)
+        with Progress(count, "images", f"{self.label}, {what}", passing=True) as bar:
+            yield tick
 
     def _train(self, interrupt: Interrupt) -> None:
         """The loop, with its progress and the record of the session."""
@@ -215,6 +251,8 @@ class Trainer:
         try:
             # An overflow shows in the loss, which is looked at when it is logged.
             with bar, np.errstate(all="ignore"):
+                if self.inputs.dev.has_kernels:
+                    bar.message(f"{self.label}: {self.images_at}")
                 self._loop(bar, interrupt)
         finally:
             for head, first in zip(self.heads, firsts, strict=True):
@@ -247,13 +285,23 @@ class Trainer:
                 self._each(heads, self._save, bar)
 
     def _train_step(self, heads: Sequence[Head], bar: Progress) -> None:
-        batch = self.loader.train_batch(heads[0].step)
-        x, labels = self.inputs.fill(batch)
-        context = Context(True, self.seed, heads[0].step)
-        self.trunk.forward(x, [head.network for head in heads], context)
+        """One update; what follows the preparations is recorded and repeated."""
+        step = heads[0].step
+        x, labels = self.inputs.fill(self.loader.train_batch(step))
+        assert self.context.step is not None
+        self.context.step[...] = step
         for head in heads:
-            head.learn(labels)
-        bar.update(len(batch.labels))
+            head.solver.set_rate(step)
+
+        def work() -> None:
+            self.trunk.forward(x, [head.network for head in heads], self.context)
+            for head in heads:
+                head.learn(labels)
+
+        self.repeated((*(head.name for head in heads), len(x)), work)
+        for head in heads:
+            head.advance(len(x))
+        bar.update(len(x))
 
     def _each(
         self, heads: Sequence[Head], work: Callable[[Head], None], bar: Progress

@@ -260,6 +260,7 @@ def start(
         config.data.mirror,
         config.data.images_per_class,
         setup.seed,
+        setup.dev.host_empty,
     )
     task = split_report(target, store.wnids, store.names)
     all_settings = [_settings(setup, each, store, base) for each in treatments]

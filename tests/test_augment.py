@@ -33,7 +33,7 @@ BLOCKS = {name: shape for name, shape in cases.BLOCKS.items() if shape.c == 3}
 
 
 def inputs(case: AugmentCase) -> Arrays:
-    """Random pixels, crops at any place with both corners among them, mirrors."""
+    """Random pixels, rows and mirrors; crops at any place and in both corners."""
     rng = np.random.default_rng(0)
     (height, width), (h, w) = case.image, case.crop
     top = rng.integers(0, height - h + 1, case.n)
@@ -41,8 +41,9 @@ def inputs(case: AugmentCase) -> Arrays:
     top[0], left[0] = 0, 0
     top[-1], left[-1] = height - h, width - w
     return {
-        "images": rng.integers(0, 256, (case.n, height, width, 3), dtype=np.uint8),
+        "images": rng.integers(0, 256, (case.n + 2, height, width, 3), dtype=np.uint8),
         "mean": 255 * rng.random((height, width, 3)).astype(np.float32),
+        "rows": rng.integers(0, case.n + 2, case.n),
         "top": top,
         "left": left,
         "mirror": rng.random(case.n) < 0.5,
@@ -53,6 +54,7 @@ def run(
     dev: Device,
     images: Array,
     mean: Array,
+    rows: Array,
     top: Array,
     left: Array,
     mirror: Array,
@@ -63,19 +65,21 @@ def run(
     blocks: Blocks | None = None,
 ) -> dict[str, Any]:
     """The op."""
-    size = len(images), *crop, 3
+    size = len(rows), *crop, 3
     if blocks:
-        size = (len(images), blocks.conv.h, blocks.conv.w, blocks.conv.c)
+        size = (len(rows), blocks.conv.h, blocks.conv.w, blocks.conv.c)
     y = dev.empty(size, dtype)
+    place = rows, top, left
     # A mean is float32 whatever the network's type.
     mean = mean.astype(np.float32)
-    augment.crop_mirror(dev, images, mean, y, top, left, mirror, scale, blocks)
+    augment.crop_mirror(dev, images, mean, y, *place, mirror, scale, blocks)
     return {"y": y}
 
 
 def expected(
     images: Array,
     mean: Array,
+    rows: Array,
     top: Array,
     left: Array,
     mirror: Array,
@@ -85,7 +89,7 @@ def expected(
     blocks: Blocks | None = None,
 ) -> Arrays:
     """The oracle of `run`."""
-    y = reference.crop_mirror(images, mean, crop, top, left, mirror) * scale
+    y = reference.crop_mirror(images[rows], mean, crop, top, left, mirror) * scale
     if blocks:
         conv, stride, pad = blocks.conv, blocks.pixels.stride, blocks.pixels.pad
         y = space_to_depth.blocks(y, (conv.h, conv.w), conv.c, stride, pad)
@@ -148,11 +152,12 @@ def test_hand_worked(dev: Device, dtype: type) -> None:
     # A 2×3 image, red = 10·row + column, green and blue 1 and 2 more; the mean has its
     # column number in every colour. The crop is 1×2 at row 1, column 1:
     #   red: 11 − 1 = 10 and 12 − 2 = 10; the mean of column 1 and 2, not of 0 and 1.
-    # A second image, all 7, mirrored: 7 − 2 = 5, then 7 − 1 = 6.
+    # A second image, all 7, mirrored: 7 − 2 = 5, then 7 − 1 = 6. It lies first.
     ramp = np.array([[0, 1, 2], [10, 11, 12]])[..., None] + np.arange(3)
     given = {
-        "images": np.stack([ramp, np.full((2, 3, 3), 7)]).astype(np.uint8),
+        "images": np.stack([np.full((2, 3, 3), 7), ramp]).astype(np.uint8),
         "mean": np.broadcast_to(np.arange(3)[:, None], (2, 3, 3)).astype(np.float32),
+        "rows": np.array([1, 0]),
         "top": np.array([1, 1]),
         "left": np.array([1, 1]),
         "mirror": np.array([False, True]),

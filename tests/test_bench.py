@@ -108,7 +108,7 @@ def test_recording_ends_when_the_step_fails(monkeypatch: pytest.MonkeyPatch) -> 
     def fail() -> None:
         raise MinicnnError("no")
 
-    monkeypatch.setattr(step, "whole", fail)
+    monkeypatch.setattr(step, "_train", fail)
     with pytest.raises(MinicnnError):
         step.recorded()
     assert op.__call__ is call

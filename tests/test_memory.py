@@ -62,7 +62,7 @@ def test_the_batch_named_fits_and_one_more_does_not(frozen: int) -> None:
     assert f"a batch of {fits} fits" in refusal(network, fits + 1)
     network.plan(fits)
     Inputs(network, np.zeros((64, 64, 3), np.float32), fits)
-    left = dev.free_bytes() - fits * 64 * 64 * 3  # the images as uploaded
+    left = dev.free_bytes() - fits * 2 * 64 * 64 * 3  # the images as uploaded
     # What is left is what ops may need for themselves, and less than an image's share;
     # the flat gradients are padded by a little.
     assert SPARE - 2**16 < left < SPARE + 2e6
@@ -87,9 +87,9 @@ def test_after_a_refusal_a_smaller_batch_works() -> None:
     dev = Limited(GIGA)
     network = Network("caffenet32", 5, dev, seed=0)
     labels, x = np.zeros(2, np.int32), np.zeros((2, 28, 28, 3), np.float32)
-    network.forward(x, Context(train=True))
+    network.forward(x, Context.training(dev, seed=0))
     refusal(network, 10**6)
-    network.forward(x, Context(train=True))
+    network.forward(x, Context.training(dev, seed=0))
     network.scored(labels, gradient=True)
     network.backward()
     assert all(np.isfinite(network.gradient(p)).all() for p in network.params)
@@ -120,6 +120,8 @@ def test_a_full_gpu_is_one_line() -> None:
         get_default_memory_pool=lambda: pool,
     )
     dev._device = SimpleNamespace(mem_info=(10**9, 10**10))
+    assert dev.has_room(10**9)  # half of it
+    assert not dev.has_room(10**9 + 1)
     for make in (dev.empty, dev.zeros):
         with pytest.raises(MinicnnError, match=r"cuda:1: 4\.00 GB .* 2\.00 GB free"):
             make((10**9,), np.float32)

@@ -40,7 +40,7 @@ from tests.training import contents, make_setup
 
 # Pixels of about unit size, as the small relatives have them.
 MINIATURE = replace(gradcheck.MINIATURE, scale=1 / 64)
-TRAINING = Context(train=True, seed=11, step=3)
+KEY = 11, 3  # dropout's seed and step
 # Of a gradient's norm, against float64's. tf32 rounds each factor by 2⁻¹¹, bfloat16
 # every stored number by 2⁻⁹: through eight layers that comes to a few times as much,
 # but here and there it switches a ReLU or a maximum: so small a network has few.
@@ -68,6 +68,7 @@ def batch() -> Batch:
     rng = np.random.default_rng(9)
     rest = MINIATURE.size - MINIATURE.crop + 1
     return Batch(
+        rows=np.arange(BATCH),
         images=rng.integers(0, 256, (BATCH, MINIATURE.size, MINIATURE.size, 3), "u1"),
         labels=LABELS.copy(),
         top=rng.integers(0, rest, BATCH),
@@ -81,11 +82,13 @@ def outputs(network: Network) -> dict[str, np.ndarray]:
     size, dev = MINIATURE.size, network.dev
     mean = np.full((size, size, 3), 128, np.float32)
     x, labels = Inputs(network, mean, BATCH).fill(batch())
-    network.forward(x, TRAINING)
+    network.forward(x, Context.training(dev, *KEY))
     network.scored(labels, gradient=True)
     network.backward()
     found = {f"d{p.name}": network.gradient(p) for p in network.trainable}
-    Solver(network, SolverConfig(lr=0.01)).update(0)
+    solver = Solver(network, SolverConfig(lr=0.01))
+    solver.set_rate(0)
+    solver.update()
     found["logits"] = dev.to_host(network.logits)
     found |= network.tensors()
     return {name: array.astype(np.float64) for name, array in found.items()}
@@ -207,9 +210,10 @@ def test_lrn_before_pooling_has_the_right_gradient() -> None:
     assert any(isinstance(layer, LRNLayer) for layer in network.layers)
     x = np.random.default_rng(2).normal(0, 1, (3, 13, 13, 3))
     labels = np.array([3, 0, 1], np.int32)
+    context = Context.training(network.dev, *KEY)
 
     def loss() -> float:
-        network.forward(x, TRAINING)
+        network.forward(x, context)
         return network.scored(labels, gradient=True).loss / 3
 
     loss()

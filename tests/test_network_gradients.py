@@ -15,7 +15,7 @@ from tests.runs import MINIATURE
 
 OUTPUTS, BATCH = 5, 3
 LABELS = np.array([4, 0, 2], np.int32)
-TRAINING = Context(train=True, seed=11, step=3)
+TRAINING = Context.training(device.get("cpu", 1), seed=11, step=3)
 # Relative to the entry, or to the root mean square of its tensor's gradient.
 TOLERANCE = 1e-6
 # Differences with this step and half of it: their truncation errors are near 1e-10.
@@ -139,7 +139,8 @@ def test_training_leaves_the_frozen_bytes_alone(frozen: int) -> None:
     before = {name: value.tobytes() for name, value in network.tensors().items()}
     for step in range(4):
         gradients(network, x)
-        solver.update(step)
+        solver.set_rate(step)
+        solver.update()
     changed = {n for n, v in network.tensors().items() if v.tobytes() != before[n]}
     above = {p.name for p in network.params if p.index > frozen}
     assert changed == above

@@ -51,7 +51,8 @@ def test_five_updates_worked_by_hand(dev: Device) -> None:
     for step, g in enumerate(GRADIENTS):
         for p in network.params:
             p.grad[0, : math.prod(p.shape)] = g
-        solver.update(step)
+        solver.set_rate(step)
+        solver.update()
         for p in network.params:
             v, w = (WEIGHTS if p.name.endswith(".w") else BIASES)[step]
             close = {"rtol": 0, "atol": TOLERANCE, "err_msg": f"{p.name} at {step}"}

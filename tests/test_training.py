@@ -252,9 +252,11 @@ def test_dropout_is_drawn_anew_each_step_and_off_in_evaluations(
     setup, keys = make_setup(store_path, tmp_path), Counter[tuple[int, int, int]]()
     original = dropout.apply
 
-    def apply(dev: Any, x: Any, y: Any, rate: float, *key: int) -> None:
-        keys[key] += 1
-        original(dev, x, y, rate, *key)
+    def apply(
+        dev: Any, x: Any, y: Any, rate: float, seed: int, stream: int, step: Any
+    ) -> None:
+        keys[seed, stream, int(step[0])] += 1
+        original(dev, x, y, rate, seed, stream, step)
 
     monkeypatch.setattr(dropout, "apply", apply)
     starting = transfer.start(setup, Treatment("A"))

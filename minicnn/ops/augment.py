@@ -1,6 +1,6 @@
 """From store rows to network input: crop, subtract the mean, scale, mirror.
 
-    y[n,i,j] = (images[n, top+i, left+j′] − mean[top+i, left+j′]) · scale
+    y[n,i,j] = (images[rows[n], top+i, left+j′] − mean[top+i, left+j′]) · scale
 
 where j′ is w−1−j in a mirrored image, else j.
 
@@ -29,15 +29,17 @@ def crop_mirror(
     images: NDArray[np.uint8],
     mean: NDArray[np.float32],
     y: NDArray[np.floating],
+    rows: NDArray[np.int64],
     top: NDArray[np.integer],
     left: NDArray[np.integer],
     mirror: NDArray[np.bool_],
     scale: float = 1.0,
     blocks: Blocks | None = None,
 ) -> None:
-    """Writes y (N,h,w,3) from images (N,H,W,3) and mean (H,W,3).
+    """Writes y (N,h,w,3) from images (M,H,W,3) and mean (H,W,3).
 
     Args:
+        rows: (N,) which of the images.
         top, left: (N,) the crops' upper left corners, in pixels.
         mirror: (N,) whether to mirror left to right.
         scale: what each difference is multiplied by.
@@ -60,7 +62,7 @@ def crop_mirror(
             )
             whole = room[rise:, lead:] if blocks else y[n]
             out = whole[:, ::-1] if mirror[n] else whole
-            np.subtract(images[n][place], mean[place], out=out, dtype=y.dtype)
+            np.subtract(images[rows[n]][place], mean[place], out=out, dtype=y.dtype)
             if blocks:
                 fill(y[n : n + 1], room[None], stride)
         if scale != 1:
@@ -75,6 +77,7 @@ def _(
     images: NDArray[np.uint8],
     mean: NDArray[np.float32],
     y: NDArray[np.floating],
+    rows: NDArray[np.int64],
     top: NDArray[np.integer],
     left: NDArray[np.integer],
     mirror: NDArray[np.bool_],
@@ -82,7 +85,7 @@ def _(
     blocks: Blocks | None = None,
 ) -> None:
     grid = len(y), -(-y.shape[1] // BLOCK[1])
-    arguments = images, mean, y, top, left, mirror, *images.shape[1:3]
+    arguments = images, mean, y, rows, top, left, mirror, *images.shape[1:3]
     size = _crop(y, blocks)
     if blocks:
         kernel = KERNELS.get("crop_mirror_blocks", y.dtype, 16 // y.itemsize)

@@ -19,6 +19,7 @@ from minicnn.launch import KernelFile
 from minicnn.ops import op
 
 Array = NDArray[np.floating]
+Step = NDArray[np.int64]
 
 # Random words that one thread draws at a time; a multiple of 4.
 CHUNK = 1 << 15
@@ -28,20 +29,22 @@ THREADS = 256
 
 @op
 def apply(
-    dev: Device, x: Array, y: Array, rate: float, seed: int, stream: int, step: int
+    dev: Device, x: Array, y: Array, rate: float, seed: int, stream: int, step: Step
 ) -> None:
     """Writes y = x · mask / (1 − rate); the backward pass is the same on dy.
 
     Args:
         x, y: any one shape; may be the same array.
         rate: probability of a zero, 0 ≤ rate < 1.
+        step: (1,), on the device, so that it may change where a step's launches are
+            recorded once and repeated; 64 bits, as the counter has.
     """
     flat_x, flat_y = x.reshape(-1), y.reshape(-1)
     threshold = np.uint32(int(rate * 2**32))
-    factor = x.dtype.type(1 / (1 - rate))
+    factor, number = x.dtype.type(1 / (1 - rate)), int(step[0])
 
     def work(start: int, stop: int) -> None:
-        kept = philox.words(seed, stream, step, stop - start, start) >= threshold
+        kept = philox.words(seed, stream, number, stop - start, start) >= threshold
         np.multiply(flat_x[start:stop], kept * factor, out=flat_y[start:stop])
 
     dev.for_chunks(work, flat_x.size, CHUNK)
@@ -49,7 +52,7 @@ def apply(
 
 @apply.kernel
 def _(
-    dev: Device, x: Array, y: Array, rate: float, seed: int, stream: int, step: int
+    dev: Device, x: Array, y: Array, rate: float, seed: int, stream: int, step: Step
 ) -> None:
     part = max(4, 16 // x.itemsize)  # numbers a thread
     blocks = -(-x.size // (part * THREADS))
