@@ -104,6 +104,21 @@ def test_repeated_steps_give_the_bits_of_eager_ones(
     assert rates == pytest.approx([0.002, 0.0002])
 
 
+def test_so_they_do_in_bf16_with_images_in_blocks(
+    base: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, counts = [], counted(monkeypatch)
+    for name, forwards in ("recorded", 2), ("eager", 8):
+        settings = *SETTINGS, "network.precision=bf16"
+        place = tmp_path / name
+        setup = make_setup(base.store, place, *settings, device=base.dev.name)
+        found.append(contents(transfer.train_base(setup, "A").folder))
+        assert counts["conv1"] == forwards
+        counts.clear()
+        without_records(monkeypatch)
+    assert found[0] == found[1]
+
+
 @pytest.mark.parametrize("depths", [[3], [2, 6]])
 def test_so_they_do_above_frozen_layers(
     depths: list[int],
