@@ -162,7 +162,8 @@ def backward_weights(
 
 def _sum_over_rows(dev: Device, rows: Array, out: Array) -> None:
     """out = Σ rows: sums of ROWS each, added in order."""
-    partial = np.empty((-(-len(rows) // ROWS), rows.shape[1]), rows.dtype)
+    size = -(-len(rows) // ROWS), rows.shape[1]
+    partial = dev.scratch("db partial", size, rows.dtype)
 
     def work(start: int, stop: int) -> None:
         np.sum(rows[start:stop], axis=0, out=partial[start // ROWS])
@@ -177,7 +178,8 @@ def _sum_over_images(
     """dw of a convolution: partial sums by chunk of images, added in order."""
     chunk = _images(shape, WEIGHTS_BYTES, x.itemsize)
     chunk = min(chunk, -(-shape.n // 8))
-    partial = dev.empty((-(-shape.n // chunk), *dw2.shape), dw2.dtype)
+    size = -(-shape.n // chunk), *dw2.shape
+    partial = dev.scratch("dw partial", size, dw2.dtype)
 
     def images(start: int, stop: int) -> None:
         for g in range(shape.groups):
