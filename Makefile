@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test lint check compare gpu-check proofs clean help
+.PHONY: run test lint check compare bench-torch gpu-check proofs clean help
 
 help:            ## what there is to make
 	@grep -E '^[a-z-]+: .*##' Makefile | sed -E 's/:[^#]*##/\t/'
@@ -41,6 +41,9 @@ lint: $(VENV)/.dev  ## check style
 
 compare: $(VENV)/.core  ## install PyTorch, for the tests and benchmarks that compare with it
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[compare]'
+
+bench-torch: compare  ## time a training step beside PyTorch's; keep it in docs/performance.md
+	$(BIN)/python experiments/bench_torch.py --layers --record $(ARGS)
 
 gpu-check: $(VENV)/.test  ## prove and measure all on a GPU; CUDA=12 or CUDA=13 installs CuPy first
 	$(if $(CUDA),$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[cuda$(CUDA)]')

@@ -39,6 +39,8 @@ RESULTS = ROOT / "experiments" / "results"
 TAIL = 25  # lines of a failed process that are shown
 LEAST = 5.0  # seconds that a section needs to be worth starting
 NETS = ("caffenet", "caffenet64")
+PRECISIONS = ("fp32", "tf32", "bf16")
+ROUNDS = 5  # turns of minicnn and of PyTorch
 Record = dict[str, Any]
 
 
@@ -232,28 +234,66 @@ def gradients(check: Checkup) -> Record:
 
 
 def benchmark(check: Checkup, net: str) -> Record:
-    """`minicnn bench`, and PyTorch's time for the same step."""
+    """`minicnn bench`, and the same step in PyTorch."""
     device, batch = (check.device, 256) if check.gpu else ("cpu", 16)
     options = [f"--arch={net}", f"--batch={batch}", f"--device={device}"]
-    ours = check.measured("-m", "minicnn", "bench", *options, limit=120)
-    parts = [f"batch {batch}: minicnn fp32 {ours['step'] * 1e3:.2f} ms"]
-    record: Record = {"minicnn": ours, "problem": ours.get("problem")}
+    record: Record = {}
+    parts = [f"batch {batch}"]
+    for precision in PRECISIONS if check.gpu else PRECISIONS[:1]:
+        command = "-m", "minicnn", "bench", *options, f"--precision={precision}"
+        ours = check.measured(*command, limit=120)
+        record[f"minicnn {precision}"] = ours
+        if ours.get("problem"):
+            record["problem"] = ours["problem"]
+        parts.append(f"minicnn {precision} {ours['step'] * 1e3:.2f} ms")
     if importlib.util.find_spec("torch") is None:
         parts.append("no PyTorch to compare with")
-    else:
-        # Compiling is slow: once will do.
-        modes = ["fp32", "tf32", "bf16", *(["compiled"] if net == NETS[0] else [])]
-        wanted = [f"--mode={mode}" for mode in modes[: None if check.gpu else 1]]
-        script = str(ROOT / "experiments" / "torch_step.py")
-        try:
-            record["torch"] = check.measured(script, *options, *wanted, limit=150)
-        except Failed as failure:  # a pity, but no failure of ours
-            record["torch"] = {"modes": [], "problem": str(failure)}
-            parts.append("PyTorch failed")
-        for each in record["torch"]["modes"]:
-            took = f"{each['seconds'] * 1e3:.2f} ms" if "seconds" in each else "failed"
-            parts.append(f"PyTorch {each['mode']} {took}")
+        return {**record, "summary": "; ".join(parts)}
+    # Compiling is slow, and may hang: apart, so that it harms nothing else, and once.
+    kinds = ["eager", "compiled"] if check.gpu and net == NETS[0] else ["eager"]
+    for kind in kinds:
+        record[f"torch {kind}"], said = beside_torch(check, kind, options)
+        parts += said
     return {**record, "summary": "; ".join(parts)}
+
+
+def beside_torch(
+    check: Checkup, kind: str, options: list[str]
+) -> tuple[Record, list[str]]:
+    """`bench_torch.py` in PyTorch's modes of one kind, and what to say of it.
+
+    That PyTorch fails is a pity, but no failure of ours.
+    """
+    script = str(ROOT / "experiments" / "bench_torch.py")
+    few = [f"--modes={kind}", f"--rounds={ROUNDS}"]
+    try:
+        record = check.measured(script, *options, *few, limit=150)
+    except Failed as failure:
+        return {"problem": str(failure)}, [f"PyTorch {kind} failed"]
+    del record["provenance"]  # it is this program's
+    (net,) = record["nets"]
+    said = [
+        f"PyTorch {each['name']} {each['median'] * 1e3:.2f} ms, "
+        f"{each['ratio']:.2f} × minicnn's in turns"
+        for each in net["theirs"]
+        if each["name"] in net["best"].values()
+    ]
+    return record, said
+
+
+def comparing(check: Checkup) -> Record:
+    """Demo trainings in reduced precision beside float32, over seeds."""
+    if not check.gpu:
+        raise Skipped("no GPU; 'experiments/compare_precisions.py' simulates it")
+    script = str(ROOT / "experiments" / "compare_precisions.py")
+    options = f"--device={check.device}", "--seeds=3", "--precision=tf32"
+    record = check.measured(script, *options, "--precision=bf16", limit=150)
+    record["summary"] = "; ".join(
+        f"{row['precision']} {row['score']} {row['difference']:+.4f} "
+        f"[{row['low']:+.4f}, {row['high']:+.4f}]"
+        for row in record["comparison"]
+    )
+    return record
 
 
 def emulating(check: Checkup) -> Record:
@@ -295,6 +335,7 @@ SECTIONS: dict[str, Callable[[Checkup], Record]] = {
     "tests": testing,
     "training": training,
     **{f"bench {net}": lambda check, net=net: benchmark(check, net) for net in NETS},
+    "precisions": comparing,
     "bench emulated": emulating,
 }
 

@@ -140,16 +140,22 @@ def bench(
 class Step:
     """A training step on random images that can be repeated without end.
 
-    The learning rate is 0, which changes no time, and leaves the weights as they are.
+    Args:
+        lr: the rate; 0 changes no time, and leaves the weights as they are.
     """
 
     def __init__(
-        self, dev: Device, arch: str, batch: int, precision: str = "fp32"
+        self,
+        dev: Device,
+        arch: str,
+        batch: int,
+        precision: str = "fp32",
+        lr: float = 0.0,
     ) -> None:
         self.dev = dev
         how = precisions.get(precision)
         self.network = Network(arch, OUTPUTS, dev, precision=how)
-        self.solver = Solver(self.network, SolverConfig(lr=0.0, batch=batch))
+        self.solver = Solver(self.network, SolverConfig(lr=lr, batch=batch))
         self.network.plan(batch)
         rng = np.random.default_rng(0)
         size, crop = self.network.arch.size, self.network.arch.crop
@@ -197,17 +203,28 @@ class Step:
 
 @contextmanager
 def _recording(layers: list[Layer]) -> Iterator[list[Call]]:
-    """Keeps every call of an op, with the layer that makes it."""
+    """Keeps every call of an op, with the layer that makes it.
+
+    An op's form may call other ops: those calls are part of its own.
+    """
     calls: list[Call] = []
     place = [""]
+    inside = False
     original = op.__call__
 
     def kept(self: Any, dev: Device, *args: Any, **kwargs: Any) -> Any:
+        nonlocal inside
+        if inside:
+            return original(self, dev, *args, **kwargs)
         given = inspect.signature(self._form).bind(dev, *args, **kwargs)
         given.apply_defaults()
         arguments = {k: v for k, v in given.arguments.items() if k != "dev"}
         calls.append(Call(place[-1], self, arguments))
-        return original(self, dev, *args, **kwargs)
+        inside = True
+        try:
+            return original(self, dev, *args, **kwargs)
+        finally:
+            inside = False
 
     def named(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         def called(*args: Any) -> Any:

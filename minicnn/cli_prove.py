@@ -61,26 +61,40 @@ def gradcheck(
 @click.option("--batch", type=int, help="Images; default: 256, fewer without a GPU.")
 @precision_option
 @click.option(
+    "--against",
+    type=click.Choice(["torch"]),
+    help="Then time the same step in PyTorch, in all of its modes: minutes.",
+)
+@click.option(
     "--json", "file", type=click.Path(path_type=Path), help="Also write JSON there."
 )
 def bench(
     arch: str,
     batch: int | None,
     precision: str | None,
+    against: str | None,
     file: Path | None,
     device: str,
     threads: int | None,
 ) -> None:
     """Time every op of a training step, and the step, against the roofline."""
+    from minicnn import against_torch
     from minicnn import bench as benches
     from minicnn import device as devices
     from minicnn.files import write_json
 
     dev = devices.get(device, threads)
+    if against:
+        against_torch.require(dev)
     report = benches.bench(dev, arch, batch, precision or "fp32")
-    if file:
-        write_json(file, report.to_dict())
+    record = report.to_dict()
     click.echo(benches.table(report))
+    if against:
+        comparison = against_torch.compare(dev, arch, report.batch)
+        record["against_torch"] = comparison.to_dict()
+        click.echo("\n" + against_torch.table(comparison))
+    if file:
+        write_json(file, record)
 
 
 COMMANDS = [gradcheck, bench]

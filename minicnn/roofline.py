@@ -51,7 +51,7 @@ class Ceilings:
 # The arguments that each op reads and those it writes.
 _TRAFFIC = {
     "conv.forward": ("x w b", "y"),
-    "conv.backward_data": ("dy w", "dx"),
+    "conv.backward_data": ("dy w relu_y", "dx"),
     "conv.backward_weights": ("x dy", "dw db"),
     "conv.relu_backward": ("y dy", "dy"),
     "pool.forward": ("x", "y argmax"),
@@ -60,6 +60,8 @@ _TRAFFIC = {
     "lrn.backward": ("x scale dy", "dx"),
     "pool_lrn.forward": ("x", "u argmax y"),
     "pool_lrn.backward": ("dy u argmax", "dx"),
+    "space_to_depth.block_filters": ("w", "blocked"),
+    "space_to_depth.unblock_gradient": ("dblocked", "dw"),
     "dropout.apply": ("x", "y"),
     "softmax.cross_entropy": ("logits labels", "dlogits"),
     "sgd.update": ("w g v", "w v copy"),

@@ -16,8 +16,9 @@ from click.testing import CliRunner
 from minicnn import architectures, bench, device
 from minicnn.cli import cli
 from minicnn.errors import MinicnnError
-from minicnn.ops import op
+from minicnn.ops import op, pool, pool_lrn
 from minicnn.ops.conv_shape import ConvShape
+from minicnn.ops.pool_shape import PoolShape
 from minicnn.precision import BF16
 from minicnn.roofline import Ceilings, Cost, CudaMeter, HostMeter, cost
 from tests.runs import MINIATURE
@@ -46,8 +47,20 @@ def test_a_convolutions_cost() -> None:
     given = {"x": x, "dy": y, "dw": w, "db": b, "shape": shape}
     assert cost("conv.backward_weights", given) == Cost(flops, moved)
     grouped = ConvShape(2, 13, 13, 384, 256, 3, 3, (1, 1), (1, 1), groups=2)
-    given = {"dy": b, "w": b, "dx": b, "shape": grouped}
-    assert cost("conv.backward_data", given).flops == 2 * 2 * 169 * 256 * 9 * 192
+    x, y, w = floats(2, 13, 13, 384), floats(2, 13, 13, 256), floats(256, 3, 3, 192)
+    given = {"dy": y, "w": w, "dx": x, "shape": grouped, "relu_y": None}
+    flops = 2 * 2 * 169 * 256 * 9 * 192
+    moved = 4 * (2 * 169 * (384 + 256) + 256 * 9 * 192)
+    assert cost("conv.backward_data", given) == Cost(flops, moved)
+    # The ReLU's output must be read too, whose sign decides.
+    given["relu_y"] = x
+    moved += 4 * 2 * 169 * 384
+    assert cost("conv.backward_data", given) == Cost(flops, moved)
+    # bfloat16 is half as wide; a weight gradient remains float32.
+    x, y = x.astype(BF16), y.astype(BF16)
+    given = {"x": x, "dy": y, "dw": w, "db": floats(256), "shape": grouped}
+    moved = 2 * 2 * 169 * (384 + 256) + 4 * (256 * 9 * 192 + 256)
+    assert cost("conv.backward_weights", given) == Cost(flops, moved)
 
 
 def test_other_ops_cost() -> None:
@@ -63,6 +76,22 @@ def test_other_ops_cost() -> None:
     # Forward's y is not needed: it is x · scale^-beta.
     given = {"x": a, "y": a, "scale": a, "dy": a, "dx": a, "size": 5}
     assert cost("lrn.backward", given) == Cost(0, 4 * 40)
+    # One pass over pooling's input, its output twice (before and after LRN), a byte for
+    # each place; backward makes scale again from u, and needs no y.
+    x, u = np.zeros((2, 4, 4, 8), BF16), np.zeros((2, 2, 2, 8), BF16)
+    place = np.zeros(u.shape, np.uint8)
+    given = {"x": x, "u": u, "argmax": place, "y": u, "shape": None, "size": 5}
+    assert cost("pool_lrn.forward", given) == Cost(0, 2 * (256 + 2 * 64) + 64)
+    given = {"dy": u, "u": u, "argmax": place, "dx": x, "shape": None, "size": 5}
+    assert cost("pool_lrn.backward", given) == Cost(0, 2 * (256 + 2 * 64) + 64)
+    # Filters 11·11·3 in 3·3 blocks of 4·4·3; their gradient in five partial sums.
+    w, blocked = np.zeros((96, 11, 11, 3), BF16), np.zeros((96, 3, 3, 48), BF16)
+    given = {"w": w, "blocked": blocked, "blocks": None}
+    moved = 2 * 96 * (363 + 432)
+    assert cost("space_to_depth.block_filters", given) == Cost(0, moved)
+    given = {"dblocked": floats(5, 96 * 432), "dw": floats(96, 11, 11, 3)}
+    moved = 4 * 96 * (5 * 432 + 363)
+    assert cost("space_to_depth.unblock_gradient", given) == Cost(0, moved)
     # A byte for each number of the crop, whatever the image's size.
     given = {"images": np.zeros((2, 256, 256, 3), np.uint8), "y": floats(2, 7, 7, 3)}
     assert cost("augment.crop_mirror", given) == Cost(0, 2 * 147 * (1 + 4))
@@ -99,6 +128,25 @@ def test_every_op_of_a_step_is_recorded_with_its_layer() -> None:
     # Afterwards the layers are as they were.
     step.whole()
     assert len(calls) == len(names)
+
+
+def test_ops_that_an_op_calls_are_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    dev = device.get("cpu")
+    step = bench.Step(dev, "miniature", 2)
+    shape = PoolShape.of((2, 8, 8, 6), 3, 2)
+    x, u = floats(2, 8, 8, 6), floats(2, shape.p, shape.q, 6)
+    y, place = np.empty_like(u), np.zeros(u.shape, np.uint8)
+
+    def whole() -> None:
+        # Its NumPy form calls those of pool and lrn.
+        pool_lrn.forward(dev, x, u, place, y, shape, 5, 1e-4, 0.75, 1.0)
+        with pytest.raises(ValueError, match="broadcast"):
+            pool_lrn.forward(dev, x, u[:1], place, y, shape, 5, 1e-4, 0.75, 1.0)
+        pool.forward(dev, x, u, place, shape)
+
+    monkeypatch.setattr(step, "whole", whole)
+    names = [call.name for call in step.recorded()]
+    assert names == ["pool_lrn.forward"] * 2 + ["pool.forward"]
 
 
 def test_recording_ends_when_the_step_fails(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,15 +12,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from minicnn import architectures, device
-from minicnn.experiments import compare_devices, gpu_check, torch_step
+from minicnn.experiments import compare_devices, gpu_check
 from minicnn.experiments.gpu_check import Checkup, Failed, Skipped
 from minicnn.experiments.stand_ins import tomli_w as stand_in
-from minicnn.export import torch_tensors
-from minicnn.network import Network
 from tests.runs import MINIATURE, make_store
 
 if sys.version_info >= (3, 11):
@@ -155,22 +152,6 @@ def test_runs_from_a_tree_that_is_not_installed(tmp_path: Path) -> None:
         str(tree / n) for n in ("kernels", "kernels", "data_prep", "experiments")
     ]
     assert done.stdout.split() == folders, done.stderr
-
-
-def test_torchs_network_is_ours() -> None:
-    torch = pytest.importorskip("torch", reason="needs PyTorch (extra: compare)")
-    ours = Network("caffenet32", 7, device.get("cpu"), seed=3)
-    x = np.random.default_rng(0).normal(0, 1, (2, 28, 28, 3)).astype(np.float32)
-    logits = ours.forward(x)
-    theirs = torch_step.build(torch, "caffenet32", 7).eval()
-    weights = torch_tensors(ours.arch, ours.tensors())
-    theirs.load_state_dict({n: torch.from_numpy(v) for n, v in weights.items()})
-    got = theirs(torch.from_numpy(x.transpose(0, 3, 1, 2))).detach().numpy()
-    # Roundings of float32 through eight layers.
-    assert np.abs(got - logits).max() < 1e-5 * np.abs(logits).max()
-    update = torch_step.optimizer(torch, theirs, fused=False)
-    assert [len(group["params"]) for group in update.param_groups] == [8, 8]
-    assert [group["weight_decay"] for group in update.param_groups] == [5e-4, 0.0]
 
 
 def test_a_stopped_training_is_resumed_and_compared(

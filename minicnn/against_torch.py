@@ -1,0 +1,406 @@
+"""minicnn's training step beside PyTorch's, measured in one process, in turns.
+
+First both networks are given the same weights and the same batch, and must compute the
+same loss, before and after one update. Then every mode of PyTorch that `torch_step`
+knows is timed alone, and the two fastest of each precision take turns with minicnn: a
+round is a turn of each, and a turn a few steps. So whatever else the machine does
+meets all alike. What counts is the median of the rounds.
+
+One process can do it since both keep off the cores while the other runs: minicnn's
+threads sleep between steps, its BLAS is held to one thread each, and PyTorch's, as many
+as minicnn's, stop spinning soon after a step; a pause before each turn awaits that.
+minicnn's turns also augment their images, of which PyTorch is spared.
+
+It wants an idle machine: PyTorch's threads wait for each other after every layer, so
+that whatever else runs slows it down more than its share. How many processors were busy
+before the comparison began is a part of its result.
+"""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minicnn import torch_step
+from minicnn.bench import OUTPUTS, Step
+from minicnn.cores import busy_cores
+from minicnn.device import Device
+from minicnn.errors import MinicnnError
+from minicnn.export import torch_tensors
+from minicnn.layers import Context
+from minicnn.progress import Progress
+from minicnn.torch_step import Mode
+
+ROUNDS = 9
+TURN = 0.5  # seconds of a turn, or one step if that takes longer
+PAUSE = 0.05  # seconds; OpenMP's threads spin for a few milliseconds
+FASTEST = 2  # modes of each precision that take turns
+BUSY = 0.2  # processors that others may use before the table says so
+# Of the update between the two losses, CaffeNet's own: it moves them by far more than
+# TOLERANCE.
+RATE = 0.01
+# Relative, of a loss. float32's roundings through eight layers make 1e-6 of it, and a
+# GPU's library may choose convolutions that round off more (Winograd's).
+TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Of one batch, before and after an update; float32, without dropout."""
+
+    minicnn: tuple[float, float]
+    torch: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A mode of PyTorch, timed alone.
+
+    Attributes:
+        seconds: of a step; None where it failed.
+        error: why, in one line.
+    """
+
+    mode: str
+    precision: str
+    seconds: float | None
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Turns:
+    """Seconds of a step in each round."""
+
+    name: str
+    precision: str
+    seconds: list[float]
+
+    @property
+    def median(self) -> float:
+        """What counts."""
+        return statistics.median(self.seconds)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare` measured.
+
+    Attributes:
+        torch: PyTorch's version.
+        busy: processors that other programs used when it began; None if unknown.
+        tried: each mode alone.
+        ours: minicnn's turns, in each precision that PyTorch was tried in.
+        theirs: those of PyTorch's fastest modes of each precision.
+    """
+
+    arch: str
+    batch: int
+    device: str
+    threads: int
+    torch: str
+    busy: float | None
+    losses: Losses
+    tried: list[Tried]
+    ours: list[Turns]
+    theirs: list[Turns]
+
+    def ratio(self, turns: Turns) -> float:
+        """Over minicnn's time in the same precision: above 1, minicnn is faster."""
+        ours = {each.precision: each.median for each in self.ours}
+        return turns.median / ours[turns.precision]
+
+    def best(self) -> dict[str, Turns]:
+        """PyTorch's fastest mode in turns, by precision."""
+        ordered = sorted(self.theirs, key=lambda each: -each.median)
+        return {each.precision: each for each in ordered}
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: all of it, medians, rates, and PyTorch's time over minicnn's."""
+
+        def record(turns: Turns) -> dict[str, Any]:
+            rate = self.batch / turns.median
+            more = {"median": turns.median, "images_per_second": rate}
+            return {**asdict(turns), **more, "ratio": self.ratio(turns)}
+
+        return {
+            **asdict(self),
+            "ours": [record(each) for each in self.ours],
+            "theirs": [record(each) for each in self.theirs],
+            "best": {kind: each.name for kind, each in self.best().items()},
+        }
+
+
+@dataclass
+class Contender:
+    """A step that can be timed."""
+
+    name: str
+    precision: str
+    step: Callable[[], None]
+    synchronize: Callable[[], None]
+
+    def turn(self, count: int) -> float:
+        """Seconds of a step, of `count` in a row."""
+        time.sleep(PAUSE)
+        self.synchronize()
+        began = time.perf_counter()
+        for _ in range(count):
+            self.step()
+        self.synchronize()
+        return (time.perf_counter() - began) / count
+
+    def settled(self) -> float:
+        """Seconds of a step, once libraries have compiled and chosen what they run."""
+        self.turn(torch_step.WARM_UP)
+        first = self.turn(1)
+        return min(self.turn(steps(first)) for _ in range(2))
+
+
+def steps(seconds: float) -> int:
+    """How many steps of so many seconds make a turn."""
+    return max(1, round(TURN / seconds))
+
+
+def require(dev: Device) -> Any:
+    """PyTorch, ready for that device.
+
+    Raises:
+        MinicnnError: there is none, or none for it.
+    """
+    if dev.name == "emulated":
+        raise MinicnnError(
+            "--against torch: the emulator's times compare with nothing; use --device "
+            "cpu or cuda"
+        )
+    try:
+        import torch
+    except ImportError:
+        raise MinicnnError(
+            "--against torch: PyTorch is not installed; it is the extra 'compare': "
+            "pip install 'minicnn[compare]'"
+        ) from None
+    if _on_gpu(dev) and not torch.cuda.is_available():
+        raise MinicnnError(
+            f"--against torch: PyTorch {torch.__version__} finds no GPU; install a "
+            "build of it for CUDA, or use --device cpu"
+        )
+    return torch
+
+
+def _on_gpu(dev: Device) -> bool:
+    return dev.name.startswith("cuda")
+
+
+def compare(
+    dev: Device,
+    arch: str,
+    batch: int,
+    rounds: int = ROUNDS,
+    modes: Sequence[Mode] | None = None,
+) -> Comparison:
+    """Measures a training step of a network, 1000 classes, beside PyTorch's.
+
+    Args:
+        batch: images.
+        modes: of PyTorch; None takes all that suit the device.
+
+    Raises:
+        MinicnnError: PyTorch is absent, fails in every mode, or computes another loss.
+    """
+    torch = require(dev)
+    for what, value in (("--batch", batch), ("--rounds", rounds)):
+        if value < 1:
+            raise MinicnnError(f"{what} {value}: must be at least 1")
+    modes = torch_step.modes(_on_gpu(dev)) if modes is None else modes
+    busy = busy_cores()
+    with torch_step.settings(torch, dev.threads), np.errstate(all="ignore"):
+        place = on_torch(torch, dev)
+        losses = check(torch, dev, place, arch, batch)
+        precisions = dict.fromkeys(mode.precision for mode in modes)
+        ours = [_ours(dev, arch, batch, precision) for precision in precisions]
+        step = Step(dev, arch, batch)
+        label = f"bench {arch}, batch {batch}, against PyTorch"
+        with Progress(len(modes) + rounds, "measurements", label) as bar:
+            tried, best = _try_all(torch, place, step, modes, bar)
+            if not best:
+                raise MinicnnError(f"--against torch: failed in all; {tried[0].error}")
+            turns = _take_turns([*ours, *best], rounds, bar)
+    about = arch, batch, dev.name, dev.threads, torch.__version__, busy, losses
+    return Comparison(*about, tried, turns[: len(ours)], turns[len(ours) :])
+
+
+def _ours(dev: Device, arch: str, batch: int, precision: str) -> Contender:
+    """minicnn's step in a precision."""
+    step = Step(dev, arch, batch, precision)
+    step.recorded()
+    return Contender("minicnn", precision, step.resident, dev.synchronize)
+
+
+def on_torch(torch: Any, dev: Device) -> Any:
+    """PyTorch's name of the device, made the current one."""
+    if not _on_gpu(dev):
+        return torch.device("cpu")
+    place = torch.device("cuda", int(dev.name.partition(":")[2] or 0))
+    torch.cuda.set_device(place)
+    return place
+
+
+def _images(step: Step) -> NDArray[np.float32]:
+    """The step's batch as the networks see it, (N,3,crop,crop), by plain indexing."""
+    arch, batch = step.network.arch, step.batch
+    mean = step.dev.to_host(step.inputs.mean)
+    crops = []
+    for number, image in enumerate(batch.images):
+        top, left = batch.top[number], batch.left[number]
+        inside = slice(top, top + arch.crop), slice(left, left + arch.crop)
+        crop = (image - mean)[inside] * arch.scale
+        crops.append(crop[:, ::-1] if batch.mirror[number] else crop)
+    return np.stack(crops).transpose(0, 3, 1, 2).astype(np.float32)
+
+
+def _tensors(torch: Any, place: Any, step: Step) -> tuple[Any, Any]:
+    """The step's images and labels for PyTorch."""
+    images = torch.from_numpy(np.ascontiguousarray(_images(step)))
+    labels = torch.from_numpy(step.batch.labels).long()
+    return images.to(place), labels.to(place)
+
+
+def check(torch: Any, dev: Device, place: Any, arch: str, batch: int) -> Losses:
+    """The losses of both networks on the same weights and batch.
+
+    Raises:
+        MinicnnError: they differ, and a comparison would say nothing.
+    """
+    step = Step(dev, arch, batch, lr=RATE)
+    network = step.network
+    net = torch_step.build(torch, network.arch, OUTPUTS)
+    weights = torch_tensors(network.arch, network.tensors())
+    net.load_state_dict({name: torch.from_numpy(w) for name, w in weights.items()})
+    net = net.to(place).eval()
+    torch_step.use(torch, "fp32")
+    update = torch_step.optimizer(torch, net, RATE)
+    images, targets = _tensors(torch, place, step)
+    x, labels = step.inputs.fill(step.batch)
+    ours, theirs = [], []
+    for _ in range(2):
+        network.forward(x, Context())
+        ours.append(network.scored(labels, gradient=True).loss / batch)
+        network.backward()
+        step.solver.set_rate(0)
+        step.solver.update()
+        loss = torch.nn.functional.cross_entropy(net(images), targets)
+        theirs.append(loss.item())
+        update.zero_grad()
+        loss.backward()
+        update.step()
+    if not np.allclose(ours, theirs, rtol=TOLERANCE, atol=0):
+        raise MinicnnError(
+            f"--against torch: on the same weights and batch the losses are {ours} "
+            f"here and {theirs} in PyTorch; 'minicnn gradcheck' says whether an op is "
+            "off"
+        )
+    return Losses((ours[0], ours[1]), (theirs[0], theirs[1]))
+
+
+def _try_all(
+    torch: Any, place: Any, step: Step, modes: Sequence[Mode], bar: Progress
+) -> tuple[list[Tried], list[Contender]]:
+    """Times each mode alone, and keeps the fastest of each precision."""
+    tried: list[Tried] = []
+    best: dict[str, list[tuple[float, Contender]]] = {}
+    images, labels = _tensors(torch, place, step)
+
+    def wait() -> None:
+        if place.type == "cuda":
+            torch.cuda.synchronize()
+
+    def timed(mode: Mode) -> Tried:
+        torch.manual_seed(0)
+        about = mode.name, mode.precision
+        try:
+            net = torch_step.build(torch, step.network.arch, OUTPUTS).to(place)
+            work = torch_step.make(torch, net, images, labels, mode)
+            contender = Contender(*about, work, wait)
+            seconds = contender.settled()
+        except Exception as error:  # no compiler, no memory: the others go on
+            said = f"{type(error).__name__}: {error}".splitlines()[0]
+            return Tried(*about, None, said)
+        kept = best.setdefault(mode.precision, [])
+        kept.append((seconds, contender))
+        kept.sort(key=lambda each: each[0])
+        del kept[FASTEST:]
+        return Tried(*about, seconds)
+
+    for mode in modes:
+        tried.append(timed(mode))
+        gc.collect()  # the memory of those that are out is wanted
+        if place.type == "cuda":
+            torch.cuda.empty_cache()
+        bar.update(1, mode.name)
+    return tried, [contender for kept in best.values() for _, contender in kept]
+
+
+def _take_turns(
+    contenders: Sequence[Contender], rounds: int, bar: Progress
+) -> list[Turns]:
+    """Seconds of each contender's steps, round after round."""
+    counts = [steps(contender.settled()) for contender in contenders]
+    times: list[list[float]] = [[] for _ in contenders]
+    for _ in range(rounds):
+        for each, count, taken in zip(contenders, counts, times, strict=True):
+            taken.append(each.turn(count))
+        bar.update(1)
+    return [
+        Turns(each.name, each.precision, taken)
+        for each, taken in zip(contenders, times, strict=True)
+    ]
+
+
+def table(comparison: Comparison) -> str:
+    """The comparison for people."""
+    c = comparison
+
+    def losses(pair: tuple[float, float]) -> str:
+        return " and ".join(f"{loss:.6f}" for loss in pair)
+
+    def line(name: str, *cells: str) -> str:
+        return f"{name:40}" + "".join(f"{cell:>12}" for cell in cells)
+
+    lines = [
+        f"PyTorch {c.torch}, the same training step of {c.arch}, batch {c.batch}, on "
+        f"{c.device}, {c.threads} threads.",
+        "Losses of the same weights and batch, before and after an update: minicnn "
+        f"{losses(c.losses.minicnn)}, PyTorch {losses(c.losses.torch)}.",
+        "",
+        line("PyTorch's modes, each alone", "ms", "images/s"),
+    ]
+    for each in c.tried:
+        if each.seconds is None:
+            lines.append(f"{each.mode:40}failed: {each.error}")
+            continue
+        rate = f"{c.batch / each.seconds:,.1f}"
+        lines.append(line(each.mode, f"{each.seconds * 1e3:.3f}", rate))
+    head = f"In turns, median of {len(c.ours[0].seconds)} rounds"
+    lines += ["", line(head, "ms", "least", "most", "images/s", "ratio")]
+    for turns in (*c.ours, *c.theirs):
+        taken = turns.median, min(turns.seconds), max(turns.seconds)
+        cells = [f"{seconds * 1e3:.3f}" for seconds in taken]
+        cells.append(f"{c.batch / turns.median:,.1f}")
+        name = f"minicnn {turns.precision}"
+        if turns not in c.ours:
+            name = f"PyTorch {turns.name}"
+            cells.append(f"{c.ratio(turns):.2f}")
+        lines.append(line(name, *cells))
+    if (c.busy or 0) > BUSY:
+        lines.append(
+            f"Other programs kept {c.busy:.1f} processors busy: measure again when the "
+            "machine is idle."
+        )
+    return "\n".join(lines)
