@@ -7,6 +7,8 @@ nothing stale is ever loaded.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import functools
 import hashlib
 import os
@@ -131,7 +133,22 @@ def compile_library(name: str, text: str) -> Path:
     if library.exists():
         return library
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as work:
+    turn = library.with_suffix(".lock")
+    with turn.open("w") as lock:
+        # Whoever else wants it waits, instead of compiling the same. Where nothing can
+        # be locked, as on some network drives, both compile, which does no harm.
+        with contextlib.suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            if not library.exists():
+                _compile(name, text, library)
+        finally:
+            turn.unlink(missing_ok=True)
+    return library
+
+
+def _compile(name: str, text: str, library: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=library.parent) as work:
         source, built = Path(work, "unit.cpp"), Path(work, "unit.so")
         source.write_text(text)
         # Options of CXX come last, so that they count: CXX="g++ -O0 -g".
@@ -145,5 +162,4 @@ def compile_library(name: str, text: str) -> Path:
             raise MinicnnError(
                 f"{name}: {' '.join(compiler())} failed:\n{done.stderr.rstrip()}"
             )
-        built.replace(library)  # whole or not at all, whoever else compiles it now
-    return library
+        built.replace(library)  # whole or not at all, even if it is killed

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from minicnn import device
+from minicnn.cores import available_cores
 from minicnn.errors import MinicnnError
 from tests import helpers
 
@@ -16,6 +17,10 @@ DEVICES = [
     for name in device.NAMES
     if name != "auto"
 ]
+
+
+# Each has threads, and PyTorch, of its own: more only fill the memory.
+PROCESSES = 8
 
 
 def _open(name: str) -> device.Device:
@@ -52,6 +57,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="print each op's worst error against its float64 oracle, and where",
     )
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """How many processes `-n auto` takes: one a core, as each uses threads too."""
+    return min(available_cores(), PROCESSES)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuses what does not go together."""
+    if config.getoption("--worst-errors") and config.getoption("numprocesses", 0):
+        raise pytest.UsageError("--worst-errors: add -n 0, for one process sees all")
 
 
 def pytest_terminal_summary(

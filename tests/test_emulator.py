@@ -7,6 +7,7 @@ import itertools
 import re
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -462,6 +463,28 @@ def test_objects_are_cached_by_content(
     other = text.replace("42", "43")
     assert host_compiler.compile_library("answer", other) != first
     assert sorted(p.suffix for p in first.parent.iterdir()) == [".so", ".so"]
+
+
+def test_who_wants_the_same_object_waits_for_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    slow, log = tmp_path / "slow", tmp_path / "log"
+    compiler = host_compiler.compiler()[0]
+    slow.write_text(f'#!/bin/sh\necho >> {log}; sleep 0.5; exec {compiler} "$@"\n')
+    slow.chmod(0o755)
+    monkeypatch.setattr(host_compiler, "compiler", lambda: (str(slow),))
+    host_compiler._fingerprint.cache_clear()
+    text = 'extern "C" int answer() { return 42; }\n'
+    with ThreadPoolExecutor(3) as threads:
+        jobs = [
+            threads.submit(host_compiler.compile_library, "answer", text)
+            for _ in range(3)
+        ]
+        (path,) = {job.result() for job in jobs}
+    host_compiler._fingerprint.cache_clear()
+    assert log.read_text() == "\n"
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_options_of_cxx_come_last(
