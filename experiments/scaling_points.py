@@ -127,11 +127,10 @@ def step(arch: str, batch: int, crop: int = 0) -> Row:
         spec = replace(spec, name=name, crop=crop, size=size)
         architectures.ARCHITECTURES[name] = spec
     dev, row = device.get("cpu"), Row()
-    each, trained = Network(spec.name, OUTPUTS, dev, seed=None).demand()
-    # The images as the store has them and as the network does; weights, gradients and
-    # momentum.
+    network = Network(spec.name, OUTPUTS, dev, seed=None)
+    # The images as the store has them and as the network does; weights and momentum.
     image = 3 * spec.size**2 + 3 * 4 * spec.crop**2
-    row["planned"] = batch * (each + image) + 3 * trained
+    row["planned"] = network.demand(batch) + batch * image + 2 * network.values.nbytes
     row["flops"] = training_flops(layer_flops(spec.name, OUTPUTS))  # of an image
     with memory(row):
         work = Step(dev, spec.name, batch)

@@ -86,7 +86,7 @@ def test_another_computation_is_refused(
 def test_torchs_step_is_ours(torch: Any) -> None:
     """Weights after three updates, from the optimizer that is timed."""
     lr = 0.01
-    step = Step(device.get("cpu"), "miniature", 4, lr)
+    step = Step(device.get("cpu"), "miniature", 4, lr=lr)
     network, arch = step.network, step.network.arch
     net = torch_step.build(torch, arch, 1000).eval()
     held = torch_tensors(arch, network.tensors())
@@ -100,7 +100,8 @@ def test_torchs_step_is_ours(torch: Any) -> None:
         network.forward(x, Context())
         network.scored(labels, gradient=True)
         network.backward()
-        step.solver.update(0)
+        step.solver.set_rate(0)
+        step.solver.update()
         update.zero_grad()
         torch.nn.functional.cross_entropy(net(images), targets).backward()
         update.step()
