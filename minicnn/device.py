@@ -6,6 +6,7 @@ what it offers.
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -28,9 +29,11 @@ class AnyDevice(HostThreads):
 
     Attributes:
         generation: how often buffers were let go that recorded work may refer to.
+        native: whether ops run in their compiled forms, where they have no kernels.
     """
 
     generation = 0
+    native = False
 
     def let_go(self) -> None:
         """Is told of buffers that are let go: see `recording.Repeated`."""
@@ -56,6 +59,17 @@ class CpuDevice(AnyDevice):
     def __init__(self, threads: int | None = None) -> None:
         super().__init__(threads)
         self._local = threading.local()
+
+    @functools.cached_property
+    def native(self) -> bool:  # type: ignore[override]
+        """Whether ops run in their compiled forms; may be set to False."""
+        from minicnn import native
+
+        return not native.missing()
+
+    def details(self) -> dict[str, Any]:
+        """Whether ops run in their compiled forms."""
+        return {"native": self.native}
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         """An array of unspecified content."""
@@ -138,6 +152,7 @@ class EmulatedDevice(CpuDevice):
 
     name = "emulated"
     has_kernels = True
+    native = False
 
     def __init__(self, threads: int | None = None) -> None:
         from minicnn.emulator import EmulatedLauncher
@@ -155,7 +170,7 @@ class EmulatedDevice(CpuDevice):
 
     def from_host(self, array: NDArray[Any]) -> NDArray[Any]:
         """A NumPy array as an array of this device: a copy where kernels need one."""
-        from minicnn.launch import ALIGNMENT
+        from minicnn.arguments import ALIGNMENT
 
         aligned = self.launcher.address(array) % ALIGNMENT == 0
         return array if aligned and array.flags.c_contiguous else array.copy()

@@ -177,8 +177,22 @@ def _compiler() -> Iterator[Finding]:
         "conda": "conda install cxx-compiler",
     }
     mend = next((text for tool, text in installers.items() if shutil.which(tool)), "")
-    reason = "none; only the emulated device needs one"
+    reason = "none; the emulated device needs one, the cpu device is slower without"
     yield Finding("C++ compiler", reason, OPTIONAL, mend)
+
+
+def _native() -> Iterator[Finding]:
+    """The compiled forms of the cpu device's ops; compiles them at the first time."""
+    from minicnn import native
+
+    what, without = "cpu ops", "in NumPy, and slower"
+    if not (reason := native.missing()):
+        yield Finding(what, "compiled")
+    elif reason == native.OFF:
+        yield Finding(what, f"{without}: {reason}", OPTIONAL, "unset MINICNN_NATIVE")
+    else:
+        reason = " ".join(reason.split())[:200]
+        yield Finding(what, f"{without}: {reason}", OPTIONAL)
 
 
 def _cuda() -> tuple[int, list[str]] | None:
@@ -358,6 +372,7 @@ CHECKS: tuple[tuple[str, Callable[[], Iterator[Finding]]], ...] = (
     ("Pillow", _pillow),
     ("packages", _packages),
     ("C++ compiler", _compiler),
+    ("cpu ops", _native),
     ("GPU", _gpu),
     ("device", _device),
     ("PyTorch", _torch),

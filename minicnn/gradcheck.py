@@ -179,11 +179,14 @@ def _worst(errors: Iterable[Error]) -> Error:
 
 @functools.cache
 def _reference(threads: int) -> CpuDevice:
-    return CpuDevice(threads)
+    dev = CpuDevice(threads)
+    dev.native = False
+    return dev
 
 
 def _reference_dtypes(dev: Device) -> tuple[type, ...]:
-    return (np.float32,) if dev.name == CpuDevice.name else (np.float64, np.float32)
+    itself = not (dev.has_kernels or dev.native)
+    return (np.float32,) if itself else (np.float64, np.float32)
 
 
 def _check_op(case: Case, dev: Device) -> list[Check]:

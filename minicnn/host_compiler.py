@@ -1,4 +1,4 @@
-"""The C++ compiler of the emulator: found, asked, and its objects kept by content.
+"""The C++ compiler of this machine: found, asked, and its objects kept by content.
 
 An object's name is a digest of all that it depends on: the text, the headers beside
 the kernels, the compiler, its options and the CPU. So nothing is compiled twice, and
@@ -82,9 +82,9 @@ def compiler() -> tuple[str, ...]:
             return (found, *command[1:])
     wanted = f"CXX={asked[0]} not found" if asked else "no C++ compiler found"
     raise MinicnnError(
-        f"the emulated device compiles kernels for the CPU, and {wanted}; install g++ "
-        "(Debian, Ubuntu: apt install g++; Fedora: dnf install gcc-c++; macOS: "
-        "xcode-select --install)"
+        f"{wanted}, which the emulated device cannot do without; install g++ (Debian, "
+        "Ubuntu: apt install g++; Fedora: dnf install gcc-c++; macOS: xcode-select "
+        "--install)"
     )
 
 
@@ -118,16 +118,18 @@ def cache_folder() -> Path:
     return Path(base) / "minicnn"
 
 
-def compile_library(name: str, text: str) -> Path:
+def compile_library(name: str, text: str, options: tuple[str, ...] = ()) -> Path:
     """Compiles C++ text to a shared library, unless the cache has it.
 
     Args:
         name: how the file's name begins.
+        options: of the compiler, besides those for every library.
 
     Raises:
         MinicnnError: no compiler, or its messages.
     """
-    digest = hashlib.sha256(_fingerprint() + text.encode()).hexdigest()[:24]
+    content = _fingerprint() + "\n".join([*options, text]).encode()
+    digest = hashlib.sha256(content).hexdigest()[:24]
     folder = cache_folder()
     library = folder / f"{name}-{digest}.so"
     if library.exists():
@@ -141,19 +143,19 @@ def compile_library(name: str, text: str) -> Path:
             fcntl.flock(lock, fcntl.LOCK_EX)
         try:
             if not library.exists():
-                _compile(name, text, library)
+                _compile(name, text, options, library)
         finally:
             turn.unlink(missing_ok=True)
     return library
 
 
-def _compile(name: str, text: str, library: Path) -> None:
+def _compile(name: str, text: str, options: tuple[str, ...], library: Path) -> None:
     with tempfile.TemporaryDirectory(dir=library.parent) as work:
         source, built = Path(work, "unit.cpp"), Path(work, "unit.so")
         source.write_text(text)
         # Options of CXX come last, so that they count: CXX="g++ -O0 -g".
         program = list(takewhile(lambda word: word[0] != "-", compiler()))
-        options = [*_flags(), *compiler()[len(program) :]]
+        options = (*_flags(), *options, *compiler()[len(program) :])
         command = [*program, *options, str(source), "-o", str(built)]
         # The sanitizers are for kernels; they would only slow the compiler down.
         env = {k: v for k, v in os.environ.items() if k != "LD_PRELOAD"}

@@ -1,9 +1,10 @@
-"""CUDA C++ kernel files as text: their includes, kernels, structs and instances.
+"""Kernel files as text: their includes, kernels, structs and instances.
 
 A kernel file is read by a strict small parser, so that Python knows every kernel's
 signature without anyone repeating it. What the parser relies on:
 
 - kernels are `__global__ void` functions at file scope, with or without a template;
+  in files of the cpu device (see `minicnn.native`) they are `EXPORT void`;
 - a parameter is `const T*`, `T*`, `T` or a struct, T a scalar type, a template type or
   `accumulator` of one;
 - a struct that is passed by value has scalar fields and arrays of them, nothing else;
@@ -60,7 +61,7 @@ _INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*"([^"]+)"[ \t]*$', re.MULTILI
 _LINE = re.compile(r'^#line (\d+) "([^"]*)"$', re.MULTILINE)
 _KERNEL = re.compile(
     r"(?:\btemplate\s*<(?P<template>[^<>]*)>\s*)?"
-    r'(?:extern\s+"C"\s+|static\s+|inline\s+)*__global__\s+'
+    r'(?:extern\s+"C"\s+|static\s+|inline\s+)*(?:__global__|EXPORT)\s+'
     r"(?P<bounds1>__launch_bounds__\s*\([^()]*\)\s*)?void\s+"
     r"(?P<bounds2>__launch_bounds__\s*\([^()]*\)\s*)?(?P<name>\w+)\s*\((?P<params>[^()]*)\)"
 )

@@ -13,21 +13,18 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from minicnn.arguments import Memory, checked
 from minicnn.errors import MinicnnError
-from minicnn.kernel_source import Instance, KernelSource, Parameter, find
+from minicnn.kernel_source import Instance, KernelSource, find
 from minicnn.precision import BF16
 
 Dims = int | Sequence[int]
-
-# Bytes. Every array begins at a multiple of it, so that kernels may read as many as
-# one: elsewhere that ends the process on a CPU, and a GPU takes no more launches.
-ALIGNMENT = 16
 
 OPTIONS = ("--std=c++17",)
 """What NVRTC is asked for."""
@@ -47,14 +44,8 @@ def debugging() -> bool:
     return os.environ.get("MINICNN_DEBUG", "") not in ("", "0")
 
 
-class Launcher(Protocol):
+class Launcher(Memory, Protocol):
     """What a device offers to kernels, as `device.launcher`."""
-
-    array: type[Any]
-    """The type of its arrays."""
-
-    def address(self, array: Any) -> int:
-        """Where the memory of one of its arrays begins."""
 
     def launch(
         self,
@@ -180,20 +171,7 @@ class Kernel:
             raise MinicnnError(f"{self.name}: block {block}: over 1024 threads")
         if dims_grid[0] > 2**31 - 1 or max(dims_grid[1:]) > 65535:
             raise MinicnnError(f"{self.name}: grid {grid}: over 2^31-1 × 65535 × 65535")
-        parameters = self.instance.parameters
-        if len(args) != len(parameters):
-            names = ", ".join(p.name for p in parameters)
-            raise MinicnnError(
-                f"{self.name}: {len(args)} arguments for {len(parameters)}: {names}"
-            )
-        values = [
-            self._array(p, value, launcher)
-            if p.pointer
-            else self._struct(p, value)
-            if p.dtype.names
-            else self._number(p, value)
-            for p, value in zip(parameters, args, strict=True)
-        ]
+        values = checked(self.name, self.instance.parameters, args, launcher)
         launcher.launch(self, dims_grid, dims_block, values, int(shared))
 
     def _dims(self, what: str, dims: Dims) -> tuple[int, int, int]:
@@ -204,91 +182,6 @@ class Kernel:
             )
         x, y, z = (*map(int, given), 1, 1)[:3]
         return x, y, z
-
-    def _refuse(self, parameter: Parameter, problem: str) -> MinicnnError:
-        return MinicnnError(f"{self.name}: argument {parameter.name}: {problem}")
-
-    def _array(self, parameter: Parameter, value: Any, launcher: Launcher) -> Any:
-        if value is None:
-            return None
-        array = launcher.array
-        if not isinstance(value, array):
-            raise self._refuse(
-                parameter,
-                f"{type(value).__name__} where an array of the device is due "
-                f"({array.__module__}.{array.__name__}); its from_host makes one",
-            )
-        if value.dtype != parameter.dtype:
-            raise self._refuse(
-                parameter,
-                f"dtype {value.dtype}, declared {parameter.dtype}; convert it, or take "
-                "the kernel's instance for that dtype",
-            )
-        if not value.flags.c_contiguous:
-            raise self._refuse(
-                parameter,
-                f"a view of shape {value.shape} with gaps, where a kernel takes one "
-                "block of memory in C order; pass a copy",
-            )
-        if past := launcher.address(value) % ALIGNMENT:
-            raise self._refuse(
-                parameter,
-                f"begins {past} bytes past a multiple of {ALIGNMENT}, and kernels read "
-                f"{ALIGNMENT} bytes as one; pass a copy",
-            )
-        # CuPy's arrays are always writeable, and have no such flag.
-        if not parameter.const and not getattr(value.flags, "writeable", True):
-            raise self._refuse(
-                parameter, "read-only, and the kernel writes to it; pass a copy"
-            )
-        return value
-
-    def _number(self, parameter: Parameter, value: Any) -> np.generic:
-        dtype = parameter.dtype
-        if isinstance(value, np.ndarray) or not np.isscalar(value):
-            raise self._refuse(
-                parameter, f"{type(value).__name__} where a number is due"
-            )
-        if isinstance(value, str | bytes | complex | np.complexfloating):
-            raise self._refuse(parameter, f"{value!r}, declared {parameter.type}")
-        if parameter.type in ("bf16", "f16"):
-            raise self._refuse(parameter, "pass 16-bit numbers as float")
-        if dtype.kind == "b":
-            return np.bool_(value)
-        if dtype.kind in "iu":
-            limits = np.iinfo(dtype)
-            if isinstance(value, float | np.floating):
-                raise self._refuse(parameter, f"{value!r}, declared {parameter.type}")
-            if not limits.min <= int(value) <= limits.max:
-                raise self._refuse(parameter, f"{value} beyond {parameter.type}")
-            return dtype.type(int(value))
-        return dtype.type(value)
-
-    def _struct(self, parameter: Parameter, value: Any) -> np.ndarray:
-        names = parameter.dtype.names or ()
-        if not isinstance(value, Mapping) or set(value) != set(names):
-            given = ", ".join(value) if isinstance(value, Mapping) else repr(value)
-            raise self._refuse(
-                parameter,
-                f"{parameter.type} has the fields {', '.join(names)}; given {given}",
-            )
-        packed = np.zeros((), parameter.dtype)
-        for name in names:
-            field = parameter.dtype[name]
-            shape = np.shape(value[name])
-            if shape != field.shape:
-                raise self._refuse(
-                    parameter, f"field {name}: shape {shape}, declared {field.shape}"
-                )
-            base = Parameter(
-                f"{parameter.name}.{name}", field.base.name, field.base, False, False
-            )
-            packed[name] = (
-                [self._number(base, item) for item in value[name]]
-                if shape
-                else self._number(base, value[name])
-            )
-        return packed
 
 
 class CudaLauncher:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from minicnn import device
+from minicnn import device, native
 from minicnn.cores import available_cores
 from minicnn.errors import MinicnnError
 from tests import helpers
@@ -17,22 +17,27 @@ DEVICES = [
     for name in device.NAMES
     if name != "auto"
 ]
-
-
+# The cpu device in NumPy alone, as where there is no compiler.
+IN_NUMPY = "cpu-numpy"
 # Each has threads, and PyTorch, of its own: more only fill the memory.
 PROCESSES = 8
 
 
 def _open(name: str) -> device.Device:
     try:
-        return helpers.poisoned(device.get(name))
+        dev = device.get("cpu" if name == IN_NUMPY else name)
     except MinicnnError as error:
         pytest.skip(str(error))
+    if name == IN_NUMPY:
+        if not dev.native:
+            pytest.skip(f"cpu is in NumPy: {native.missing()}")
+        dev.native = False
+    return helpers.poisoned(dev)
 
 
-@pytest.fixture(scope="session", params=DEVICES)
+@pytest.fixture(scope="session", params=[*DEVICES, IN_NUMPY])
 def dev(request: pytest.FixtureRequest) -> device.Device:
-    """Each device there is, with unwritten memory poisoned."""
+    """Each device there is, with unwritten memory poisoned; the cpu's both ways."""
     return _open(request.param)
 
 

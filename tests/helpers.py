@@ -66,6 +66,13 @@ def poisoned(dev: device.Device) -> device.Device:
     return dev
 
 
+def in_numpy() -> device.CpuDevice:
+    """The cpu device with its ops in their NumPy forms, poisoned."""
+    dev = device.CpuDevice()
+    dev.native = False
+    return poisoned(dev)
+
+
 def tolerance(dtype: type, terms: float = 1, stored: float = 1) -> float:
     """The relative error allowed of a sum of that many terms.
 
@@ -225,12 +232,14 @@ def check_same_bits(
     And in another order of the kernels' threads each, where the device has a choice.
 
     Args:
-        as_cpu: the bits are also those of the cpu device: nothing is left to rounding.
+        as_cpu: the bits are also NumPy's: nothing is left to rounding.
     """
     inputs = rounded(inputs, dtype)
-    first = run_op(poisoned(device.get("cpu")) if as_cpu else dev, run, inputs)
+    first = run_op(in_numpy() if as_cpu else dev, run, inputs)
     for threads, order in (1, "reverse"), (2, "shuffled:1"), (3, "shuffled:2"):
         other_dev = poisoned(device.get(dev.name, threads))
+        if not dev.native:
+            other_dev.native = False
         if hasattr(other_dev.launcher, "order"):
             other_dev.launcher.order = order
         other = run_op(other_dev, run, inputs)

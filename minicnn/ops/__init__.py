@@ -1,4 +1,4 @@
-"""One module for each op: its NumPy form and, beside it, the launch of its kernel.
+"""One module for each op: its NumPy form and, beside it, what does the same faster.
 
     @op
     def forward(dev, x, y): ...            # the NumPy form
@@ -6,9 +6,16 @@
     @forward.kernel
     def _(dev, x, y): ...                  # what devices with kernels do instead
 
+    @forward.native
+    def _(dev, x, y): ...                  # what the cpu device does where it can
+
+The NumPy form is the definition. The compiled form gives the very same bits (but NaNs
+may have other payloads), and returns NotImplemented for what it leaves to NumPy.
+
 An op is called with the device first; all outputs are allocated by the caller. NumPy
-forms are written for float32 and float64. Given arrays of bfloat16, they get float32
-ones instead, which are rounded to bfloat16 afterwards: what a kernel would store.
+and compiled forms are written for float32 and float64. Given arrays of bfloat16, they
+get float32 ones instead, which are rounded to bfloat16 afterwards: what a kernel would
+store.
 """
 
 from __future__ import annotations
@@ -26,11 +33,12 @@ Form = Callable[Concatenate[Device, Args], None]
 
 
 class op(Generic[Args]):
-    """Decorates an op's NumPy form; `.kernel` decorates the launch of its kernel."""
+    """Decorates an op's NumPy form; `.kernel` and `.native` decorate the others."""
 
     def __init__(self, form: Form[Args]) -> None:
         self._form = form
         self._launch: Form[Args] | None = None
+        self._native: Callable[..., Any] | None = None
         self.__doc__, self.__name__ = form.__doc__, form.__name__
         self.__module__ = form.__module__
 
@@ -39,13 +47,23 @@ class op(Generic[Args]):
         self._launch = launch
         return launch
 
+    def native(self, form: Callable[..., Any]) -> Callable[..., Any]:
+        """Decorates what devices without kernels do where compiled code runs."""
+        self._native = form
+        return form
+
     def __call__(self, dev: Device, *args: Args.args, **kwargs: Args.kwargs) -> Any:
         """Runs the op on the device."""
         if not dev.has_kernels:
-            return _in_float32(self._form, dev, args, kwargs)
+            return _in_float32(self._on_host, dev, args, kwargs)
         if self._launch is None:
             raise TypeError(f"{self.__module__}.{self.__name__}: has no kernel")
         return self._launch(dev, *args, **kwargs)
+
+    def _on_host(self, dev: Device, *args: Args.args, **kwargs: Args.kwargs) -> None:
+        form = self._native if dev.native else None
+        if form is None or form(dev, *args, **kwargs) is NotImplemented:
+            self._form(dev, *args, **kwargs)
 
 
 def _in_float32(

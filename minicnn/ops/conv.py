@@ -18,6 +18,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from minicnn.device import Device
 from minicnn.launch import KernelFile
+from minicnn.native import NativeFile
 from minicnn.ops import conv_numpy, op, vector_width
 from minicnn.ops.conv_plan import (
     DATA,
@@ -33,6 +34,7 @@ from minicnn.ops.conv_shape import ConvShape
 Array = NDArray[np.floating]
 
 KERNELS = KernelFile("conv.cu")
+NATIVE = NativeFile("elementwise.cpp")
 THREADS = 256
 # Rows of dy that one of the slices of db sums, at least.
 LEAST_ROWS = 256
@@ -193,6 +195,12 @@ def relu_backward(dev: Device, y: Array, dy: Array) -> None:
         flat_dy[start:stop] *= flat_y[start:stop] > 0
 
     dev.for_chunks(work, flat_y.size, 1 << 16)
+
+
+@relu_backward.native
+def _(dev: Device, y: Array, dy: Array) -> None:
+    sizes = {"y": dy.size, "dy": dy.size}
+    NATIVE.get("relu_backward", dy.dtype)(dev, dy.size, (y, dy), sizes, least=1 << 14)
 
 
 @relu_backward.kernel
