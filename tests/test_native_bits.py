@@ -13,7 +13,6 @@ import pytest
 from minicnn import device, native
 from minicnn.precision import is_float
 from tests import (
-    cases,
     test_lrn,
     test_pool,
     test_pool_lrn,
