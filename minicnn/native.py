@@ -47,6 +47,8 @@ OPTIONS = (
 OFF = "MINICNN_NATIVE=0"
 # Chunks for each thread: enough for one thread to make up for another held up.
 CHUNKS = 4
+# Work, see `Function`, that takes longer than waking a thread does.
+WORTH = 1 << 18
 
 
 def missing() -> str:
@@ -147,17 +149,17 @@ class Function:
         total: int,
         args: Sequence[Any],
         sizes: Mapping[str, int],
-        least: int = 1,
+        work: float = 1.0,
     ) -> None:
         """Runs the function on `total` items, whose results do not depend on the cut.
 
         Args:
             args, sizes: see `bind`.
-            least: items that are worth a thread.
+            work: of an item, where 1 is to read and write a number or two.
         """
         chunks = CHUNKS * dev.threads if dev.threads > 1 else 1
-        work = self.bind(args, sizes)
-        dev.for_chunks(work, total, max(least, -(-total // chunks)))
+        chunk = max(int(WORTH / work), -(-total // chunks), 1)
+        dev.for_chunks(self.bind(args, sizes), total, chunk)
 
     def bind(
         self, args: Sequence[Any], sizes: Mapping[str, int]

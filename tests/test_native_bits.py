@@ -14,6 +14,7 @@ from minicnn import device, native
 from minicnn.precision import is_float
 from tests import (
     cases,
+    test_dropout,
     test_lrn,
     test_pool,
     test_pool_lrn,
@@ -95,11 +96,16 @@ def sgd_run(case: Any) -> tuple[Run, Arrays]:
     return partial(test_sgd.run, case=case), test_sgd.inputs(case)
 
 
+def dropout_run(case: Any) -> tuple[Run, Arrays]:
+    return partial(test_dropout.run, case=case), test_dropout.inputs(case)
+
+
 # Op → its problems, what makes a run of one, and what draws others.
 OPS: dict[str, tuple[dict[str, Any], Callable[[Any], tuple[Run, Arrays]], Any]] = {
     "pool": (test_pool.ALL, pool_run, test_pool.problem),
     "lrn": (test_lrn.ALL, lrn_run, test_lrn.problem),
     "pool_lrn": (test_pool_lrn.ALL, pool_lrn_run, test_pool_lrn.problem),
+    "dropout": (cases.DROPOUT, dropout_run, test_dropout.problem),
     "sgd": (cases.SGD, sgd_run, test_sgd.problem),
 }
 EACH = [

@@ -68,3 +68,48 @@ EXPORT void sgd_update(i64 start, i64 stop, T* w, const T* g, T* v, bf16* copy, 
     }
 }
 INSTANTIATE(sgd_update<float>, sgd_update<double>);
+
+// --- dropout ----------------------------------------------------------------------------------
+
+// As philox.py: words 4·i to 4·i + 3 belong to the counter (i, stream, step).
+struct Mask {
+    u64 seed, step;
+    u32 stream, threshold;
+    double factor;
+};
+constexpr int COUNTERS = 32, WORDS = 4 * COUNTERS;
+
+// Philox4x32-10 of COUNTERS neighbouring counters.
+static void philox_words(const Mask& mask, u32 first, u32* __restrict__ words) {
+    u32 a[COUNTERS], b[COUNTERS], c[COUNTERS], d[COUNTERS];
+    for (int i = 0; i < COUNTERS; i++) {
+        a[i] = first + i, b[i] = mask.stream;
+        c[i] = (u32)mask.step, d[i] = (u32)(mask.step >> 32);
+    }
+    u32 low = (u32)mask.seed, high = (u32)(mask.seed >> 32);
+    for (int round = 0; round < 10; round++, low += 0x9E3779B9, high += 0xBB67AE85)
+        for (int i = 0; i < COUNTERS; i++) {
+            const u64 left = (u64)a[i] * 0xD2511F53, right = (u64)c[i] * 0xCD9E8D57;
+            a[i] = (u32)(right >> 32) ^ b[i] ^ low, b[i] = (u32)right;
+            c[i] = (u32)(left >> 32) ^ d[i] ^ high, d[i] = (u32)left;
+        }
+    for (int i = 0; i < COUNTERS; i++)
+        words[4 * i] = a[i], words[4 * i + 1] = b[i], words[4 * i + 2] = c[i], words[4 * i + 3] = d[i];
+}
+
+// Items: WORDS numbers each of x and y, which may be the same; `count` numbers in all.
+template <typename T>
+EXPORT void dropout(i64 start, i64 stop, const T* x, T* y, const Mask* mask, i64 count) {
+    const T factor = mask->factor;
+    const u32 threshold = mask->threshold;
+    u32 words[WORDS];
+    T factors[WORDS];
+    for (i64 item = start; item < stop; item++) {
+        philox_words(*mask, (u32)(item * COUNTERS), words);
+        for (int i = 0; i < WORDS; i++) factors[i] = words[i] >= threshold ? factor : T(0);
+        const i64 from = item * WORDS;
+        const int size = (int)std::min<i64>(WORDS, count - from);
+        for (int i = 0; i < size; i++) y[from + i] = x[from + i] * factors[i];
+    }
+}
+INSTANTIATE(dropout<float>, dropout<double>);

@@ -200,7 +200,7 @@ def relu_backward(dev: Device, y: Array, dy: Array) -> None:
 @relu_backward.native
 def _(dev: Device, y: Array, dy: Array) -> None:
     sizes = {"y": dy.size, "dy": dy.size}
-    NATIVE.get("relu_backward", dy.dtype)(dev, dy.size, (y, dy), sizes, least=1 << 14)
+    NATIVE.get("relu_backward", dy.dtype)(dev, dy.size, (y, dy), sizes)
 
 
 @relu_backward.kernel

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from minicnn import philox
 from minicnn.device import Device
 from minicnn.launch import KernelFile
+from minicnn.native import NativeFile
 from minicnn.ops import op
 
 Array = NDArray[np.floating]
@@ -24,6 +25,8 @@ Step = NDArray[np.int64]
 # Random words that one thread draws at a time; a multiple of 4.
 CHUNK = 1 << 15
 KERNELS = KernelFile("dropout.cu")
+NATIVE = NativeFile("elementwise.cpp")
+WORDS = 128  # numbers of one item of compiled code
 THREADS = 256
 
 
@@ -48,6 +51,22 @@ def apply(
         np.multiply(flat_x[start:stop], kept * factor, out=flat_y[start:stop])
 
     dev.for_chunks(work, flat_x.size, CHUNK)
+
+
+@apply.native
+def _(
+    dev: Device, x: Array, y: Array, rate: float, seed: int, stream: int, step: Step
+) -> None:
+    mask = {
+        "seed": seed,
+        "step": int(step[0]),
+        "stream": stream,
+        "threshold": int(rate * 2**32),
+        "factor": 1 / (1 - rate),
+    }
+    arguments, sizes = (x, y, mask, x.size), {"y": x.size}
+    items = -(-x.size // WORDS)
+    NATIVE.get("dropout", x.dtype)(dev, items, arguments, sizes, work=4 * WORDS)
 
 
 @apply.kernel

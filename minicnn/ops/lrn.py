@@ -193,7 +193,8 @@ def _on_rows(
     channels = x.shape[-1]
     arguments = *arrays.values(), how, channels
     sizes = dict.fromkeys(arrays, x.size)
-    NATIVE.get(name, x.dtype)(dev, x.size // channels, arguments, sizes)
+    rows, work = x.size // channels, 4 * channels
+    NATIVE.get(name, x.dtype)(dev, rows, arguments, sizes, work)
 
 
 def _launch(

@@ -84,7 +84,8 @@ def _(
 ) -> None:
     function = NATIVE.get("pool_forward", x.dtype)
     arguments = x, y, argmax, shape.fields()
-    function(dev, shape.n * shape.p, arguments, shape.sizes())
+    work = 4 * shape.q * shape.c
+    function(dev, shape.n * shape.p, arguments, shape.sizes(), work)
 
 
 @forward.kernel
@@ -117,7 +118,9 @@ def _(
     dev: Device, dy: Array, argmax: NDArray[np.uint8], dx: Array, shape: PoolShape
 ) -> None:
     function = NATIVE.get("pool_backward", dx.dtype)
-    function(dev, shape.n, (dy, argmax, dx, shape.fields()), shape.sizes())
+    arguments = dy, argmax, dx, shape.fields()
+    work = 4 * shape.p * shape.q * shape.c
+    function(dev, shape.n, arguments, shape.sizes(), work)
 
 
 @backward.kernel

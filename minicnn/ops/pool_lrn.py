@@ -70,7 +70,8 @@ def _(
         return NotImplemented
     function = NATIVE.get("pool_lrn_forward", x.dtype)
     arguments = x, u, argmax, y, shape.fields(), how
-    function(dev, shape.n * shape.p, arguments, shape.sizes())
+    work = 8 * shape.q * shape.c
+    function(dev, shape.n * shape.p, arguments, shape.sizes(), work)
 
 
 @forward.kernel
@@ -154,7 +155,8 @@ def _(
         return NotImplemented
     function = NATIVE.get("pool_lrn_backward", u.dtype)
     arguments = dy, u, argmax, dx, shape.fields(), how
-    function(dev, shape.n, arguments, shape.sizes())
+    work = 8 * shape.p * shape.q * shape.c
+    function(dev, shape.n, arguments, shape.sizes(), work)
 
 
 @backward.kernel

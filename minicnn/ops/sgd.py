@@ -196,7 +196,7 @@ def _(
     sizes |= {"starts": count + 1, "g": int(s.slices @ np.diff(s.starts))}
     how = {"lr": float(lr[0]), "momentum": momentum, "decay": decay, "segments": count}
     arguments = w, g, v, copy, how, *table
-    NATIVE.get("sgd_update", w.dtype)(dev, w.size, arguments, sizes, CHUNK)
+    NATIVE.get("sgd_update", w.dtype)(dev, w.size, arguments, sizes, work=2)
 
 
 @update.kernel
