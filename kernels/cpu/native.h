@@ -1,11 +1,13 @@
 // What the cpu device's files share: types, and the words that minicnn/native.py reads.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <memory>
+#include <type_traits>
 
 // A function that Python calls; its instances are listed by
 //     INSTANTIATE(f<float>, f<double>);
@@ -18,3 +20,39 @@ using u16 = unsigned short;
 using u32 = unsigned int;
 using u64 = unsigned long long;
 using i64 = long long;
+
+// N numbers that are treated as one: g++ and clang++ take operators, == and ?: by the lane.
+template <typename T, int N>
+struct Lanes {
+    typedef T type __attribute__((vector_size(N * sizeof(T))));
+};
+
+template <typename V, typename T>
+static inline V load(const T* from) {
+    V value;
+    memcpy(&value, from, sizeof(value));
+    return value;
+}
+
+template <typename V, typename T>
+static inline void store(T* to, V value) {
+    memcpy(to, &value, sizeof(value));
+}
+
+// Bytes as the lanes of a vector of integers. (GCC 12 makes __builtin_convertvector of it one by one.)
+template <typename V>
+static inline V widened(const u8* from) {
+    V value;
+    for (size_t i = 0; i < sizeof(value) / sizeof(value[0]); i++) value[i] = from[i];
+    return value;
+}
+
+// Calls f(lanes, i) for as many numbers as a vector of AVX2 holds, from the i-th on, and one by one
+// for the rest; `lanes` is a constant of their number.
+template <typename T, typename F>
+static inline void by_lanes(int count, F f) {
+    constexpr int N = 32 / sizeof(T);
+    int i = 0;
+    for (; i + N <= count; i += N) f(std::integral_constant<int, N>(), i);
+    for (; i < count; i++) f(std::integral_constant<int, 1>(), i);
+}

@@ -10,11 +10,14 @@ Source: Krizhevsky, Sutskever, Hinton, NIPS 2012, section 3.3.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from minicnn.device import Device
 from minicnn.launch import KernelFile
+from minicnn.native import NativeFile
 from minicnn.ops import op, vector_width
 from minicnn.precision import accumulator
 
@@ -23,6 +26,7 @@ Array = NDArray[np.floating]
 # Numbers that one thread treats at a time: several such arrays fit a level-2 cache.
 CHUNK = 1 << 16
 KERNELS = KernelFile("lrn.cu")
+NATIVE = NativeFile("pool_lrn.cpp")
 THREADS = 256
 
 
@@ -76,6 +80,21 @@ def forward(
     dev.for_chunks(work, len(x), max(1, CHUNK // channels))
 
 
+@forward.native
+def _(
+    dev: Device,
+    x: Array,
+    y: Array,
+    scale: Array,
+    size: int,
+    alpha: float,
+    beta: float,
+    k: float,
+) -> Any:
+    how = native_fields(size, alpha, beta, k)
+    return _on_rows(dev, "lrn_forward", {"x": x, "y": y, "scale": scale}, how)
+
+
 @forward.kernel
 def _(
     dev: Device,
@@ -122,6 +141,22 @@ def backward(
     dev.for_chunks(work, len(x), max(1, CHUNK // channels))
 
 
+@backward.native
+def _(
+    dev: Device,
+    x: Array,
+    y: Array,
+    scale: Array,
+    dy: Array,
+    dx: Array,
+    size: int,
+    alpha: float,
+    beta: float,
+) -> Any:
+    arrays = {"x": x, "y": y, "scale": scale, "dy": dy, "dx": dx}
+    return _on_rows(dev, "lrn_backward", arrays, native_fields(size, alpha, beta))
+
+
 @backward.kernel
 def _(
     dev: Device,
@@ -136,6 +171,29 @@ def _(
 ) -> None:
     slope = 2 * alpha * beta / size
     _launch(dev, "lrn_backward", (x, scale, dy, dx), size, (slope, beta), True)
+
+
+def native_fields(
+    size: int, alpha: float, beta: float, k: float = 0
+) -> dict[str, float] | None:
+    """The struct Normalising of compiled code; None for a β that it has not."""
+    if beta != 0.75:
+        return None
+    slope = 2 * alpha * beta / size
+    return {"share": alpha / size, "slope": slope, "k": k, "half": size // 2}
+
+
+def _on_rows(
+    dev: Device, name: str, arrays: dict[str, Array], how: dict[str, float] | None
+) -> Any:
+    """Runs compiled code on the rows of channels of arrays of one shape."""
+    if how is None:
+        return NotImplemented
+    x = arrays["x"]
+    channels = x.shape[-1]
+    arguments = *arrays.values(), how, channels
+    sizes = dict.fromkeys(arrays, x.size)
+    NATIVE.get(name, x.dtype)(dev, x.size // channels, arguments, sizes)
 
 
 def _launch(

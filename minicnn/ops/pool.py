@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from minicnn.device import Device
 from minicnn.launch import KernelFile
+from minicnn.native import NativeFile
 from minicnn.ops import op, vector_width
 from minicnn.ops.pool_shape import PoolShape
 
@@ -24,6 +25,7 @@ Array = NDArray[np.floating]
 # Input numbers that one thread treats at a time, so that they stay in its cache.
 CHUNK = 1 << 17
 KERNELS = KernelFile("pool.cu")
+NATIVE = NativeFile("pool_lrn.cpp")
 THREADS = 256
 
 
@@ -76,6 +78,15 @@ def forward(
     dev.for_chunks(work, shape.n, _chunk(shape))
 
 
+@forward.native
+def _(
+    dev: Device, x: Array, y: Array, argmax: NDArray[np.uint8], shape: PoolShape
+) -> None:
+    function = NATIVE.get("pool_forward", x.dtype)
+    arguments = x, y, argmax, shape.fields()
+    function(dev, shape.n * shape.p, arguments, shape.sizes())
+
+
 @forward.kernel
 def _(
     dev: Device, x: Array, y: Array, argmax: NDArray[np.uint8], shape: PoolShape
@@ -99,6 +110,14 @@ def backward(
             dx[start:stop, hs, ws] += part
 
     dev.for_chunks(work, shape.n, _chunk(shape))
+
+
+@backward.native
+def _(
+    dev: Device, dy: Array, argmax: NDArray[np.uint8], dx: Array, shape: PoolShape
+) -> None:
+    function = NATIVE.get("pool_backward", dx.dtype)
+    function(dev, shape.n, (dy, argmax, dx, shape.fields()), shape.sizes())
 
 
 @backward.kernel

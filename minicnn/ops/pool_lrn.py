@@ -11,7 +11,7 @@ for it. Backward needs u and argmax alone: LRN's scale is made again from u. See
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from minicnn.device import Device
 from minicnn.errors import MinicnnError
 from minicnn.launch import KernelFile
+from minicnn.native import NativeFile
 from minicnn.ops import lrn, op, pool, vector_width
 from minicnn.ops.conv_plan import PROCESSORS
 from minicnn.ops.pool_shape import PoolShape
@@ -27,6 +28,7 @@ from minicnn.precision import accumulator
 Array = NDArray[np.floating]
 
 KERNELS = KernelFile("pool_lrn.cu")
+NATIVE = NativeFile("pool_lrn.cpp")
 # Bytes of shared memory that a block of the backward kernel may have: so much every
 # GPU has four times in a multiprocessor, but for the smallest.
 SHARED_BYTES = 48 * 1024
@@ -49,6 +51,26 @@ def forward(
     scale = dev.scratch("pool_lrn scale", y.shape, y.dtype)
     pool.forward(dev, x, u, argmax, shape)
     lrn.forward(dev, u, y, scale, size, alpha, beta, k)
+
+
+@forward.native
+def _(
+    dev: Device,
+    x: Array,
+    u: Array,
+    argmax: NDArray[np.uint8],
+    y: Array,
+    shape: PoolShape,
+    size: int,
+    alpha: float,
+    beta: float,
+    k: float,
+) -> Any:
+    if (how := lrn.native_fields(size, alpha, beta, k)) is None:
+        return NotImplemented
+    function = NATIVE.get("pool_lrn_forward", x.dtype)
+    arguments = x, u, argmax, y, shape.fields(), how
+    function(dev, shape.n * shape.p, arguments, shape.sizes())
 
 
 @forward.kernel
@@ -113,6 +135,26 @@ def backward(
 
     dev.for_chunks(work, len(rows[0]), max(1, lrn.CHUNK // shape.c))
     pool.backward(dev, du, argmax, dx, shape)
+
+
+@backward.native
+def _(
+    dev: Device,
+    dy: Array,
+    u: Array,
+    argmax: NDArray[np.uint8],
+    dx: Array,
+    shape: PoolShape,
+    size: int,
+    alpha: float,
+    beta: float,
+    k: float,
+) -> Any:
+    if (how := lrn.native_fields(size, alpha, beta, k)) is None:
+        return NotImplemented
+    function = NATIVE.get("pool_lrn_backward", u.dtype)
+    arguments = dy, u, argmax, dx, shape.fields(), how
+    function(dev, shape.n, arguments, shape.sizes())
 
 
 @backward.kernel

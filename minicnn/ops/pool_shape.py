@@ -77,6 +77,13 @@ class PoolShape:
         """Output width."""
         return self._outputs(1)
 
+    def sizes(self) -> dict[str, int]:
+        """How many numbers the ops' arrays have, by their names."""
+        pixels = self.n * self.h * self.w * self.c
+        windows = self.n * self.p * self.q * self.c
+        outputs = dict.fromkeys(("y", "dy", "u", "argmax"), windows)
+        return {"x": pixels, "dx": pixels, **outputs}
+
     def fields(self) -> dict[str, int | Pair]:
         """The struct Pooling of the kernels.
 

@@ -1,0 +1,123 @@
+"""Compiled forms of ops give the NumPy forms' bits, special numbers included."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+
+from minicnn import device, native
+from minicnn.precision import is_float
+from tests import (
+    cases,
+    test_lrn,
+    test_pool,
+    test_pool_lrn,
+)
+from tests.helpers import Arrays, fuzz, in_numpy, poisoned, rounded, run_op
+
+Run = Callable[..., dict[str, Any]]
+SPECIAL = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0])
+# One number in so many is special.
+RARE = 9
+
+
+@pytest.fixture(scope="module")
+def devices() -> tuple[device.Device, device.Device]:
+    """The cpu device with compiled code, and in NumPy."""
+    compiled = device.get("cpu", 2)
+    if not compiled.native:
+        pytest.skip(native.missing())
+    return poisoned(compiled), in_numpy()
+
+
+def spoiled(inputs: Arrays) -> Arrays:
+    """The inputs with some special numbers among their floats."""
+    rng = np.random.default_rng(1)
+    made = {}
+    for name, array in inputs.items():
+        made[name] = array = array.copy()
+        if is_float(array.dtype):
+            where = rng.integers(0, RARE, array.shape) == 0
+            array[where] = rng.choice(SPECIAL, np.count_nonzero(where))
+    return made
+
+
+def check(
+    devices: tuple[device.Device, device.Device],
+    run: Run,
+    inputs: Arrays,
+    dtype: type,
+) -> None:
+    """Runs the op both ways, on ordinary and on special numbers."""
+    with np.errstate(all="ignore"):
+        for given in inputs, spoiled(inputs):
+            compiled, numpy = (
+                run_op(dev, run, rounded(given, dtype)) for dev in devices
+            )
+            for name, expected in numpy.items():
+                actual = compiled[name]
+                assert actual.dtype == expected.dtype
+                if is_float(expected.dtype):
+                    # Any NaN is as good as another.
+                    actual = np.where(np.isnan(actual), np.nan, actual)
+                    expected = np.where(np.isnan(expected), np.nan, expected)
+                different = np.frombuffer(actual.tobytes(), np.uint8) != np.frombuffer(
+                    expected.tobytes(), np.uint8
+                )
+                places = np.flatnonzero(different)[:1] // expected.itemsize
+                assert not len(places), (
+                    f"{name} number {places[0]} is {actual.flat[places[0]]!r}, in "
+                    f"NumPy {expected.flat[places[0]]!r}"
+                )
+
+
+def pool_run(shape: Any) -> tuple[Run, Arrays]:
+    return partial(test_pool.run, shape=shape), test_pool.inputs(shape)
+
+
+def lrn_run(case: Any) -> tuple[Run, Arrays]:
+    case = replace(case, beta=0.75)  # others are left to NumPy
+    return partial(test_lrn.run, case=case), test_lrn.inputs(case)
+
+
+def pool_lrn_run(case: Any) -> tuple[Run, Arrays]:
+    case = replace(case, beta=0.75)
+    return partial(test_pool_lrn.run, case=case), test_pool_lrn.inputs(case)
+
+
+# Op → its problems, what makes a run of one, and what draws others.
+OPS: dict[str, tuple[dict[str, Any], Callable[[Any], tuple[Run, Arrays]], Any]] = {
+    "pool": (test_pool.ALL, pool_run, test_pool.problem),
+    "lrn": (test_lrn.ALL, lrn_run, test_lrn.problem),
+    "pool_lrn": (test_pool_lrn.ALL, pool_lrn_run, test_pool_lrn.problem),
+}
+EACH = [
+    pytest.param(make, case, id=f"{op}: {name}")
+    for op, (problems, make, _) in OPS.items()
+    for name, case in problems.items()
+]
+
+
+@pytest.mark.parametrize(("make", "case"), EACH)
+def test_same_bits_as_in_numpy(
+    devices: Any, make: Callable[[Any], tuple[Run, Arrays]], case: Any, dtype: type
+) -> None:
+    check(devices, *make(case), dtype)
+
+
+def any_problem(draw: Callable[[int, int], int]) -> tuple[Run, Arrays]:
+    """Any problem of any op."""
+    _, make, problem = list(OPS.values())[draw(0, len(OPS) - 1)]
+    return make(problem(draw))
+
+
+@fuzz(any_problem)
+def test_same_bits_as_in_numpy_on_any_shape(
+    devices: Any, dtype: type, case: tuple[Run, Arrays]
+) -> None:
+    check(devices, *case, dtype)
