@@ -38,13 +38,9 @@ constexpr int ITEM = 8;                      // features of an item of conv_weig
 static_assert(ITEM % MR == 0, "an item is some tiles");
 
 template <typename T>
-struct Lanes {
-    typedef T type __attribute__((vector_size(BYTES), aligned(alignof(T)), may_alias));
-};
-template <typename T>
-using Vec = typename Lanes<T>::type;
-template <typename T>
 constexpr int W = BYTES / sizeof(T);
+template <typename T>
+using Vec = typename Lanes<T, W<T>>::type;
 
 // One image's problem, as conv_native.py fills it in.
 struct Shape {
@@ -114,14 +110,14 @@ struct Tile {
     template <typename Number>
     inline __attribute__((always_inline)) void add(const T* vectors, Number number) {
         Vec<T> b[N];
-        for (int v = 0; v < N; v++) b[v] = *(const Vec<T>*)(vectors + v * W<T>);
+        for (int v = 0; v < N; v++) b[v] = load<Vec<T>>(vectors + v * W<T>);
         for (int m = 0; m < MR; m++) {
             T a = number(m);
             for (int v = 0; v < N; v++) sums[m][v] += a * b[v];
         }
     }
     void take(int m, T* line) const {
-        for (int v = 0; v < N; v++) *(Vec<T>*)(line + v * W<T>) = sums[m][v];
+        for (int v = 0; v < N; v++) store(line + v * W<T>, sums[m][v]);
     }
 };
 
