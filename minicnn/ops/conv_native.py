@@ -1,8 +1,8 @@
-"""Convolution's compiled form on the cpu device: kernels/cpu/conv.cpp.
+"""Convolution's compiled form on the cpu device: kernels/cpu/conv.cpp, product.cpp.
 
-It never writes patches down: about half again as fast as the NumPy form's matrix
-products of them. Fully connected layers stay with BLAS, whose case they are, and data
-gradients with a stride with NumPy.
+Patches of images are never written down, nor are the weights of fully connected layers
+rearranged. Data gradients with a stride stay with NumPy's form, as do the weight
+gradients of fully connected layers: one product each, which BLAS does as fast.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from minicnn.ops.conv_shape import ConvShape
 
 Array = NDArray[np.floating]
 
-FILE = NativeFile("conv.cpp")
+FILE, PRODUCT = NativeFile("conv.cpp"), NativeFile("product.cpp")
 # Features are filled up to whole vectors: bytes of the largest there is.
 VECTOR = 64
-# Features of one group that make an item of a weight gradient.
-ITEM = 8
+# Features of one group that make an item of a weight gradient; features, and inputs,
+# that make one of a fully connected layer.
+ITEM, FEATURES, INPUTS = 8, 24, 768
 
 
 def forward(
@@ -35,9 +36,12 @@ def forward(
     shape: ConvShape,
     relu: bool,
 ) -> Any:
-    """See `conv.forward`; NotImplemented where the NumPy form is to do it."""
+    """See `conv.forward`."""
     if shape.is_product:
-        return NotImplemented
+        work = PRODUCT.get("product_forward", x.dtype)
+        size = shape.n, shape.k, shape.taps
+        items = -(-shape.k // FEATURES)
+        return work(dev, items, (x, w, b, y, *size, relu), _product_sizes(shape))
     return _convolve(dev, x, w, b, None, y, shape, relu, turned=False)
 
 
@@ -53,8 +57,13 @@ def backward_data(
 
     A forward pass over dy, with filters turned round.
     """
+    if shape.is_product:
+        work = PRODUCT.get("product_backward", dy.dtype)
+        size = shape.n, shape.k, shape.taps
+        items = -(-shape.taps // INPUTS)
+        return work(dev, items, (dy, w, relu_y, dx, *size), _product_sizes(shape))
     pad = shape.r - 1 - shape.pad[0], shape.s - 1 - shape.pad[1]
-    if shape.is_product or shape.stride != (1, 1) or min(pad) < 0:
+    if shape.stride != (1, 1) or min(pad) < 0:
         return NotImplemented
     turned = replace(shape, h=shape.p, w=shape.q, c=shape.k, k=shape.c, pad=pad)
     return _convolve(dev, dy, w, None, relu_y, dx, turned, False, turned=True)
@@ -103,6 +112,12 @@ def backward_weights(
     items = shape.groups * -(-shape.features // ITEM)
     dev.for_chunks(work, items, -(-items // dev.threads))
     return None
+
+
+def _product_sizes(shape: ConvShape) -> dict[str, int]:
+    inputs, outputs = shape.n * shape.taps, shape.n * shape.k
+    named = {"x": inputs, "dx": inputs, "relu_y": inputs, "y": outputs, "dy": outputs}
+    return {**named, "w": shape.k * shape.taps, "b": shape.k}
 
 
 def _fields(shape: ConvShape) -> dict[str, int]:
