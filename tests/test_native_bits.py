@@ -17,6 +17,7 @@ from tests import (
     test_lrn,
     test_pool,
     test_pool_lrn,
+    test_sgd,
 )
 from tests.helpers import Arrays, fuzz, in_numpy, poisoned, rounded, run_op
 
@@ -90,11 +91,16 @@ def pool_lrn_run(case: Any) -> tuple[Run, Arrays]:
     return partial(test_pool_lrn.run, case=case), test_pool_lrn.inputs(case)
 
 
+def sgd_run(case: Any) -> tuple[Run, Arrays]:
+    return partial(test_sgd.run, case=case), test_sgd.inputs(case)
+
+
 # Op → its problems, what makes a run of one, and what draws others.
 OPS: dict[str, tuple[dict[str, Any], Callable[[Any], tuple[Run, Arrays]], Any]] = {
     "pool": (test_pool.ALL, pool_run, test_pool.problem),
     "lrn": (test_lrn.ALL, lrn_run, test_lrn.problem),
     "pool_lrn": (test_pool_lrn.ALL, pool_lrn_run, test_pool_lrn.problem),
+    "sgd": (cases.SGD, sgd_run, test_sgd.problem),
 }
 EACH = [
     pytest.param(make, case, id=f"{op}: {name}")

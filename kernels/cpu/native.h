@@ -20,6 +20,9 @@ using u16 = unsigned short;
 using u32 = unsigned int;
 using u64 = unsigned long long;
 using i64 = long long;
+struct bf16 {
+    u16 bits;
+};
 
 // N numbers that are treated as one: g++ and clang++ take operators, == and ?: by the lane.
 template <typename T, int N>

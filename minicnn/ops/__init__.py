@@ -20,6 +20,7 @@ store.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any, Concatenate, Generic, ParamSpec
 
@@ -33,10 +34,16 @@ Form = Callable[Concatenate[Device, Args], None]
 
 
 class op(Generic[Args]):
-    """Decorates an op's NumPy form; `.kernel` and `.native` decorate the others."""
+    """Decorates an op's NumPy form; `.kernel` and `.native` decorate the others.
 
-    def __init__(self, form: Form[Args]) -> None:
+    Args:
+        narrow: names of parameters that all forms take in bfloat16.
+    """
+
+    def __init__(self, form: Form[Args], narrow: tuple[str, ...] = ()) -> None:
         self._form = form
+        names = list(inspect.signature(form).parameters)[1:]
+        self._narrow = {*narrow, *map(names.index, narrow)}
         self._launch: Form[Args] | None = None
         self._native: Callable[..., Any] | None = None
         self.__doc__, self.__name__ = form.__doc__, form.__name__
@@ -55,7 +62,7 @@ class op(Generic[Args]):
     def __call__(self, dev: Device, *args: Args.args, **kwargs: Args.kwargs) -> Any:
         """Runs the op on the device."""
         if not dev.has_kernels:
-            return _in_float32(self._on_host, dev, args, kwargs)
+            return _in_float32(self._on_host, dev, args, kwargs, self._narrow)
         if self._launch is None:
             raise TypeError(f"{self.__module__}.{self.__name__}: has no kernel")
         return self._launch(dev, *args, **kwargs)
@@ -67,21 +74,30 @@ class op(Generic[Args]):
 
 
 def _in_float32(
-    form: Callable[..., None], dev: Device, args: tuple, kwargs: dict[str, Any]
+    form: Callable[..., None],
+    dev: Device,
+    args: tuple,
+    kwargs: dict[str, Any],
+    narrow: set[int | str],
 ) -> None:
-    """Calls a NumPy form with float32 arrays for those of bfloat16, and rounds them."""
+    """Calls a form with float32 arrays for those of bfloat16, and rounds them.
+
+    Args:
+        narrow: places or names of arguments that stay as they are.
+    """
     wide: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
-    def widened(value: Any) -> Any:
-        if not isinstance(value, np.ndarray) or value.dtype != BF16:
+    def widened(at: int | str, value: Any) -> Any:
+        if at in narrow or not isinstance(value, np.ndarray) or value.dtype != BF16:
             return value
         # The same array twice, where an op works in place, stays the same array.
         held = wide.setdefault(id(value), (value, value.astype(np.float32)))
         return held[1]
 
-    form(dev, *map(widened, args), **{k: widened(v) for k, v in kwargs.items()})
-    for narrow, array in wide.values():
-        narrow[...] = array
+    placed = (widened(*each) for each in enumerate(args))
+    form(dev, *placed, **{name: widened(name, v) for name, v in kwargs.items()})
+    for rounded, array in wide.values():
+        rounded[...] = array
 
 
 def vector_width(channels: int, dtype: np.dtype) -> int:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate, pairwise
 
 import numpy as np
@@ -24,6 +25,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from minicnn.device import Device
 from minicnn.launch import KernelFile
+from minicnn.native import NativeFile
 from minicnn.ops import op
 
 Array = NDArray[np.floating]
@@ -33,6 +35,7 @@ Shape = tuple[int, ...]
 ALIGNMENT = 64
 CHUNK = 1 << 16
 KERNELS = KernelFile("sgd.cu")
+NATIVE = NativeFile("elementwise.cpp")
 THREADS = 256
 # Blocks that share the work: a few for each multiprocessor of the largest GPU.
 BLOCKS = 2048
@@ -115,7 +118,7 @@ class Segments:
         return cls(*map(dev.from_host, tables))
 
 
-@op
+@partial(op, narrow=("copy",))
 def update(
     dev: Device,
     w: Array,
@@ -172,6 +175,28 @@ def _sum(dev: Device, partial: Array) -> Array:
     for row in partial[1:]:
         total += row
     return total
+
+
+@update.native
+def _(
+    dev: Device,
+    w: Array,
+    g: Array,
+    v: Array,
+    segments: Segments,
+    lr: NDArray[np.float64],
+    momentum: float,
+    decay: float,
+    copy: Array | None = None,
+) -> None:
+    s, count = segments, len(segments.rates)
+    table = s.starts, s.places, s.slices, s.rates, s.decays
+    sizes = dict.fromkeys(("w", "v", "copy"), w.size)
+    sizes |= dict.fromkeys(("places", "slices", "rates", "decays"), count)
+    sizes |= {"starts": count + 1, "g": int(s.slices @ np.diff(s.starts))}
+    how = {"lr": float(lr[0]), "momentum": momentum, "decay": decay, "segments": count}
+    arguments = w, g, v, copy, how, *table
+    NATIVE.get("sgd_update", w.dtype)(dev, w.size, arguments, sizes, CHUNK)
 
 
 @update.kernel
