@@ -37,8 +37,11 @@ from minicnn.launch import c_name
 from minicnn.threads import HostThreads
 
 CPU = FOLDER / "cpu"
+# Rounds every product, as NumPy does: the same bits. A file that says otherwise may
+# fuse it with the sum that follows.
+ROUNDED, CONTRACTED = "-ffp-contract=off", "#pragma STDC FP_CONTRACT ON"
 OPTIONS = (
-    "-ffp-contract=off",  # round every product, as NumPy does: the same bits
+    ROUNDED,
     # Loops with roots and branches become vector instructions; no result changes.
     "-fno-math-errno",
     "-fno-trapping-math",
@@ -82,7 +85,10 @@ def _library(path: Path) -> dict[str, int]:
         'extern "C" { extern void* const minicnn_entries[]; }\n'
         f"void* const minicnn_entries[] = {{\n{entries}\n}};\n"
     )
-    library = ctypes.CDLL(str(compile_library(f"cpu-{path.stem}", text, OPTIONS)))
+    options = tuple(
+        each for each in OPTIONS if CONTRACTED not in text or each != ROUNDED
+    )
+    library = ctypes.CDLL(str(compile_library(f"cpu-{path.stem}", text, options)))
     count = len(source.instances)
     found = (ctypes.c_void_p * count).in_dll(library, "minicnn_entries")
     return dict(zip(source.instances, found, strict=True))

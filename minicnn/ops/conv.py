@@ -13,13 +13,15 @@ told so: both on tensor cores.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from minicnn.device import Device
 from minicnn.launch import KernelFile
 from minicnn.native import NativeFile
-from minicnn.ops import conv_numpy, op, vector_width
+from minicnn.ops import conv_native, conv_numpy, op, vector_width
 from minicnn.ops.conv_plan import (
     DATA,
     FORWARD,
@@ -59,6 +61,20 @@ def forward(
         tf32: whether kernels may multiply float32 numbers as tf32.
     """
     conv_numpy.forward(dev, x, w, b, y, shape, relu)
+
+
+@forward.native
+def _(
+    dev: Device,
+    x: Array,
+    w: Array,
+    b: Array | None,
+    y: Array,
+    shape: ConvShape,
+    relu: bool = False,
+    tf32: bool = False,
+) -> Any:
+    return conv_native.forward(dev, x, w, b, y, shape, relu)
 
 
 @forward.kernel
@@ -102,6 +118,19 @@ def backward_data(
     conv_numpy.backward_data(dev, dy, w, dx, shape, relu_y)
 
 
+@backward_data.native
+def _(
+    dev: Device,
+    dy: Array,
+    w: Array,
+    dx: Array,
+    shape: ConvShape,
+    relu_y: Array | None = None,
+    tf32: bool = False,
+) -> Any:
+    return conv_native.backward_data(dev, dy, w, dx, shape, relu_y)
+
+
 @backward_data.kernel
 def _(
     dev: Device,
@@ -142,6 +171,19 @@ def backward_weights(
         tf32: as for `forward`.
     """
     conv_numpy.backward_weights(dev, x, dy, dw, db, shape)
+
+
+@backward_weights.native
+def _(
+    dev: Device,
+    x: Array,
+    dy: Array,
+    dw: Array,
+    db: Array | None,
+    shape: ConvShape,
+    tf32: bool = False,
+) -> Any:
+    return conv_native.backward_weights(dev, x, dy, dw, db, shape)
 
 
 @backward_weights.kernel

@@ -1,0 +1,131 @@
+"""Convolution's compiled form on the cpu device: kernels/cpu/conv.cpp, product.cpp.
+
+Patches of images are never written down, nor are the weights of fully connected layers
+rearranged. Data gradients with a stride stay with NumPy's form, as do the weight
+gradients of fully connected layers: one product each, which BLAS does as fast.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minicnn.device import Device
+from minicnn.native import NativeFile
+from minicnn.ops.conv_shape import ConvShape
+
+Array = NDArray[np.floating]
+
+FILE, PRODUCT = NativeFile("conv.cpp"), NativeFile("product.cpp")
+# Features are filled up to whole vectors: bytes of the largest there is.
+VECTOR = 64
+# Features of one group that make an item of a weight gradient; features, and inputs,
+# that make one of a fully connected layer.
+ITEM, FEATURES, INPUTS = 8, 24, 768
+
+
+def forward(
+    dev: Device,
+    x: Array,
+    w: Array,
+    b: Array | None,
+    y: Array,
+    shape: ConvShape,
+    relu: bool,
+) -> Any:
+    """See `conv.forward`."""
+    if shape.is_product:
+        work = PRODUCT.get("product_forward", x.dtype)
+        size = shape.n, shape.k, shape.taps
+        items = -(-shape.k // FEATURES)
+        return work(dev, items, (x, w, b, y, *size, relu), _product_sizes(shape))
+    return _convolve(dev, x, w, b, None, y, shape, relu, turned=False)
+
+
+def backward_data(
+    dev: Device,
+    dy: Array,
+    w: Array,
+    dx: Array,
+    shape: ConvShape,
+    relu_y: Array | None,
+) -> Any:
+    """See `conv.backward_data`; NotImplemented where the NumPy form is to do it.
+
+    A forward pass over dy, with filters turned round.
+    """
+    if shape.is_product:
+        work = PRODUCT.get("product_backward", dy.dtype)
+        size = shape.n, shape.k, shape.taps
+        items = -(-shape.taps // INPUTS)
+        return work(dev, items, (dy, w, relu_y, dx, *size), _product_sizes(shape))
+    pad = shape.r - 1 - shape.pad[0], shape.s - 1 - shape.pad[1]
+    if shape.stride != (1, 1) or min(pad) < 0:
+        return NotImplemented
+    turned = replace(shape, h=shape.p, w=shape.q, c=shape.k, k=shape.c, pad=pad)
+    return _convolve(dev, dy, w, None, relu_y, dx, turned, False, turned=True)
+
+
+def _convolve(
+    dev: Device,
+    x: Array,
+    w: Array,
+    b: Array | None,
+    relu_y: Array | None,
+    y: Array,
+    shape: ConvShape,
+    relu: bool,
+    turned: bool,
+) -> None:
+    about, features = _fields(shape), -(-shape.features * x.itemsize // VECTOR)
+    count = shape.groups * features * (VECTOR // x.itemsize) * shape.taps
+    panels = dev.scratch("panels", (count,), x.dtype)
+    pack, convolve = (FILE.get(f"conv_{name}", x.dtype) for name in ("pack", "forward"))
+    pack.bind((w, panels, about, turned), {"w": shape.k * shape.taps})(0, shape.groups)
+    sizes = {
+        "x": shape.n * shape.h * shape.w * shape.c,
+        "y": shape.n * shape.p * shape.q * shape.k,
+        "relu_y": y.size,
+        "bias": shape.k,
+    }
+    convolve(dev, shape.n, (x, panels, b, relu_y, y, about, relu), sizes)
+
+
+def backward_weights(
+    dev: Device, x: Array, dy: Array, dw: Array, db: Array | None, shape: ConvShape
+) -> Any:
+    """See `conv.backward_weights`; NotImplemented where the NumPy form is to do it."""
+    if shape.is_product:
+        return NotImplemented
+    function = FILE.get("conv_weights", x.dtype)
+    flat_dw = dw[0, : shape.k * shape.taps]
+    flat_db = None if db is None else db[0, : shape.k]
+    sizes = {
+        "x": shape.n * shape.h * shape.w * shape.c,
+        "dy": shape.n * shape.p * shape.q * shape.k,
+    }
+    work = function.bind((x, dy, flat_dw, flat_db, _fields(shape), shape.n), sizes)
+    # Each item reads all images: as few calls as there are threads.
+    items = shape.groups * -(-shape.features // ITEM)
+    dev.for_chunks(work, items, -(-items // dev.threads))
+    return None
+
+
+def _product_sizes(shape: ConvShape) -> dict[str, int]:
+    inputs, outputs = shape.n * shape.taps, shape.n * shape.k
+    named = {"x": inputs, "dx": inputs, "relu_y": inputs, "y": outputs, "dy": outputs}
+    return {**named, "w": shape.k * shape.taps, "b": shape.k}
+
+
+def _fields(shape: ConvShape) -> dict[str, int]:
+    """The struct Shape."""
+    names = ("h", "w", "c", "k", "r", "s", "groups", "p", "q")
+    return {name: getattr(shape, name) for name in names} | {
+        "stride_h": shape.stride[0],
+        "stride_w": shape.stride[1],
+        "pad_h": shape.pad[0],
+        "pad_w": shape.pad[1],
+    }
