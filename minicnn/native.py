@@ -155,13 +155,14 @@ class Function:
         total: int,
         args: Sequence[Any],
         sizes: Mapping[str, int],
-        work: float = 1.0,
+        work: float = WORTH,
     ) -> None:
         """Runs the function on `total` items, whose results do not depend on the cut.
 
         Args:
             args, sizes: see `bind`.
-            work: of an item, where 1 is to read and write a number or two.
+            work: of an item, where 1 is to read and write a number or two; an item
+                is worth a thread of its own unless told otherwise.
         """
         chunks = CHUNKS * dev.threads if dev.threads > 1 else 1
         chunk = max(int(WORTH / work), -(-total // chunks), 1)

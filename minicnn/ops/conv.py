@@ -242,7 +242,7 @@ def relu_backward(dev: Device, y: Array, dy: Array) -> None:
 @relu_backward.native
 def _(dev: Device, y: Array, dy: Array) -> None:
     sizes = {"y": dy.size, "dy": dy.size}
-    NATIVE.get("relu_backward", dy.dtype)(dev, dy.size, (y, dy), sizes)
+    NATIVE.get("relu_backward", dy.dtype)(dev, dy.size, (y, dy), sizes, work=1)
 
 
 @relu_backward.kernel
