@@ -132,13 +132,14 @@ def test_every_op_of_a_step_is_recorded_with_its_layer() -> None:
 
 def test_ops_that_an_op_calls_are_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     dev = device.get("cpu")
+    dev.native = False
     step = bench.Step(dev, "miniature", 2)
     shape = PoolShape.of((2, 8, 8, 6), 3, 2)
     x, u = floats(2, 8, 8, 6), floats(2, shape.p, shape.q, 6)
     y, place = np.empty_like(u), np.zeros(u.shape, np.uint8)
 
     def train() -> None:
-        # Its NumPy form calls those of pool and lrn.
+        # The NumPy form calls those of pool and lrn.
         pool_lrn.forward(dev, x, u, place, y, shape, 5, 1e-4, 0.75, 1.0)
         with pytest.raises(ValueError, match="broadcast"):
             pool_lrn.forward(dev, x, u[:1], place, y, shape, 5, 1e-4, 0.75, 1.0)

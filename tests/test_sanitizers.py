@@ -129,7 +129,7 @@ def run_native_astray(folder: str) -> None:
     run_pool(poisoned(device.get("cpu", 1)))
 
 
-def test_an_index_astray_of_the_cpu_devices_code_is_found(tmp_path: Path) -> None:
+def test_the_cpu_devices_code_is_seen_to_leave_an_image(tmp_path: Path) -> None:
     done = sanitized(f"run_native_astray({str(tmp_path)!r})")
     assert done.returncode == 66, done.stdout + done.stderr
     assert "AddressSanitizer: heap-buffer-overflow" in done.stderr, done.stderr
