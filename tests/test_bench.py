@@ -132,6 +132,7 @@ def test_every_op_of_a_step_is_recorded_with_its_layer() -> None:
 
 def test_ops_that_an_op_calls_are_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     dev = device.get("cpu")
+    dev.native = False
     step = bench.Step(dev, "miniature", 2)
     shape = PoolShape.of((2, 8, 8, 6), 3, 2)
     x, u = floats(2, 8, 8, 6), floats(2, shape.p, shape.q, 6)
