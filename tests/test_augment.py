@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minicnn.device import Device
+from minicnn.device import CpuDevice, Device
 from minicnn.ops import augment
 from minicnn.ops.conv_shape import ConvShape
 from minicnn.ops.space_to_depth import Blocks
@@ -174,3 +174,12 @@ def test_same_bits(dev: Device, dtype: type, stride: int | None) -> None:
     how = {"crop": case.crop, "scale": case.scale, "blocks": blocks or None}
     run_it = partial(run, **how, dtype=dtype)
     check_same_bits(dev, run_it, inputs(case), dtype, as_cpu=True)
+
+
+@pytest.mark.parametrize("what", ["rows", "top", "left"])
+def test_what_lies_outside_is_not_read(what: str) -> None:
+    case = cases.AUGMENT["crop"]
+    given = inputs(case)
+    given[what][1] = 100
+    with pytest.raises((IndexError, ValueError)):
+        run_op(CpuDevice(1), partial(run, crop=case.crop, dtype=np.float32), given)

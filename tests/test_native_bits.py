@@ -14,6 +14,7 @@ from minicnn import device, native
 from minicnn.precision import is_float
 from tests import (
     cases,
+    test_augment,
     test_dropout,
     test_lrn,
     test_pool,
@@ -100,11 +101,20 @@ def dropout_run(case: Any) -> tuple[Run, Arrays]:
     return partial(test_dropout.run, case=case), test_dropout.inputs(case)
 
 
+def augment_run(case: Any) -> tuple[Run, Arrays]:
+    def run(dev: device.Device, mean: Any, **given: Any) -> dict[str, Any]:
+        how = {"crop": case.crop, "scale": case.scale, "dtype": mean.dtype}
+        return test_augment.run(dev, mean=mean, **given, **how)
+
+    return run, test_augment.inputs(case)
+
+
 # Op → its problems, what makes a run of one, and what draws others.
 OPS: dict[str, tuple[dict[str, Any], Callable[[Any], tuple[Run, Arrays]], Any]] = {
     "pool": (test_pool.ALL, pool_run, test_pool.problem),
     "lrn": (test_lrn.ALL, lrn_run, test_lrn.problem),
     "pool_lrn": (test_pool_lrn.ALL, pool_lrn_run, test_pool_lrn.problem),
+    "augment": (cases.AUGMENT, augment_run, test_augment.problem),
     "dropout": (cases.DROPOUT, dropout_run, test_dropout.problem),
     "sgd": (cases.SGD, sgd_run, test_sgd.problem),
 }

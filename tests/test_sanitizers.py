@@ -1,4 +1,4 @@
-"""Every kernel under AddressSanitizer and UBSan, and that they see an index astray.
+"""All compiled code under AddressSanitizer and UBSan; that they see an index astray.
 
 A finding ends its process at once, so all of it happens in child processes: one runs
 every instance of every kernel over the shared cases; then one for each kernel file runs
@@ -19,10 +19,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from minicnn import device, emulator
+from minicnn import device, emulator, native
 from minicnn.emulator import EmulatedLauncher
 from minicnn.kernel_source import FOLDER, KernelSource
 from minicnn.launch import KernelFile
+from minicnn.native import NativeFile
 from minicnn.ops import (
     augment,
     conv,
@@ -96,6 +97,43 @@ def test_every_kernel_is_clean() -> None:
     }
     launched = re.findall(r"^clean: (.*): (.*)$", done.stdout, re.MULTILINE)
     assert set(launched) == expected
+
+
+# --- the cpu device's compiled code ---------------------------------------------
+
+
+def run_native() -> None:
+    """What the child process does: every op's cases, in compiled code."""
+    assert not native.missing()
+    folder = Path(__file__).parent
+    files = [str(folder / f"test_{name}.py") for name in ("native_bits", "conv")]
+    clean = "(same_bits_as_in_numpy or cpu and not cpu-numpy and agree) and not on_"
+    sys.exit(pytest.main(["-s", "-p", "no:cacheprovider", "-k", clean, *files]))
+
+
+def test_the_cpu_devices_code_is_clean() -> None:
+    done = sanitized("run_native()")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def run_native_astray(folder: str) -> None:
+    """What a child process does: pools with windows that leave the image."""
+    for path in native.CPU.iterdir():
+        text = path.read_text("utf-8")
+        if path.name == pool.NATIVE.path.name:
+            right = "std::min(top + shape.window[0], shape.h)"
+            assert text.count(right) == 1
+            text = text.replace(right, "top + shape.window[0]")
+        Path(folder, path.name).write_text(text, "utf-8")
+    pool.NATIVE = NativeFile(Path(folder, pool.NATIVE.path.name))
+    run_pool(poisoned(device.get("cpu", 1)))
+
+
+def test_an_index_astray_of_the_cpu_devices_code_is_found(tmp_path: Path) -> None:
+    done = sanitized(f"run_native_astray({str(tmp_path)!r})")
+    assert done.returncode == 66, done.stdout + done.stderr
+    assert "AddressSanitizer: heap-buffer-overflow" in done.stderr, done.stderr
+    assert re.search(r"#\d.*/pool_lrn.cpp:\d+", done.stderr), done.stderr
 
 
 # --- real kernels with one index off by one -------------------------------------

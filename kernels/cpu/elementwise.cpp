@@ -113,3 +113,34 @@ EXPORT void dropout(i64 start, i64 stop, const T* x, T* y, const Mask* mask, i64
     }
 }
 INSTANTIATE(dropout<float>, dropout<double>);
+
+// --- crop and mirror --------------------------------------------------------------------------
+
+struct Crops {
+    double scale;
+    int height, width, h, w;  // of the images, and of the crops
+};
+
+// Items: crops. images (M, height, width, 3), mean (height, width, 3), y (N, h, w, 3).
+template <typename T>
+EXPORT void crop_mirror(i64 start, i64 stop, const u8* images, const float* mean, T* y,
+                        const i64* rows, const i64* top, const i64* left, const bool* mirror,
+                        const Crops* crops) {
+    const int across = 3 * crops->w;
+    const T scale = crops->scale;
+    const auto memory = unset<T>(across);
+    for (i64 n = start; n < stop; n++)
+        for (int row = 0; row < crops->h; row++) {
+            const i64 at = 3 * ((top[n] + row) * crops->width + left[n]);
+            const u8* __restrict__ pixels = images + rows[n] * crops->height * crops->width * 3 + at;
+            const float* __restrict__ middle = mean + at;
+            T* __restrict__ to = y + (n * crops->h + row) * across;
+            T* __restrict__ line = mirror[n] ? memory.get() : to;
+            for (int i = 0; i < across; i++) line[i] = ((T)pixels[i] - (T)middle[i]) * scale;
+            if (mirror[n])
+                for (int i = 0; i < across; i += 3)
+                    for (int colour = 0; colour < 3; colour++)
+                        to[across - 3 - i + colour] = line[i + colour];
+        }
+}
+INSTANTIATE(crop_mirror<float>, crop_mirror<double>);

@@ -24,6 +24,12 @@ struct bf16 {
     u16 bits;
 };
 
+// An array of unspecified content.
+template <typename T>
+static std::unique_ptr<T[]> unset(i64 count) {
+    return std::unique_ptr<T[]>(new T[count]);
+}
+
 // N numbers that are treated as one: g++ and clang++ take operators, == and ?: by the lane.
 template <typename T, int N>
 struct Lanes {

@@ -18,12 +18,6 @@ struct Normalising {
     int half;                // of the window of channels, without its middle
 };
 
-// Room for numbers, not set to anything.
-template <typename T>
-static std::unique_ptr<T[]> room(i64 count) {
-    return std::unique_ptr<T[]>(new T[count]);
-}
-
 // --- pooling ----------------------------------------------------------------------------------
 
 // Integers as wide as T, for its lanes.
@@ -80,7 +74,7 @@ struct Window {
 template <typename T>
 struct PoolGradient {
     explicit PoolGradient(const Pooling& shape)
-        : shape(shape), windows(room<Window>(shape.window[0] * shape.window[1])) {}
+        : shape(shape), windows(unset<Window>(shape.window[0] * shape.window[1])) {}
 
     // Windows along an axis that a pixel lies in: first .. last.
     int first(int axis, int pixel) const {
@@ -143,7 +137,7 @@ EXPORT void pool_backward(i64 start, i64 stop, const T* dy, const u8* argmax, T*
 // A row of channels with what the window reads beyond both ends: −0, which changes no sum.
 template <typename T>
 struct Padded {
-    Padded(int c, int half) : memory(room<T>(c + 2 * half)), row(memory.get() + half) {
+    Padded(int c, int half) : memory(unset<T>(c + 2 * half)), row(memory.get() + half) {
         for (int i = 1; i <= half; i++) row[-i] = row[c - 1 + i] = T(-0.0);
     }
     std::unique_ptr<T[]> memory;
@@ -201,7 +195,7 @@ template <typename T>
 EXPORT void lrn_backward(i64 start, i64 stop, const T* x, const T* y, const T* scale, const T* dy,
                          T* dx, const Normalising* how, int c) {
     Padded<T> ratios(c, how->half);
-    const auto line = room<T>(c);
+    const auto line = unset<T>(c);
     const T slope = how->slope;
     T *__restrict__ ratio = ratios.row, *__restrict__ sum = line.get();
     for (i64 at = start * c; at < stop * c; at += c) {
@@ -221,7 +215,7 @@ template <typename T>
 EXPORT void pool_lrn_forward(i64 start, i64 stop, const T* x, T* u, u8* argmax, T* y,
                              const Pooling* shape, const Normalising* how) {
     const int c = shape->c;
-    const auto scale = room<T>(c);
+    const auto scale = unset<T>(c);
     Padded<T> squares(c, how->half);
     for (i64 row = start; row < stop; row++) {
         const T* image = x + row / shape->p * shape->h * shape->w * c;
@@ -255,7 +249,7 @@ EXPORT void pool_lrn_backward(i64 start, i64 stop, const T* dy, const T* u, cons
                               const Pooling* shape, const Normalising* how) {
     const int c = shape->c;
     const i64 pixels = (i64)shape->h * shape->w * c, windows = (i64)shape->p * shape->q * c;
-    const auto scale = room<T>(c), sum = room<T>(c), du = room<T>(windows);
+    const auto scale = unset<T>(c), sum = unset<T>(c), du = unset<T>(windows);
     Padded<T> row(c, how->half);
     PoolGradient<T> pooling(*shape);
     for (i64 n = start; n < stop; n++) {

@@ -9,8 +9,9 @@
     @forward.native
     def _(dev, x, y): ...                  # what the cpu device does where it can
 
-The NumPy form is the definition. The compiled form gives the very same bits (but NaNs
-may have other payloads), and returns NotImplemented for what it leaves to NumPy.
+The NumPy form is the definition. The compiled form gives the very same bits, of NaNs
+other payloads at most, but where it says otherwise; it returns NotImplemented for what
+it leaves to NumPy.
 
 An op is called with the device first; all outputs are allocated by the caller. NumPy
 and compiled forms are written for float32 and float64. Given arrays of bfloat16, they

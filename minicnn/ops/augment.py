@@ -10,15 +10,19 @@ Source: Krizhevsky, Sutskever, Hinton, NIPS 2012, section 4.1.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from minicnn.device import Device
 from minicnn.launch import KernelFile
+from minicnn.native import NativeFile
 from minicnn.ops import op
 from minicnn.ops.space_to_depth import Blocks, fill
 
 KERNELS = KernelFile("augment.cu")
+NATIVE = NativeFile("elementwise.cpp")
 # Threads along an output row, and rows, of a block.
 BLOCK = (64, 4)
 
@@ -69,6 +73,37 @@ def crop_mirror(
             y[start:stop] *= scale
 
     dev.for_chunks(work, len(y), 16)
+
+
+@crop_mirror.native
+def _(
+    dev: Device,
+    images: NDArray[np.uint8],
+    mean: NDArray[np.float32],
+    y: NDArray[np.floating],
+    rows: NDArray[np.int64],
+    top: NDArray[np.integer],
+    left: NDArray[np.integer],
+    mirror: NDArray[np.bool_],
+    scale: float = 1.0,
+    blocks: Blocks | None = None,
+) -> Any:
+    (height, width), (n, h, w, _) = images.shape[1:3], y.shape
+    places = rows, top, left
+    counts = len(images), height - h + 1, width - w + 1
+    inside = all(
+        ((place >= 0) & (place < count)).all()
+        for place, count in zip(places, counts, strict=True)
+    )
+    # Blocks are for tensor cores; what does not fit NumPy refuses by itself.
+    if blocks or not inside:
+        return NotImplemented
+    crops = {"scale": scale, "height": height, "width": width, "h": h, "w": w}
+    indices = (np.ascontiguousarray(place, np.int64) for place in places)
+    sizes = {"mean": height * width * 3, "images": len(images) * height * width * 3}
+    sizes |= {"y": n * h * w * 3} | dict.fromkeys(("rows", "top", "left", "mirror"), n)
+    arguments = images, mean, y, *indices, mirror, crops
+    NATIVE.get("crop_mirror", y.dtype)(dev, n, arguments, sizes, work=3 * h * w)
 
 
 @crop_mirror.kernel
