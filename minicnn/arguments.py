@@ -6,6 +6,7 @@ name: compiled code itself would read garbage, or memory that is not the array's
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -137,10 +138,20 @@ def _struct(parameter: Parameter, value: Any) -> np.ndarray:
             parameter,
             f"{parameter.type} has the fields {', '.join(names)}; given {given}",
         )
+    numbers = tuple(
+        tuple(each) if isinstance(each := value[name], list | tuple) else each
+        for name in names
+    )
+    return _packed(parameter, numbers)
+
+
+@functools.lru_cache(maxsize=4096)
+def _packed(parameter: Parameter, values: tuple[Any, ...]) -> np.ndarray:
+    """A struct of these fields; a step packs the same ones again and again."""
     packed = np.zeros((), parameter.dtype)
-    for name in names:
+    for name, value in zip(parameter.dtype.names or (), values, strict=True):
         field = parameter.dtype[name]
-        shape = np.shape(value[name])
+        shape = np.shape(value)
         if shape != field.shape:
             raise _Misfit(
                 parameter, f"field {name}: shape {shape}, declared {field.shape}"
@@ -149,8 +160,7 @@ def _struct(parameter: Parameter, value: Any) -> np.ndarray:
             f"{parameter.name}.{name}", field.base.name, field.base, False, False
         )
         packed[name] = (
-            [_number(base, item) for item in value[name]]
-            if shape
-            else _number(base, value[name])
+            [_number(base, item) for item in value] if shape else _number(base, value)
         )
+    packed.flags.writeable = False  # it is handed out again
     return packed
