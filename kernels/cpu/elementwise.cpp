@@ -1,4 +1,4 @@
-// The cpu device's ops that are bound by memory, one number at a time.
+// The cpu device's ops on single numbers: ReLU's gradient, SGD, dropout, crop and mirror.
 //
 // Arithmetic  Every operation is rounded by itself and in the order of the NumPy form, so that the
 //             bits are the same. Nothing here depends on where a range of items begins or ends.

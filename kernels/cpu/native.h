@@ -48,7 +48,7 @@ static inline void store(T* to, V value) {
     memcpy(to, &value, sizeof(value));
 }
 
-// Bytes as the lanes of a vector of integers. (GCC 12 makes __builtin_convertvector of it one by one.)
+// Bytes as the lanes of a vector of integers. (GCC 12's __builtin_convertvector goes one by one.)
 template <typename V>
 static inline V widened(const u8* from) {
     V value;
@@ -56,11 +56,19 @@ static inline V widened(const u8* from) {
     return value;
 }
 
-// Calls f(lanes, i) for as many numbers as a vector of AVX2 holds, from the i-th on, and one by one
-// for the rest; `lanes` is a constant of their number.
+// Bytes whose lanes this processor compares at once: of wider vectors GCC makes single numbers, and
+// AVX-512's own are no faster where memory is the bound.
+#ifdef __AVX2__
+constexpr int COMPARED = 32;
+#else
+constexpr int COMPARED = 16;
+#endif
+
+// Calls f(lanes, i) for whole vectors of numbers from the i-th on, and one by one for the rest;
+// `lanes` is a constant of their number.
 template <typename T, typename F>
 static inline void by_lanes(int count, F f) {
-    constexpr int N = 32 / sizeof(T);
+    constexpr int N = COMPARED / sizeof(T);
     int i = 0;
     for (; i + N <= count; i += N) f(std::integral_constant<int, N>(), i);
     for (; i < count; i++) f(std::integral_constant<int, 1>(), i);
