@@ -57,7 +57,7 @@ def checked(
         raise MinicnnError(
             f"{kernel}: {len(args)} arguments for {len(parameters)}: {names}"
         )
-    values = []
+    values: list[Any] = []
     for parameter, value in zip(parameters, args, strict=True):
         try:
             if parameter.dtype.names:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from minicnn import device, native
+from minicnn.ops import conv
 from minicnn.precision import is_float
 from tests import (
     cases,
@@ -109,6 +110,16 @@ def augment_run(case: Any) -> tuple[Run, Arrays]:
     return run, test_augment.inputs(case)
 
 
+def relu_run(shape: tuple[int, ...]) -> tuple[Run, Arrays]:
+    def run(dev: device.Device, y: Any, dy: Any) -> dict[str, Any]:
+        dx = dy.copy()
+        conv.relu_backward(dev, y, dx)
+        return {"dx": dx}
+
+    rng = np.random.default_rng(0)
+    return run, {"y": rng.standard_normal(shape), "dy": rng.standard_normal(shape)}
+
+
 # Op → its problems, what makes a run of one, and what draws others.
 OPS: dict[str, tuple[dict[str, Any], Callable[[Any], tuple[Run, Arrays]], Any]] = {
     "pool": (test_pool.ALL, pool_run, test_pool.problem),
@@ -116,6 +127,7 @@ OPS: dict[str, tuple[dict[str, Any], Callable[[Any], tuple[Run, Arrays]], Any]] 
     "pool_lrn": (test_pool_lrn.ALL, pool_lrn_run, test_pool_lrn.problem),
     "augment": (cases.AUGMENT, augment_run, test_augment.problem),
     "dropout": (cases.DROPOUT, dropout_run, test_dropout.problem),
+    "relu": ({"odd": (3, 17, 9, 151)}, relu_run, lambda draw: (draw(1, 99),)),
     "sgd": (cases.SGD, sgd_run, test_sgd.problem),
 }
 EACH = [

@@ -55,9 +55,9 @@ static void update(i64 count, T* __restrict__ w, const T* __restrict__ g, i64 ap
 
 // Items: numbers of w. places: where each segment's gradient begins in g.
 template <typename T>
-EXPORT void sgd_update(i64 start, i64 stop, T* w, const T* g, T* v, bf16* copy, const Solver* solver,
-                       const i64* starts, const i64* places, const int* slices, const double* rates,
-                       const double* decays) {
+EXPORT void sgd_update(i64 start, i64 stop, T* w, const T* g, T* v, bf16* copy,
+                       const Solver* solver, const i64* starts, const i64* places,
+                       const int* slices, const double* rates, const double* decays) {
     for (int s = 0; s < solver->segments; s++) {
         const i64 first = std::max(start, starts[s]), last = std::min(stop, starts[s + 1]);
         if (first >= last) continue;
@@ -93,8 +93,10 @@ static void philox_words(const Mask& mask, u32 first, u32* __restrict__ words) {
             a[i] = (u32)(right >> 32) ^ b[i] ^ low, b[i] = (u32)right;
             c[i] = (u32)(left >> 32) ^ d[i] ^ high, d[i] = (u32)left;
         }
-    for (int i = 0; i < COUNTERS; i++)
-        words[4 * i] = a[i], words[4 * i + 1] = b[i], words[4 * i + 2] = c[i], words[4 * i + 3] = d[i];
+    for (int i = 0; i < COUNTERS; i++) {
+        words[4 * i] = a[i], words[4 * i + 1] = b[i];
+        words[4 * i + 2] = c[i], words[4 * i + 3] = d[i];
+    }
 }
 
 // Items: WORDS numbers each of x and y, which may be the same; `count` numbers in all.
@@ -132,7 +134,8 @@ EXPORT void crop_mirror(i64 start, i64 stop, const u8* images, const float* mean
     for (i64 n = start; n < stop; n++)
         for (int row = 0; row < crops->h; row++) {
             const i64 at = 3 * ((top[n] + row) * crops->width + left[n]);
-            const u8* __restrict__ pixels = images + rows[n] * crops->height * crops->width * 3 + at;
+            const i64 image = 3 * rows[n] * crops->height * crops->width;
+            const u8* __restrict__ pixels = images + image + at;
             const float* __restrict__ middle = mean + at;
             T* __restrict__ to = y + (n * crops->h + row) * across;
             T* __restrict__ line = mirror[n] ? memory.get() : to;

@@ -5,7 +5,7 @@
 // Mapping     Loops run along channels, which the compiler makes vectors of; what is between two
 //             loops stays in a level-1 cache. Backward, each pixel gathers from its windows, and
 //             an image's du stays in the level-2 cache.
-// Arithmetic  In the order of the NumPy forms, and each operation rounded: the same bits. β is 0.75.
+// Arithmetic  In the order of the NumPy forms, each operation rounded: the same bits. β is 0.75.
 #include "native.h"
 
 struct Pooling {

@@ -44,7 +44,7 @@ class op(Generic[Args]):
     def __init__(self, form: Form[Args], narrow: tuple[str, ...] = ()) -> None:
         self._form = form
         names = list(inspect.signature(form).parameters)[1:]
-        self._narrow = {*narrow, *map(names.index, narrow)}
+        self._narrow: set[int | str] = {*narrow, *map(names.index, narrow)}
         self._launch: Form[Args] | None = None
         self._native: Callable[..., Any] | None = None
         self.__doc__, self.__name__ = form.__doc__, form.__name__
