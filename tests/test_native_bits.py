@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minicnn import device, native
+from minicnn import device, native, philox
 from minicnn.ops import conv
 from minicnn.precision import is_float
 from tests import (
@@ -22,12 +22,15 @@ from tests import (
     test_pool_lrn,
     test_sgd,
 )
+from tests.cases import DropoutCase
 from tests.helpers import Arrays, fuzz, in_numpy, poisoned, rounded, run_op
 
 Run = Callable[..., dict[str, Any]]
-SPECIAL = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0])
-# One number in so many is special.
-RARE = 9
+# Numbers that floats are replaced by, one in so many.
+SPECIAL = ((np.nan, np.inf, -np.inf, 0.0, -0.0), 9), ((0.0, -0.0), 2)
+# A rate whose threshold is one of the words.
+RATE = float(philox.words(1, 0x100, 0, 9)[8]) / 2**32
+DROPOUT = cases.DROPOUT | {"at the threshold": DropoutCase((4, 64), rate=RATE)}
 
 
 @pytest.fixture(scope="module")
@@ -39,15 +42,15 @@ def devices() -> tuple[device.Device, device.Device]:
     return poisoned(compiled), in_numpy()
 
 
-def spoiled(inputs: Arrays) -> Arrays:
-    """The inputs with some special numbers among their floats."""
+def spoiled(inputs: Arrays, special: tuple[float, ...], rare: int) -> Arrays:
+    """The inputs, of whose floats one in `rare` is special."""
     rng = np.random.default_rng(1)
     made = {}
     for name, array in inputs.items():
         made[name] = array = array.copy()
         if is_float(array.dtype):
-            where = rng.integers(0, RARE, array.shape) == 0
-            array[where] = rng.choice(SPECIAL, np.count_nonzero(where))
+            where = rng.integers(0, rare, array.shape) == 0
+            array[where] = rng.choice(special, np.count_nonzero(where))
     return made
 
 
@@ -59,7 +62,7 @@ def check(
 ) -> None:
     """Runs the op both ways, on ordinary and on special numbers."""
     with np.errstate(all="ignore"):
-        for given in inputs, spoiled(inputs):
+        for given in inputs, *(spoiled(inputs, *how) for how in SPECIAL):
             compiled, numpy = (
                 run_op(dev, run, rounded(given, dtype)) for dev in devices
             )
@@ -80,8 +83,13 @@ def check(
                 )
 
 
+def without_minus_zero(run: Run, **how: Any) -> Run:
+    """Of 0 and −0 NumPy's maximum is either, from processor to processor."""
+    return lambda dev, x, dy: run(dev, x + 0, dy, **how)
+
+
 def pool_run(shape: Any) -> tuple[Run, Arrays]:
-    return partial(test_pool.run, shape=shape), test_pool.inputs(shape)
+    return without_minus_zero(test_pool.run, shape=shape), test_pool.inputs(shape)
 
 
 def lrn_run(case: Any) -> tuple[Run, Arrays]:
@@ -91,7 +99,7 @@ def lrn_run(case: Any) -> tuple[Run, Arrays]:
 
 def pool_lrn_run(case: Any) -> tuple[Run, Arrays]:
     case = replace(case, beta=0.75)
-    return partial(test_pool_lrn.run, case=case), test_pool_lrn.inputs(case)
+    return without_minus_zero(test_pool_lrn.run, case=case), test_pool_lrn.inputs(case)
 
 
 def sgd_run(case: Any) -> tuple[Run, Arrays]:
@@ -126,7 +134,7 @@ OPS: dict[str, tuple[dict[str, Any], Callable[[Any], tuple[Run, Arrays]], Any]] 
     "lrn": (test_lrn.ALL, lrn_run, test_lrn.problem),
     "pool_lrn": (test_pool_lrn.ALL, pool_lrn_run, test_pool_lrn.problem),
     "augment": (cases.AUGMENT, augment_run, test_augment.problem),
-    "dropout": (cases.DROPOUT, dropout_run, test_dropout.problem),
+    "dropout": (DROPOUT, dropout_run, test_dropout.problem),
     "relu": ({"odd": (3, 17, 9, 151)}, relu_run, lambda draw: (draw(1, 99),)),
     "sgd": (cases.SGD, sgd_run, test_sgd.problem),
 }
