@@ -13,8 +13,6 @@ told so: both on tensor cores.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
@@ -63,18 +61,7 @@ def forward(
     conv_numpy.forward(dev, x, w, b, y, shape, relu)
 
 
-@forward.native
-def _(
-    dev: Device,
-    x: Array,
-    w: Array,
-    b: Array | None,
-    y: Array,
-    shape: ConvShape,
-    relu: bool = False,
-    tf32: bool = False,
-) -> Any:
-    return conv_native.forward(dev, x, w, b, y, shape, relu)
+forward.native(conv_native.forward)
 
 
 @forward.kernel
@@ -118,17 +105,7 @@ def backward_data(
     conv_numpy.backward_data(dev, dy, w, dx, shape, relu_y)
 
 
-@backward_data.native
-def _(
-    dev: Device,
-    dy: Array,
-    w: Array,
-    dx: Array,
-    shape: ConvShape,
-    relu_y: Array | None = None,
-    tf32: bool = False,
-) -> Any:
-    return conv_native.backward_data(dev, dy, w, dx, shape, relu_y)
+backward_data.native(conv_native.backward_data)
 
 
 @backward_data.kernel
@@ -173,17 +150,7 @@ def backward_weights(
     conv_numpy.backward_weights(dev, x, dy, dw, db, shape)
 
 
-@backward_weights.native
-def _(
-    dev: Device,
-    x: Array,
-    dy: Array,
-    dw: Array,
-    db: Array | None,
-    shape: ConvShape,
-    tf32: bool = False,
-) -> Any:
-    return conv_native.backward_weights(dev, x, dy, dw, db, shape)
+backward_weights.native(conv_native.backward_weights)
 
 
 @backward_weights.kernel

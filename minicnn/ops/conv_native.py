@@ -37,7 +37,8 @@ def forward(
     b: Array | None,
     y: Array,
     shape: ConvShape,
-    relu: bool,
+    relu: bool = False,
+    tf32: bool = False,
 ) -> Any:
     """See `conv.forward`; NotImplemented where the NumPy form is to do it."""
     if shape.is_product:
@@ -56,7 +57,8 @@ def backward_data(
     w: Array,
     dx: Array,
     shape: ConvShape,
-    relu_y: Array | None,
+    relu_y: Array | None = None,
+    tf32: bool = False,
 ) -> Any:
     """See `conv.backward_data`; NotImplemented where the NumPy form is to do it.
 
@@ -102,7 +104,13 @@ def _convolve(
 
 
 def backward_weights(
-    dev: Device, x: Array, dy: Array, dw: Array, db: Array | None, shape: ConvShape
+    dev: Device,
+    x: Array,
+    dy: Array,
+    dw: Array,
+    db: Array | None,
+    shape: ConvShape,
+    tf32: bool = False,
 ) -> Any:
     """See `conv.backward_weights`; NotImplemented where the NumPy form is to do it."""
     if shape.is_product:
