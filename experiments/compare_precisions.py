@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import math
+import multiprocessing
 import statistics
 import sys
 import tempfile
@@ -151,7 +152,9 @@ def main(
     jobs = jobs or (cores if dev.name == "cpu" else 1)
     threads = max(1, cores // jobs)
     wanted = [(name, seed) for seed in range(seeds) for name in (EXACT, *names)]
-    with ProcessPoolExecutor(jobs) as pool:
+    # A forked process cannot use the GPU that this one has opened.
+    fresh = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, fresh) as pool:
         waiting = [
             pool.submit(train, dev.name, threads, name, seed, settings)
             for name, seed in wanted

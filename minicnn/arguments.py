@@ -142,11 +142,14 @@ def _struct(parameter: Parameter, value: Any) -> np.ndarray:
         tuple(each) if isinstance(each := value[name], list | tuple) else each
         for name in names
     )
-    return _packed(parameter, numbers)
+    # Numbers of different kinds may be equal, and only some of them fit.
+    return _packed(parameter, numbers, tuple(map(type, numbers)))
 
 
 @functools.lru_cache(maxsize=4096)
-def _packed(parameter: Parameter, values: tuple[Any, ...]) -> np.ndarray:
+def _packed(
+    parameter: Parameter, values: tuple[Any, ...], kinds: tuple[type, ...]
+) -> np.ndarray:
     """A struct of these fields; a step packs the same ones again and again."""
     packed = np.zeros((), parameter.dtype)
     for name, value in zip(parameter.dtype.names or (), values, strict=True):

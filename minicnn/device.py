@@ -104,7 +104,7 @@ class CpuDevice(AnyDevice):
         yield self.upload(slot, array)
 
     def has_room(self, size: int) -> bool:
-        """Whether so many bytes of images should lie on the device (here: they do)."""
+        """Whether images of so many bytes are to be copied there (here: never)."""
         return False
 
     def record(self, work: Callable[[], object]) -> Callable[[], object] | None:
@@ -184,8 +184,9 @@ class EmulatedDevice(CpuDevice):
         return self._uploads[key]
 
     def has_room(self, size: int) -> bool:
-        """Whether so many bytes of images should lie on the device: always."""
-        return True
+        """Whether so many bytes of images should lie on the device: as on a GPU."""
+        free = self.free_bytes()
+        return free is None or size <= free // 2
 
     def record(self, work: Callable[[], object]) -> Callable[[], object]:
         """Runs the work; what repeats its launches on the same arrays."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from minicnn.experiments import compare_precisions as compared
 
@@ -41,3 +44,16 @@ def test_one_seed_says_nothing() -> None:
     rows = compared.compare([run("fp32", 0, 0.8), run("bf16", 0, 0.1)])
     assert all(row["within_noise"] for row in rows)
     assert math.isinf(rows[0]["high"])
+
+
+def test_trainings_in_processes_of_their_own(tmp_path: Path) -> None:
+    out = tmp_path / "precisions.json"
+    few = ["--set=solver.iterations=1", "--set=solver.batch=4", "--jobs=1"]
+    argv = ["--device=cpu", "--seeds=1", *few, f"--json={out}"]
+    done = CliRunner().invoke(compared.main, argv)
+    assert done.exit_code == 0, done.output  # of one seed, anything is within noise
+    runs = json.loads(out.read_text())["runs"]
+    assert [run["precision"] for run in runs] == ["fp32", "bf16"]
+    first, second = (run["losses"][0] for run in runs)
+    assert first != second
+    assert first == pytest.approx(second, rel=0.01)
