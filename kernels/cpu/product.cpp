@@ -1,145 +1,176 @@
-// Fully connected layers on the cpu device: products of tall weights with a few images.
+// Fully connected layers on the cpu device: products of tall weights with a batch of images.
 //
 // Formula   y[n,k] = b[k] + Σ_d x[n,d] · w[k,d], then max(·, 0) if asked for;
-//           dx[n,d] = Σ_k dy[n,k] · w[k,d], 0 where relu_y, if given, is not positive.
-// Layout    x, dx (N,D); y, dy (N,K); w (K,D).
+//           dx[n,d] = Σ_k dy[n,k] · w[k,d], 0 where relu_y, if given, is not positive;
+//           dw[k,d] = Σ_n dy[n,k] · x[n,d]; db[k] = Σ_n dy[n,k].
+// Layout    x, dx (N,D); y, dy (N,K); w, dw (K,D).
 // Why       A batch is a few dozen images, the weights are hundreds of megabytes: what counts is
-//           that each is read once, as it lies. A library's product first copies them into an
-//           order of its own.
-// Tile      forward: sums of ROWS images × COLUMNS features, vectors along d, added up at last.
-//           backward: ROWS images × MOST vectors of dx, DEEP features at a time, so that what
-//           is read of w stays in the first cache while all images pass.
-// Rounding  Multiply-adds are fused where the processor can.
-#include <algorithm>
-#include <vector>
+//           that each is read or written once, as it lies. A library's product first copies them
+//           into an order of its own. Here it is the images that are copied, into panels.
+// Tile      forward   SUMS / N features × N vectors of images, LONG numbers at a time: a number
+//                     of w, broadcast, times images side by side.
+//           backward  MR images × N vectors of dx, DEEP features at a time, so that what is read
+//                     of w stays in the first cache while all images pass.
+//           weights   MR features × N vectors of dw, over all images.
+#include "tile.h"
 
-#include "native.h"
+enum { Y, DY };  // uses of room
 
-#pragma STDC FP_CONTRACT ON
+constexpr int SUMS = MR * MOST;
+constexpr int ITEM = 24;  // features of an item
+static_assert(ITEM % SUMS == 0 && ITEM % MR == 0, "an item is some tiles");
 
-#if defined(__AVX512F__)
-constexpr int BYTES = 64, ROWS = 4, COLUMNS = 6;
-#elif defined(__AVX__)
-constexpr int BYTES = 32, ROWS = 3, COLUMNS = 4;
-#else
-constexpr int BYTES = 16, ROWS = 3, COLUMNS = 4;
-#endif
-constexpr int WIDE = 8, MOST = ROWS * COLUMNS > 12 ? 3 : 1, DEEP = 32;
-
+// x turned round for product_forward: [block of images][d][image], zeros beyond the last. Items:
+// numbers of d by TURNED.
+constexpr int TURNED = 16;
 template <typename T>
-constexpr int W = BYTES / sizeof(T);
-template <typename T>
-using Vec = typename Lanes<T, W<T>>::type;
-
-// Adds the products of numbers first … last − 1 of R images and C features to their sums, which
-// lie C vectors apart. What is no whole vector goes to the first lane.
-template <typename T, int R, int C>
-inline void dot(const T* x, const T* w, i64 d, i64 first, i64 last, T* to, i64 apart) {
-    Vec<T> sums[R][C];
-    for (int r = 0; r < R; r++)
-        for (int c = 0; c < C; c++) sums[r][c] = load<Vec<T>>(to + (r * apart + c) * W<T>);
-    i64 i = first;
-    for (; i + W<T> <= last; i += W<T>) {
-        Vec<T> a[R];
-        for (int r = 0; r < R; r++) a[r] = load<Vec<T>>(x + r * d + i);
-        for (int c = 0; c < C; c++) {
-            Vec<T> b = load<Vec<T>>(w + c * d + i);
-            for (int r = 0; r < R; r++) sums[r][c] += a[r] * b;
+EXPORT void product_turn(i64 start, i64 stop, const T* x, T* panels, i64 images, i64 d) {
+    Blocks<T> blocks(images);
+    for (i64 i = start * TURNED, last; i < stop * TURNED && i < d; i = last)
+        for (i64 b = last = 0; b < blocks.count; b++) {
+            last = std::min(i + TURNED, d);
+            i64 from = blocks.first(b) * W<T>, lanes = blocks.wide(b) * W<T>;
+            T* to = panels + from * d;
+            for (i64 n = 0; n < lanes; n++)
+                for (i64 j = i; j < last; j++)
+                    to[j * lanes + n] = from + n < images ? x[(from + n) * d + j] : T(0);
         }
-    }
-    for (; i < last; i++)
-        for (int r = 0; r < R; r++)
-            for (int c = 0; c < C; c++) sums[r][c][0] += x[r * d + i] * w[c * d + i];
-    for (int r = 0; r < R; r++)
-        for (int c = 0; c < C; c++) store(to + (r * apart + c) * W<T>, sums[r][c]);
+}
+INSTANTIATE(product_turn<float>, product_turn<double>);
+
+// Adds numbers first … last − 1 of M features (beyond `left`: the last again) to their sums.
+template <typename T, int M, int N>
+void add_features(const T* w, const T* panel, T* sums, i64 left, i64 d, i64 first, i64 last) {
+    Tile<T, M, N> tile;
+    const T* rows[M];
+    for (int m = 0; m < M; m++) rows[m] = w + (m < left ? m : left - 1) * d;
+    for (int m = 0; first && m < M; m++) tile.read(m, sums + m * N * W<T>);
+    for (i64 i = first; i < last; i++)
+        tile.add(panel + i * N * W<T>, [&](int m) { return rows[m][i]; });
+    for (int m = 0; m < M; m++) tile.write(m, sums + m * N * W<T>);
 }
 
-// Items: features by ITEM. w is read COLUMNS × LONG at a time, which stays in the first cache
-// while all images pass.
-constexpr int ITEM = 24, LONG = 1024;
-static_assert(ITEM % COLUMNS == 0, "an item is some tiles");
+// Items: features by ITEM. panels: of product_turn.
+constexpr int LONG = 2048;
 template <typename T>
-EXPORT void product_forward(i64 start, i64 stop, const T* x, const T* w, const T* b, T* y,
+EXPORT void product_forward(i64 start, i64 stop, const T* panels, const T* w, const T* b, T* y,
                             i64 images, i64 features, i64 d, bool relu) {
-    thread_local std::vector<T> held;
-    held.resize(images * COLUMNS * W<T>);
-    i64 end = stop * ITEM < features ? stop * ITEM : features;
-    for (i64 k = start * ITEM; k < end; k += COLUMNS) {
-        i64 columns = end - k < COLUMNS ? end - k : COLUMNS;
-        std::fill(held.begin(), held.end(), T(0));
-        for (i64 first = 0; first < d; first += LONG) {
-            i64 last = first + LONG < d ? first + LONG : d, n = 0;
-            const T* from = w + k * d;
-            if (columns == COLUMNS)
-                for (; n + ROWS <= images; n += ROWS)
-                    dot<T, ROWS, COLUMNS>(x + n * d, from, d, first, last,
-                                          &held[n * COLUMNS * W<T>], COLUMNS);
-            for (; n < images; n++)
-                for (i64 c = 0; c < columns; c++)
-                    dot<T, 1, 1>(x + n * d, from + c * d, d, first, last,
-                                 &held[(n * COLUMNS + c) * W<T>], 1);
-        }
-        for (i64 n = 0; n < images; n++)
-            for (i64 c = 0; c < columns; c++) {
-                T sum = b ? b[k + c] : T(0);
-                for (int v = 0; v < W<T>; v++) sum += held[(n * COLUMNS + c) * W<T> + v];
-                y[n * features + k + c] = relu && sum < 0 ? T(0) : sum;  // NaN stays
-            }
+    Blocks<T> blocks(images);
+    T* held = room<T, Y>(ITEM * blocks.vectors * W<T>);
+    for (i64 k = start * ITEM; k < stop * ITEM && k < features; k += ITEM) {
+        i64 count = std::min<i64>(ITEM, features - k);
+        auto each_block = [&](auto f) {
+            for (i64 block = 0; block < blocks.count; block++)
+                f(block, blocks.first(block) * W<T>, held + blocks.first(block) * W<T> * ITEM);
+        };
+        for (i64 first = 0; first < d; first += LONG)
+            each_block([&](i64 block, i64 from, T* sums) {
+                by_width(blocks.wide(block), [&](auto wide) {
+                    constexpr int M = SUMS / wide;
+                    for (i64 t = 0; t < count; t += M)
+                        add_features<T, M, wide>(w + (k + t) * d, panels + from * d,
+                                                 sums + t * wide * W<T>, count - t, d, first,
+                                                 std::min<i64>(first + LONG, d));
+                });
+            });
+        each_block([&](i64 block, i64 from, const T* sums) {
+            i64 lanes = blocks.wide(block) * W<T>;
+            for (i64 n = 0; n < blocks.width(block); n++)
+                for (i64 c = 0; c < count; c++) {
+                    T sum = sums[c * lanes + n] + (b ? b[k + c] : T(0));
+                    y[(from + n) * features + k + c] = relu && sum < 0 ? T(0) : sum;  // NaN stays
+                }
+        });
     }
 }
 INSTANTIATE(product_forward<float>, product_forward<double>);
 
-// dx[n, from the pointer on] += Σ over `deep` features; R images, V vectors or single numbers.
-template <typename T, typename V, int R, int C>
+// dx[n, from the pointer on] += Σ over `deep` features; M images, N vectors.
+template <typename T, int M, int N>
 inline void add_rows(const T* dy, const T* w, T* dx, i64 deep, i64 features, i64 d) {
-    constexpr int N = sizeof(V) / sizeof(T);
-    V sums[R][C];
-    for (int r = 0; r < R; r++)
-        for (int c = 0; c < C; c++) sums[r][c] = load<V>(dx + r * d + c * N);
-    for (i64 k = 0; k < deep; k++, w += d) {
-        V b[C];
-        for (int c = 0; c < C; c++) b[c] = load<V>(w + c * N);
-        for (int r = 0; r < R; r++) {
-            T a = dy[r * features + k];
-            for (int c = 0; c < C; c++) sums[r][c] += a * b[c];
-        }
-    }
-    for (int r = 0; r < R; r++)
-        for (int c = 0; c < C; c++) store(dx + r * d + c * N, sums[r][c]);
+    Tile<T, M, N> tile;
+    for (int m = 0; m < M; m++) tile.read(m, dx + m * d);
+    for (i64 k = 0; k < deep; k++)
+        tile.add(w + k * d, [&](int m) { return dy[m * features + k]; });
+    for (int m = 0; m < M; m++) tile.write(m, dx + m * d);
 }
 
-template <typename T, typename V, int C>
-inline void add_images(const T* dy, const T* w, T* dx, i64 images, i64 deep, i64 features,
-                       i64 d) {
-    i64 n = 0;
-    for (; n + WIDE <= images; n += WIDE)
-        add_rows<T, V, WIDE, C>(dy + n * features, w, dx + n * d, deep, features, d);
-    for (; n < images; n++)
-        add_rows<T, V, 1, C>(dy + n * features, w, dx + n * d, deep, features, d);
+// The same of all images; numbers i … end − 1, which are whole vectors but for the last ones.
+template <typename T>
+void add_images(const T* dy, const T* w, T* dx, i64 images, i64 i, i64 end, i64 deep,
+                i64 features, i64 d) {
+    for (i64 wide; (wide = std::min<i64>((end - i) / W<T>, MOST)) > 0; i += wide * W<T>)
+        by_width(wide, [&](auto wide) {
+            i64 n = 0;
+            for (; n + MR <= images; n += MR)
+                add_rows<T, MR, wide>(dy + n * features, w + i, dx + n * d + i, deep, features, d);
+            for (; n < images; n++)
+                add_rows<T, 1, wide>(dy + n * features, w + i, dx + n * d + i, deep, features, d);
+        });
+    for (; i < end; i++)
+        for (i64 n = 0; n < images; n++)
+            for (i64 k = 0; k < deep; k++) dx[n * d + i] += dy[n * features + k] * w[k * d + i];
 }
 
-// Items: numbers of d by STRETCH, the width in which rows of w are read.
-constexpr int STRETCH = 768;
+// Items: numbers of d by `stretch`, the width in which rows of w are read.
+constexpr int DEEP = 32;
 template <typename T>
 EXPORT void product_backward(i64 start, i64 stop, const T* dy, const T* w, const T* relu_y, T* dx,
-                             i64 images, i64 features, i64 d) {
-    constexpr int N = MOST * W<T>;
-    i64 first = start * STRETCH, end = stop * STRETCH < d ? stop * STRETCH : d;
-    for (i64 from = first; from < end; from += STRETCH) {
-        i64 to = from + STRETCH < end ? from + STRETCH : end;
-        for (i64 n = 0; n < images; n++) memset(dx + n * d + from, 0, (to - from) * sizeof(T));
-        for (i64 k = 0; k < features; k += DEEP) {
-            i64 deep = features - k < DEEP ? features - k : DEEP, i = from;
-            for (; i + N <= to; i += N)
-                add_images<T, Vec<T>, MOST>(dy + k, w + k * d + i, dx + i, images, deep, features,
-                                            d);
-            for (; i < to; i++)
-                add_images<T, T, 1>(dy + k, w + k * d + i, dx + i, images, deep, features, d);
-        }
-        if (relu_y)
-            for (i64 n = 0; n < images; n++)
-                for (i64 i = n * d + from; i < n * d + to; i++)
-                    dx[i] = relu_y[i] > 0 ? dx[i] : T(0);
+                             i64 images, i64 features, i64 d, i64 stretch) {
+    for (i64 from = start * stretch; from < stop * stretch && from < d; from += stretch) {
+        i64 end = std::min(from + stretch, d);
+        for (i64 n = 0; n < images; n++) memset(dx + n * d + from, 0, (end - from) * sizeof(T));
+        for (i64 k = 0; k < features; k += DEEP)
+            add_images(dy + k, w + k * d, dx, images, from, end,
+                       std::min<i64>(DEEP, features - k), features, d);
+        for (i64 n = 0; relu_y && n < images; n++)
+            for (i64 i = n * d + from; i < n * d + end; i++)
+                dx[i] = relu_y[i] > 0 ? dx[i] : T(0);
     }
 }
 INSTANTIATE(product_backward<float>, product_backward<double>);
+
+// x cut up for product_weights: [block of numbers][image][number], zeros beyond the last. Items:
+// images.
+template <typename T>
+EXPORT void product_cut(i64 start, i64 stop, const T* x, T* panels, i64 images, i64 d) {
+    Blocks<T> blocks(d);
+    for (i64 n = start; n < stop; n++)
+        for (i64 b = 0; b < blocks.count; b++) {
+            i64 from = blocks.first(b) * W<T>, lanes = blocks.wide(b) * W<T>;
+            T* to = panels + from * images + n * lanes;
+            for (i64 i = 0; i < lanes; i++) to[i] = from + i < d ? x[n * d + from + i] : T(0);
+        }
+}
+INSTANTIATE(product_cut<float>, product_cut<double>);
+
+// Items: features by ITEM. panels: of product_cut.
+template <typename T>
+EXPORT void product_weights(i64 start, i64 stop, const T* panels, const T* dy, T* dw, T* db,
+                            i64 images, i64 features, i64 d) {
+    Blocks<T> blocks(d);
+    T* rows = room<T, DY>(images * MR);
+    for (i64 k = start * ITEM; k < stop * ITEM && k < features; k += MR) {
+        i64 count = std::min<i64>(MR, features - k);
+        T sums[MR] = {};
+        for (i64 n = 0; n < images; n++)
+            for (int m = 0; m < MR; m++)
+                sums[m] += rows[n * MR + m] = m < count ? dy[n * features + k + m] : T(0);
+        if (db) memcpy(db + k, sums, count * sizeof(T));
+        for (i64 b = 0; b < blocks.count; b++)
+            by_width(blocks.wide(b), [&](auto wide) {
+                i64 from = blocks.first(b) * W<T>, lanes = wide * W<T>;
+                Tile<T, MR, wide> tile;
+                for (i64 n = 0; n < images; n++)
+                    tile.add(panels + from * images + n * lanes,
+                             [&](int m) { return rows[n * MR + m]; });
+                i64 width = blocks.width(b);
+                for (int m = 0; m < MR && m < count; m++) {
+                    T line[Tile<T, MR, wide>::LANES], *out = dw + (k + m) * d + from;
+                    tile.write(m, width == lanes ? out : line);
+                    if (width < lanes) memcpy(out, line, width * sizeof(T));
+                }
+            });
+    }
+}
+INSTANTIATE(product_weights<float>, product_weights<double>);

@@ -1,9 +1,7 @@
-"""Convolution's compiled form on the cpu device: kernels/cpu/conv.cpp, product.cpp.
+"""Convolution's compiled form on the cpu device: kernels/cpu/conv*.cpp, product.cpp.
 
 Patches of images are never written down, nor are the weights of fully connected layers
-rearranged. Data gradients with a stride stay with NumPy's form, and with BLAS those
-products of fully connected layers that it does as fast: their weight gradients, and all
-of a batch so large that rearranging the weights for it is little.
+rearranged. Data gradients with a stride stay with NumPy's form.
 """
 
 from __future__ import annotations
@@ -20,14 +18,13 @@ from minicnn.ops.conv_shape import ConvShape
 
 Array = NDArray[np.floating]
 
-FILE, PRODUCT = NativeFile("conv.cpp"), NativeFile("product.cpp")
+FILE, WEIGHTS = NativeFile("conv.cpp"), NativeFile("conv_weights.cpp")
+PRODUCT = NativeFile("product.cpp")
 # Features are filled up to whole vectors: bytes of the largest there is.
 VECTOR = 64
-# Features of one group that make an item of a weight gradient; features, and inputs,
-# that make one of a fully connected layer.
-ITEM, FEATURES, INPUTS = 8, 24, 768
-# With more images than these BLAS is faster: measured at 32 and at 128.
-FEW = 64
+# Items of a fully connected layer are so many features; or inputs of images that are
+# turned round; or inputs of weights which no cache holds, and of less than LARGE bytes.
+FEATURES, TURNED, WIDE, NARROW, LARGE = 24, 16, 768, 96, 1 << 22
 
 
 def forward(
@@ -42,12 +39,11 @@ def forward(
 ) -> Any:
     """See `conv.forward`; NotImplemented where the NumPy form is to do it."""
     if shape.is_product:
-        if shape.n > FEW:
-            return NotImplemented
+        panels = _panels(dev, "turn", x, shape.n, shape.taps)
         work = PRODUCT.get("product_forward", x.dtype)
         size = shape.n, shape.k, shape.taps
         items = -(-shape.k // FEATURES)
-        return work(dev, items, (x, w, b, y, *size, relu), _product_sizes(shape))
+        return work(dev, items, (panels, w, b, y, *size, relu), _product_sizes(shape))
     return _convolve(dev, x, w, b, None, y, shape, relu, turned=False)
 
 
@@ -65,12 +61,10 @@ def backward_data(
     A forward pass over dy, with filters turned round.
     """
     if shape.is_product:
-        if shape.n > FEW:
-            return NotImplemented
         work = PRODUCT.get("product_backward", dy.dtype)
-        size = shape.n, shape.k, shape.taps
-        items = -(-shape.taps // INPUTS)
-        return work(dev, items, (dy, w, relu_y, dx, *size), _product_sizes(shape))
+        stretch = WIDE if w.nbytes > LARGE else NARROW
+        args = dy, w, relu_y, dx, shape.n, shape.k, shape.taps, stretch
+        return work(dev, -(-shape.taps // stretch), args, _product_sizes(shape))
     pad = shape.r - 1 - shape.pad[0], shape.s - 1 - shape.pad[1]
     if shape.stride != (1, 1) or min(pad) < 0:
         return NotImplemented
@@ -113,26 +107,45 @@ def backward_weights(
     tf32: bool = False,
 ) -> Any:
     """See `conv.backward_weights`; NotImplemented where the NumPy form is to do it."""
-    if shape.is_product:
-        return NotImplemented
-    function = FILE.get("conv_weights", x.dtype)
     flat_dw = dw[0, : shape.k * shape.taps]
     flat_db = None if db is None else db[0, : shape.k]
+    if shape.is_product:
+        panels = _panels(dev, "cut", x, shape.n, shape.taps)
+        work = PRODUCT.get("product_weights", x.dtype)
+        size = shape.n, shape.k, shape.taps
+        items = -(-shape.k // FEATURES)
+        args = panels, dy, flat_dw, flat_db, *size
+        return work(dev, items, args, _product_sizes(shape))
     sizes = {
         "x": shape.n * shape.h * shape.w * shape.c,
         "dy": shape.n * shape.p * shape.q * shape.k,
     }
-    work = function.bind((x, dy, flat_dw, flat_db, _fields(shape), shape.n), sizes)
-    # Each item reads all images: as few calls as there are threads.
-    items = shape.groups * -(-shape.features // ITEM)
-    dev.for_chunks(work, items, -(-items // dev.threads))
+    function = WEIGHTS.get("conv_weights", x.dtype)
+    # Each part reads all images: as few as there are threads.
+    parts = dev.threads
+    about = _fields(shape), shape.n, parts
+    work = function.bind((x, dy, flat_dw, flat_db, *about), sizes)
+    dev.for_chunks(work, parts, 1)
     return None
+
+
+def _panels(dev: Device, how: str, x: Array, images: int, numbers: int) -> Array:
+    """The images of a fully connected layer, in scratch: "turn"ed round or "cut" up."""
+    lanes = VECTOR // x.itemsize
+    length = images if how == "turn" else numbers
+    size = images * numbers // length * -(-length // lanes) * lanes
+    panels = dev.scratch("panels", (size,), x.dtype)
+    items = -(-numbers // TURNED) if how == "turn" else images
+    pack = PRODUCT.get(f"product_{how}", x.dtype)
+    pack(dev, items, (x, panels, images, numbers), {"x": images * numbers})
+    return panels
 
 
 def _product_sizes(shape: ConvShape) -> dict[str, int]:
     inputs, outputs = shape.n * shape.taps, shape.n * shape.k
     named = {"x": inputs, "dx": inputs, "relu_y": inputs, "y": outputs, "dy": outputs}
-    return {**named, "w": shape.k * shape.taps, "b": shape.k}
+    weights = shape.k * shape.taps
+    return {**named, "w": weights, "dw": weights, "b": shape.k, "db": shape.k}
 
 
 def _fields(shape: ConvShape) -> dict[str, int]:

@@ -1,0 +1,44 @@
+// A convolution's problem, and images as its compiled forms read them; see conv.cpp.
+#pragma once
+
+#include "tile.h"
+
+// One image's problem, as conv_native.py fills it in.
+struct Shape {
+    i64 h, w, c, k, r, s, stride_h, stride_w, pad_h, pad_w, groups, p, q;
+};
+inline i64 depth_of(const Shape& f) { return f.c / f.groups; }
+inline i64 features_of(const Shape& f) { return f.k / f.groups; }
+inline i64 row_of(const Shape& f) { return (f.w + 2 * f.pad_w) * f.c; }  // of a padded image
+
+enum { PADDED, DY, PARTIAL };  // uses of room
+
+struct Runs {
+    i64 count, length, across, row, column;
+    explicit Runs(const Shape& f) : row(row_of(f)), column(f.c) {
+        bool whole = f.groups == 1;
+        count = whole ? f.r : f.r * f.s;
+        length = whole ? f.s * f.c : depth_of(f);
+        across = whole ? 1 : f.s;
+    }
+    i64 offset(i64 i) const { return i / across * row + i % across * column; }
+    i64 taps() const { return count * length; }
+};
+
+// The image within zeros, in this thread's room with MOST vectors behind it; itself if it
+// needs no zeros and need not be copied.
+template <typename T>
+const T* padded(const T* image, const Shape& f, bool copy = false) {
+    if (!f.pad_h && !f.pad_w && !copy) return image;
+    i64 edge = f.pad_w * f.c, inside = f.w * f.c, high = f.pad_h * row_of(f);
+    T* whole = room<T, PADDED>(2 * high + f.h * row_of(f) + MOST * W<T>);
+    memset(whole, 0, high * sizeof(T));
+    T* at = whole + high;
+    for (i64 h = 0; h < f.h; h++, at += row_of(f)) {
+        memset(at, 0, edge * sizeof(T));
+        memcpy(at + edge, image + h * inside, inside * sizeof(T));
+        memset(at + edge + inside, 0, edge * sizeof(T));
+    }
+    memset(at, 0, high * sizeof(T));
+    return whole;
+}

@@ -1,0 +1,173 @@
+// Convolution's weight gradient for the cpu device, in registers.
+//
+// Formula   dw[k,r,s,c] = Σ_{n,p,q} dy[n,p,q,k] · x[n, p·stride−pad+r, …, c]; db[k] = Σ dy[n,p,q,k].
+// Layout    Images and runs of taps as in conv.cpp. dy is copied, image by image, into the order
+//           in which it is read.
+// Tile      Features × taps of one run, in registers over all pixels of an image. Either may lie
+//           along the vectors, and the other gives the rows:
+//
+//             taps       MR features × N vectors of x, as they lie
+//             features   MR taps × N vectors of dy
+//
+//           Vectors are whole, so 24 taps or features fill two of 16 only to three quarters:
+//           `Form` takes the way that leaves less empty.
+// Mapping   A call takes some tiles of all images on one thread, and each sum is made by one
+//           thread, image after image. So no sum depends on how they are shared out, and
+//           nothing is left to add up.
+#include "conv.h"
+
+// Adds up one image's products of M rows and N vectors: into `sums`, or to what they hold.
+// dy: packed; x at a run. FEATURES lie along the vectors, or taps.
+template <typename T, int M, int N, bool FEATURES>
+void sum_pixels(const T* x, const T* dy, T* sums, const Shape& f, bool add) {
+    Tile<T, M, N> tile;
+    for (int m = 0; add && m < M; m++) tile.read(m, sums + m * N * W<T>);
+    for (i64 p = 0; p < f.p; p++) {
+        const T* at = x + p * f.stride_h * row_of(f);
+        for (i64 q = 0; q < f.q; q++, at += f.stride_w * f.c, dy += FEATURES ? N * W<T> : M) {
+            const T *vectors = FEATURES ? dy : at, *numbers = FEATURES ? at : dy;
+            tile.add(vectors, [&](int m) { return numbers[m]; });
+        }
+    }
+    for (int m = 0; m < M; m++) tile.write(m, sums + m * N * W<T>);
+}
+
+// `count` features of an image's dy as [pixel][LANES], zeros beyond the last; the sums over its
+// pixels are added to db, unless null.
+template <typename T, int LANES>
+void pack_dy(const T* dy, T* to, T* db, i64 count, const Shape& f) {
+    T sums[LANES] = {};
+    for (i64 pixel = 0; pixel < f.p * f.q; pixel++, dy += f.k, to += LANES)
+        if (count == LANES)
+            for (int i = 0; i < LANES; i++) sums[i] += to[i] = dy[i];
+        else
+            for (int i = 0; i < LANES; i++) sums[i] += to[i] = i < count ? dy[i] : T(0);
+    for (i64 i = 0; db && i < count; i++) db[i] += sums[i];
+}
+
+// A whole problem; sums go to dw after the last image.
+template <typename T>
+struct Problem {
+    const T *x, *dy;
+    T *dw, *db;
+    const Shape& f;
+    i64 images;
+    Runs runs{f};
+    i64 features = features_of(f), pixels = f.p * f.q;
+
+    const T* image(i64 n, bool copy) const { return padded(x + n * f.h * f.w * f.c, f, copy); }
+    const T* dy_of(i64 n, i64 feature) const { return dy + n * pixels * f.k + feature; }
+    T* db_of(i64 n, i64 feature, i64 count) const {
+        if (db && !n) memset(db + feature, 0, count * sizeof(T));
+        return db ? db + feature : nullptr;
+    }
+};
+
+// Tiles of features start … stop − 1, group after group.
+template <typename T>
+void along_taps(const Problem<T>& of, i64 start, i64 stop) {
+    const Shape& f = of.f;
+    const Runs& runs = of.runs;
+    Blocks<T> blocks(runs.length);
+    Rows tiles(of.features);
+    i64 stretch = of.pixels * HIGH;
+    T* rows = room<T, DY>((stop - start) * stretch);
+    T* partial = room<T, PARTIAL>((stop - start) * HIGH * runs.count * blocks.vectors * W<T>);
+    bool beyond = runs.length % W<T>;  // the last vectors reach beyond the image
+    auto first_of = [&](i64 tile) {
+        return tile / tiles.count * of.features + tiles.first(tile % tiles.count);
+    };
+    auto count_of = [&](i64 tile) { return tiles.high(tile % tiles.count); };
+    for (i64 n = 0; n < of.images; n++) {
+        const T* image = of.image(n, beyond);
+        for (i64 tile = start; tile < stop; tile++) {
+            i64 from = first_of(tile), count = count_of(tile);
+            T *to = rows + (tile - start) * stretch, *db = of.db_of(n, from, count);
+            by_height(count, [&](auto high) {
+                pack_dy<T, high>(of.dy_of(n, from), to, db, count, f);
+            });
+        }
+        T* sums = partial;
+        for (i64 first = start, last; first < stop; first = last) {  // of one group
+            i64 g = first / tiles.count;
+            last = std::min((g + 1) * tiles.count, stop);
+            for (i64 i = 0; i < runs.count; i++)
+                for (i64 b = 0; b < blocks.count; b++)
+                    for (i64 tile = first; tile < last; tile++) {
+                        i64 count = count_of(tile), from = blocks.first(b) * W<T>;
+                        i64 lanes = blocks.wide(b) * W<T>;
+                        const T* in = image + g * depth_of(f) + runs.offset(i) + from;
+                        const T* dy = rows + (tile - start) * stretch;
+                        by_width(blocks.wide(b), [&](auto wide) {
+                            by_height(count, [&](auto high) {
+                                sum_pixels<T, high, wide, false>(in, dy, sums, f, n);
+                            });
+                        });
+                        T* out = of.dw + first_of(tile) * runs.taps() + i * runs.length + from;
+                        for (i64 m = 0; n == of.images - 1 && m < count; m++)
+                            memcpy(out + m * runs.taps(), sums + m * lanes,
+                                   blocks.width(b) * sizeof(T));
+                        sums += HIGH * lanes;
+                    }
+        }
+    }
+}
+
+// Runs start … stop − 1 of blocks of features, block after block, group after group.
+template <typename T>
+void along_features(const Problem<T>& of, i64 start, i64 stop) {
+    const Shape& f = of.f;
+    const Runs& runs = of.runs;
+    Blocks<T> blocks(of.features);
+    Rows tiles(runs.length);
+    i64 taps = runs.taps();
+    T* packed = room<T, DY>(of.pixels * MOST * W<T>);
+    T* partial = room<T, PARTIAL>((stop - start) * tiles.count * HIGH * MOST * W<T>);
+    bool beyond = tiles.high(tiles.count - 1) < MR;  // the last rows reach beyond the image
+    for (i64 n = 0; n < of.images; n++) {
+        const T* image = of.image(n, beyond);
+        T* sums = partial;
+        for (i64 item = start; item < stop; item++) {
+            i64 i = item % runs.count, block = item / runs.count, b = block % blocks.count;
+            i64 g = block / blocks.count, width = blocks.width(b);
+            i64 from = g * of.features + blocks.first(b) * W<T>;
+            const T* in = image + g * depth_of(f) + runs.offset(i);
+            by_width(blocks.wide(b), [&](auto wide) {
+                constexpr i64 LANES = wide * W<T>;
+                if (item == start || !i)
+                    pack_dy<T, LANES>(of.dy_of(n, from), packed,
+                                      i ? nullptr : of.db_of(n, from, width), width, f);
+                for (i64 t = 0; t < tiles.count; t++, sums += HIGH * LANES) {
+                    i64 first = tiles.first(t), count = tiles.high(t);
+                    by_height(count, [&](auto high) {
+                        sum_pixels<T, high, wide, true>(in + first, packed, sums, f, n);
+                    });
+                    T* out = of.dw + from * taps + i * runs.length + first;
+                    for (i64 k = 0; n == of.images - 1 && k < width; k++)
+                        for (i64 m = 0; m < count; m++) out[k * taps + m] = sums[m * LANES + k];
+                }
+            });
+        }
+    }
+}
+
+// How full the tiles are, for so many rows and numbers along the vectors.
+template <typename T>
+double filled(i64 rows, i64 lanes) {
+    Rows tiles(rows);
+    i64 computed = std::max(rows, tiles.count * MR);
+    return double(rows * lanes) / (computed * Blocks<T>(lanes).vectors * W<T>);
+}
+
+// dw (K,R,S,C/groups) and db (K,), or null. Items: `parts` equal shares.
+template <typename T>
+EXPORT void conv_weights(i64 start, i64 stop, const T* x, const T* dy, T* dw, T* db,
+                         const Shape* shape, i64 images, i64 parts) {
+    Problem<T> of{x, dy, dw, db, *shape, images};
+    i64 features = of.features, length = of.runs.length;
+    bool taps = filled<T>(features, length) >= filled<T>(length, features);
+    i64 count = taps ? Rows(features).count : Blocks<T>(features).count * of.runs.count;
+    count *= shape->groups;
+    (taps ? along_taps<T> : along_features<T>)(of, start * count / parts, stop * count / parts);
+}
+INSTANTIATE(conv_weights<float>, conv_weights<double>);

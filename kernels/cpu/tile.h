@@ -1,0 +1,101 @@
+// Sums in registers: what the matrix products of the cpu device share.
+//
+// Tile      Sums of M rows × N vectors stay in registers while products are added: N vectors,
+//           read as they lie, times one number for each row, broadcast. With 32 registers of 16
+//           floats 8 × 3 vectors are sums, 3 hold the vectors: 24 multiply-adds for 11 loads.
+// Rounding  Multiply-adds are fused where the processor can, as STDC FP_CONTRACT allows.
+#pragma once
+
+#include <vector>
+
+#include "native.h"
+
+#pragma STDC FP_CONTRACT ON
+#if defined(__AVX512F__)
+constexpr int BYTES = 64, REGISTERS = 32;
+#elif defined(__AVX__)
+constexpr int BYTES = 32, REGISTERS = 16;
+#elif defined(__aarch64__)
+constexpr int BYTES = 16, REGISTERS = 32;
+#else
+constexpr int BYTES = 16, REGISTERS = 16;
+#endif
+constexpr int MOST = 3;            // vectors of a tile
+constexpr int MR = REGISTERS / 4;  // rows of a tile of so many
+// Rows of a tile at most. Where 9 fit beside 8, all larger numbers of rows than 55 are whole tiles.
+constexpr int HIGH = (MR + 1) * MOST + MOST < REGISTERS ? MR + 1 : MR;
+
+template <typename T>
+constexpr int W = BYTES / sizeof(T);
+template <typename T>
+using Vec = typename Lanes<T, W<T>>::type;
+
+// This thread's memory for such a use, of unspecified content, where vectors begin cache lines.
+template <typename T, int USE>
+T* room(i64 count) {
+    thread_local std::vector<T> held;
+    if ((i64)held.size() < count + W<T>) held.resize(count + W<T>);
+    return held.data() + (-(size_t)held.data() % BYTES) / sizeof(T);
+}
+
+// Numbers side by side, cut into blocks of up to MOST vectors, as even as can be.
+template <typename T>
+struct Blocks {
+    i64 size, vectors, count;
+    explicit Blocks(i64 size) : size(size), vectors((size + W<T> - 1) / W<T>),
+                                count((vectors + MOST - 1) / MOST) {}
+    i64 first(i64 block) const { return block * vectors / count; }  // vector
+    i64 wide(i64 block) const { return first(block + 1) - first(block); }
+    i64 width(i64 block) const {  // numbers
+        i64 from = first(block) * W<T>, to = first(block + 1) * W<T>;
+        return (to < size ? to : size) - from;
+    }
+};
+
+// Calls f with a constant of the number of vectors.
+template <typename F>
+void by_width(i64 wide, F f) {
+    switch (wide) {
+    case 1: return f(std::integral_constant<int, 1>());
+    case 2: return f(std::integral_constant<int, 2>());
+    default: return f(std::integral_constant<int, MOST>());
+    }
+}
+
+// Rows one after another, cut into tiles of up to HIGH, as even as can be.
+struct Rows {
+    i64 size, count;
+    explicit Rows(i64 size) : size(size), count((size + HIGH - 1) / HIGH) {}
+    i64 first(i64 tile) const { return tile * size / count; }
+    i64 high(i64 tile) const { return first(tile + 1) - first(tile); }
+};
+
+// Calls f with a constant of the rows that such a tile is computed with: MR or HIGH.
+template <typename F>
+void by_height(i64 high, F f) {
+    if (high == HIGH) return f(std::integral_constant<int, HIGH>());
+    f(std::integral_constant<int, MR>());
+}
+
+template <typename T, int M, int N>
+struct Tile {
+    static constexpr int LANES = N * W<T>;
+    Vec<T> sums[M][N] = {};
+
+    // Adds number(m) times N vectors to row m.
+    template <typename Number>
+    inline __attribute__((always_inline)) void add(const T* vectors, Number number) {
+        Vec<T> b[N];
+        for (int v = 0; v < N; v++) b[v] = load<Vec<T>>(vectors + v * W<T>);
+        for (int m = 0; m < M; m++) {
+            T a = number(m);
+            for (int v = 0; v < N; v++) sums[m][v] += a * b[v];
+        }
+    }
+    void read(int m, const T* line) {
+        for (int v = 0; v < N; v++) sums[m][v] = load<Vec<T>>(line + v * W<T>);
+    }
+    void write(int m, T* line) const {
+        for (int v = 0; v < N; v++) store(line + v * W<T>, sums[m][v]);
+    }
+};
