@@ -22,6 +22,19 @@ if TYPE_CHECKING:
     from minicnn.roofline import Meter
 
 NAMES = ("auto", "cpu", "cuda", "emulated")
+# Bytes of a cache line, and of the widest vector: one read at such an address is of one
+# line, elsewhere of two.
+LINE = 64
+
+
+def _aligned(
+    make: Callable[..., NDArray[Any]], shape: tuple[int, ...], dtype: DTypeLike
+) -> NDArray[Any]:
+    """An array made by np.empty or np.zeros that begins a cache line."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    whole = make(size + LINE, np.uint8)
+    first = -whole.ctypes.data % LINE
+    return whole[first : first + size].view(dtype).reshape(shape)
 
 
 class AnyDevice(HostThreads):
@@ -73,11 +86,11 @@ class CpuDevice(AnyDevice):
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         """An array of unspecified content."""
-        return np.empty(shape, dtype)
+        return _aligned(np.empty, shape, dtype)
 
     def zeros(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         """An array of zeros."""
-        return np.zeros(shape, dtype)
+        return _aligned(np.zeros, shape, dtype)
 
     def from_host(self, array: NDArray[Any]) -> NDArray[Any]:
         """A NumPy array as an array of this device (here: itself)."""
@@ -119,7 +132,7 @@ class CpuDevice(AnyDevice):
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         held = getattr(self._local, key, None)
         if held is None or held.nbytes < size:
-            held = np.empty(size, np.uint8)
+            held = _aligned(np.empty, (size,), np.uint8)
             setattr(self._local, key, held)
             self.let_go()
         return held[:size].view(dtype).reshape(shape)
@@ -166,7 +179,7 @@ class EmulatedDevice(CpuDevice):
         from minicnn.emulator import poisoned
         from minicnn.launch import debugging
 
-        return poisoned(shape, dtype) if debugging() else np.empty(shape, dtype)
+        return poisoned(shape, dtype) if debugging() else super().empty(shape, dtype)
 
     def from_host(self, array: NDArray[Any]) -> NDArray[Any]:
         """A NumPy array as an array of this device: a copy where kernels need one."""
