@@ -77,7 +77,10 @@ class CpuDevice(AnyDevice):
 
     def zeros(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         """An array of zeros."""
-        return np.zeros(shape, dtype)
+        # np.zeros would take the memory only when it is written to.
+        array = np.empty(shape, dtype)
+        array.fill(0)
+        return array
 
     def from_host(self, array: NDArray[Any]) -> NDArray[Any]:
         """A NumPy array as an array of this device (here: itself)."""

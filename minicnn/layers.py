@@ -8,21 +8,22 @@ graph.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from minicnn import architectures as arch
 from minicnn.device import Device
+from minicnn.memory import Buffers, conv_scratch
 from minicnn.ops import conv, dropout, lrn, pool, pool_lrn, sgd, space_to_depth
 from minicnn.philox import Stream
 from minicnn.precision import Precision, accumulator
 
 Array = NDArray[Any]
 Shape = tuple[int, ...]
-Buffers = dict[str, tuple[Shape, DTypeLike]]
 
 
 @dataclass
@@ -120,6 +121,15 @@ class Layer:
             held["dx"] = ((batch, *self.x_shape), dtype)
         return held
 
+    def operands(self, batch: int, needs_dx: bool) -> list[int]:
+        """How many numbers there are in each array of activations or weights that its
+        op of the most such numbers is given."""
+        return [batch * math.prod(self.x_shape), batch * math.prod(self.y_shape)]
+
+    def scratch(self, batch: int, needs_dx: bool, trains: bool) -> dict[str, int]:
+        """Bytes of scratch that its ops' host forms take, by key; but for a little."""
+        return {}
+
     def slices(self, batch: int) -> tuple[int, ...]:
         """In how many slices each parameter's gradient comes, see `Parameter.grad`."""
         return ()
@@ -196,6 +206,18 @@ class ConvLayer(Layer):
     def shape(self, n: int) -> conv.ConvShape:
         """The convolution problem of n images."""
         return replace(self.problem, n=n)
+
+    def operands(self, batch: int, needs_dx: bool) -> list[int]:
+        x, y = super().operands(batch, needs_dx)
+        relu_x = [x] if needs_dx and self.takes_relu else []
+        return [x, y, math.prod(self.w.shape), *relu_x]
+
+    def scratch(self, batch: int, needs_dx: bool, trains: bool) -> dict[str, int]:
+        if self.dev.native:
+            return {}
+        itemsize = accumulator(self.precision.activations).itemsize
+        how = itemsize, self.dev.threads, needs_dx, trains
+        return conv_scratch(self.shape(batch), *how)
 
     def slices(self, batch: int) -> tuple[int, ...]:
         dtype, tf32 = self.precision.activations, self.precision.tf32
@@ -320,6 +342,9 @@ class LRNLayer(Layer):
         scale: Buffers = {"scale": ((batch, *self.y_shape), dtype)}
         return super().buffers(batch, needs_dx, trains) | scale
 
+    def operands(self, batch: int, needs_dx: bool) -> list[int]:
+        return super().operands(batch, needs_dx) * (2 if needs_dx else 1)
+
     def forward(self, x: Array, context: Context) -> Array:
         n = len(x)
         self.x = x
@@ -380,6 +405,17 @@ class PoolLRNLayer(Layer):
             "argmax": (shape, np.uint8),
         }
         return super().buffers(batch, needs_dx, trains) | kept
+
+    def operands(self, batch: int, needs_dx: bool) -> list[int]:
+        x, y = super().operands(batch, needs_dx)
+        return [x, y, y]
+
+    def scratch(self, batch: int, needs_dx: bool, trains: bool) -> dict[str, int]:
+        if self.dev.native and lrn.native_fields(*self.numbers):
+            return {}
+        _, numbers = super().operands(batch, needs_dx)
+        size = numbers * accumulator(self.precision.activations).itemsize
+        return {"pool_lrn scale": size, "pool_lrn du": size if needs_dx else 0}
 
     def forward(self, x: Array, context: Context) -> Array:
         n = len(x)
