@@ -110,7 +110,7 @@ struct PoolGradient {
                     for (int k = 0; k < count; k++) {
                         const i64 at = windows[k].at + i;
                         const P here = widened<P>(argmax + at) == P{} + windows[k].place;
-                        sum += load<V>(dy + at) * (here ? V{} + 1 : V{});
+                        sum += here ? load<V>(dy + at) : V{};
                     }
                     store(dx + i, sum);
                 });
@@ -240,7 +240,7 @@ static void relu_lrn_gradient(const T* __restrict__ u, const T* __restrict__ dy,
         row[i] = du[i] * u[i] / scale[i];
     }
     window_sum(row, how.half, c, sum);
-    for (int i = 0; i < c; i++) du[i] = (du[i] - sum[i] * u[i] * slope) * T(u[i] > 0);
+    for (int i = 0; i < c; i++) du[i] = u[i] > 0 ? du[i] - sum[i] * u[i] * slope : T(0);
 }
 
 // Items: images.

@@ -104,6 +104,20 @@ def _in_float32(
             rounded[...] = array
 
 
+def select(values: np.ndarray, where: np.ndarray, out: np.ndarray) -> None:
+    """out = values where told so, else 0; of NaN and infinities too.
+
+    So kernels have it; in a product with what is true, NaN · 0 would be NaN.
+
+    Args:
+        where: bool.
+        out: may be the values.
+    """
+    bits = np.dtype(f"i{values.itemsize}")
+    whole = np.subtract(0, where, dtype=bits)  # all bits or none
+    np.bitwise_and(values.view(bits), whole, out=out.view(bits))
+
+
 def vector_width(channels: int, dtype: np.dtype) -> int:
     """How many neighbouring channels a kernel's thread takes: 16 bytes, or one."""
     width = 16 // dtype.itemsize

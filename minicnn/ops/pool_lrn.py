@@ -20,7 +20,7 @@ from minicnn.device import Device
 from minicnn.errors import MinicnnError
 from minicnn.launch import KernelFile
 from minicnn.native import NativeFile
-from minicnn.ops import lrn, op, pool, vector_width
+from minicnn.ops import lrn, op, pool, select, vector_width
 from minicnn.ops.conv_plan import PROCESSORS
 from minicnn.ops.pool_shape import PoolShape
 from minicnn.precision import accumulator
@@ -132,7 +132,7 @@ def backward(
         total *= x
         total *= 2 * alpha * beta / size
         out -= total
-        out *= x > 0
+        select(out, x > 0, out)
 
     dev.for_chunks(work, len(rows[0]), max(1, lrn.CHUNK // shape.c))
     pool.backward(dev, du, argmax, dx, shape)
