@@ -4,10 +4,10 @@
 //             bits are the same. Nothing here depends on where a range of items begins or ends.
 #include "native.h"
 
-// dy ← dy · [y > 0]; items: numbers. A product, so that a NaN stays.
+// dy ← dy where y > 0, else 0, also of NaN; items: numbers.
 template <typename T>
 EXPORT void relu_backward(i64 start, i64 stop, const T* __restrict__ y, T* __restrict__ dy) {
-    for (i64 i = start; i < stop; i++) dy[i] *= T(y[i] > 0);
+    for (i64 i = start; i < stop; i++) dy[i] = y[i] > 0 ? dy[i] : T(0);
 }
 INSTANTIATE(relu_backward<float>, relu_backward<double>);
 
