@@ -130,7 +130,7 @@ EXPORT void crop_mirror(i64 start, i64 stop, const u8* images, const float* mean
                         const Crops* crops) {
     const int across = 3 * crops->w;
     const T scale = crops->scale;
-    const auto memory = unset<T>(across);
+    T* memory = kept<T, 0>(across);
     for (i64 n = start; n < stop; n++)
         for (int row = 0; row < crops->h; row++) {
             const i64 at = 3 * ((top[n] + row) * crops->width + left[n]);
@@ -138,7 +138,7 @@ EXPORT void crop_mirror(i64 start, i64 stop, const u8* images, const float* mean
             const u8* __restrict__ pixels = images + image + at;
             const float* __restrict__ middle = mean + at;
             T* __restrict__ to = y + (n * crops->h + row) * across;
-            T* __restrict__ line = mirror[n] ? memory.get() : to;
+            T* __restrict__ line = mirror[n] ? memory : to;
             for (int i = 0; i < across; i++) line[i] = ((T)pixels[i] - (T)middle[i]) * scale;
             if (mirror[n])
                 for (int i = 0; i < across; i += 3)

@@ -24,10 +24,19 @@ struct bf16 {
     u16 bits;
 };
 
-// An array of unspecified content.
-template <typename T>
-static std::unique_ptr<T[]> unset(i64 count) {
-    return std::unique_ptr<T[]>(new T[count]);
+// This thread's array for such a use, of unspecified content. It is kept from call to call, so that
+// a training step allocates nothing; under AddressSanitizer it ends where it was asked to.
+template <typename T, int USE>
+static T* kept(i64 count) {
+#ifdef __SANITIZE_ADDRESS__
+    constexpr bool EXACTLY = true;
+#else
+    constexpr bool EXACTLY = false;
+#endif
+    thread_local std::unique_ptr<T[]> held;
+    thread_local i64 size = 0;
+    if (EXACTLY ? size != count : size < count) held.reset(new T[count]), size = count;
+    return held.get();
 }
 
 // N numbers that are treated as one: g++ and clang++ take operators, == and ?: by the lane.
