@@ -106,7 +106,9 @@ def run_native() -> None:
     """What the child process does: every op's cases, in compiled code."""
     assert not native.missing()
     folder = Path(__file__).parent
-    files = [str(folder / f"test_{name}.py") for name in ("native_bits", "conv")]
+    files = [
+        str(folder / f"test_{name}.py") for name in ("native_bits", "conv", "softmax")
+    ]
     clean = "(same_bits_as_in_numpy or cpu and not cpu-numpy and agree) and not on_"
     sys.exit(pytest.main(["-s", "-p", "no:cacheprovider", "-k", clean, *files]))
 
