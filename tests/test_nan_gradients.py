@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from minicnn.device import Device
-from minicnn.ops import conv, pool, pool_lrn
+from minicnn.ops import conv, lrn, pool, pool_lrn
 from minicnn.ops.pool import PoolShape
 
 # Of a ReLU's output; a NaN has no gradient, as nothing says that it was positive.
@@ -64,7 +64,7 @@ def test_of_pooling_with_lrn(dev: Device, dtype: type) -> None:
     shape = PoolShape(1, 2, 2, 12, (2, 2), (2, 2))
     size = (1, 1, 1, 12)
     u, y, dx = (dev.empty(each, dtype) for each in (size, size, x.shape))
-    argmax, how = dev.empty(size, np.uint8), (shape, 5, 0.5, 0.75, 1.0)
+    argmax, how = dev.empty(size, np.uint8), (shape, lrn.Normalising(5, 0.5, 0.75, 1.0))
     pool_lrn.forward(dev, dev.from_host(x), u, argmax, y, *how)
     dy = np.zeros(size, dtype)
     dy[..., [0, 11]] = np.nan
