@@ -5,7 +5,8 @@
 
 Records a training step's calls, then runs each by turns in its compiled form and in its
 NumPy form, which is what runs without a compiler, round after round: a machine whose
-clock changes meets both alike. Medians over the rounds, summed by layer and kind.
+clock changes meets both alike. Medians over the rounds, summed by kind of op, and by
+layer and direction.
 """
 
 from __future__ import annotations
@@ -72,17 +73,39 @@ def by_kind(ops: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
     return found
 
 
+def by_layer(ops: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Likewise by layer, forward and backward, which begins after the loss.
+
+    A ReLU's gradient is part of the layer above, which takes it.
+    """
+    found: dict[str, dict[str, float]] = {}
+    loss = [row["op"] for row in ops].index("softmax.cross_entropy")
+    for number, row in enumerate(ops):
+        if not row["place"]:
+            continue
+        way = "forward" if number < loss else "backward"
+        key = f"layer {row['place'][-1]} {way}"
+        sums = found.setdefault(key, dict.fromkeys(FORMS, 0.0))
+        for name in FORMS:
+            sums[name] += row[name]
+    return dict(sorted(found.items(), key=lambda item: item[0].split()[1]))
+
+
 def markdown(result: dict[str, Any]) -> str:
-    """One network's table."""
+    """One network's tables: by kind of op, and by layer."""
+    title = f"{result['arch']}, batch {result['batch']}"
+    kinds = by_kind(result["ops"]) | {"whole step": result["step"]}
+    return f"{_table(title, kinds)}\n\n{_table(title, by_layer(result['ops']))}"
+
+
+def _table(title: str, rows: dict[str, dict[str, float]]) -> str:
     lines = [
-        f"| {result['arch']}, batch {result['batch']} | NumPy ms | compiled ms | "
-        "times as fast |",
+        f"| {title} | NumPy ms | compiled ms | times as fast |",
         "| --- | ---: | ---: | ---: |",
     ]
-    rows = by_kind(result["ops"]) | {"whole step": result["step"]}
-    for kind, both in rows.items():
-        before, after = (both[name] * 1e3 for name in FORMS)
-        cells = kind, f"{before:.1f}", f"{after:.1f}", f"{before / after:.1f}"
+    for name, both in rows.items():
+        before, after = (both[form] * 1e3 for form in FORMS)
+        cells = name, f"{before:.1f}", f"{after:.1f}", f"{before / after:.1f}"
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

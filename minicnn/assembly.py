@@ -12,17 +12,8 @@ from typing import Any
 
 from minicnn.architectures import LRN, Architecture, Conv, Dropout, FullyConnected, Pool
 from minicnn.device import Device
-from minicnn.layers import (
-    BlockedConvLayer,
-    ConvLayer,
-    DropoutLayer,
-    Layer,
-    LRNLayer,
-    PoolLayer,
-    PoolLRN,
-    PoolLRNLayer,
-    Shape,
-)
+from minicnn.layers import BlockedConvLayer, ConvLayer, DropoutLayer, Layer, Shape
+from minicnn.pool_layers import LRNLayer, PoolLayer, PoolLRN, PoolLRNLayer
 from minicnn.precision import Precision
 
 KINDS: dict[type, type[Layer]] = {

@@ -27,12 +27,10 @@ NAMES = ("auto", "cpu", "cuda", "emulated")
 LINE = 64
 
 
-def _aligned(
-    make: Callable[..., NDArray[Any]], shape: tuple[int, ...], dtype: DTypeLike
-) -> NDArray[Any]:
-    """An array made by np.empty or np.zeros that begins a cache line."""
+def _aligned(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+    """An array of unspecified content that begins a cache line."""
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    whole = make(size + LINE, np.uint8)
+    whole = np.empty(size + LINE, np.uint8)
     first = -whole.ctypes.data % LINE
     return whole[first : first + size].view(dtype).reshape(shape)
 
@@ -86,11 +84,14 @@ class CpuDevice(AnyDevice):
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         """An array of unspecified content."""
-        return _aligned(np.empty, shape, dtype)
+        return _aligned(shape, dtype)
 
     def zeros(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         """An array of zeros."""
-        return _aligned(np.zeros, shape, dtype)
+        # np.zeros would take the memory only when it is written to.
+        array = _aligned(shape, dtype)
+        array.fill(0)
+        return array
 
     def from_host(self, array: NDArray[Any]) -> NDArray[Any]:
         """A NumPy array as an array of this device (here: itself)."""
@@ -132,7 +133,7 @@ class CpuDevice(AnyDevice):
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         held = getattr(self._local, key, None)
         if held is None or held.nbytes < size:
-            held = _aligned(np.empty, (size,), np.uint8)
+            held = _aligned((size,), np.uint8)
             setattr(self._local, key, held)
             self.let_go()
         return held[:size].view(dtype).reshape(shape)

@@ -209,16 +209,17 @@ def _lrn(
 ) -> Case:
     x, dy = _normals(shape, shape)
     inputs = {"x": 2 * x, "dy": dy}
+    how = lrn.Normalising(size, alpha, beta, k)
 
     def forward(dev: Device, a: Arrays) -> Arrays:
         x = a["x"]
         y, scale = output(dev, shape, x.dtype), output(dev, shape, x.dtype)
-        lrn.forward(dev, x, y, scale, size, alpha, beta, k)
+        lrn.forward(dev, x, y, scale, how)
         return {"y": y, "scale": scale}
 
     def backward(dev: Device, a: Arrays, o: Arrays) -> Arrays:
         x, dx = a["x"], output(dev, shape, a["x"].dtype)
-        lrn.backward(dev, x, o["y"], o["scale"], a["dy"], dx, size, alpha, beta)
+        lrn.backward(dev, x, o["y"], o["scale"], a["dy"], dx, how)
         return {"dx": dx}
 
     # A rounding of scale counts β times in y, and in dx through three factors.
@@ -239,7 +240,7 @@ def pool_lrn_cases() -> list[Case]:
 
 
 def _pool_lrn(name: str, shape: PoolShape) -> Case:
-    s, numbers = shape, (5, 0.5, 0.75, 1.0)
+    s, how = shape, lrn.Normalising(5, 0.5, 0.75, 1.0)
     x = _apart((s.n, s.h, s.w, s.c))
     (dy,) = _normals((s.n, s.p, s.q, s.c))
 
@@ -247,12 +248,12 @@ def _pool_lrn(name: str, shape: PoolShape) -> Case:
         u, y = (output(dev, dy.shape, a["x"].dtype) for _ in range(2))
         argmax = output(dev, dy.shape, np.uint8)
         x = a["x"] * (a["x"] > 0)
-        pool_lrn.forward(dev, x, u, argmax, y, shape, *numbers)
+        pool_lrn.forward(dev, x, u, argmax, y, shape, how)
         return {"u": u, "argmax": argmax, "y": y}
 
     def backward(dev: Device, a: Arrays, o: Arrays) -> Arrays:
         dx = output(dev, x.shape, a["x"].dtype)
-        pool_lrn.backward(dev, a["dy"], o["u"], o["argmax"], dx, shape, *numbers)
+        pool_lrn.backward(dev, a["dy"], o["u"], o["argmax"], dx, shape, how)
         return {"dx": dx}
 
     terms = {"y": 4 * 5, "dx": 16 * 5 * s.window[0] * s.window[1]}

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minicnn import checkpoint
+from minicnn import checkpoint, native
 from minicnn.checkpoint import Checkpoint
 from minicnn.config import Config
 from minicnn.environment import describe
@@ -164,6 +164,7 @@ class Head:
         self.checkpoints.mkdir(exist_ok=True)
         found = checkpoint.latest(self.checkpoints, print_warning)
         if found:
+            self._compare_forms()
             self.network.load(found.weights)
             self.solver.load(found.momentum)
             self.step = self.saved_at = found.step
@@ -184,6 +185,31 @@ class Head:
             )
         return found.mean if found else None
 
+    def _sessions(self) -> list[dict[str, Any]]:
+        """The entries of env.json."""
+        try:
+            sessions = read_json(self.folder / "env.json")["sessions"]
+            return [dict(each) for each in sessions]
+        except (MinicnnError, KeyError, TypeError, ValueError):
+            return []  # a record for people: not worth a failed training
+
+    def _compare_forms(self) -> None:
+        """Warns if other forms of the ops are to go on than ran last."""
+        last = self._sessions()[-1:]
+        now = self.network.dev.details().get("native")
+        before = last[0].get("native") if last else None
+        if None in (now, before) or now == before:
+            return
+        changed, mend = "compiled code, now in NumPy", "see 'minicnn doctor'"
+        if now:
+            changed, mend = "NumPy, now in compiled code", f"set {native.OFF}"
+        elif native.missing() == native.OFF:
+            mend = "unset MINICNN_NATIVE"
+        print_warning(
+            f"warning: {self.name}: its ops ran in {changed}: it ends with the same "
+            f"numbers but for roundings, not with the same bytes; for those, {mend}"
+        )
+
     def log_session(
         self, began: float, first: int, rate: float, together: Sequence[str]
     ) -> None:
@@ -195,11 +221,6 @@ class Head:
             rate: images read a second.
             together: names of all runs of the pass, which share its seconds.
         """
-        path = self.folder / "env.json"
-        try:
-            sessions = list(read_json(path)["sessions"])
-        except (MinicnnError, KeyError, TypeError):
-            sessions = []  # a record for people: not worth a failed training
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began))
         entry = {
             "began": stamp,
@@ -210,7 +231,8 @@ class Head:
             "trained_together": list(together),
             **describe(self.network.dev),
         }
-        write_json(path, {"sessions": [*sessions, entry]})
+        sessions = [*self._sessions(), entry]
+        write_json(self.folder / "env.json", {"sessions": sessions})
 
     def finish(self, loader: Loader) -> None:
         """Writes result.json.

@@ -26,6 +26,10 @@ from minicnn.kernel_source import FOLDER
 
 _HOST = FOLDER / "host"
 
+CPU_INFO = Path("/proc/cpuinfo")
+# Its lines that say what instructions there are: Intel's and AMD's; ARM's.
+CPU_LINES = ("flags", "Features", "CPU implementer", "CPU part")
+
 _COMMON_FLAGS = (
     "-std=c++17",
     "-fPIC",
@@ -97,16 +101,29 @@ def _flags() -> tuple[str, ...]:
     return (*_COMMON_FLAGS, *speed, *undefined, f"-I{_HOST}")
 
 
+def _instructions() -> list[str]:
+    """What the CPU says of the instructions that it has.
+
+    A home folder, and in it the cache, may serve machines of several kinds.
+    """
+    try:
+        lines = CPU_INFO.read_text(errors="replace").splitlines()
+    except OSError:  # macOS names the chip, which says it all
+        command = ["sysctl", "-n", "machdep.cpu.brand_string"]
+        with contextlib.suppress(OSError):
+            named = subprocess.run(command, capture_output=True, text=True)
+            return [named.stdout.strip() or platform.processor()]
+        return [platform.processor()]
+    # Cores may differ; each says its part again.
+    return sorted({line for line in lines if line.startswith(CPU_LINES)})
+
+
 @functools.cache
 def _fingerprint() -> bytes:
     """What a compiled object depends on besides its source: compiler, flags, CPU."""
     program = Path(compiler()[0]).resolve()
     stat = program.stat()
-    cpu = platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        lines = info.read_text(errors="replace").splitlines()
-        cpu += next((line for line in lines if line.startswith("flags")), "")
+    cpu = platform.machine(), *_instructions()
     parts = (compiler(), str(program), stat.st_size, stat.st_mtime_ns, _flags(), cpu)
     headers = b"".join(p.read_bytes() for p in sorted(_HOST.glob("*.h")))
     return repr(parts).encode() + headers

@@ -8,21 +8,22 @@ graph.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from minicnn import architectures as arch
 from minicnn.device import Device
-from minicnn.ops import conv, dropout, lrn, pool, pool_lrn, sgd, space_to_depth
+from minicnn.memory import Buffers, conv_scratch
+from minicnn.ops import conv, dropout, sgd, space_to_depth
 from minicnn.philox import Stream
 from minicnn.precision import Precision, accumulator
 
 Array = NDArray[Any]
 Shape = tuple[int, ...]
-Buffers = dict[str, tuple[Shape, DTypeLike]]
 
 
 @dataclass
@@ -111,6 +112,10 @@ class Layer:
         self.x: Array | None = None
         self.y: Array | None = None
         self.dx: Array | None = None
+        self.settle()
+
+    def settle(self) -> None:
+        """Sets all that follows from the input's shape."""
 
     def buffers(self, batch: int, needs_dx: bool, trains: bool) -> Buffers:
         """What it keeps for up to `batch` images: attribute → shape and dtype."""
@@ -119,6 +124,15 @@ class Layer:
         if needs_dx:
             held["dx"] = ((batch, *self.x_shape), dtype)
         return held
+
+    def operands(self, batch: int, needs_dx: bool) -> list[int]:
+        """How many numbers there are in each array of activations or weights that its
+        op of the most such numbers is given."""
+        return [batch * math.prod(self.x_shape), batch * math.prod(self.y_shape)]
+
+    def scratch(self, batch: int, needs_dx: bool, trains: bool) -> dict[str, int]:
+        """Bytes of scratch that its ops' host forms take, by key; but for a little."""
+        return {}
 
     def slices(self, batch: int) -> tuple[int, ...]:
         """In how many slices each parameter's gradient comes, see `Parameter.grad`."""
@@ -158,20 +172,15 @@ class ConvLayer(Layer):
         relu_taken: whether the layer above takes its gradient.
     """
 
-    def __init__(
-        self, dev: Device, precision: Precision, spec: Any, x_shape: Shape, place: int
-    ) -> None:
-        super().__init__(dev, precision, spec, x_shape, place)
-        self.relu_taken = False
+    relu_taken = False
+
+    def settle(self) -> None:
+        spec, x_shape = self.spec, self.x_shape
         if isinstance(spec, arch.Conv):
             self.relu = True
             self.options = (spec.stride, spec.pad, spec.groups)
-            w_shape = (
-                spec.features,
-                spec.window,
-                spec.window,
-                x_shape[-1] // spec.groups,
-            )
+            depth = x_shape[-1] // spec.groups
+            w_shape = (spec.features, spec.window, spec.window, depth)
         else:
             self.relu = spec.relu
             self.options = (1, 0, 1)
@@ -196,6 +205,18 @@ class ConvLayer(Layer):
     def shape(self, n: int) -> conv.ConvShape:
         """The convolution problem of n images."""
         return replace(self.problem, n=n)
+
+    def operands(self, batch: int, needs_dx: bool) -> list[int]:
+        x, y = super().operands(batch, needs_dx)
+        relu_x = [x] if needs_dx and self.takes_relu else []
+        return [x, y, math.prod(self.w.shape), *relu_x]
+
+    def scratch(self, batch: int, needs_dx: bool, trains: bool) -> dict[str, int]:
+        if self.dev.native:
+            return {}
+        itemsize = accumulator(self.precision.activations).itemsize
+        how = itemsize, self.dev.threads, needs_dx, trains
+        return conv_scratch(self.shape(batch), *how)
 
     def slices(self, batch: int) -> tuple[int, ...]:
         dtype, tf32 = self.precision.activations, self.precision.tf32
@@ -243,10 +264,8 @@ class BlockedConvLayer(ConvLayer):
     filters_in_blocks: Array | None = None
     gradient_in_blocks: Array | None = None
 
-    def __init__(
-        self, dev: Device, precision: Precision, spec: Any, x_shape: Shape, place: int
-    ) -> None:
-        super().__init__(dev, precision, spec, x_shape, place)
+    def settle(self) -> None:
+        super().settle()
         self.blocks = space_to_depth.Blocks.of(self.problem)
         self.problem = over = self.blocks.conv
         self.x_shape = (over.h, over.w, over.c)
@@ -274,126 +293,6 @@ class BlockedConvLayer(ConvLayer):
         conv.backward_weights(self.dev, self.x, dy, *how)
         dw = self.w.grad[0, : int(np.prod(self.w.shape))].reshape(self.w.shape)
         space_to_depth.unblock_gradient(self.dev, blocked, dw, self.blocks)
-
-
-class PoolLayer(Layer):
-    """Max pooling."""
-
-    def __init__(
-        self, dev: Device, precision: Precision, spec: Any, x_shape: Shape, place: int
-    ) -> None:
-        super().__init__(dev, precision, spec, x_shape, place)
-        one = self.shape(1)
-        self.y_shape = (one.p, one.q, x_shape[-1])
-        self.argmax: Array | None = None
-
-    def shape(self, n: int) -> pool.PoolShape:
-        """The pooling problem of n images."""
-        spec = self.spec
-        return pool.PoolShape.of((n, *self.x_shape), spec.window, spec.stride)
-
-    def buffers(self, batch: int, needs_dx: bool, trains: bool) -> Buffers:
-        argmax: Buffers = {"argmax": ((batch, *self.y_shape), np.uint8)}
-        return super().buffers(batch, needs_dx, trains) | argmax
-
-    def forward(self, x: Array, context: Context) -> Array:
-        n = len(x)
-        y = self.y[:n]
-        pool.forward(self.dev, x, y, self.argmax[:n], self.shape(n))
-        return y
-
-    def backward(self, dy: Array, trains: bool) -> Array | None:
-        n = len(dy)
-        dx = self.dx[:n]
-        dy = dy.reshape(n, *self.y_shape)
-        pool.backward(self.dev, dy, self.argmax[:n], dx, self.shape(n))
-        return dx
-
-
-class LRNLayer(Layer):
-    """Local response normalisation."""
-
-    scale: Array | None = None
-
-    def buffers(self, batch: int, needs_dx: bool, trains: bool) -> Buffers:
-        dtype = accumulator(self.precision.activations)
-        scale: Buffers = {"scale": ((batch, *self.y_shape), dtype)}
-        return super().buffers(batch, needs_dx, trains) | scale
-
-    def forward(self, x: Array, context: Context) -> Array:
-        n = len(x)
-        self.x = x
-        s = self.spec
-        y, scale = self.y[:n], self.scale[:n]
-        lrn.forward(self.dev, x, y, scale, s.size, s.alpha, s.beta, s.k)
-        return y
-
-    def backward(self, dy: Array, trains: bool) -> Array | None:
-        n = len(dy)
-        s = self.spec
-        y, scale, dx = self.y[:n], self.scale[:n], self.dx[:n]
-        lrn.backward(self.dev, self.x, y, scale, dy, dx, s.size, s.alpha, s.beta)
-        return dx
-
-
-@dataclass(frozen=True)
-class PoolLRN:
-    """A pooling and the LRN after it, to be computed as one."""
-
-    pool: arch.Pool
-    lrn: arch.LRN
-
-    @property
-    def index(self) -> int:
-        return self.pool.index
-
-    @property
-    def name(self) -> str:
-        return self.pool.name
-
-
-class PoolLRNLayer(Layer):
-    """Max pooling of a ReLU's output, then LRN; u is between them."""
-
-    takes_relu = True
-    u: Array | None = None
-    argmax: Array | None = None
-
-    def __init__(
-        self, dev: Device, precision: Precision, spec: Any, x_shape: Shape, place: int
-    ) -> None:
-        super().__init__(dev, precision, spec, x_shape, place)
-        one = self.shape(1)
-        self.y_shape = (one.p, one.q, x_shape[-1])
-        norm = spec.lrn
-        self.numbers = norm.size, norm.alpha, norm.beta, norm.k
-
-    def shape(self, n: int) -> pool.PoolShape:
-        """The pooling problem of n images."""
-        spec = self.spec.pool
-        return pool.PoolShape.of((n, *self.x_shape), spec.window, spec.stride)
-
-    def buffers(self, batch: int, needs_dx: bool, trains: bool) -> Buffers:
-        shape = batch, *self.y_shape
-        kept: Buffers = {
-            "u": (shape, self.precision.activations),
-            "argmax": (shape, np.uint8),
-        }
-        return super().buffers(batch, needs_dx, trains) | kept
-
-    def forward(self, x: Array, context: Context) -> Array:
-        n = len(x)
-        u, argmax, y = self.u[:n], self.argmax[:n], self.y[:n]
-        how = self.shape(n), *self.numbers
-        pool_lrn.forward(self.dev, x, u, argmax, y, *how)
-        return y
-
-    def backward(self, dy: Array, trains: bool) -> Array | None:
-        n = len(dy)
-        u, argmax, dx = self.u[:n], self.argmax[:n], self.dx[:n]
-        dy, how = dy.reshape(n, *self.y_shape), (self.shape(n), *self.numbers)
-        pool_lrn.backward(self.dev, dy, u, argmax, dx, *how)
-        return dx
 
 
 class DropoutLayer(Layer):

@@ -6,19 +6,18 @@ Layer numbers are the paper's: 1–5 convolutional (with their ReLU, pooling and
 
 from __future__ import annotations
 
-import bisect
 import hashlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from minicnn import architectures, assembly, philox
+from minicnn import architectures, assembly, memory, philox
 from minicnn.device import Device
 from minicnn.errors import MinicnnError
-from minicnn.layers import BlockedConvLayer, Buffers, Context, Layer, Parameter
+from minicnn.layers import BlockedConvLayer, Context, Layer, Parameter
 from minicnn.ops import sgd, softmax
 from minicnn.ops.space_to_depth import Blocks
 from minicnn.philox import Stream
@@ -28,8 +27,6 @@ Array = NDArray[Any]
 DEPTH = 8
 # Initial weights that one thread draws at a time; even, as the draws come in pairs.
 CHUNK = 1 << 15
-# Bytes kept free for what ops use for themselves.
-SPARE = 1 << 26
 
 
 class Network:
@@ -162,7 +159,7 @@ class Network:
         if batch <= self.batch:
             return
         self.release()
-        check_memory([self], [], batch)
+        memory.check([self], [], batch)
         self.allocate(batch)
 
     def release(self) -> None:
@@ -171,19 +168,19 @@ class Network:
         self.gradients = self.segments = None
         for p in self.params:
             p.grad = None
-        for layer, *_ in self._hand_down():
+        for layer, *_ in self.handed_down():
             layer.release()
 
     def allocate(self, batch: int) -> None:
         """As `plan`, unasked: whether the device has the memory is checked before."""
         self._allocate_gradients(batch)
-        for layer, needs_dx, trains in self._hand_down():
+        for layer, needs_dx, trains in self.handed_down():
             layer.plan(batch, needs_dx, trains)
         logits = (batch, self.outputs)
         self.dlogits = self.dev.empty(logits, self.precision.activations)
         self.batch = batch
 
-    def _hand_down(self) -> list[tuple[Layer, bool, bool]]:
+    def handed_down(self) -> list[tuple[Layer, bool, bool]]:
         """Each layer that it runs, whether it hands a gradient down, and if it trains.
 
         Only those above the lowest trained one hand one down.
@@ -207,13 +204,16 @@ class Network:
 
     def demand(self, batch: int) -> int:
         """Bytes that `allocate` takes."""
-        logits: Buffers = {
+        logits: memory.Buffers = {
             "dlogits": ((batch, self.outputs), self.precision.activations)
         }
-        held = [layer.buffers(batch, *how) for layer, *how in self._hand_down()]
+        held = [layer.buffers(batch, *how) for layer, *how in self.handed_down()]
         slices = zip(self.trainable, self._slices(batch), strict=True)
         numbers = sum(sgd.padded(p.shape) * count for p, count in slices)
-        return total_bytes([*held, logits]) + numbers * self.precision.values.itemsize
+        return (
+            memory.total_bytes([*held, logits])
+            + numbers * self.precision.values.itemsize
+        )
 
     def _allocate_gradients(self, batch: int) -> None:
         trainable, slices = self.trainable, self._slices(batch)
@@ -317,57 +317,6 @@ class Network:
         """SHA-256 of the bytes of each tensor of layers 1..n."""
         low = [p for p in self.params if p.index <= n]
         return tensor_hashes({p.name: self.dev.to_host(p.value) for p in low})
-
-
-def total_bytes(held: Iterable[Buffers]) -> int:
-    """What buffers take in all."""
-    each = (pair for buffers in held for pair in buffers.values())
-    return sum(math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in each)
-
-
-def check_memory(
-    networks: Sequence[Network], trunk: Sequence[Layer], batch: int
-) -> None:
-    """Refuses what would not fit, before anything is allocated.
-
-    Args:
-        networks: what is about to be allocated; all read the same images.
-        trunk: layers that run for all of them.
-        batch: images.
-
-    Raises:
-        MinicnnError: the device has too little memory; names the batch that fits.
-    """
-    first = networks[0]
-    dev, arch = first.dev, first.arch
-    free = dev.free_bytes()
-    if free is None:
-        return
-
-    def demand(batch: int) -> int:
-        """Bytes in all; an image is also held as stored, in two slots, and as input."""
-        image: Buffers = {
-            "images": ((2 * batch, arch.size, arch.size, 3), np.uint8),
-            "x": ((batch, *first.input_shape), first.precision.activations),
-        }
-        below = [layer.buffers(batch, False, False) for layer in trunk]
-        heads = sum(network.demand(batch) for network in networks)
-        return SPARE + total_bytes([image, *below]) + heads
-
-    need = demand(batch)
-    if need <= free:
-        return
-    fits = bisect.bisect_right(range(1, batch), free, key=demand)
-    mend = f"a batch of {fits} fits" if fits > 0 else "not even one image fits"
-    alone = len(networks) == 1
-    raise MinicnnError(
-        f"batch of {batch} images: {arch.name} "
-        + ("needs " if alone else f"with {len(networks)} heads needs ")
-        + f"{need / 1e9:.2f} GB of memory for it on {dev.name}, "
-        f"where {free / 1e9:.2f} GB are free: {mend}; lower solver.batch, "
-        + ("" if alone else "train fewer depths together, ")
-        + "or stop other programs there"
-    )
 
 
 def tensor_hashes(tensors: Mapping[str, Array]) -> dict[str, str]:

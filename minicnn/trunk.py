@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from minicnn import memory
 from minicnn.layers import Context
-from minicnn.network import Array, Network, check_memory
+from minicnn.network import Array, Network
 
 
 class Trunk:
@@ -47,7 +48,7 @@ class Trunk:
             layer.release()
         for network in self.networks:
             network.release()
-        check_memory(self.networks, self.layers, batch)
+        memory.check(self.networks, self.layers, batch)
         for layer in self.layers:
             layer.plan(batch, needs_dx=False, trains=False)
         for network in self.networks:

@@ -8,8 +8,9 @@ import pytest
 from minicnn import device
 from minicnn.architectures import ARCHITECTURES
 from minicnn.export import torch_tensors
-from minicnn.layers import Context, PoolLRNLayer
+from minicnn.layers import Context
 from minicnn.network import Network
+from minicnn.pool_layers import PoolLRNLayer
 from minicnn.precision import FP32, FP64, Precision
 from tests.torch_module import torch_module
 

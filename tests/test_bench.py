@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from minicnn import architectures, bench, device
 from minicnn.cli import cli
 from minicnn.errors import MinicnnError
-from minicnn.ops import op, pool, pool_lrn
+from minicnn.ops import lrn, op, pool, pool_lrn
 from minicnn.ops.conv_shape import ConvShape
 from minicnn.ops.pool_shape import PoolShape
 from minicnn.precision import BF16
@@ -138,11 +138,13 @@ def test_ops_that_an_op_calls_are_its_own(monkeypatch: pytest.MonkeyPatch) -> No
     x, u = floats(2, 8, 8, 6), floats(2, shape.p, shape.q, 6)
     y, place = np.empty_like(u), np.zeros(u.shape, np.uint8)
 
+    how = shape, lrn.Normalising(5, 1e-4, 0.75, 1.0)
+
     def train() -> None:
         # The NumPy form calls those of pool and lrn.
-        pool_lrn.forward(dev, x, u, place, y, shape, 5, 1e-4, 0.75, 1.0)
+        pool_lrn.forward(dev, x, u, place, y, *how)
         with pytest.raises(ValueError, match="broadcast"):
-            pool_lrn.forward(dev, x, u[:1], place, y, shape, 5, 1e-4, 0.75, 1.0)
+            pool_lrn.forward(dev, x, u[:1], place, y, *how)
         pool.forward(dev, x, u, place, shape)
 
     monkeypatch.setattr(step, "_train", train)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -13,23 +14,60 @@ from minicnn.experiments import compare_forms
 from tests.runs import MINIATURE
 
 
+def row(place: str, op: str, numpy: float, compiled: float) -> dict[str, Any]:
+    return {"place": place, "op": op, "NumPy": numpy, "compiled": compiled}
+
+
+OPS = [
+    row("", "augment.crop_mirror", 64.0, 16.0),
+    row("conv1", "conv.forward", 1.0, 0.5),
+    row("pool1", "pool_lrn.forward", 0.5, 0.125),
+    row("conv2", "conv.forward", 2.0, 0.25),
+    row("fc6", "conv.forward", 4.0, 4.0),
+    row("", "softmax.cross_entropy", 16.0, 2.0),
+    row("fc6", "conv.backward_data", 8.0, 8.0),
+    row("conv1", "conv.backward_weights", 32.0, 16.0),
+    row("", "sgd.update", 8.0, 1.0),
+]
+
+
+def both(numpy: float, compiled: float) -> dict[str, float]:
+    return {"NumPy": numpy, "compiled": compiled}
+
+
 def test_sums_by_kind() -> None:
-    ops = [
-        {"place": "conv1", "op": "conv.forward", "NumPy": 1.0, "compiled": 0.5},
-        {"place": "conv2", "op": "conv.forward", "NumPy": 2.0, "compiled": 0.25},
-        {"place": "fc6", "op": "conv.forward", "NumPy": 4.0, "compiled": 4.0},
-        {"place": "", "op": "sgd.update", "NumPy": 8.0, "compiled": 1.0},
-    ]
-    assert compare_forms.by_kind(ops) == {
-        "conv forward": {"NumPy": 3.0, "compiled": 0.75},
-        "fc forward": {"NumPy": 4.0, "compiled": 4.0},
-        "sgd.update": {"NumPy": 8.0, "compiled": 1.0},
+    assert compare_forms.by_kind(OPS) == {
+        "augment.crop_mirror": both(64.0, 16.0),
+        "conv forward": both(3.0, 0.75),
+        "pool_lrn.forward": both(0.5, 0.125),
+        "fc forward": both(4.0, 4.0),
+        "softmax.cross_entropy": both(16.0, 2.0),
+        "fc backward_data": both(8.0, 8.0),
+        "conv backward_weights": both(32.0, 16.0),
+        "sgd.update": both(8.0, 1.0),
     }
-    step = {"NumPy": 0.3, "compiled": 0.1}
-    result = {"arch": "net", "batch": 2, "ops": ops, "step": step}
-    lines = compare_forms.markdown(result).splitlines()
-    assert lines[2] == "| conv forward | 3000.0 | 750.0 | 4.0 |"
-    assert lines[-1] == "| whole step | 300.0 | 100.0 | 3.0 |"
+
+
+def test_sums_by_layer() -> None:
+    found = compare_forms.by_layer(OPS)
+    assert found == {
+        "layer 1 forward": both(1.5, 0.625),
+        "layer 1 backward": both(32.0, 16.0),
+        "layer 2 forward": both(2.0, 0.25),
+        "layer 6 forward": both(4.0, 4.0),
+        "layer 6 backward": both(8.0, 8.0),
+    }
+    # In the order of the layers, not of the calls.
+    assert [name.split()[1] for name in found] == ["1", "1", "2", "6", "6"]
+
+
+def test_tables() -> None:
+    result = {"arch": "net", "batch": 2, "ops": OPS, "step": both(0.3, 0.1)}
+    kinds, layers = compare_forms.markdown(result).split("\n\n")
+    assert kinds.splitlines()[3] == "| conv forward | 3000.0 | 750.0 | 4.0 |"
+    assert kinds.splitlines()[-1] == "| whole step | 300.0 | 100.0 | 3.0 |"
+    assert layers.splitlines()[0].startswith("| net, batch 2 | NumPy ms |")
+    assert layers.splitlines()[2] == "| layer 1 forward | 1500.0 | 625.0 | 2.4 |"
 
 
 def test_a_small_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,3 +87,6 @@ def test_a_small_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     (net,) = json.loads(out.read_text())["nets"]
     assert all(row["NumPy"] > 0 < row["compiled"] for row in net["ops"])
     assert "| whole step |" in done.stdout
+    for layer in range(1, 9):
+        for way in "forward", "backward":
+            assert f"| layer {layer} {way} |" in done.stdout

@@ -13,7 +13,6 @@ from click.testing import CliRunner
 from minicnn import device, gradcheck
 from minicnn.cli import cli
 from minicnn.device import Device
-from minicnn.layers import PoolLRNLayer
 from minicnn.ops import (
     augment,
     conv,
@@ -26,6 +25,7 @@ from minicnn.ops import (
     softmax,
     space_to_depth,
 )
+from minicnn.pool_layers import PoolLRNLayer
 
 # Small beside any change of a formula, large beside every limit but the network's in
 # float32.

@@ -52,8 +52,9 @@ def run(dev: Device, x: Array, dy: Array, case: LrnCase) -> dict[str, Any]:
     """The op, forward and backward."""
     y, dx = (dev.empty(x.shape, x.dtype) for _ in range(2))
     scale = dev.empty(x.shape, accumulator(x.dtype))
-    lrn.forward(dev, x, y, scale, case.size, case.alpha, case.beta, case.k)
-    lrn.backward(dev, x, y, scale, dy, dx, case.size, case.alpha, case.beta)
+    how = lrn.Normalising(**parameters(case))
+    lrn.forward(dev, x, y, scale, how)
+    lrn.backward(dev, x, y, scale, dy, dx, how)
     return {"y": y, "scale": scale, "dx": dx}
 
 

@@ -27,9 +27,10 @@ from minicnn.config import SolverConfig
 from minicnn.device import Device
 from minicnn.errors import MinicnnError
 from minicnn.gradcheck import BATCH, LABELS, OUTPUTS
-from minicnn.layers import BlockedConvLayer, Context, LRNLayer
+from minicnn.layers import BlockedConvLayer, Context
 from minicnn.loader import Batch
 from minicnn.network import Network
+from minicnn.pool_layers import LRNLayer
 from minicnn.precision import FP64
 from minicnn.solver import Solver
 from minicnn.trainer import Inputs

@@ -7,8 +7,9 @@ import pytest
 
 from minicnn import device
 from minicnn.config import SolverConfig
-from minicnn.layers import Context, PoolLRNLayer
+from minicnn.layers import Context
 from minicnn.network import DEPTH, Network
+from minicnn.pool_layers import PoolLRNLayer
 from minicnn.precision import FP32, FP64, Precision
 from minicnn.solver import Solver
 from tests.runs import MINIATURE

@@ -10,7 +10,7 @@ import pytest
 
 from minicnn.device import Device
 from minicnn.errors import MinicnnError
-from minicnn.ops import pool_lrn
+from minicnn.ops import lrn, pool_lrn
 from minicnn.ops.pool import PoolShape
 from minicnn.precision import BF16
 from tests import cases
@@ -65,8 +65,9 @@ def run(dev: Device, x: Array, dy: Array, case: PoolLrnCase) -> dict[str, Any]:
     """The op, forward and backward."""
     u, y = dev.empty(dy.shape, x.dtype), dev.empty(dy.shape, x.dtype)
     argmax, dx = dev.empty(dy.shape, np.uint8), dev.empty(x.shape, x.dtype)
-    pool_lrn.forward(dev, x, u, argmax, y, case.pool, *channels(case))
-    pool_lrn.backward(dev, dy, u, argmax, dx, case.pool, *channels(case))
+    how = case.pool, lrn.Normalising(*channels(case))
+    pool_lrn.forward(dev, x, u, argmax, y, *how)
+    pool_lrn.backward(dev, dy, u, argmax, dx, *how)
     return {"u": u, "argmax": argmax, "y": y, "dx": dx}
 
 

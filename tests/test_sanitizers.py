@@ -106,7 +106,9 @@ def run_native() -> None:
     """What the child process does: every op's cases, in compiled code."""
     assert not native.missing()
     folder = Path(__file__).parent
-    files = [str(folder / f"test_{name}.py") for name in ("native_bits", "conv")]
+    files = [
+        str(folder / f"test_{name}.py") for name in ("native_bits", "conv", "softmax")
+    ]
     clean = "(same_bits_as_in_numpy or cpu and not cpu-numpy and agree) and not on_"
     sys.exit(pytest.main(["-s", "-p", "no:cacheprovider", "-k", clean, *files]))
 
@@ -171,7 +173,8 @@ def run_lrn_backward(dev: device.Device) -> None:
     given = rounded(test_lrn.inputs(case), np.float32)
     x, dy = (dev.from_host(given[name]) for name in ("x", "dy"))
     dx, scale = dev.empty(x.shape, x.dtype), dev.from_host(np.ones_like(x))
-    lrn.backward(dev, x, x, scale, dy, dx, case.size, case.alpha, case.beta)
+    how = lrn.Normalising(case.size, case.alpha, case.beta, case.k)
+    lrn.backward(dev, x, x, scale, dy, dx, how)
 
 
 def run_pool_lrn_backward(dev: device.Device) -> None:
@@ -179,7 +182,8 @@ def run_pool_lrn_backward(dev: device.Device) -> None:
     given = rounded(test_pool_lrn.inputs(case), np.float32)
     x, dy = (dev.from_host(given[name]) for name in ("x", "dy"))
     dx, argmax = dev.empty(x.shape, x.dtype), dev.zeros(dy.shape, np.uint8)
-    pool_lrn.backward(dev, dy, dy, argmax, dx, case.pool, 5, 0.5, 0.75, 1.0)
+    how = case.pool, lrn.Normalising(5, 0.5, 0.75, 1.0)
+    pool_lrn.backward(dev, dy, dy, argmax, dx, *how)
 
 
 def run_filters(dev: device.Device) -> None:

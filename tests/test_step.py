@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from minicnn import architectures
+from minicnn import architectures, device, host_compiler, native
 from minicnn.bench import Step
 from minicnn.device import CudaDevice, EmulatedDevice
 from tests.runs import MINIATURE
@@ -61,3 +67,42 @@ def test_a_step_neither_allocates_nor_waits(monkeypatch: pytest.MonkeyPatch) -> 
     assert dev.calls == [f"to_host {step.totals.shape}"]  # this test's own, above
     # And the loss was added up meanwhile.
     assert np.isclose(step.totals[0], 3 * before[0])
+
+
+def count_allocations() -> None:
+    """What a child process does, which has allocations.cpp loaded: prints counts.
+
+    The first is of the steps that find the memory; then of some steps, and of an array.
+    """
+    counter = ctypes.CDLL(None).allocations
+    counter.restype = ctypes.c_long
+    step = Step(device.get("cpu", 1), "caffenet64", 4)
+    counts = [counter()]
+    for work in step.whole, step.whole, lambda: np.empty(4096, np.uint8):
+        for _ in range(2):
+            work()
+        counts.append(counter())
+    print(*np.diff(counts))
+
+
+def test_a_step_on_the_cpu_device_allocates_nothing() -> None:
+    if why := native.missing():
+        pytest.skip(why)
+    if platform.libc_ver()[0] != "glibc" or host_compiler.sanitizing():
+        pytest.skip("needs glibc's own allocator")
+    text = Path(__file__).with_name("allocations.cpp").read_text()
+    library = host_compiler.compile_library("allocations", text)
+    code = "from tests import test_step; test_step.count_allocations()"
+    env = os.environ | {"LD_PRELOAD": str(library)}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=env,
+        cwd=Path(__file__).parent.parent,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    first, later, known = map(int, done.stdout.split())
+    assert first > 0
+    assert later == 0
+    assert known == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import signal
 from collections import Counter
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minicnn import architectures, trainer, transfer
+from minicnn import architectures, native, trainer, transfer
 from minicnn.errors import MinicnnError, Stopped
 from minicnn.loader import Loader
 from minicnn.ops import dropout
@@ -70,6 +71,44 @@ def test_a_stopped_run_ends_with_the_same_bytes(
     assert contents(run.folder) == contents(whole.folder(Treatment("A")))
     sessions = json.loads((run.folder / "env.json").read_text())["sessions"]
     assert [each["first_step"] for each in sessions] == [0, step + 1]
+
+
+OFF = "MINICNN_NATIVE=0"
+
+
+# What env.json says of the session before, why this one has no compiled code, and what
+# is to be done for the same bytes.
+@pytest.mark.parametrize(
+    ("before", "why", "mend"),
+    [
+        ({"native": True}, OFF, "now in NumPy: .* unset MINICNN_NATIVE$"),
+        ({"native": True}, "no C++ compiler", "now in NumPy: .* 'minicnn doctor'$"),
+        ({"native": False}, "", f"now in compiled code: .* set {OFF}$"),
+        ({"native": True}, "", None),
+        ({"native": False}, OFF, None),
+        ({}, "", None),  # on another device
+    ],
+)
+def test_other_forms_of_the_ops_are_warned_of_on_resume(
+    before: dict[str, bool],
+    why: str,
+    mend: str | None,
+    whole: Setup,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    setup = copied(whole, tmp_path)
+    folder = setup.folder(Treatment("A"))
+    (folder / "env.json").write_text(json.dumps({"sessions": [{}, before]}))
+    (folder / "result.json").unlink()
+    monkeypatch.setattr(native, "missing", lambda: why)
+    setup.dev.native = not why
+    transfer.train_base(setup, "A")
+    said = [s for s in capsys.readouterr().err.splitlines() if "warning: baseA" in s]
+    assert len(said) == (mend is not None)
+    if mend:
+        assert re.search(mend, said[0])
 
 
 # 20 validation images are 3 batches: the first evaluation is of step 10, which is not

@@ -11,7 +11,7 @@ inline i64 depth_of(const Shape& f) { return f.c / f.groups; }
 inline i64 features_of(const Shape& f) { return f.k / f.groups; }
 inline i64 row_of(const Shape& f) { return (f.w + 2 * f.pad_w) * f.c; }  // of a padded image
 
-enum { PADDED, DY, PARTIAL };  // uses of room
+enum { PADDED, DY, PARTIAL };  // uses of kept
 
 struct Runs {
     i64 count, length, across, row, column;
@@ -25,13 +25,13 @@ struct Runs {
     i64 taps() const { return count * length; }
 };
 
-// The image within zeros, in this thread's room with MOST vectors behind it; itself if it
+// The image within zeros, in this thread's memory with MOST vectors behind it; itself if it
 // needs no zeros and need not be copied.
 template <typename T>
 const T* padded(const T* image, const Shape& f, bool copy = false) {
     if (!f.pad_h && !f.pad_w && !copy) return image;
     i64 edge = f.pad_w * f.c, inside = f.w * f.c, high = f.pad_h * row_of(f);
-    T* whole = room<T, PADDED>(2 * high + f.h * row_of(f) + MOST * W<T>);
+    T* whole = kept<T, PADDED>(2 * high + f.h * row_of(f) + MOST * W<T>);
     memset(whole, 0, high * sizeof(T));
     T* at = whole + high;
     for (i64 h = 0; h < f.h; h++, at += row_of(f)) {

@@ -71,8 +71,8 @@ void along_taps(const Problem<T>& of, i64 start, i64 stop) {
     Blocks<T> blocks(runs.length);
     Rows tiles(of.features);
     i64 stretch = of.pixels * HIGH;
-    T* rows = room<T, DY>((stop - start) * stretch);
-    T* partial = room<T, PARTIAL>((stop - start) * HIGH * runs.count * blocks.vectors * W<T>);
+    T* rows = kept<T, DY>((stop - start) * stretch);
+    T* partial = kept<T, PARTIAL>((stop - start) * HIGH * runs.count * blocks.vectors * W<T>);
     bool beyond = runs.length % W<T>;  // the last vectors reach beyond the image
     auto first_of = [&](i64 tile) {
         return tile / tiles.count * of.features + tiles.first(tile % tiles.count);
@@ -121,8 +121,8 @@ void along_features(const Problem<T>& of, i64 start, i64 stop) {
     Blocks<T> blocks(of.features);
     Rows tiles(runs.length);
     i64 taps = runs.taps();
-    T* packed = room<T, DY>(of.pixels * MOST * W<T>);
-    T* partial = room<T, PARTIAL>((stop - start) * tiles.count * HIGH * MOST * W<T>);
+    T* packed = kept<T, DY>(of.pixels * MOST * W<T>);
+    T* partial = kept<T, PARTIAL>((stop - start) * tiles.count * HIGH * MOST * W<T>);
     bool beyond = tiles.high(tiles.count - 1) < MR;  // the last rows reach beyond the image
     for (i64 n = 0; n < of.images; n++) {
         const T* image = of.image(n, beyond);

@@ -4,10 +4,10 @@
 //             bits are the same. Nothing here depends on where a range of items begins or ends.
 #include "native.h"
 
-// dy ← dy · [y > 0]; items: numbers. A product, so that a NaN stays.
+// dy ← dy where y > 0, else 0, also of NaN; items: numbers.
 template <typename T>
 EXPORT void relu_backward(i64 start, i64 stop, const T* __restrict__ y, T* __restrict__ dy) {
-    for (i64 i = start; i < stop; i++) dy[i] *= T(y[i] > 0);
+    for (i64 i = start; i < stop; i++) dy[i] = y[i] > 0 ? dy[i] : T(0);
 }
 INSTANTIATE(relu_backward<float>, relu_backward<double>);
 
@@ -130,7 +130,7 @@ EXPORT void crop_mirror(i64 start, i64 stop, const u8* images, const float* mean
                         const Crops* crops) {
     const int across = 3 * crops->w;
     const T scale = crops->scale;
-    const auto memory = unset<T>(across);
+    T* memory = kept<T, 0>(across);
     for (i64 n = start; n < stop; n++)
         for (int row = 0; row < crops->h; row++) {
             const i64 at = 3 * ((top[n] + row) * crops->width + left[n]);
@@ -138,7 +138,7 @@ EXPORT void crop_mirror(i64 start, i64 stop, const u8* images, const float* mean
             const u8* __restrict__ pixels = images + image + at;
             const float* __restrict__ middle = mean + at;
             T* __restrict__ to = y + (n * crops->h + row) * across;
-            T* __restrict__ line = mirror[n] ? memory.get() : to;
+            T* __restrict__ line = mirror[n] ? memory : to;
             for (int i = 0; i < across; i++) line[i] = ((T)pixels[i] - (T)middle[i]) * scale;
             if (mirror[n])
                 for (int i = 0; i < across; i += 3)

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <cstring>
 #include <memory>
+#include <new>
 #include <type_traits>
 
 // A function that Python calls; its instances are listed by
@@ -24,10 +25,28 @@ struct bf16 {
     u16 bits;
 };
 
-// An array of unspecified content.
-template <typename T>
-static std::unique_ptr<T[]> unset(i64 count) {
-    return std::unique_ptr<T[]>(new T[count]);
+constexpr size_t LINE = 64;  // bytes of a cache line, and of the widest vector
+
+// This thread's array for such a use, of unspecified content; it begins a cache line. It is kept
+// from call to call, so that a training step allocates nothing; under AddressSanitizer it ends
+// where it was asked to.
+template <typename T, int USE>
+static T* kept(i64 count) {
+#ifdef __SANITIZE_ADDRESS__
+    constexpr bool EXACTLY = true;
+#else
+    constexpr bool EXACTLY = false;
+#endif
+    struct Free {
+        void operator()(T* array) const { operator delete[](array, std::align_val_t(LINE)); }
+    };
+    thread_local std::unique_ptr<T[], Free> held;
+    thread_local i64 size = 0;
+    if (EXACTLY ? size != count : size < count) {
+        held.reset((T*)operator new[](count * sizeof(T), std::align_val_t(LINE)));
+        size = count;
+    }
+    return held.get();
 }
 
 // N numbers that are treated as one: g++ and clang++ take operators, == and ?: by the lane.

@@ -18,6 +18,9 @@ struct Normalising {
     int half;                // of the window of channels, without its middle
 };
 
+// What a thread keeps memory for.
+enum Use { WINDOWS, ROW, SCALE, SUMS, GRADIENT };
+
 // --- pooling ----------------------------------------------------------------------------------
 
 // Integers as wide as T, for its lanes.
@@ -74,7 +77,7 @@ struct Window {
 template <typename T>
 struct PoolGradient {
     explicit PoolGradient(const Pooling& shape)
-        : shape(shape), windows(unset<Window>(shape.window[0] * shape.window[1])) {}
+        : shape(shape), windows(kept<Window, WINDOWS>(shape.window[0] * shape.window[1])) {}
 
     // Windows along an axis that a pixel lies in: first .. last.
     int first(int axis, int pixel) const {
@@ -110,7 +113,7 @@ struct PoolGradient {
                     for (int k = 0; k < count; k++) {
                         const i64 at = windows[k].at + i;
                         const P here = widened<P>(argmax + at) == P{} + windows[k].place;
-                        sum += load<V>(dy + at) * (here ? V{} + 1 : V{});
+                        sum += here ? load<V>(dy + at) : V{};
                     }
                     store(dx + i, sum);
                 });
@@ -118,7 +121,7 @@ struct PoolGradient {
     }
 
     const Pooling& shape;
-    std::unique_ptr<Window[]> windows;
+    Window* windows;
 };
 
 // Items: images.
@@ -137,10 +140,9 @@ EXPORT void pool_backward(i64 start, i64 stop, const T* dy, const u8* argmax, T*
 // A row of channels with what the window reads beyond both ends: −0, which changes no sum.
 template <typename T>
 struct Padded {
-    Padded(int c, int half) : memory(unset<T>(c + 2 * half)), row(memory.get() + half) {
+    Padded(int c, int half) : row(kept<T, ROW>(c + 2 * half) + half) {
         for (int i = 1; i <= half; i++) row[-i] = row[c - 1 + i] = T(-0.0);
     }
-    std::unique_ptr<T[]> memory;
     T* row;
 };
 
@@ -195,9 +197,8 @@ template <typename T>
 EXPORT void lrn_backward(i64 start, i64 stop, const T* x, const T* y, const T* scale, const T* dy,
                          T* dx, const Normalising* how, int c) {
     Padded<T> ratios(c, how->half);
-    const auto line = unset<T>(c);
     const T slope = how->slope;
-    T *__restrict__ ratio = ratios.row, *__restrict__ sum = line.get();
+    T *__restrict__ ratio = ratios.row, *__restrict__ sum = kept<T, SUMS>(c);
     for (i64 at = start * c; at < stop * c; at += c) {
         const T *__restrict__ xs = x + at, *__restrict__ ys = y + at, *__restrict__ s = scale + at;
         const T* __restrict__ d = dy + at;
@@ -215,15 +216,15 @@ template <typename T>
 EXPORT void pool_lrn_forward(i64 start, i64 stop, const T* x, T* u, u8* argmax, T* y,
                              const Pooling* shape, const Normalising* how) {
     const int c = shape->c;
-    const auto scale = unset<T>(c);
+    T* scale = kept<T, SCALE>(c);
     Padded<T> squares(c, how->half);
     for (i64 row = start; row < stop; row++) {
         const T* image = x + row / shape->p * shape->h * shape->w * c;
         for (int q = 0; q < shape->q; q++) {
             const i64 at = (row * shape->q + q) * c;
             largest(image, *shape, row % shape->p, q, u + at, argmax + at);
-            lrn_scale(u + at, *how, c, squares.row, scale.get());
-            lrn_output(u + at, scale.get(), c, y + at);
+            lrn_scale(u + at, *how, c, squares.row, scale);
+            lrn_output(u + at, scale, c, y + at);
         }
     }
 }
@@ -240,7 +241,7 @@ static void relu_lrn_gradient(const T* __restrict__ u, const T* __restrict__ dy,
         row[i] = du[i] * u[i] / scale[i];
     }
     window_sum(row, how.half, c, sum);
-    for (int i = 0; i < c; i++) du[i] = (du[i] - sum[i] * u[i] * slope) * T(u[i] > 0);
+    for (int i = 0; i < c; i++) du[i] = u[i] > 0 ? du[i] - sum[i] * u[i] * slope : T(0);
 }
 
 // Items: images.
@@ -249,15 +250,14 @@ EXPORT void pool_lrn_backward(i64 start, i64 stop, const T* dy, const T* u, cons
                               const Pooling* shape, const Normalising* how) {
     const int c = shape->c;
     const i64 pixels = (i64)shape->h * shape->w * c, windows = (i64)shape->p * shape->q * c;
-    const auto scale = unset<T>(c), sum = unset<T>(c), du = unset<T>(windows);
+    T *scale = kept<T, SCALE>(c), *sum = kept<T, SUMS>(c), *du = kept<T, GRADIENT>(windows);
     Padded<T> row(c, how->half);
     PoolGradient<T> pooling(*shape);
     for (i64 n = start; n < stop; n++) {
         const T *maxima = u + n * windows, *gradient = dy + n * windows;
         for (i64 at = 0; at < windows; at += c)
-            relu_lrn_gradient(maxima + at, gradient + at, c, *how, row.row, scale.get(), sum.get(),
-                              du.get() + at);
-        pooling(du.get(), argmax + n * windows, dx + n * pixels);
+            relu_lrn_gradient(maxima + at, gradient + at, c, *how, row.row, scale, sum, du + at);
+        pooling(du, argmax + n * windows, dx + n * pixels);
     }
 }
 

@@ -14,7 +14,7 @@
 //           weights   MR features × N vectors of dw, over all images.
 #include "tile.h"
 
-enum { Y, DY };  // uses of room
+enum { Y, DY };  // uses of kept
 
 constexpr int SUMS = MR * MOST;
 constexpr int ITEM = 24;  // features of an item
@@ -56,7 +56,7 @@ template <typename T>
 EXPORT void product_forward(i64 start, i64 stop, const T* panels, const T* w, const T* b, T* y,
                             i64 images, i64 features, i64 d, bool relu) {
     Blocks<T> blocks(images);
-    T* held = room<T, Y>(ITEM * blocks.vectors * W<T>);
+    T* held = kept<T, Y>(ITEM * blocks.vectors * W<T>);
     for (i64 k = start * ITEM; k < stop * ITEM && k < features; k += ITEM) {
         i64 count = std::min<i64>(ITEM, features - k);
         auto each_block = [&](auto f) {
@@ -149,7 +149,7 @@ template <typename T>
 EXPORT void product_weights(i64 start, i64 stop, const T* panels, const T* dy, T* dw, T* db,
                             i64 images, i64 features, i64 d) {
     Blocks<T> blocks(d);
-    T* rows = room<T, DY>(images * MR);
+    T* rows = kept<T, DY>(images * MR);
     for (i64 k = start * ITEM; k < stop * ITEM && k < features; k += MR) {
         i64 count = std::min<i64>(MR, features - k);
         T sums[MR] = {};

@@ -6,8 +6,6 @@
 // Rounding  Multiply-adds are fused where the processor can, as STDC FP_CONTRACT allows.
 #pragma once
 
-#include <vector>
-
 #include "native.h"
 
 #pragma STDC FP_CONTRACT ON
@@ -29,14 +27,6 @@ template <typename T>
 constexpr int W = BYTES / sizeof(T);
 template <typename T>
 using Vec = typename Lanes<T, W<T>>::type;
-
-// This thread's memory for such a use, of unspecified content, where vectors begin cache lines.
-template <typename T, int USE>
-T* room(i64 count) {
-    thread_local std::vector<T> held;
-    if ((i64)held.size() < count + W<T>) held.resize(count + W<T>);
-    return held.data() + (-(size_t)held.data() % BYTES) / sizeof(T);
-}
 
 // Numbers side by side, cut into blocks of up to MOST vectors, as even as can be.
 template <typename T>

@@ -81,7 +81,7 @@ def _in_float32(
     kwargs: dict[str, Any],
     narrow: set[int | str],
 ) -> None:
-    """Calls a form with float32 arrays for those of bfloat16, and rounds them.
+    """Calls a form with float32 arrays for those of bfloat16; rounds what it wrote.
 
     Args:
         narrow: places or names of arguments that stay as they are.
@@ -98,7 +98,24 @@ def _in_float32(
     placed = (widened(*each) for each in enumerate(args))
     form(dev, *placed, **{name: widened(name, v) for name, v in kwargs.items()})
     for rounded, array in wide.values():
-        rounded[...] = array
+        # Inputs, which may be read-only, are as they were: to the bit, NaN and −0 too.
+        before = rounded.astype(np.float32)
+        if not np.array_equal(before.view(np.uint32), array.view(np.uint32)):
+            rounded[...] = array
+
+
+def select(values: np.ndarray, where: np.ndarray, out: np.ndarray) -> None:
+    """out = values where told so, else 0; of NaN and infinities too.
+
+    So kernels have it; in a product with what is true, NaN · 0 would be NaN.
+
+    Args:
+        where: bool.
+        out: may be the values.
+    """
+    bits = np.dtype(f"i{values.itemsize}")
+    whole = np.subtract(0, where, dtype=bits)  # all bits or none
+    np.bitwise_and(values.view(bits), whole, out=out.view(bits))
 
 
 def vector_width(channels: int, dtype: np.dtype) -> int:

@@ -19,7 +19,7 @@ from numpy.typing import DTypeLike, NDArray
 from minicnn.device import Device
 from minicnn.launch import KernelFile
 from minicnn.native import NativeFile
-from minicnn.ops import conv_native, conv_numpy, op, vector_width
+from minicnn.ops import conv_native, conv_numpy, op, select, vector_width
 from minicnn.ops.conv_plan import (
     DATA,
     FORWARD,
@@ -197,11 +197,16 @@ def gradient_slices(
 
 @op
 def relu_backward(dev: Device, y: Array, dy: Array) -> None:
-    """dy ← dy where the ReLU's output y is positive, else 0; in place."""
+    """dy ← dy where the ReLU's output y is positive, else 0; in place.
+
+    Where y is 0 or NaN the gradient is 0 whatever dy is, NaN too: so in all forms, here
+    and wherever else a ReLU's gradient is taken.
+    """
     flat_y, flat_dy = y.reshape(-1), dy.reshape(-1)
 
     def work(start: int, stop: int) -> None:
-        flat_dy[start:stop] *= flat_y[start:stop] > 0
+        part = flat_dy[start:stop]
+        select(part, flat_y[start:stop] > 0, part)
 
     dev.for_chunks(work, flat_y.size, 1 << 16)
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minicnn.device import Device
-from minicnn.ops import im2col
+from minicnn.ops import im2col, select
 from minicnn.ops.conv_shape import ConvShape
 
 Array = NDArray[np.floating]
@@ -110,7 +110,7 @@ def backward_data(
         out = dx.reshape(shape.n, -1)[:, start:stop]
         np.matmul(dy.reshape(shape.n, -1), w2[:, start:stop], out=out)
         if relu_y is not None:
-            out *= relu_y.reshape(shape.n, -1)[:, start:stop] > 0
+            select(out, relu_y.reshape(shape.n, -1)[:, start:stop] > 0, out)
 
     def images(start: int, stop: int) -> None:
         part, out = dy[start:stop], dx[start:stop]
@@ -131,7 +131,7 @@ def backward_data(
             np.matmul(cols, turned.reshape(-1, depth), out=sums.reshape(-1, depth))
             target[...] = sums
         if relu_y is not None:
-            out *= relu_y[start:stop] > 0
+            select(out, relu_y[start:stop] > 0, out)
 
     if shape.is_product:
         dev.for_chunks(inputs, w2.shape[1], FEATURES)

@@ -10,6 +10,7 @@ Source: Krizhevsky, Sutskever, Hinton, NIPS 2012, section 3.3.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,43 @@ CHUNK = 1 << 16
 KERNELS = KernelFile("lrn.cu")
 NATIVE = NativeFile("pool_lrn.cpp")
 THREADS = 256
+
+
+@dataclass(frozen=True)
+class Normalising:
+    """The numbers of the formula; `size` is odd."""
+
+    size: int
+    alpha: float
+    beta: float
+    k: float
+
+    @property
+    def share(self) -> float:
+        """Of each square in the scale."""
+        return self.alpha / self.size
+
+    @property
+    def slope(self) -> float:
+        """What the second term of dx is multiplied by."""
+        return 2 * self.alpha * self.beta / self.size
+
+    @property
+    def is_native(self) -> bool:
+        """Whether compiled code has this β."""
+        return self.beta == 0.75
+
+    def fields(self) -> dict[str, float]:
+        """The struct of compiled code."""
+        numbers = {"share": self.share, "slope": self.slope, "k": self.k}
+        return {**numbers, "half": self.size // 2}
+
+    def scale(self, x: Array, squares: Array, out: Array) -> None:
+        """out = k + α/size · Σ x², row by row; `squares` is room for them."""
+        np.square(x, out=squares)
+        window_sum(squares, self.size, out)
+        out *= self.share
+        out += self.k
 
 
 def window_sum(values: Array, size: int, out: Array) -> None:
@@ -50,17 +88,8 @@ def power(scale: Array, beta: float, out: Array) -> None:
 
 
 @op
-def forward(
-    dev: Device,
-    x: Array,
-    y: Array,
-    scale: Array,
-    size: int,
-    alpha: float,
-    beta: float,
-    k: float,
-) -> None:
-    """Writes y and scale, both (N,H,W,C), from x; `size` is odd.
+def forward(dev: Device, x: Array, y: Array, scale: Array, how: Normalising) -> None:
+    """Writes y and scale, both (N,H,W,C), from x.
 
     Args:
         scale: of x's type; where that is bfloat16, of float32.
@@ -70,43 +99,22 @@ def forward(
 
     def work(start: int, stop: int) -> None:
         xs, ys, ss = x[start:stop], y[start:stop], scale[start:stop]
-        np.square(xs, out=ys)
-        window_sum(ys, size, ss)
-        ss *= alpha / size
-        ss += k
-        power(ss, beta, ys)
+        how.scale(xs, ys, ss)
+        power(ss, how.beta, ys)
         ys *= xs
 
     dev.for_chunks(work, len(x), max(1, CHUNK // channels))
 
 
 @forward.native
-def _(
-    dev: Device,
-    x: Array,
-    y: Array,
-    scale: Array,
-    size: int,
-    alpha: float,
-    beta: float,
-    k: float,
-) -> Any:
-    how = native_fields(size, alpha, beta, k)
+def _(dev: Device, x: Array, y: Array, scale: Array, how: Normalising) -> Any:
     return _on_rows(dev, "lrn_forward", {"x": x, "y": y, "scale": scale}, how)
 
 
 @forward.kernel
-def _(
-    dev: Device,
-    x: Array,
-    y: Array,
-    scale: Array,
-    size: int,
-    alpha: float,
-    beta: float,
-    k: float,
-) -> None:
-    _launch(dev, "lrn_forward", (x, y, scale), size, (alpha / size, beta, k), False)
+def _(dev: Device, x: Array, y: Array, scale: Array, how: Normalising) -> None:
+    numbers = how.share, how.beta, how.k
+    _launch(dev, "lrn_forward", (x, y, scale), how.size, numbers, False)
 
 
 @op
@@ -117,9 +125,7 @@ def backward(
     scale: Array,
     dy: Array,
     dx: Array,
-    size: int,
-    alpha: float,
-    beta: float,
+    how: Normalising,
 ) -> None:
     """Writes dx (N,H,W,C) from the forward pass's x, y and scale and from dy."""
     channels = x.shape[-1]
@@ -131,10 +137,10 @@ def backward(
         total = dev.scratch("total", x[part].shape, x.dtype)
         np.multiply(dy[part], y[part], out=ratio)
         ratio /= scale[part]
-        window_sum(ratio, size, total)
+        window_sum(ratio, how.size, total)
         total *= x[part]
-        total *= -2 * alpha * beta / size
-        power(scale[part], beta, ratio)
+        total *= -how.slope
+        power(scale[part], how.beta, ratio)
         ratio *= dy[part]
         np.add(ratio, total, out=dx[part])
 
@@ -149,12 +155,10 @@ def _(
     scale: Array,
     dy: Array,
     dx: Array,
-    size: int,
-    alpha: float,
-    beta: float,
+    how: Normalising,
 ) -> Any:
     arrays = {"x": x, "y": y, "scale": scale, "dy": dy, "dx": dx}
-    return _on_rows(dev, "lrn_backward", arrays, native_fields(size, alpha, beta))
+    return _on_rows(dev, "lrn_backward", arrays, how)
 
 
 @backward.kernel
@@ -165,33 +169,19 @@ def _(
     scale: Array,
     dy: Array,
     dx: Array,
-    size: int,
-    alpha: float,
-    beta: float,
+    how: Normalising,
 ) -> None:
-    slope = 2 * alpha * beta / size
-    _launch(dev, "lrn_backward", (x, scale, dy, dx), size, (slope, beta), True)
+    numbers = how.slope, how.beta
+    _launch(dev, "lrn_backward", (x, scale, dy, dx), how.size, numbers, True)
 
 
-def native_fields(
-    size: int, alpha: float, beta: float, k: float = 0
-) -> dict[str, float] | None:
-    """The struct Normalising of compiled code; None for a β that it has not."""
-    if beta != 0.75:
-        return None
-    slope = 2 * alpha * beta / size
-    return {"share": alpha / size, "slope": slope, "k": k, "half": size // 2}
-
-
-def _on_rows(
-    dev: Device, name: str, arrays: dict[str, Array], how: dict[str, float] | None
-) -> Any:
+def _on_rows(dev: Device, name: str, arrays: dict[str, Array], how: Normalising) -> Any:
     """Runs compiled code on the rows of channels of arrays of one shape."""
-    if how is None:
+    if not how.is_native:
         return NotImplemented
     x = arrays["x"]
     channels = x.shape[-1]
-    arguments = *arrays.values(), how, channels
+    arguments = *arrays.values(), how.fields(), channels
     sizes = dict.fromkeys(arrays, x.size)
     rows, work = x.size // channels, 4 * channels
     NATIVE.get(name, x.dtype)(dev, rows, arguments, sizes, work)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from minicnn.device import Device
 from minicnn.launch import KernelFile
 from minicnn.native import NativeFile
-from minicnn.ops import op, vector_width
+from minicnn.ops import op, select, vector_width
 from minicnn.ops.pool_shape import PoolShape
 
 Array = NDArray[np.floating]
@@ -99,7 +99,10 @@ def _(
 def backward(
     dev: Device, dy: Array, argmax: NDArray[np.uint8], dx: Array, shape: PoolShape
 ) -> None:
-    """Writes dx (N,H,W,C): each dy goes to the place its window's maximum came from."""
+    """Writes dx (N,H,W,C): each dy goes to the place its window's maximum came from.
+
+    And nowhere else, NaN neither.
+    """
     taps = list(_taps(shape))
 
     def work(start: int, stop: int) -> None:
@@ -107,7 +110,7 @@ def backward(
         for number, ps, qs, hs, ws in taps:
             place = argmax[start:stop, ps, qs]
             part = dev.scratch("part", place.shape, dx.dtype)
-            np.multiply(dy[start:stop, ps, qs], place == number, out=part)
+            select(dy[start:stop, ps, qs], place == number, part)
             dx[start:stop, hs, ws] += part
 
     dev.for_chunks(work, shape.n, _chunk(shape))

@@ -20,7 +20,7 @@ from minicnn.device import Device
 from minicnn.errors import MinicnnError
 from minicnn.launch import KernelFile
 from minicnn.native import NativeFile
-from minicnn.ops import lrn, op, pool, vector_width
+from minicnn.ops import lrn, op, pool, select, vector_width
 from minicnn.ops.conv_plan import PROCESSORS
 from minicnn.ops.pool_shape import PoolShape
 from minicnn.precision import accumulator
@@ -42,15 +42,12 @@ def forward(
     argmax: NDArray[np.uint8],
     y: Array,
     shape: PoolShape,
-    size: int,
-    alpha: float,
-    beta: float,
-    k: float,
+    how: lrn.Normalising,
 ) -> None:
-    """Writes u, argmax and y (N,P,Q,C) from x (N,H,W,C); `size` is odd."""
+    """Writes u, argmax and y (N,P,Q,C) from x (N,H,W,C)."""
     scale = dev.scratch("pool_lrn scale", y.shape, y.dtype)
     pool.forward(dev, x, u, argmax, shape)
-    lrn.forward(dev, u, y, scale, size, alpha, beta, k)
+    lrn.forward(dev, u, y, scale, how)
 
 
 @forward.native
@@ -61,15 +58,12 @@ def _(
     argmax: NDArray[np.uint8],
     y: Array,
     shape: PoolShape,
-    size: int,
-    alpha: float,
-    beta: float,
-    k: float,
+    how: lrn.Normalising,
 ) -> Any:
-    if (how := lrn.native_fields(size, alpha, beta, k)) is None:
+    if not how.is_native:
         return NotImplemented
     function = NATIVE.get("pool_lrn_forward", x.dtype)
-    arguments = x, u, argmax, y, shape.fields(), how
+    arguments = x, u, argmax, y, shape.fields(), how.fields()
     work = 8 * shape.q * shape.c
     function(dev, shape.n * shape.p, arguments, shape.sizes(), work)
 
@@ -82,15 +76,12 @@ def _(
     argmax: NDArray[np.uint8],
     y: Array,
     shape: PoolShape,
-    size: int,
-    alpha: float,
-    beta: float,
-    k: float,
+    how: lrn.Normalising,
 ) -> None:
     width = vector_width(shape.c, x.dtype)
     block = lrn.walk(shape.c, width)
     blocks = -(-shape.p * shape.q // block[1])
-    numbers = shape.fields(), blocks, size, alpha / size, beta, k
+    numbers = shape.fields(), blocks, how.size, how.share, how.beta, how.k
     kernel = KERNELS.get("pool_lrn_forward", x.dtype, width)
     shared = block[1] * shape.c * accumulator(x.dtype).itemsize
     grid = shape.n * blocks
@@ -105,10 +96,7 @@ def backward(
     argmax: NDArray[np.uint8],
     dx: Array,
     shape: PoolShape,
-    size: int,
-    alpha: float,
-    beta: float,
-    k: float,
+    how: lrn.Normalising,
 ) -> None:
     """Writes dx (N,H,W,C), of the ReLU's input, from dy (N,P,Q,C) and the forward's u
     and argmax."""
@@ -119,20 +107,17 @@ def backward(
         x, d, out = (array[start:stop] for array in rows)
         scale = dev.scratch("pool_lrn scale", x.shape, x.dtype)
         ratio = dev.scratch("pool_lrn ratio", x.shape, x.dtype)
-        np.square(x, out=ratio)
-        lrn.window_sum(ratio, size, scale)
-        scale *= alpha / size
-        scale += k
-        lrn.power(scale, beta, out)
+        how.scale(x, ratio, scale)
+        lrn.power(scale, how.beta, out)
         out *= d
         np.multiply(out, x, out=ratio)
         ratio /= scale
         total = scale  # no longer needed
-        lrn.window_sum(ratio, size, total)
+        lrn.window_sum(ratio, how.size, total)
         total *= x
-        total *= 2 * alpha * beta / size
+        total *= how.slope
         out -= total
-        out *= x > 0
+        select(out, x > 0, out)
 
     dev.for_chunks(work, len(rows[0]), max(1, lrn.CHUNK // shape.c))
     pool.backward(dev, du, argmax, dx, shape)
@@ -146,15 +131,12 @@ def _(
     argmax: NDArray[np.uint8],
     dx: Array,
     shape: PoolShape,
-    size: int,
-    alpha: float,
-    beta: float,
-    k: float,
+    how: lrn.Normalising,
 ) -> Any:
-    if (how := lrn.native_fields(size, alpha, beta, k)) is None:
+    if not how.is_native:
         return NotImplemented
     function = NATIVE.get("pool_lrn_backward", u.dtype)
-    arguments = dy, u, argmax, dx, shape.fields(), how
+    arguments = dy, u, argmax, dx, shape.fields(), how.fields()
     work = 8 * shape.p * shape.q * shape.c
     function(dev, shape.n, arguments, shape.sizes(), work)
 
@@ -167,16 +149,12 @@ def _(
     argmax: NDArray[np.uint8],
     dx: Array,
     shape: PoolShape,
-    size: int,
-    alpha: float,
-    beta: float,
-    k: float,
+    how: lrn.Normalising,
 ) -> None:
     sums = accumulator(u.dtype).itemsize
     tile = Tile.of(shape, sums)
     width = vector_width(shape.c, u.dtype)
-    slope = 2 * alpha * beta / size
-    numbers = size, alpha / size, slope, beta, k
+    numbers = how.size, how.share, how.slope, how.beta, how.k
     arguments = dy, u, argmax, dx, shape.fields(), tile._asdict(), *numbers
     kernel = KERNELS.get("pool_lrn_backward", u.dtype, width)
     grid = shape.n * tile.down * tile.across

@@ -95,6 +95,11 @@ class Segments:
     rates: NDArray[np.float64]
     decays: NDArray[np.float64]
 
+    @property
+    def table(self) -> tuple[NDArray, ...]:
+        """All columns, in the order of compiled code and kernels."""
+        return self.starts, self.places, self.slices, self.rates, self.decays
+
     @classmethod
     def of(
         cls,
@@ -141,14 +146,12 @@ def update(
         momentum, decay: of all parameters.
         copy: flat like w, of bfloat16; written with the new w unless None.
     """
-    rate, bounds = float(lr[0]), list(pairwise(segments.starts.tolist()))
-    columns = segments.places, segments.slices, segments.rates, segments.decays
-    rows = list(zip(*(column.tolist() for column in columns), strict=True))
+    rate = float(lr[0])
+    starts, *columns = (column.tolist() for column in segments.table)
+    rows = list(zip(pairwise(starts), *columns, strict=True))
 
     def work(start: int, stop: int) -> None:
-        for (first, last), (place, slices, rates, decays) in zip(
-            bounds, rows, strict=True
-        ):
+        for (first, last), place, slices, rates, decays in rows:
             part = slice(max(start, first), min(stop, last))
             if part.start >= part.stop:
                 continue
@@ -190,12 +193,11 @@ def _(
     copy: Array | None = None,
 ) -> None:
     s, count = segments, len(segments.rates)
-    table = s.starts, s.places, s.slices, s.rates, s.decays
     sizes = dict.fromkeys(("w", "v", "copy"), w.size)
     sizes |= dict.fromkeys(("places", "slices", "rates", "decays"), count)
     sizes |= {"starts": count + 1, "g": int(s.slices @ np.diff(s.starts))}
     how = {"lr": float(lr[0]), "momentum": momentum, "decay": decay, "segments": count}
-    arguments = w, g, v, copy, how, *table
+    arguments = w, g, v, copy, how, *s.table
     NATIVE.get("sgd_update", w.dtype)(dev, w.size, arguments, sizes, work=2)
 
 
@@ -215,8 +217,6 @@ def _(
         return
     vectors = w.size * w.itemsize // 16
     blocks = min(BLOCKS, -(-vectors // THREADS))
-    s = segments
-    table = s.starts, s.places, s.slices, s.rates, s.decays
     kernel = KERNELS.get("sgd_update", w.dtype)
-    arguments = w, g, v, copy, w.size, *table, lr, momentum, decay
+    arguments = w, g, v, copy, w.size, *segments.table, lr, momentum, decay
     kernel(dev, blocks, THREADS, arguments)

@@ -1,0 +1,94 @@
+"""What compiled code is kept under: another kind of CPU must not find it."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from minicnn import host_compiler
+from minicnn.errors import MinicnnError
+
+# The beginnings of Linux's /proc/cpuinfo, {} where instructions are named.
+INTEL = """processor\t: {number}
+vendor_id\t: GenuineIntel
+cpu MHz\t\t: {clock}
+flags\t\t: fpu vme sse2 {more}
+vmx flags\t: vnmi
+"""
+ARM = """processor\t: {number}
+BogoMIPS\t: {clock}
+Features\t: fp asimd {more}
+CPU implementer\t: 0x41
+CPU part\t: 0xd0c
+"""
+TEXTS = {"Intel": INTEL, "ARM": ARM}
+
+
+@pytest.fixture(autouse=True)
+def _nothing_kept() -> Iterator[None]:
+    host_compiler._fingerprint.cache_clear()
+    yield
+    host_compiler._fingerprint.cache_clear()
+
+
+def fingerprint(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, *processors: str
+) -> bytes:
+    """Of a machine whose cpuinfo lists these."""
+    info = folder / "cpuinfo"
+    info.write_text("\n".join(processors))
+    monkeypatch.setattr(host_compiler, "CPU_INFO", info)
+    host_compiler._fingerprint.cache_clear()
+    try:
+        return host_compiler._fingerprint()
+    except MinicnnError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+def test_instructions_tell_processors_apart(
+    text: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def of(more: str, clock: str = "2000.0", count: int = 1) -> bytes:
+        each = [text.format(number=n, clock=clock, more=more) for n in range(count)]
+        return fingerprint(monkeypatch, tmp_path, *each)
+
+    plain = of("")
+    assert plain != of("avx2 sve")
+    # Neither their clocks nor their number.
+    assert plain == of("", "2001.3") == of("", count=8)
+
+
+def test_the_parts_of_arm_tell_processors_apart(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    big = ARM.format(number=0, clock=1, more="")
+    little = big.replace("0xd0c", "0xd05")
+    one = fingerprint(monkeypatch, tmp_path, big)
+    two = fingerprint(monkeypatch, tmp_path, big, little)
+    assert one != two
+    # Which of them is listed first says nothing.
+    assert two == fingerprint(monkeypatch, tmp_path, little, big)
+
+
+@pytest.mark.parametrize("tool", ["answers", "answers nothing", "absent"])
+def test_without_cpuinfo(
+    tool: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(host_compiler, "CPU_INFO", tmp_path / "absent")
+    monkeypatch.setattr(platform, "processor", lambda: "arm")
+
+    def run(command: list[str], **how: object) -> SimpleNamespace:
+        assert command[:2] == ["sysctl", "-n"]
+        if tool == "absent":
+            raise FileNotFoundError(command[0])
+        return SimpleNamespace(stdout="Apple M2\n" if tool == "answers" else "")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    expected = ["Apple M2"] if tool == "answers" else ["arm"]
+    assert host_compiler._instructions() == expected
