@@ -123,7 +123,7 @@ def bench(
     meter = dev.meter()
     with np.errstate(all="ignore"):
         calls = step.recorded()
-        ceilings = meter.ceilings()
+        ceilings = meter.ceilings(step.network.precision)
         rows = []
         with Progress(len(calls), "ops", f"bench {arch}, batch {batch}") as bar:
             for call in calls:
@@ -267,7 +267,8 @@ def table(report: Report) -> str:
     name = about.get("gpu") or about["processor"]
     measured = [f"{_number(ceilings.bytes / 1e9)} GB/s copy"]
     if math.isfinite(ceilings.flops):
-        measured.append(f"{_number(ceilings.flops / 1e9)} GFLOP/s product")
+        rate = _number(ceilings.flops / 1e9)
+        measured.append(f"{rate} GFLOP/s product in {ceilings.precision}")
     lines = [
         f"{report.arch}, batch {report.batch}, {report.precision}: a training step on "
         f"device {about['device']} ({name}, {about['threads']} threads); "
