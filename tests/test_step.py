@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minicnn import architectures
+from minicnn import architectures, device
+from minicnn.arguments import _packed
 from minicnn.bench import Step
 from minicnn.device import CudaDevice, EmulatedDevice
 from tests.runs import MINIATURE
@@ -61,3 +62,14 @@ def test_a_step_neither_allocates_nor_waits(monkeypatch: pytest.MonkeyPatch) -> 
     assert dev.calls == [f"to_host {step.totals.shape}"]  # this test's own, above
     # And the loss was added up meanwhile.
     assert np.isclose(step.totals[0], 3 * before[0])
+
+
+def test_steps_pack_the_same_structs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(architectures.ARCHITECTURES, "miniature", MINIATURE)
+    step = Step(device.get("cpu", 1), "miniature", 4)
+    kept = []
+    for number in range(4):
+        step.context.step[0] = number  # dropout draws another mask
+        step.whole()
+        kept.append(_packed.cache_info().currsize)
+    assert kept[1:] == [kept[0]] * 3
