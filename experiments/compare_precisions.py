@@ -15,7 +15,6 @@ every number that a GPU would store so.
 
 from __future__ import annotations
 
-import json
 import math
 import multiprocessing
 import statistics
@@ -161,6 +160,7 @@ def main(
     from minicnn.cores import available_cores
     from minicnn.data_prep.demo import ensure_demo
     from minicnn.experiments.provenance import provenance
+    from minicnn.files import write_json
 
     dev, cores = devices.get(device), available_cores()
     ensure_demo()  # once, not by each of the processes
@@ -174,17 +174,21 @@ def main(
             pool.submit(train, dev.name, threads, name, seed, settings)
             for name, seed in wanted
         ]
-        runs = [each.result() for each in waiting]
-    rows = compare(runs)
-    about = {**provenance(), "device": dev.name, "seeds": seeds}
-    if out:
-        record = {**about, "comparison": rows, "runs": runs}
-        out.write_text(json.dumps(record, indent=2) + "\n")
-    for run in runs:
-        click.echo(
-            f"{run['precision']} seed {run['seed']}: top-1 {run['top1']:.1%}, "
-            f"loss {run['loss']:.4f}"
-        )
+        runs: list[dict[str, Any]] = []
+        for each in waiting:
+            run = each.result()
+            runs.append(run)
+            click.echo(
+                f"{run['precision']} seed {run['seed']}: top-1 {run['top1']:.1%}, "
+                f"loss {run['loss']:.4f}"
+            )
+            done, rest = divmod(len(runs), 1 + len(names))
+            if rest:
+                continue
+            rows = compare(runs)
+            if out:  # after each seed, for whoever has no time for all
+                about = {**provenance(), "device": dev.name, "seeds": done}
+                write_json(out, {**about, "comparison": rows, "runs": runs})
     click.echo(table(rows))
     sys.exit(any(row["verdict"] == "different" for row in rows))
 

@@ -80,7 +80,9 @@ def test_trainings_in_processes_of_their_own(tmp_path: Path) -> None:
     argv = ["--device=cpu", "--seeds=1", *few, f"--json={out}"]
     done = CliRunner().invoke(compared.main, argv)
     assert done.exit_code == 0, done.output  # one seed decides nothing
-    runs = json.loads(out.read_text())["runs"]
+    record = json.loads(out.read_text())
+    runs = record["runs"]
+    assert record["seeds"] == 1
     assert [run["precision"] for run in runs] == ["fp32", "bf16"]
     first, second = (run["losses"][0] for run in runs)
     assert first != second
