@@ -181,6 +181,35 @@ def loss_table(results: Sequence[Mapping[str, Any]]) -> str:
     return markdown(head, rows)
 
 
+def refuse_changes(commit: str, what: str, again: str) -> None:
+    """Proofs are of code that others can get.
+
+    Raises:
+        ClickException: the commit says that there were changes.
+    """
+    from minicnn.environment import DIRTY
+
+    if commit.endswith(DIRTY):
+        raise click.ClickException(
+            f"{what}: made from changes to commit {commit.removesuffix(DIRTY)} that "
+            f"nobody else has; commit them, then: {again}"
+        )
+
+
+def recorded_losses() -> dict[str, dict[str, Any]]:
+    """What `compare_devices.py --json` wrote, by file name; float32 first.
+
+    Raises:
+        ClickException: one is of code that was not committed.
+    """
+    folder = ROOT / "experiments" / "results"
+    files = sorted(folder.glob("*emulated-losses*.json"))
+    found = {path.name: json.loads(path.read_text()) for path in files}
+    for name, each in found.items():
+        refuse_changes(each["commit"], name, each["command"])
+    return dict(sorted(found.items(), key=lambda item: precision_of(item[1])))
+
+
 def loss_sources(losses: Mapping[str, Mapping[str, Any]]) -> str:
     """Where the recorded losses come from."""
     return "\n".join(
@@ -289,6 +318,8 @@ def collect(examples: int) -> Proofs:
     from minicnn.gradcheck import gradcheck
     from minicnn.kernel_source import FOLDER
 
+    about, losses = provenance(), recorded_losses()
+    refuse_changes(about["commit"], "docs/proofs.md", "make proofs")
     try:
         version = nvrtc.version()
         reports = [
@@ -305,11 +336,6 @@ def collect(examples: int) -> Proofs:
     outcomes = run_tests()
     from tests.helpers import WORST
 
-    folder = ROOT / "experiments" / "results"
-    files = sorted(folder.glob("*emulated-losses*.json"))
-    recorded = {path.name: json.loads(path.read_text()) for path in files}
-    losses = dict(sorted(recorded.items(), key=lambda item: precision_of(item[1])))
-    about = provenance()
     return Proofs(about, examples, outcomes, WORST, checks, losses, version, reports)
 
 

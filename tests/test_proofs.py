@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import click
 import pytest
 
+from minicnn import environment
 from minicnn.experiments import proofs
 from minicnn.experiments.proofs import MISTAKES, Outcomes, Proofs
 from minicnn.gradcheck import Check
@@ -108,6 +110,68 @@ def test_skipped_and_failed_tests_are_kept() -> None:
         each: Any = SimpleNamespace(nodeid=name, when=when, outcome=outcome)
         ended.pytest_runtest_logreport(each)
     assert ended.count() == {"passed": 1, "skipped": 1}
+
+
+def test_proofs_are_of_committed_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "experiments" / "results"
+    folder.mkdir(parents=True)
+    for name, about in {
+        "a-emulated-losses.json": {"commit": "abc", "precision": "fp64"},
+        "b-emulated-losses.json": {"commit": "abc"},
+        "other.json": {"commit": "abc-dirty"},
+    }.items():
+        (folder / name).write_text(json.dumps({"command": "python x.py", **about}))
+    monkeypatch.setattr(proofs, "ROOT", tmp_path)
+    found = proofs.recorded_losses()
+    assert list(found) == ["b-emulated-losses.json", "a-emulated-losses.json"]
+    changed = {"command": "python x.py", "commit": "abc-dirty"}
+    (folder / "b-emulated-losses.json").write_text(json.dumps(changed))
+    with pytest.raises(click.ClickException) as refused:
+        proofs.recorded_losses()
+    said = refused.value.message
+    assert said.startswith("b-emulated-losses.json: made from changes to commit abc ")
+    assert said.endswith("then: python x.py")
+    # Nor is the page written from such a tree.
+    (folder / "b-emulated-losses.json").unlink()
+    monkeypatch.setattr("minicnn.environment.commit", lambda: "abc-dirty")
+    with pytest.raises(click.ClickException, match=r"docs/proofs.md: made from .* abc"):
+        proofs.collect(1)
+
+
+def test_results_are_no_changes_of_the_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = ["minicnn/environment.py", "docs/proofs.md", "experiments/results/a.json"]
+    for name in files:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("1")
+
+    def git(*arguments: str) -> None:
+        who = "-c", "user.name=a", "-c", "user.email=a@example.org"
+        subprocess.run(["git", *who, *arguments], cwd=tmp_path, check=True)
+
+    def commit() -> str:
+        environment.commit.cache_clear()
+        return environment.commit()
+
+    monkeypatch.setattr(environment, "__file__", str(tmp_path / files[0]))
+    try:
+        assert commit() == "unknown"
+        git("init", "-q")
+        git("add", ".")
+        git("commit", "-q", "-m", "all")
+        first = commit()
+        assert re.fullmatch("[0-9a-f]{12}", first)
+        for name in files[1:]:
+            (tmp_path / name).write_text("2")
+        assert commit() == first
+        (tmp_path / files[0]).write_text("2")
+        assert commit() == f"{first}-dirty"
+    finally:
+        environment.commit.cache_clear()
 
 
 def test_the_page_says_where_it_comes_from() -> None:
