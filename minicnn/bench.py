@@ -142,6 +142,7 @@ class Step:
 
     Args:
         lr: the rate; 0 changes no time, and leaves the weights as they are.
+        seed: of the weights; None draws none, for those who look at launches alone.
     """
 
     def __init__(
@@ -151,10 +152,11 @@ class Step:
         batch: int,
         precision: str = "fp32",
         lr: float = 0.0,
+        seed: int | None = 0,
     ) -> None:
         self.dev = dev
         how = precisions.get(precision)
-        self.network = Network(arch, OUTPUTS, dev, precision=how)
+        self.network = Network(arch, OUTPUTS, dev, seed, how)
         self.solver = Solver(self.network, SolverConfig(lr=lr, batch=batch))
         self.network.plan(batch)
         rng = np.random.default_rng(0)

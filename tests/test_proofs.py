@@ -13,7 +13,8 @@ import click
 import pytest
 
 from minicnn import environment
-from minicnn.experiments import proofs
+from minicnn.experiments import compile_tables, proofs
+from minicnn.experiments.predict import Prediction
 from minicnn.experiments.proofs import MISTAKES, Outcomes, Proofs
 from minicnn.gradcheck import Check
 from minicnn.nvrtc import KernelReport
@@ -37,7 +38,15 @@ def outcomes(**ended: str) -> Outcomes:
 
 def report(name: str, arch: str, **found: int) -> KernelReport:
     none = dict.fromkeys(
-        ("registers", "shared_bytes", "stack_bytes", "spill_stores", "spill_loads"), 0
+        (
+            "registers",
+            "shared_bytes",
+            "stack_bytes",
+            "spill_stores",
+            "spill_loads",
+            "instructions",
+        ),
+        0,
     )
     return KernelReport(name, arch, **{**none, **found}, ptx="")
 
@@ -67,12 +76,52 @@ def test_gradients_by_what_they_are_held_against() -> None:
 
 def test_kernels_and_what_they_spill() -> None:
     reports = [
-        report("f<float>", "sm_80", registers=40, shared_bytes=48),
-        report("f<float>", "sm_90", registers=42, spill_loads=8, stack_bytes=16),
+        report("f<float>", "sm_80", registers=40, shared_bytes=48, instructions=700),
+        report(
+            "f<float>",
+            "sm_90",
+            registers=42,
+            spill_loads=8,
+            stack_bytes=16,
+            instructions=700,
+        ),
     ]
-    assert rows(proofs.compile_table(reports)) == [
+    assert rows(compile_tables.compile_table(reports, {})) == [
         ["kernel", "sm_80", "sm_90"],
-        ["`f<float>`", "40, 48, 0", "42, 0, 24"],
+        ["`f<float>`", "40, 48, 0, 700", "42, 0, 24, 700"],
+    ]
+
+
+def predicted(kernel: str, **parts: float) -> Prediction:
+    none = dict.fromkeys(("memory", "products", "issue", "cache"), 0.0)
+    return Prediction("conv1", "conv.forward", kernel, 1, 1, {**none, **parts})
+
+
+def test_kernels_and_what_they_should_take() -> None:
+    reports = [report(name, "sm_90") for name in ("f<float>", "f<bf16>", "g")]
+    steps = {
+        "bf16": [
+            predicted("f<bf16>", memory=10e-6, issue=8e-6),
+            predicted("g", issue=3e-6),
+            predicted("f<bf16>", memory=1e-6, cache=20e-6),
+        ],
+        "fp32": [predicted("f<float>", products=2e-3, cache=1e-6)],
+    }
+    # And 1.5 µs for each launch.
+    assert rows(compile_tables.compile_table(reports, steps)) == [
+        ["kernel", "sm_90", "bf16 µs, predicted", "fp32 µs, predicted"],
+        ["`f<float>`", "0, 0, 0, 0", "–", "2002"],
+        ["`f<bf16>`", "0, 0, 0, 0", "33 (2)", "–"],
+        ["`g`", "0, 0, 0, 0", "4", "–"],
+    ]
+    head, *sums = rows(compile_tables.prediction_table(steps))
+    assert head == [
+        "precision", "kernels", "memory", "products", "issue", "cache", "launches",
+        "ms a step",
+    ]  # fmt: skip
+    assert sums == [
+        ["bf16", "3", "0.01", "0.00", "0.00", "0.02", "0.00", "0.04"],
+        ["fp32", "1", "0.00", "2.00", "0.00", "0.00", "0.00", "2.00"],
     ]
 
 
@@ -181,7 +230,10 @@ def test_the_page_says_where_it_comes_from() -> None:
         path.name: json.loads(path.read_text())
         for path in folder.glob("*emulated-losses*.json")
     }
-    page = proofs.page(Proofs(about, 300, outcomes(), {}, [], losses, "12.9", []))
+    steps = {"bf16": [predicted("f<bf16>", memory=5e-3)]}
+    found = outcomes(), {}, [], losses, "12.9", [report("f<bf16>", "sm_90")], steps
+    page = proofs.page(Proofs(about, 300, *found))
+    assert "The goal is\n4.2 ms in bf16." in page
     assert "2 cores, 2026-11-23, commit\nabc123" in page
     assert f"Of the tests behind this page: {len(MISTAKES)} passed" in page
     for name, record in losses.items():
