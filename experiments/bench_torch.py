@@ -1,7 +1,7 @@
 """minicnn's training step beside PyTorch's: the tables of docs/performance.md.
 
     python experiments/bench_torch.py [--arch caffenet,caffenet64] [--batch 32,128]
-        [--device cpu] [--threads N] [--rounds 9] [--modes all|eager|compiled]
+        [--device cpu] [--threads N] [--rounds 9] [--modes all|eager|compiled|NAME,…]
         [--layers] [--json FILE] [--record]
 
 What is measured, and how, says `minicnn.against_torch`: one process, in turns, medians
@@ -201,19 +201,37 @@ def wanted(archs: str | None, batches: str | None, kind: str) -> Nets:
     return list(zip(names, given, strict=True))
 
 
+def chosen(which: str, cuda: bool) -> list[Any]:
+    """PyTorch's modes that `--modes` means, on a GPU or a CPU.
+
+    Raises:
+        click.BadParameter: there is none of that name.
+    """
+    from minicnn import torch_step
+
+    every = torch_step.modes(cuda)
+    kinds = {
+        "all": every,
+        "eager": [mode for mode in every if not mode.compiled],
+        "compiled": [mode for mode in every if mode.compiled],
+    }
+    named = {mode.name: [mode] for mode in every} | kinds
+    parts = which.split(",")
+    if unknown := [name for name in parts if name not in named]:
+        what = f"{unknown[0]}: unknown; choose from {', '.join([*kinds, *named])}"
+        raise click.BadParameter(what, None, None, "--modes")
+    return [mode for name in parts for mode in named[name]]
+
+
 def measure(
-    dev: Any, nets: Nets, rounds: int, which: str, by_layer: bool
+    dev: Any, nets: Nets, rounds: int, modes: list[Any], by_layer: bool
 ) -> dict[str, Any]:
     """The comparisons of all networks; prints each one's table."""
-    from minicnn import against_torch, torch_step
+    from minicnn import against_torch
     from minicnn.environment import describe
     from minicnn.experiments.provenance import provenance
 
     torch = against_torch.require(dev)
-    every = torch_step.modes(dev.name.startswith("cuda"))
-    modes = [
-        m for m in every if which in ("all", "compiled" if m.compiled else "eager")
-    ]
     compared = []
     for arch, batch in nets:
         made = against_torch.compare(dev, arch, batch, rounds, modes)
@@ -237,10 +255,9 @@ def measure(
 @click.option("--rounds", default=9, show_default=True, help="Turns of each.")
 @click.option(
     "--modes",
-    type=click.Choice(["all", "eager", "compiled"]),
     default="all",
     show_default=True,
-    help="Of PyTorch; compiling takes a minute each.",
+    help="Of PyTorch: all, eager, compiled (a minute each), or their names.",
 )
 @click.option("--layers", "by_layer", is_flag=True, help="Also time each layer alone.")
 @click.option("--json", "out", type=click.Path(path_type=Path), help="Result file.")
@@ -264,7 +281,8 @@ def main(
     try:
         dev = devices.get(device, threads)
         kind = "cuda" if dev.name.startswith("cuda") else "cpu"
-        result = measure(dev, wanted(arch, batch, kind), rounds, modes, by_layer)
+        how = chosen(modes, kind == "cuda")
+        result = measure(dev, wanted(arch, batch, kind), rounds, how, by_layer)
     except MinicnnError as error:
         click.echo(str(error), err=True)
         sys.exit(2)

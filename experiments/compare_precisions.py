@@ -6,14 +6,15 @@
 Each seed draws its own weights, order, crops and masks, and trains the base net of task
 A once in float32 and once in each other precision: pairs that differ by roundings
 alone. Two trainings part soon whatever the roundings, so a single pair says little;
-what counts is the mean difference over seeds beside what seeds differ by. On devices
-without kernels bfloat16 is simulated by rounding every number that a GPU would store
-so.
+what counts is the 95 % interval of the mean difference over seeds. Inside MARGINS it
+shows both to be equivalent, all outside that they are different; an interval that
+crosses a margin decides nothing, and more seeds narrow it. The exit status is 1 where a
+precision is different. On devices without kernels bfloat16 is simulated by rounding
+every number that a GPU would store so.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import multiprocessing
 import statistics
@@ -30,6 +31,10 @@ if __name__ == "__main__":  # runs from a tree that is not installed, too
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 EXACT = "fp32"
+# Differences that do not matter: twice what float32's own seeds differ by, which five
+# seeds can just tell (experiments/results/2026-11-24-precisions.json: seeds differ by
+# 0.012 and 0.029, the intervals are ±0.025 and ±0.064 wide).
+MARGINS = {"top1": 0.03, "loss": 0.08}
 # Student's t, two-sided 95 %, by degrees of freedom 1 to 9.
 T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 
@@ -70,6 +75,13 @@ def interval(values: Sequence[float]) -> tuple[float, float, float]:
     return mean, mean - half, mean + half
 
 
+def verdict(low: float, high: float, margin: float) -> str:
+    """What an interval of differences shows: "equivalent", "different", "undecided"."""
+    if -margin < low and high < margin:
+        return "equivalent"
+    return "different" if low > margin or high < -margin else "undecided"
+
+
 def compare(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Each other precision against float32: paired differences over the seeds."""
     found = {(each["precision"], each["seed"]): each for each in runs}
@@ -77,7 +89,7 @@ def compare(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     names = [name for name in dict.fromkeys(n for n, _ in found) if name != EXACT]
     rows = []
     for name in names:
-        for key in "top1", "loss":
+        for key, margin in MARGINS.items():
             exact = [found[EXACT, seed][key] for seed in seeds]
             other = [found[name, seed][key] for seed in seeds]
             gaps = [b - a for a, b in zip(exact, other, strict=True)]
@@ -93,7 +105,8 @@ def compare(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
                     "low": low,
                     "high": high,
                     "spread_of_fp32_over_seeds": spread,
-                    "within_noise": low <= 0 <= high,
+                    "margin": margin,
+                    "verdict": verdict(low, high, margin),
                 }
             )
     return rows
@@ -104,6 +117,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     lines = [
         f"{'':6}{'score':7}{'fp32':>9}{'other':>9}{'difference, 95 %':>30}"
         f"{'seeds differ by':>18}"
+        "  verdict"
     ]
     for row in rows:
         scale, unit = (100, " %") if row["score"] == "top1" else (1, "")
@@ -121,7 +135,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         apart = f"{d:+.3f} [{low:+.3f}, {high:+.3f}]"
         lines.append(
             f"{row['precision']:6}{row['score']:7}{a:>8.3f}{b:>9.3f}{apart:>30}"
-            f"{spread:>15.3f}{unit}"
+            f"{spread:>15.3f}{unit:3}  {row['verdict']}"
         )
     return "\n".join(lines)
 
@@ -146,6 +160,7 @@ def main(
     from minicnn.cores import available_cores
     from minicnn.data_prep.demo import ensure_demo
     from minicnn.experiments.provenance import provenance
+    from minicnn.files import write_json
 
     dev, cores = devices.get(device), available_cores()
     ensure_demo()  # once, not by each of the processes
@@ -159,19 +174,23 @@ def main(
             pool.submit(train, dev.name, threads, name, seed, settings)
             for name, seed in wanted
         ]
-        runs = [each.result() for each in waiting]
-    rows = compare(runs)
-    about = {**provenance(), "device": dev.name, "seeds": seeds}
-    if out:
-        record = {**about, "comparison": rows, "runs": runs}
-        out.write_text(json.dumps(record, indent=2) + "\n")
-    for run in runs:
-        click.echo(
-            f"{run['precision']} seed {run['seed']}: top-1 {run['top1']:.1%}, "
-            f"loss {run['loss']:.4f}"
-        )
+        runs: list[dict[str, Any]] = []
+        for each in waiting:
+            run = each.result()
+            runs.append(run)
+            click.echo(
+                f"{run['precision']} seed {run['seed']}: top-1 {run['top1']:.1%}, "
+                f"loss {run['loss']:.4f}"
+            )
+            done, rest = divmod(len(runs), 1 + len(names))
+            if rest:
+                continue
+            rows = compare(runs)
+            if out:  # after each seed, for whoever has no time for all
+                about = {**provenance(), "device": dev.name, "seeds": done}
+                write_json(out, {**about, "comparison": rows, "runs": runs})
     click.echo(table(rows))
-    sys.exit(0 if all(row["within_noise"] for row in rows) else 1)
+    sys.exit(any(row["verdict"] == "different" for row in rows))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,20 @@ import click
 ROOT = Path(__file__).resolve().parent.parent
 if __name__ == "__main__":  # runs from a tree that is not installed, too
     sys.path[0] = str(ROOT)
+
+from minicnn.experiments import predict  # noqa: E402
+from minicnn.experiments.compile_tables import (  # noqa: E402
+    compile_table,
+    markdown,
+    prediction_table,
+)
+from minicnn.experiments.predict import (  # noqa: E402
+    BATCH,
+    GOAL,
+    LAUNCH,
+    NET,
+    Prediction,
+)
 
 if TYPE_CHECKING:
     from minicnn.gradcheck import Check
@@ -83,12 +97,6 @@ def run_tests() -> Outcomes:
     return outcomes
 
 
-def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 def error_table(worst: Mapping[tuple[str, str, str, str], Any]) -> str:
     """Each output's worst error on each device and dtype, and its share of the limit.
 
@@ -140,23 +148,6 @@ def mistake_table(outcomes: Outcomes) -> str:
     return markdown(["planted", "test", "caught"], rows)
 
 
-def compile_table(reports: Sequence[KernelReport]) -> str:
-    """Registers, static shared memory and spills of each kernel."""
-    found = {(report.name, report.arch): report for report in reports}
-
-    def cell(name: str, arch: str) -> str:
-        report = found[name, arch]
-        spills = report.spill_stores + report.spill_loads + report.stack_bytes
-        return f"{report.registers}, {report.shared_bytes}, {spills}"
-
-    architectures = list(dict.fromkeys(arch for _, arch in found))
-    rows = [
-        [f"`{name}`", *(cell(name, arch) for arch in architectures)]
-        for name in dict.fromkeys(name for name, _ in found)
-    ]
-    return markdown(["kernel", *architectures], rows)
-
-
 def precision_of(result: Mapping[str, Any]) -> str:
     """The precision of a recorded training."""
     return result.get("precision", "fp32")
@@ -181,6 +172,35 @@ def loss_table(results: Sequence[Mapping[str, Any]]) -> str:
     return markdown(head, rows)
 
 
+def refuse_changes(commit: str, what: str, again: str) -> None:
+    """Proofs are of code that others can get.
+
+    Raises:
+        ClickException: the commit says that there were changes.
+    """
+    from minicnn.environment import DIRTY
+
+    if commit.endswith(DIRTY):
+        raise click.ClickException(
+            f"{what}: made from changes to commit {commit.removesuffix(DIRTY)} that "
+            f"nobody else has; commit them, then: {again}"
+        )
+
+
+def recorded_losses() -> dict[str, dict[str, Any]]:
+    """What `compare_devices.py --json` wrote, by file name; float32 first.
+
+    Raises:
+        ClickException: one is of code that was not committed.
+    """
+    folder = ROOT / "experiments" / "results"
+    files = sorted(folder.glob("*emulated-losses*.json"))
+    found = {path.name: json.loads(path.read_text()) for path in files}
+    for name, each in found.items():
+        refuse_changes(each["commit"], name, each["command"])
+    return dict(sorted(found.items(), key=lambda item: precision_of(item[1])))
+
+
 def loss_sources(losses: Mapping[str, Mapping[str, Any]]) -> str:
     """Where the recorded losses come from."""
     return "\n".join(
@@ -203,6 +223,7 @@ class Proofs:
         losses: what `compare_devices.py --json` wrote, by file name.
         nvrtc: its version.
         reports: of every kernel.
+        predicted: what a step of caffenet should take, by precision.
     """
 
     about: Mapping[str, str]
@@ -213,6 +234,7 @@ class Proofs:
     losses: Mapping[str, Mapping[str, Any]]
     nvrtc: str
     reports: Sequence[KernelReport]
+    predicted: Mapping[str, Sequence[Prediction]]
 
 
 def page(proofs: Proofs) -> str:
@@ -268,11 +290,25 @@ shared cases (`test_every_kernel_is_clean`).
 ## Compiled for real GPUs
 
 NVRTC {proofs.nvrtc}: registers a thread, bytes of static shared memory a block, bytes
-of local memory a thread (spills). `tests/test_compile.py` holds each kernel to the
-budget that its file names. The LRN kernels use dynamic shared memory besides, a number
-for each channel of the rows that a block takes.
+of local memory a thread (spills), machine instructions. `tests/test_compile.py` holds
+each kernel to the budget that its file names. The LRN kernels use dynamic shared memory
+besides, a number for each channel of the rows that a block takes.
 
-{compile_table(proofs.reports)}
+The last columns are a **prediction; nothing of it was run on a GPU**: what all launches
+of the kernel (how many, in brackets) in one training step of `{NET}` at batch {BATCH}
+should take on an H200, in microseconds, by the bytes they move, the products and the
+machine instructions they do, and what they read through the level-2 cache, whichever
+takes longest, and {LAUNCH * 1e6:.1f} µs a launch.
+[`experiments/predict.py`](../experiments/predict.py) has the model and the card's
+figures, and prints each launch. It leaves out latencies, barriers and bank conflicts:
+read it as a bound.
+
+{compile_table(proofs.reports, proofs.predicted)}
+
+The sums over a step, by what bounds its kernels, in milliseconds. The goal is
+{GOAL * 1e3:.1f} ms in bf16.
+
+{prediction_table(proofs.predicted)}
 """
 
 
@@ -289,6 +325,8 @@ def collect(examples: int) -> Proofs:
     from minicnn.gradcheck import gradcheck
     from minicnn.kernel_source import FOLDER
 
+    about, losses = provenance(), recorded_losses()
+    refuse_changes(about["commit"], "docs/proofs.md", "make proofs")
     try:
         version = nvrtc.version()
         reports = [
@@ -297,6 +335,11 @@ def collect(examples: int) -> Proofs:
             for arch in ARCHITECTURES
             for report in nvrtc.compile_report(file, arch)
         ]
+        known = {each.name: each for each in reports if each.arch == predict.ARCH}
+        predicted = {
+            precision: predict.predictions(known, NET, BATCH, precision)
+            for precision in predict.PRECISIONS
+        }
         checks = gradcheck(device.get("emulated"))
     except MinicnnError as error:
         raise click.ClickException(str(error)) from None
@@ -305,12 +348,17 @@ def collect(examples: int) -> Proofs:
     outcomes = run_tests()
     from tests.helpers import WORST
 
-    folder = ROOT / "experiments" / "results"
-    files = sorted(folder.glob("*emulated-losses*.json"))
-    recorded = {path.name: json.loads(path.read_text()) for path in files}
-    losses = dict(sorted(recorded.items(), key=lambda item: precision_of(item[1])))
-    about = provenance()
-    return Proofs(about, examples, outcomes, WORST, checks, losses, version, reports)
+    return Proofs(
+        about,
+        examples,
+        outcomes,
+        WORST,
+        checks,
+        losses,
+        version,
+        reports,
+        predicted,
+    )
 
 
 @click.command()

@@ -21,6 +21,14 @@ from minicnn.kernel_source import Parameter
 ALIGNMENT = 16
 
 
+class Changing(dict[str, Any]):
+    """A struct's fields, of which some are others at every call.
+
+    Packed structs are kept, since a step hands over the same ones again and again; such
+    a one would be kept in vain, and in time push out those that come again.
+    """
+
+
 class Memory(Protocol):
     """Where arrays lie."""
 
@@ -142,6 +150,8 @@ def _struct(parameter: Parameter, value: Any) -> np.ndarray:
         tuple(each) if isinstance(each := value[name], list | tuple) else each
         for name in names
     )
+    if isinstance(value, Changing):
+        return _pack(parameter, numbers)
     # Numbers of different kinds may be equal, and only some of them fit.
     return _packed(parameter, numbers, tuple(map(type, numbers)))
 
@@ -150,7 +160,12 @@ def _struct(parameter: Parameter, value: Any) -> np.ndarray:
 def _packed(
     parameter: Parameter, values: tuple[Any, ...], kinds: tuple[type, ...]
 ) -> np.ndarray:
-    """A struct of these fields; a step packs the same ones again and again."""
+    """A struct of these fields, which was perhaps packed before."""
+    return _pack(parameter, values)
+
+
+def _pack(parameter: Parameter, values: tuple[Any, ...]) -> np.ndarray:
+    """A struct of these fields."""
     packed = np.zeros((), parameter.dtype)
     for name, value in zip(parameter.dtype.names or (), values, strict=True):
         field = parameter.dtype[name]

@@ -123,7 +123,7 @@ def bench(
     meter = dev.meter()
     with np.errstate(all="ignore"):
         calls = step.recorded()
-        ceilings = meter.ceilings()
+        ceilings = meter.ceilings(step.network.precision)
         rows = []
         with Progress(len(calls), "ops", f"bench {arch}, batch {batch}") as bar:
             for call in calls:
@@ -142,6 +142,7 @@ class Step:
 
     Args:
         lr: the rate; 0 changes no time, and leaves the weights as they are.
+        seed: of the weights; None draws none, for those who look at launches alone.
     """
 
     def __init__(
@@ -151,10 +152,11 @@ class Step:
         batch: int,
         precision: str = "fp32",
         lr: float = 0.0,
+        seed: int | None = 0,
     ) -> None:
         self.dev = dev
         how = precisions.get(precision)
-        self.network = Network(arch, OUTPUTS, dev, precision=how)
+        self.network = Network(arch, OUTPUTS, dev, seed, how)
         self.solver = Solver(self.network, SolverConfig(lr=lr, batch=batch))
         self.network.plan(batch)
         rng = np.random.default_rng(0)
@@ -267,7 +269,8 @@ def table(report: Report) -> str:
     name = about.get("gpu") or about["processor"]
     measured = [f"{_number(ceilings.bytes / 1e9)} GB/s copy"]
     if math.isfinite(ceilings.flops):
-        measured.append(f"{_number(ceilings.flops / 1e9)} GFLOP/s product")
+        rate = _number(ceilings.flops / 1e9)
+        measured.append(f"{rate} GFLOP/s product in {ceilings.precision}")
     lines = [
         f"{report.arch}, batch {report.batch}, {report.precision}: a training step on "
         f"device {about['device']} ({name}, {about['threads']} threads); "

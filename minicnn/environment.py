@@ -49,9 +49,14 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
+DIRTY = "-dirty"
+# What programs write, and none reads as code: a result is no change of what made it.
+_WRITTEN = ("docs", "experiments/results")
+
+
 @cache
 def commit() -> str:
-    """The commit that runs, "-dirty" if changed since; "unknown" if no checkout."""
+    """The commit that runs, with DIRTY if changed since; "unknown" if no checkout."""
     file = Path(__file__).resolve()
 
     def git(*arguments: str) -> str:
@@ -63,7 +68,8 @@ def commit() -> str:
     try:
         # An installed copy may lie in a checkout that does not track it.
         git("ls-files", "--error-unmatch", str(file))
-        changed = git("status", "--porcelain", "--untracked-files=no")
-        return git("rev-parse", "--short=12", "HEAD") + ("-dirty" if changed else "")
+        code = ":/", *(f":(top,exclude){folder}" for folder in _WRITTEN)
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", *code)
+        return git("rev-parse", "--short=12", "HEAD") + (DIRTY if changed else "")
     except (OSError, subprocess.SubprocessError):
         return "unknown"

@@ -12,6 +12,7 @@ import ctypes
 import ctypes.util
 import functools
 import re
+import struct
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,7 @@ _SPILLS = re.compile(
 )
 _USED = re.compile(r"Used (\d+) registers.*")
 _SHARED = re.compile(r"(\d+) bytes smem")
+_NOP = 0x918  # in the lowest 12 bits of an instruction
 _PTX_ENTRY = re.compile(r"\.entry (\w+)\(")
 
 
@@ -44,6 +46,7 @@ class KernelReport:
         shared_bytes: static shared memory of a block.
         stack_bytes: local memory of a thread: arrays it could not keep in registers.
         spill_stores, spill_loads: bytes a thread spills to local memory.
+        instructions: of its machine code, without what pads it.
         ptx: the instance's PTX; `uses` searches it.
     """
 
@@ -54,6 +57,7 @@ class KernelReport:
     stack_bytes: int
     spill_stores: int
     spill_loads: int
+    instructions: int
     ptx: str = field(repr=False)
 
     def uses(self, instruction: str) -> bool:
@@ -155,11 +159,15 @@ class _Program:
 
     def text(self, what: str) -> str:
         """The log or the PTX."""
+        return self.data(what).rstrip(b"\0").decode(errors="replace")
+
+    def data(self, what: str) -> bytes:
+        """Those, or the machine code, "CUBIN"."""
         size = ctypes.c_size_t()
         self._check(f"Get{what}Size", self.handle, ctypes.byref(size))
         buffer = ctypes.create_string_buffer(size.value)
         self._check(f"Get{what}", self.handle, buffer)
-        return buffer.value.decode(errors="replace")
+        return buffer.raw
 
     def lowered(self, expression: str) -> str:
         """The mangled name."""
@@ -177,6 +185,7 @@ def _compile(source: KernelSource, group: str, arch: str) -> list[KernelReport]:
     with _Program(source, expressions) as program:
         log = program.compile(*_OPTIONS, f"--gpu-architecture={arch}")
         logs, ptx = _parts(_ENTRY, log), _parts(_PTX_ENTRY, program.text("PTX"))
+        code = _sections(program.data("CUBIN"))
         reports = []
         for expression in expressions:
             name = program.lowered(expression)
@@ -196,10 +205,39 @@ def _compile(source: KernelSource, group: str, arch: str) -> list[KernelReport]:
                     stack,
                     stores,
                     loads,
+                    _instructions(code[f".text.{name}"]),
                     ptx[name],
                 )
             )
     return reports
+
+
+def _sections(elf: bytes) -> dict[str, bytes]:
+    """A 64-bit ELF file's sections by name."""
+    (table,) = struct.unpack_from("<Q", elf, 0x28)
+    size, count, names = struct.unpack_from("<HHH", elf, 0x3A)
+    headers = [
+        struct.unpack_from("<IIQQQQ", elf, table + number * size)
+        for number in range(count)
+    ]
+    start = headers[names][4]
+    found = {}
+    for name, *_, offset, length in headers:
+        end = elf.index(b"\0", start + name)
+        found[elf[start + name : end].decode()] = elf[offset : offset + length]
+    return found
+
+
+def _instructions(code: bytes) -> int:
+    """How many a kernel's machine code has: 16 bytes each, since Volta.
+
+    It ends in NOPs up to a multiple of 128 bytes, and before them in a branch to
+    itself.
+    """
+    words = [low & 0xFFF for low, _ in struct.iter_unpack("<QQ", code)]
+    while words and words[-1] == _NOP:
+        words.pop()
+    return len(words)
 
 
 def _parts(start: re.Pattern[str], text: str) -> dict[str, str]:

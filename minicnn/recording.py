@@ -77,21 +77,22 @@ class Repeated:
             record = self.dev.record(work)
         else:
             work()
-        # What grew while it ran may have replaced a buffer of an earlier launch.
-        if not self._drop_outdated() and record:
+        # Kept even where it is dropped at once: it has been launched.
+        if record:
             self._records[key] = record
+        # What grew while it ran may have replaced a buffer of an earlier launch.
+        self._drop_outdated()
         self._done.add(key)
 
-    def _drop_outdated(self) -> bool:
+    def _drop_outdated(self) -> None:
         """Drops all records if buffers were let go since the last call."""
         if self._generation == self.dev.generation:
-            return False
+            return
         if self._records:
             self.dev.synchronize()  # a graph must not be destroyed while it runs
         self._generation = self.dev.generation
         self._done.clear()
         self._records.clear()
-        return True
 
 
 class _Recorder:

@@ -7,8 +7,9 @@ sums and second reads are the op's own affair, and lower its share.
 
 Roofline: an op can take no less than operations ÷ peak and bytes ÷ bandwidth. Its share
 is the larger of the two over the time it took. Both ceilings are measured in the same
-run: a copy of arrays far larger than any cache, and one large float32 product of the
-vendor's library (BLAS; cuBLAS, without TF32).
+run: a copy of arrays far larger than any cache, and one large product by the vendor's
+library, in the step's precision: cuBLAS in float32 without TF32, in TF32, or in
+bfloat16; on a host, which has no others, BLAS in float32 or float64.
 Source: Williams, Waterman, Patterson, CACM 52(4), 2009.
 """
 
@@ -22,6 +23,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+
+from minicnn.precision import BF16, FP32, Precision
 
 SECONDS = 0.3  # that a median may take
 WARM_UP = 2
@@ -37,11 +40,17 @@ class Cost:
 
 @dataclass(frozen=True)
 class Ceilings:
-    """What the machine reaches: operations a second, or infinity where they could not
-    be measured, and bytes a second."""
+    """What the machine reaches.
+
+    Attributes:
+        flops: operations a second, or infinity where they could not be measured.
+        bytes: a second.
+        precision: that `flops` were measured in.
+    """
 
     flops: float
     bytes: float
+    precision: str
 
     def share(self, cost: Cost, seconds: float) -> float:
         """The least time that the cost needs, over the time it took."""
@@ -100,8 +109,8 @@ class Meter(Protocol):
                 calls follow each other without a gap.
         """
 
-    def ceilings(self) -> Ceilings:
-        """Measures them."""
+    def ceilings(self, precision: Precision) -> Ceilings:
+        """Measures them, for a step in that precision."""
 
 
 def _repeats(first: float, least: int, most: int) -> int:
@@ -133,11 +142,13 @@ class HostMeter:
         times = [once() for _ in range(_repeats(first, 1, 20))]
         return statistics.median([first, *times] if first > SECONDS else times)
 
-    def ceilings(self) -> Ceilings:
+    def ceilings(self, precision: Precision) -> Ceilings:
         """Measures both on all threads, in chunks as the ops do."""
         count, side = self.size // 4, self.side
         source, target = np.ones((2, count), np.float32)
-        a, c = np.ones((side, side), np.float32), np.zeros((side, side), np.float32)
+        # Of TF32 and bfloat16 a host multiplies what it stores, in float32.
+        dtype = precision.values
+        a, c = np.ones((side, side), dtype), np.zeros((side, side), dtype)
 
         def copy(start: int, stop: int) -> None:
             np.copyto(target[start:stop], source[start:stop])
@@ -149,7 +160,18 @@ class HostMeter:
         chunk = -(-count // self.dev.threads)
         copying = self.seconds(lambda: self.dev.for_chunks(copy, count, chunk))
         multiplying = self.seconds(lambda: self.dev.for_chunks(product, side, rows))
-        return Ceilings(2 * side**3 / multiplying, 2 * target.nbytes / copying)
+        name = FP32.name if dtype == np.float32 else precision.name
+        return Ceilings(2 * side**3 / multiplying, 2 * target.nbytes / copying, name)
+
+
+# By precision: of the matrices, then CUDA's numbers for it (cudaDataType_t) and for how
+# cuBLAS is to compute (cublasComputeType_t: CUBLAS_COMPUTE_32F, 32F_FAST_TF32, 64F).
+_CUBLAS: dict[str, tuple[np.dtype, int, int]] = {
+    "fp32": (np.dtype(np.float32), 0, 68),
+    "tf32": (np.dtype(np.float32), 0, 77),
+    "bf16": (BF16, 14, 68),
+    "fp64": (np.dtype(np.float64), 1, 70),
+}
 
 
 class CudaMeter:
@@ -194,17 +216,39 @@ class CudaMeter:
         # Milliseconds.
         return [cuda.get_elapsed_time(*pair) / 1e3 for pair in marks]
 
-    def ceilings(self) -> Ceilings:
+    def ceilings(self, precision: Precision) -> Ceilings:
         """Measures both; the product by cuBLAS, which training never calls."""
-        cupy, side = self.cupy, self.side
+        cupy = self.cupy
         half = self._flush.nbytes // 8 * 4
         source, target = self._flush[:half], self._flush[half : 2 * half]
         copying = self.seconds(lambda: cupy.copyto(target, source), cold=False)
+        moved = 2 * half / copying
+        try:
+            flops = self._flops(precision)
+        except ImportError:  # no cuBLAS: only this ceiling needs it
+            flops = math.inf
+        return Ceilings(flops, moved, precision.name)
+
+    def _flops(self, precision: Precision) -> float:
+        """Of one product of square matrices, a second."""
+        cupy, side = self.cupy, self.side
+        dtype, kind, compute = _CUBLAS[precision.name]
         # Random numbers: constant ones draw less power and would flatter the clock.
         drawn = np.random.default_rng(0).standard_normal((side, side), np.float32)
-        a, c = cupy.asarray(drawn), cupy.empty((side, side), np.float32)
-        try:
-            product = self.seconds(lambda: cupy.matmul(a, a, out=c), cold=False)
-        except ImportError:  # no cuBLAS: only this ceiling needs it
-            return Ceilings(math.inf, 2 * half / copying)
-        return Ceilings(2 * side**3 / product, 2 * half / copying)
+        # As bytes: what type they are of is cuBLAS's affair alone.
+        a = cupy.asarray(drawn.astype(dtype).view(np.uint8))
+        c = cupy.empty(a.shape, np.uint8)
+        cublas, handle = cupy.cuda.cublas, cupy.cuda.device.get_cublas_handle()
+        scale = np.array([1, 0], dtype if dtype == np.float64 else np.float32)
+        one = scale.ctypes.data
+        zero = one + scale.itemsize
+        matrix = a.data.ptr, kind, side
+
+        def product() -> None:
+            # Neither transposed; the last: cuBLAS chooses how.
+            cublas.gemmEx(
+                handle, 0, 0, side, side, side, one, *matrix, *matrix, zero,
+                c.data.ptr, kind, side, compute, -1,
+            )  # fmt: skip
+
+        return 2 * side**3 / self.seconds(product, cold=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import math
 from collections.abc import Callable, Iterator
@@ -13,13 +14,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from minicnn import architectures, bench, device
+from minicnn import architectures, bench, device, precision
 from minicnn.cli import cli
 from minicnn.errors import MinicnnError
 from minicnn.ops import lrn, op, pool, pool_lrn
 from minicnn.ops.conv_shape import ConvShape
 from minicnn.ops.pool_shape import PoolShape
-from minicnn.precision import BF16
+from minicnn.precision import BF16, Precision
 from minicnn.roofline import Ceilings, Cost, CudaMeter, HostMeter, cost
 from tests.runs import MINIATURE
 
@@ -100,10 +101,10 @@ def test_other_ops_cost() -> None:
 
 
 def test_the_roofline_is_the_tighter_ceiling() -> None:
-    ceilings = Ceilings(flops=100.0, bytes=10.0)
+    ceilings = Ceilings(flops=100.0, bytes=10.0, precision="fp32")
     assert ceilings.share(Cost(50, 1), 1.0) == 0.5
     assert ceilings.share(Cost(50, 8), 1.0) == 0.8
-    assert Ceilings(math.inf, 10.0).share(Cost(50, 8), 2.0) == 0.4
+    assert Ceilings(math.inf, 10.0, "fp32").share(Cost(50, 8), 2.0) == 0.4
 
 
 def test_every_op_of_a_step_is_recorded_with_its_layer() -> None:
@@ -185,14 +186,14 @@ class Meter:
         work()
         return 0.25 if cold else next(self.steps)
 
-    def ceilings(self) -> Ceilings:
-        return Ceilings(flops=1e9, bytes=1e8)
+    def ceilings(self, wanted: Precision) -> Ceilings:
+        return Ceilings(flops=1e9, bytes=1e8, precision=wanted.name)
 
 
 def test_the_report(monkeypatch: pytest.MonkeyPatch) -> None:
     dev = device.get("cpu")
     monkeypatch.setattr(dev, "meter", Meter)
-    report = bench.bench(dev, "miniature", 4)
+    report = bench.bench(dev, "miniature", 4, "tf32")
     assert (report.step, report.upload) == (1.0, 2.0)
     conv1 = next(row for row in report.rows if row.op == "conv.forward")
     # conv1: 16·16 places × 6 features × 5·5·3 taps × 4 images, at 1 GFLOP/s.
@@ -205,7 +206,7 @@ def test_the_report(monkeypatch: pytest.MonkeyPatch) -> None:
     assert record["environment"]["device"] == "cpu"
     table = bench.table(report)
     assert "caches are not flushed" in table
-    assert "0.1 GB/s copy, 1.0 GFLOP/s product" in table
+    assert "0.1 GB/s copy, 1.0 GFLOP/s product in tf32." in table
     assert "1000.000 ms, 4.0 images/s" in table
     assert len(table.splitlines()) == len(report.rows) + 8
 
@@ -263,6 +264,21 @@ def test_host_times(
     assert next(left, None) is None
 
 
+class FakeArray:
+    """As much of CuPy's array: bytes that can be cut, or filled with a number."""
+
+    def __init__(self, cupy: FakeCupy, nbytes: int, shape: Any) -> None:
+        self.cupy, self.nbytes, self.shape = cupy, nbytes, shape
+        self.data = SimpleNamespace(memset_async=self.memset_async, ptr=id(self))
+
+    def memset_async(self, value: int, count: int) -> None:
+        self.cupy.log.append("flush")
+        self.cupy.now += 5.0  # must not count
+
+    def __getitem__(self, part: slice) -> FakeArray:
+        return FakeArray(self.cupy, len(range(*part.indices(self.nbytes))), None)
+
+
 class FakeCupy:
     """As much of CuPy as `CudaMeter` asks for, with a clock that work moves on."""
 
@@ -280,29 +296,42 @@ class FakeCupy:
                 fake.log.append("wait")
 
         self.cuda = SimpleNamespace(
-            Event=Event, get_elapsed_time=lambda a, b: 1e3 * (b.at - a.at)
+            Event=Event,
+            get_elapsed_time=lambda a, b: 1e3 * (b.at - a.at),
+            cublas=SimpleNamespace(gemmEx=self.product),
+            device=SimpleNamespace(get_cublas_handle=lambda: 17),
         )
+        self.products: list[tuple[Any, ...]] = []
 
-    def empty(self, size: int, dtype: type) -> Any:
-        def memset_async(value: int, count: int) -> None:
-            self.log.append("flush")
-            self.now += 5.0  # must not count
+    def empty(self, shape: Any, dtype: type) -> Any:
+        return FakeArray(self, int(np.prod(shape)), shape)
 
-        data = SimpleNamespace(memset_async=memset_async)
-        return SimpleNamespace(nbytes=size, data=data)
+    def asarray(self, array: np.ndarray) -> Any:
+        assert array.dtype == np.uint8
+        return FakeArray(self, array.nbytes, array.shape)
+
+    def copyto(self, target: Any, source: Any) -> None:
+        self.now += source.nbytes / 1e12
+
+    def product(self, *args: Any) -> None:
+        self.now += 1e-3
+        self.products.append(args)
 
     def get_default_memory_pool(self) -> Any:
         return SimpleNamespace(free_bytes=lambda: 0)
 
 
-def test_cuda_times_are_between_events_after_a_flush() -> None:
-    cupy = FakeCupy()
-    gpu = SimpleNamespace(
+def fake_gpu(cupy: FakeCupy) -> Any:
+    return SimpleNamespace(
         attributes={"L2CacheSize": 50 << 20},
         mem_info=(4 << 30, 8 << 30),
         synchronize=lambda: cupy.log.append("all done"),
     )
-    meter = CudaMeter(cupy, gpu)
+
+
+def test_cuda_times_are_between_events_after_a_flush() -> None:
+    cupy = FakeCupy()
+    meter = CudaMeter(cupy, fake_gpu(cupy))
     assert meter._flush.nbytes == 512 << 20  # an eighth of what is free
 
     def work() -> None:
@@ -315,3 +344,70 @@ def test_cuda_times_are_between_events_after_a_flush() -> None:
     cupy.log.clear()
     assert meter.seconds(work, cold=False) == pytest.approx(0.1)
     assert "flush" not in cupy.log
+
+
+@pytest.mark.parametrize(
+    ("name", "itemsize", "kind", "compute"),
+    [
+        # CUDA_R_32F, CUDA_R_16BF, CUDA_R_64F of library_types.h; CUBLAS_COMPUTE_32F,
+        # _32F_FAST_TF32 and _64F of cublas_api.h.
+        ("fp32", 4, 0, 68),
+        ("tf32", 4, 0, 77),
+        ("bf16", 2, 14, 68),
+        ("fp64", 8, 1, 70),
+    ],
+)
+def test_cuda_multiplies_in_the_steps_precision(
+    name: str, itemsize: int, kind: int, compute: int
+) -> None:
+    cupy, side = FakeCupy(), 16
+    scalar = ctypes.c_double if name == "fp64" else ctypes.c_float
+    scales, sizes = [], []
+    kept = cupy.product
+
+    def product(*args: Any) -> None:
+        scales.append([scalar.from_address(args[at]).value for at in (6, 13)])
+        kept(*args)
+
+    cupy.cuda.cublas.gemmEx = product
+    made = cupy.asarray
+    cupy.asarray = lambda array: sizes.append(array.nbytes) or made(array)  # type: ignore
+    meter = CudaMeter(cupy, fake_gpu(cupy), side)
+    ceilings = meter.ceilings(precision.get(name))
+    assert ceilings.precision == name
+    assert ceilings.flops == pytest.approx(2 * side**3 / 1e-3)
+    assert ceilings.bytes == pytest.approx(2e12)  # a copy reads and writes
+    args = cupy.products[-1]
+    assert args[:6] == (17, 0, 0, side, side, side)
+    assert (args[8], args[11], args[15]) == (kind,) * 3
+    assert (args[9], args[12], args[16]) == (side,) * 3
+    assert args[17:] == (compute, -1)
+    assert scales[-1] == [1.0, 0.0]
+    assert sizes == [side * side * itemsize]
+
+
+def test_without_cublas_only_that_ceiling_is_unknown() -> None:
+    cupy = FakeCupy()
+
+    def absent() -> int:
+        raise ImportError("libcublas.so.12")
+
+    cupy.cuda.device.get_cublas_handle = absent
+    ceilings = CudaMeter(cupy, fake_gpu(cupy), 16).ceilings(precision.get("bf16"))
+    assert ceilings == Ceilings(math.inf, pytest.approx(2e12), "bf16")
+
+
+@pytest.mark.parametrize(
+    ("name", "measured"), [("bf16", "fp32"), ("tf32", "fp32"), ("fp64", "fp64")]
+)
+def test_a_host_multiplies_what_it_stores(
+    name: str, measured: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("minicnn.roofline.SECONDS", 0.001)
+    dtypes, matmul = set(), np.matmul
+    monkeypatch.setattr(
+        "numpy.matmul", lambda a, b, out: dtypes.add(out.dtype) or matmul(a, b, out=out)
+    )
+    meter = HostMeter(device.get("cpu"), 1 << 12, 16)
+    assert meter.ceilings(precision.get(name)).precision == measured
+    assert dtypes == {np.dtype("f8" if measured == "fp64" else "f4")}

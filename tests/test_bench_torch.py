@@ -317,9 +317,26 @@ def test_the_benchmarks_options() -> None:
         )
         assert done.exit_code == 2
         assert said in done.output
+    done = CliRunner().invoke(bench_torch.main, ["--device=cpu", "--modes=bf16"])
+    assert done.exit_code == 2
+    assert "bf16: unknown; choose from all, eager, compiled, fp32 NCHW" in done.output
     done = CliRunner().invoke(bench_torch.main, ["--device=emulated"])
     assert done.exit_code == 2
     assert done.output.count("\n") == 1
+
+
+def test_the_modes_that_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    every = [mode.name for mode in torch_step.modes(True)]
+    names = {
+        which: [mode.name for mode in bench_torch.chosen(which, True)]
+        for which in ("all", "eager", "compiled", f"{every[-1]},{every[0]}")
+    }
+    assert names["all"] == every
+    assert names["eager"] + names["compiled"] == every
+    assert all("compiled" in n or "autotuned" in n for n in names["compiled"])
+    assert len(names["compiled"]) == 5
+    assert names[f"{every[-1]},{every[0]}"] == [every[-1], every[0]]
 
 
 def test_busy_processors(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

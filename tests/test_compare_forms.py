@@ -74,6 +74,20 @@ def test_a_small_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     if why := native.missing():
         pytest.skip(why)
     monkeypatch.setitem(architectures.ARCHITECTURES, "miniature", MINIATURE)
+    # Work takes a second for each call of compiled code, and a tenth without any.
+    compiled, original = [], native.Function.__call__
+
+    def counted(self: Any, *args: Any, **kwargs: Any) -> Any:
+        compiled.append(self)
+        return original(self, *args, **kwargs)
+
+    def seconds(work: Any) -> float:
+        compiled.clear()
+        work()
+        return float(len(compiled)) or 0.1
+
+    monkeypatch.setattr(native.Function, "__call__", counted)
+    monkeypatch.setattr(compare_forms, "seconds", seconds)
     out = tmp_path / "forms.json"
     argv = [
         "--arch=miniature",
@@ -85,7 +99,12 @@ def test_a_small_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     done = CliRunner().invoke(compare_forms.main, argv)
     assert done.exit_code == 0, done.output
     (net,) = json.loads(out.read_text())["nets"]
-    assert all(row["NumPy"] > 0 < row["compiled"] for row in net["ops"])
+    assert {row["NumPy"] for row in net["ops"]} == {0.1}
+    taken = {row["op"]: row["compiled"] for row in net["ops"]}
+    for op in ("conv.forward", "pool_lrn.backward", "dropout.apply", "sgd.update"):
+        assert taken[op] >= 1.0, op
+    assert net["step"]["NumPy"] == 0.1
+    assert net["step"]["compiled"] >= len(taken)
     assert "| whole step |" in done.stdout
     for layer in range(1, 9):
         for way in "forward", "backward":

@@ -28,21 +28,49 @@ def test_paired_differences_by_hand() -> None:
     assert top1["difference"] == pytest.approx(mean)
     assert (top1["low"], top1["high"]) == pytest.approx((mean - half, mean + half))
     assert top1["spread_of_fp32_over_seeds"] == pytest.approx(0.02)
-    assert top1["within_noise"]
+    assert top1["margin"] == 0.03
+    assert top1["verdict"] == "undecided"  # the interval begins at −0.041
     assert loss["difference"] == pytest.approx(-mean)
 
 
-def test_a_constant_loss_of_accuracy_is_no_noise() -> None:
+@pytest.mark.parametrize(
+    ("lost", "verdicts"),
+    [
+        (0.02, ["equivalent", "equivalent"]),  # of 0.03 in top-1, of 0.08 in loss
+        (0.05, ["different", "equivalent"]),
+        (0.09, ["different", "different"]),
+    ],
+)
+def test_a_constant_loss_of_accuracy_is_no_noise(
+    lost: float, verdicts: list[str]
+) -> None:
     runs = [run("fp32", seed, 0.8 + 0.01 * seed) for seed in range(5)]
-    lost = [run("bf16", seed, 0.78 + 0.0101 * seed) for seed in range(5)]
-    rows = compared.compare(runs + lost)
-    assert not any(row["within_noise"] for row in rows)
-    assert "bf16" in compared.table(rows)
+    worse = [run("bf16", seed, 0.8 - lost + 0.0101 * seed) for seed in range(5)]
+    rows = compared.compare(runs + worse)
+    assert [row["verdict"] for row in rows] == verdicts
+    (_, top1, loss) = compared.table(rows).splitlines()
+    assert [top1.split()[-1], loss.split()[-1]] == verdicts
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (-0.02, 0.02, "equivalent"),
+        (0.001, 0.029, "equivalent"),  # a difference, and too small to matter
+        (-0.04, 0.02, "undecided"),
+        (-0.04, 0.04, "undecided"),
+        (0.01, 0.04, "undecided"),
+        (0.031, 0.04, "different"),
+        (-0.04, -0.031, "different"),
+    ],
+)
+def test_what_an_interval_shows(low: float, high: float, said: str) -> None:
+    assert compared.verdict(low, high, 0.03) == said
 
 
 def test_one_seed_says_nothing() -> None:
     rows = compared.compare([run("fp32", 0, 0.8), run("bf16", 0, 0.1)])
-    assert all(row["within_noise"] for row in rows)
+    assert {row["verdict"] for row in rows} == {"undecided"}
     assert math.isinf(rows[0]["high"])
 
 
@@ -51,8 +79,10 @@ def test_trainings_in_processes_of_their_own(tmp_path: Path) -> None:
     few = ["--set=solver.iterations=1", "--set=solver.batch=4", "--jobs=1"]
     argv = ["--device=cpu", "--seeds=1", *few, f"--json={out}"]
     done = CliRunner().invoke(compared.main, argv)
-    assert done.exit_code == 0, done.output  # of one seed, anything is within noise
-    runs = json.loads(out.read_text())["runs"]
+    assert done.exit_code == 0, done.output  # one seed decides nothing
+    record = json.loads(out.read_text())
+    runs = record["runs"]
+    assert record["seeds"] == 1
     assert [run["precision"] for run in runs] == ["fp32", "bf16"]
     first, second = (run["losses"][0] for run in runs)
     assert first != second

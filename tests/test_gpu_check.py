@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
-from minicnn import architectures, device
-from minicnn.experiments import compare_devices, gpu_check
-from minicnn.experiments.gpu_check import Checkup, Failed, Skipped
+from minicnn import architectures, device, torch_step
+from minicnn.experiments import compare_devices, gpu_check, gpu_sections
+from minicnn.experiments.gpu_sections import SECTIONS, Checkup, Failed, Section, Skipped
 from minicnn.experiments.stand_ins import tomli_w as stand_in
 from tests.runs import MINIATURE, make_store
 
@@ -74,8 +75,10 @@ def test_a_process_that_hangs_is_ended_with_all_it_started(
         "import subprocess, sys, time; print('so far', flush=True); "
         f"subprocess.Popen([sys.executable, '-c', {grandchild!r}]); time.sleep(60)"
     )
+    check.deadline = time.monotonic() + 100
+    check.reserved = 98.6
     with pytest.raises(Failed, match=r"took over 1 s\nso far"):
-        check.child("-c", code, limit=1)
+        check.child("-c", code)
     time.sleep(2)
     assert not trace.exists()
 
@@ -86,25 +89,143 @@ def test_without_time_nothing_is_started(tmp_path: Path) -> None:
     assert record["state"] == "skipped"
 
 
+def test_a_command_fits_into_ten_minutes() -> None:
+    for part in gpu_sections.PARTS:
+        names = gpu_check.chosen(part, ())
+        assert names[0] == "environment"
+        assert sum(SECTIONS[name].budget for name in names) <= 60 * gpu_check.MINUTES
+    both = [set(gpu_check.chosen(part, ())) for part in gpu_sections.PARTS]
+    assert both[0] | both[1] == set(gpu_check.chosen("all", ())) == set(SECTIONS)
+    assert both[0] & both[1] == {"environment"}
+    assert gpu_check.chosen("prove", ("torch caffenet",)) == ["torch caffenet"]
+    # One compiled mode of PyTorch a precision, each with a budget of its own.
+    names = [mode.name for mode in torch_step.modes(True) if mode.compiled]
+    compiled = [name.removeprefix("torch ") for name in both[1]]
+    chosen = sorted(set(compiled) & set(names))
+    assert [name.split()[0] for name in chosen] == ["bf16", "fp32", "tf32"]
+
+
+def test_a_section_leaves_others_their_time(
+    check: Checkup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = []
+
+    def work(seconds: float) -> Any:
+        def section(check: Checkup) -> Any:
+            left.append(round(check.left(), 1))
+            clock[0] += seconds
+            return {"summary": ""}
+
+        return section
+
+    clock = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    sections = {"a": (20, 10), "b": (30, 55), "c": (50, 0)}
+    for name, (budget, seconds) in sections.items():
+        monkeypatch.setitem(SECTIONS, name, Section(work(seconds), budget))
+    check.deadline = 200.0
+    gpu_check.run_all(check, list(sections), None)
+    # Twice their budgets are there; b has what a left, and takes less than it may.
+    assert left == [40.0, 90.0, 135.0]
+
+
+def test_a_command_that_was_killed_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "folder" / "check.json"
+    ran: list[str] = []
+    fates: dict[str, list[BaseException]] = {"b": [KeyboardInterrupt()], "c": []}
+
+    def section(name: str) -> Section:
+        def work(check: Checkup) -> Any:
+            ran.append(name)
+            if fates.get(name):
+                raise fates[name].pop()
+            return {"summary": "done", "commit": "abc"}
+
+        return Section(work, 10)
+
+    sections = {name: section(name) for name in ("environment", "b", "c")}
+    monkeypatch.setattr(gpu_check, "SECTIONS", sections)
+    monkeypatch.setattr(gpu_check, "gpu_name", lambda: "")
+    monkeypatch.setattr("minicnn.environment.commit", lambda: "abc")
+
+    def command() -> tuple[int, list[str], dict[str, str], str]:
+        ran.clear()
+        done = CliRunner().invoke(gpu_check.main, [f"--out={out}"])
+        record = json.loads(out.read_text())
+        states = {name: each["state"] for name, each in record.items()}
+        return done.exit_code, list(ran), states, done.output
+
+    # Killed in b; c then fails; then only c is left.
+    code, started, states, _ = command()
+    assert (code, started) == (1, ["environment", "b"])
+    assert states == {"environment": "ok"}
+    fates["c"].append(Failed("no"))
+    code, started, states, said = command()
+    assert (code, started) == (1, ["b", "c"])
+    assert states == {"environment": "ok", "b": "ok", "c": "FAILED"}
+    assert f"Done before, in {out}: environment." in said
+    code, started, states, _ = command()
+    assert (code, started) == (0, ["c"])
+    assert set(states.values()) == {"ok"}
+    # Another commit's or GPU's results are not mixed with these.
+    monkeypatch.setattr("minicnn.environment.commit", lambda: "def")
+    code, started, after, said = command()
+    assert (code, started, after) == (1, [], states)
+    assert "of commit abc, and this is def; name another file" in said
+    monkeypatch.setattr("minicnn.environment.commit", lambda: "abc")
+    monkeypatch.setattr(gpu_check, "gpu_name", lambda: "NVIDIA H200")
+    code, started, after, said = command()
+    assert (code, started, after) == (1, [], states)
+    assert "of gpu None, and this is NVIDIA H200" in said
+
+
+def test_pytorch_that_fails_is_no_failure_of_ours(
+    check: Checkup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    record = gpu_check.run(check, "torch", SECTIONS["torch caffenet"].work)
+    assert (record["state"], record["summary"]) == (
+        "skipped",
+        "no PyTorch to compare with",
+    )
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    check.gpu = True
+
+    def hangs(self: Checkup, *arguments: str) -> Any:
+        asked.extend(arguments)
+        raise Failed("took over 75 s\nTraceback")
+
+    asked: list[str] = []
+    monkeypatch.setattr(Checkup, "measured", hangs)
+    mode = gpu_sections.COMPILED[0]
+    record = gpu_check.run(check, mode, SECTIONS[f"torch {mode}"].work)
+    assert record["state"] == "skipped"
+    assert record["summary"] == "PyTorch failed: took over 75 s"
+    assert record["why"].endswith("Traceback")
+    assert f"--modes={mode}" in asked
+
+
 def test_a_result_survives_what_went_wrong_after_it(check: Checkup) -> None:
     code = "import sys; open(sys.argv[-1], 'w').write('{\"a\": 1}'); "
-    assert check.measured("-c", code, limit=10) == {"a": 1}
-    record = check.measured("-c", code + "sys.exit('oh')", limit=10)
+    assert check.measured("-c", code) == {"a": 1}
+    record = check.measured("-c", code + "sys.exit('oh')")
     assert record["a"] == 1
     assert record["problem"] == "ended with status 1\noh"
     with pytest.raises(Failed, match="wrote no result"):
-        check.measured("-c", "pass", limit=10)
+        check.measured("-c", "pass")
 
 
 def test_pytest_is_read() -> None:
     said = (
         "....\nFAILED tests/test_a.py::b - x\n1 failed, 12 passed, 3 skipped in 4.5s\n"
     )
-    assert gpu_check.counted(said) == [("failed", 1), ("passed", 12), ("skipped", 3)]
+    assert gpu_sections.counted(said) == [("failed", 1), ("passed", 12), ("skipped", 3)]
     said = "12 passed, 340 deselected, 1 warning in 90.12s (0:01:30)"
-    assert gpu_check.counted(said) == [("passed", 12), ("deselected", 340)]
+    assert gpu_sections.counted(said) == [("passed", 12), ("deselected", 340)]
     with pytest.raises(Failed, match="ImportError"):
-        gpu_check.counted("ImportError: no pytest")
+        gpu_sections.counted("ImportError: no pytest")
 
 
 def test_the_stand_in_writes_what_run_folders_hold(
@@ -115,9 +236,9 @@ def test_the_stand_in_writes_what_run_folders_hold(
         "solver": {"lr": 1e-05, "decay": 0.0005},
     }
     assert tomllib.loads(stand_in.dumps(sections)) == sections
-    assert "stand_ins" not in gpu_check.environment()["PYTHONPATH"]
+    assert "stand_ins" not in gpu_sections.environment()["PYTHONPATH"]
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    path = gpu_check.environment()["PYTHONPATH"].split(os.pathsep)
+    path = gpu_sections.environment()["PYTHONPATH"].split(os.pathsep)
     assert path[0] == str(ROOT)
     assert Path(path[1], "tomli_w.py").is_file()
 

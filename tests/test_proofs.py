@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +12,9 @@ from typing import Any
 import click
 import pytest
 
-from minicnn.experiments import proofs
+from minicnn import environment
+from minicnn.experiments import compile_tables, proofs
+from minicnn.experiments.predict import Prediction
 from minicnn.experiments.proofs import MISTAKES, Outcomes, Proofs
 from minicnn.gradcheck import Check
 from minicnn.nvrtc import KernelReport
@@ -35,7 +38,15 @@ def outcomes(**ended: str) -> Outcomes:
 
 def report(name: str, arch: str, **found: int) -> KernelReport:
     none = dict.fromkeys(
-        ("registers", "shared_bytes", "stack_bytes", "spill_stores", "spill_loads"), 0
+        (
+            "registers",
+            "shared_bytes",
+            "stack_bytes",
+            "spill_stores",
+            "spill_loads",
+            "instructions",
+        ),
+        0,
     )
     return KernelReport(name, arch, **{**none, **found}, ptx="")
 
@@ -65,12 +76,52 @@ def test_gradients_by_what_they_are_held_against() -> None:
 
 def test_kernels_and_what_they_spill() -> None:
     reports = [
-        report("f<float>", "sm_80", registers=40, shared_bytes=48),
-        report("f<float>", "sm_90", registers=42, spill_loads=8, stack_bytes=16),
+        report("f<float>", "sm_80", registers=40, shared_bytes=48, instructions=700),
+        report(
+            "f<float>",
+            "sm_90",
+            registers=42,
+            spill_loads=8,
+            stack_bytes=16,
+            instructions=700,
+        ),
     ]
-    assert rows(proofs.compile_table(reports)) == [
+    assert rows(compile_tables.compile_table(reports, {})) == [
         ["kernel", "sm_80", "sm_90"],
-        ["`f<float>`", "40, 48, 0", "42, 0, 24"],
+        ["`f<float>`", "40, 48, 0, 700", "42, 0, 24, 700"],
+    ]
+
+
+def predicted(kernel: str, **parts: float) -> Prediction:
+    none = dict.fromkeys(("memory", "products", "issue", "cache"), 0.0)
+    return Prediction("conv1", "conv.forward", kernel, 1, 1, {**none, **parts})
+
+
+def test_kernels_and_what_they_should_take() -> None:
+    reports = [report(name, "sm_90") for name in ("f<float>", "f<bf16>", "g")]
+    steps = {
+        "bf16": [
+            predicted("f<bf16>", memory=10e-6, issue=8e-6),
+            predicted("g", issue=3e-6),
+            predicted("f<bf16>", memory=1e-6, cache=20e-6),
+        ],
+        "fp32": [predicted("f<float>", products=2e-3, cache=1e-6)],
+    }
+    # And 1.5 µs for each launch.
+    assert rows(compile_tables.compile_table(reports, steps)) == [
+        ["kernel", "sm_90", "bf16 µs, predicted", "fp32 µs, predicted"],
+        ["`f<float>`", "0, 0, 0, 0", "–", "2002"],
+        ["`f<bf16>`", "0, 0, 0, 0", "33 (2)", "–"],
+        ["`g`", "0, 0, 0, 0", "4", "–"],
+    ]
+    head, *sums = rows(compile_tables.prediction_table(steps))
+    assert head == [
+        "precision", "kernels", "memory", "products", "issue", "cache", "launches",
+        "ms a step",
+    ]  # fmt: skip
+    assert sums == [
+        ["bf16", "3", "0.01", "0.00", "0.00", "0.02", "0.00", "0.04"],
+        ["fp32", "1", "0.00", "2.00", "0.00", "0.00", "0.00", "2.00"],
     ]
 
 
@@ -110,6 +161,68 @@ def test_skipped_and_failed_tests_are_kept() -> None:
     assert ended.count() == {"passed": 1, "skipped": 1}
 
 
+def test_proofs_are_of_committed_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "experiments" / "results"
+    folder.mkdir(parents=True)
+    for name, about in {
+        "a-emulated-losses.json": {"commit": "abc", "precision": "fp64"},
+        "b-emulated-losses.json": {"commit": "abc"},
+        "other.json": {"commit": "abc-dirty"},
+    }.items():
+        (folder / name).write_text(json.dumps({"command": "python x.py", **about}))
+    monkeypatch.setattr(proofs, "ROOT", tmp_path)
+    found = proofs.recorded_losses()
+    assert list(found) == ["b-emulated-losses.json", "a-emulated-losses.json"]
+    changed = {"command": "python x.py", "commit": "abc-dirty"}
+    (folder / "b-emulated-losses.json").write_text(json.dumps(changed))
+    with pytest.raises(click.ClickException) as refused:
+        proofs.recorded_losses()
+    said = refused.value.message
+    assert said.startswith("b-emulated-losses.json: made from changes to commit abc ")
+    assert said.endswith("then: python x.py")
+    # Nor is the page written from such a tree.
+    (folder / "b-emulated-losses.json").unlink()
+    monkeypatch.setattr("minicnn.environment.commit", lambda: "abc-dirty")
+    with pytest.raises(click.ClickException, match=r"docs/proofs.md: made from .* abc"):
+        proofs.collect(1)
+
+
+def test_results_are_no_changes_of_the_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = ["minicnn/environment.py", "docs/proofs.md", "experiments/results/a.json"]
+    for name in files:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("1")
+
+    def git(*arguments: str) -> None:
+        who = "-c", "user.name=a", "-c", "user.email=a@example.org"
+        subprocess.run(["git", *who, *arguments], cwd=tmp_path, check=True)
+
+    def commit() -> str:
+        environment.commit.cache_clear()
+        return environment.commit()
+
+    monkeypatch.setattr(environment, "__file__", str(tmp_path / files[0]))
+    try:
+        assert commit() == "unknown"
+        git("init", "-q")
+        git("add", ".")
+        git("commit", "-q", "-m", "all")
+        first = commit()
+        assert re.fullmatch("[0-9a-f]{12}", first)
+        for name in files[1:]:
+            (tmp_path / name).write_text("2")
+        assert commit() == first
+        (tmp_path / files[0]).write_text("2")
+        assert commit() == f"{first}-dirty"
+    finally:
+        environment.commit.cache_clear()
+
+
 def test_the_page_says_where_it_comes_from() -> None:
     about = {"machine": "2 cores", "date": "2026-11-23", "commit": "abc123"}
     folder = proofs.ROOT / "experiments" / "results"
@@ -117,7 +230,10 @@ def test_the_page_says_where_it_comes_from() -> None:
         path.name: json.loads(path.read_text())
         for path in folder.glob("*emulated-losses*.json")
     }
-    page = proofs.page(Proofs(about, 300, outcomes(), {}, [], losses, "12.9", []))
+    steps = {"bf16": [predicted("f<bf16>", memory=5e-3)]}
+    found = outcomes(), {}, [], losses, "12.9", [report("f<bf16>", "sm_90")], steps
+    page = proofs.page(Proofs(about, 300, *found))
+    assert "The goal is\n4.2 ms in bf16." in page
     assert "2 cores, 2026-11-23, commit\nabc123" in page
     assert f"Of the tests behind this page: {len(MISTAKES)} passed" in page
     for name, record in losses.items():

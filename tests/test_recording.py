@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import weakref
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -295,6 +296,17 @@ def test_nothing_is_recorded_on_the_cpu() -> None:
 # --- CUDA graphs, with a stand-in for CuPy ---------------------------------------
 
 
+class Captured:
+    """CuPy's graph, likewise."""
+
+    def __init__(self, log: list[str]) -> None:
+        self.log = log
+        weakref.finalize(self, log.append, "destroy")
+
+    def launch(self) -> None:
+        self.log.append("launch")
+
+
 class Stream:
     """CuPy's stream, which writes down what is asked of it."""
 
@@ -317,7 +329,7 @@ class Stream:
         self.capturing = False
         if self.broken:
             raise RuntimeError("cudaErrorStreamCaptureInvalidated")
-        return SimpleNamespace(launch=lambda: self.log.append("launch"))
+        return Captured(self.log)
 
 
 class Launcher:
@@ -388,7 +400,28 @@ def test_a_graph_is_captured_once_and_launched_each_time(cuda: Any) -> None:
     cuda.log.clear()
     cuda.dev.let_go()
     repeated("key", work)
-    assert cuda.log == ["synchronise", "a", "b"]
+    assert cuda.log == ["synchronise", "destroy", "a", "b"]
+
+
+def test_a_graph_that_is_of_no_use_is_waited_for_too(cuda: Any) -> None:
+    repeated, launches, calls = Repeated(cuda.dev), launching(cuda.dev, "a"), []
+
+    def work() -> None:
+        launches()
+        calls.append(1)
+        if len(calls) == 2:  # as where scratch grows while the work is recorded
+            cuda.dev.let_go()
+
+    repeated("key", work)
+    cuda.log.clear()
+    repeated("key", work)
+    captured = ["enter", "begin", "a", "end", "leave", "launch"]
+    assert cuda.log == [*captured, "synchronise", "destroy"]
+    # The record made next is kept.
+    cuda.log.clear()
+    for _ in range(2):
+        repeated("key", work)
+    assert cuda.log == [*captured, "launch"]
 
 
 def test_a_graph_keeps_its_arrays(cuda: Any) -> None:

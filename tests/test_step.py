@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from minicnn import architectures, device, host_compiler, native
+from minicnn.arguments import _packed
 from minicnn.bench import Step
 from minicnn.device import CudaDevice, EmulatedDevice
 from tests.runs import MINIATURE
@@ -106,3 +107,14 @@ def test_a_step_on_the_cpu_device_allocates_nothing() -> None:
     assert first > 0
     assert later == 0
     assert known == 2
+
+
+def test_steps_pack_the_same_structs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(architectures.ARCHITECTURES, "miniature", MINIATURE)
+    step = Step(device.get("cpu", 1), "miniature", 4)
+    kept = []
+    for number in range(4):
+        step.context.step[0] = number  # dropout draws another mask
+        step.whole()
+        kept.append(_packed.cache_info().currsize)
+    assert kept[1:] == [kept[0]] * 3

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minicnn import philox
+from minicnn.arguments import Changing
 from minicnn.device import Device
 from minicnn.launch import KernelFile
 from minicnn.native import NativeFile
@@ -57,13 +58,8 @@ def apply(
 def _(
     dev: Device, x: Array, y: Array, rate: float, seed: int, stream: int, step: Step
 ) -> None:
-    mask = {
-        "seed": seed,
-        "step": int(step[0]),
-        "stream": stream,
-        "threshold": int(rate * 2**32),
-        "factor": 1 / (1 - rate),
-    }
+    key = {"seed": seed, "step": int(step[0]), "stream": stream}
+    mask = Changing(key, threshold=int(rate * 2**32), factor=1 / (1 - rate))
     arguments, sizes = (x, y, mask, x.size), {"y": x.size}
     items = -(-x.size // WORDS)
     NATIVE.get("dropout", x.dtype)(dev, items, arguments, sizes, work=4 * WORDS)
