@@ -16,15 +16,24 @@
 //           nothing is left to add up.
 #include "conv.h"
 
+constexpr int MANY = 8;
+
+// Where the taps of an image's pixels lie: distances of pixels, down and along a row.
+struct Pixels {
+    i64 row, column;
+    explicit Pixels(const Shape& f) : row(f.stride_h * row_of(f)), column(f.stride_w * f.c) {}
+    Pixels(const Shape& f, i64 packed) : row(f.q * packed), column(packed) {}
+};
+
 // Adds up one image's products of M rows and N vectors: into `sums`, or to what they hold.
 // dy: packed; x at a run. FEATURES lie along the vectors, or taps.
 template <typename T, int M, int N, bool FEATURES>
-void sum_pixels(const T* x, const T* dy, T* sums, const Shape& f, bool add) {
+void sum_pixels(const T* x, Pixels apart, const T* dy, T* sums, const Shape& f, bool add) {
     Tile<T, M, N> tile;
     for (int m = 0; add && m < M; m++) tile.read(m, sums + m * N * W<T>);
     for (i64 p = 0; p < f.p; p++) {
-        const T* at = x + p * f.stride_h * row_of(f);
-        for (i64 q = 0; q < f.q; q++, at += f.stride_w * f.c, dy += FEATURES ? N * W<T> : M) {
+        const T* at = x + p * apart.row;
+        for (i64 q = 0; q < f.q; q++, at += apart.column, dy += FEATURES ? N * W<T> : M) {
             const T *vectors = FEATURES ? dy : at, *numbers = FEATURES ? at : dy;
             tile.add(vectors, [&](int m) { return numbers[m]; });
         }
@@ -43,6 +52,15 @@ void pack_dy(const T* dy, T* to, T* db, i64 count, const Shape& f) {
         else
             for (int i = 0; i < LANES; i++) sums[i] += to[i] = i < count ? dy[i] : T(0);
     for (i64 i = 0; db && i < count; i++) db[i] += sums[i];
+}
+
+// The first LANES taps of a run as [pixel][LANES].
+template <typename T, int LANES>
+void pack_x(const T* x, T* to, const Shape& f) {
+    Pixels apart(f);
+    for (i64 p = 0; p < f.p; p++)
+        for (i64 q = 0; q < f.q; q++, to += LANES)
+            memcpy(to, x + p * apart.row + q * apart.column, LANES * sizeof(T));
 }
 
 // A whole problem; sums go to dw after the last image.
@@ -78,6 +96,7 @@ void along_taps(const Problem<T>& of, i64 start, i64 stop) {
         return tile / tiles.count * of.features + tiles.first(tile % tiles.count);
     };
     auto count_of = [&](i64 tile) { return tiles.high(tile % tiles.count); };
+    T* packed = kept<T, X>(of.pixels * MOST * W<T>);
     for (i64 n = 0; n < of.images; n++) {
         const T* image = of.image(n, beyond);
         for (i64 tile = start; tile < stop; tile++) {
@@ -92,15 +111,23 @@ void along_taps(const Problem<T>& of, i64 start, i64 stop) {
             i64 g = first / tiles.count;
             last = std::min((g + 1) * tiles.count, stop);
             for (i64 i = 0; i < runs.count; i++)
-                for (i64 b = 0; b < blocks.count; b++)
+                for (i64 b = 0; b < blocks.count; b++) {
+                    i64 from = blocks.first(b) * W<T>, lanes = blocks.wide(b) * W<T>;
+                    const T* in = image + g * depth_of(f) + runs.offset(i) + from;
+                    Pixels apart(f);
+                    if (last - first >= MANY) {
+                        by_width(blocks.wide(b), [&](auto wide) {
+                            pack_x<T, wide * W<T>>(in, packed, f);
+                        });
+                        in = packed;
+                        apart = Pixels(f, lanes);
+                    }
                     for (i64 tile = first; tile < last; tile++) {
-                        i64 count = count_of(tile), from = blocks.first(b) * W<T>;
-                        i64 lanes = blocks.wide(b) * W<T>;
-                        const T* in = image + g * depth_of(f) + runs.offset(i) + from;
+                        i64 count = count_of(tile);
                         const T* dy = rows + (tile - start) * stretch;
                         by_width(blocks.wide(b), [&](auto wide) {
                             by_height(count, [&](auto high) {
-                                sum_pixels<T, high, wide, false>(in, dy, sums, f, n);
+                                sum_pixels<T, high, wide, false>(in, apart, dy, sums, f, n);
                             });
                         });
                         T* out = of.dw + first_of(tile) * runs.taps() + i * runs.length + from;
@@ -109,6 +136,7 @@ void along_taps(const Problem<T>& of, i64 start, i64 stop) {
                                    blocks.width(b) * sizeof(T));
                         sums += HIGH * lanes;
                     }
+                }
         }
     }
 }
@@ -140,7 +168,7 @@ void along_features(const Problem<T>& of, i64 start, i64 stop) {
                 for (i64 t = 0; t < tiles.count; t++, sums += HIGH * LANES) {
                     i64 first = tiles.first(t), count = tiles.high(t);
                     by_height(count, [&](auto high) {
-                        sum_pixels<T, high, wide, true>(in + first, packed, sums, f, n);
+                        sum_pixels<T, high, wide, true>(in + first, Pixels(f), packed, sums, f, n);
                     });
                     T* out = of.dw + from * taps + i * runs.length + first;
                     for (i64 k = 0; n == of.images - 1 && k < width; k++)

@@ -10,7 +10,7 @@
 // Tile      forward   SUMS / N features × N vectors of images, LONG numbers at a time: a number
 //                     of w, broadcast, times images side by side.
 //           backward  MR images × N vectors of dx, DEEP features at a time, so that what is read
-//                     of w stays in the first cache while all images pass.
+//                     of w stays in the caches while all images pass.
 //           weights   MR features × N vectors of dw, over all images.
 #include "tile.h"
 
@@ -85,47 +85,61 @@ EXPORT void product_forward(i64 start, i64 stop, const T* panels, const T* w, co
 }
 INSTANTIATE(product_forward<float>, product_forward<double>);
 
-// dx[n, from the pointer on] += Σ over `deep` features; M images, N vectors.
+// sums of M images (beyond `left`: the last again) += Σ over `deep` features; N vectors.
 template <typename T, int M, int N>
-inline void add_rows(const T* dy, const T* w, T* dx, i64 deep, i64 features, i64 d) {
+void add_images(const T* dy, const T* panel, T* sums, i64 left, i64 deep, i64 features) {
     Tile<T, M, N> tile;
-    for (int m = 0; m < M; m++) tile.read(m, dx + m * d);
-    for (i64 k = 0; k < deep; k++)
-        tile.add(w + k * d, [&](int m) { return dy[m * features + k]; });
-    for (int m = 0; m < M; m++) tile.write(m, dx + m * d);
+    const T* rows[M];
+    for (int m = 0; m < M; m++) rows[m] = dy + (m < left ? m : left - 1) * features;
+    for (int m = 0; m < M; m++) tile.read(m, sums + m * N * W<T>);
+    for (i64 k = 0; k < deep; k++) tile.add(panel + k * N * W<T>, [&](int m) { return rows[m][k]; });
+    for (int m = 0; m < M; m++) tile.write(m, sums + m * N * W<T>);
 }
 
-// The same of all images; numbers i … end − 1, which are whole vectors but for the last ones.
-template <typename T>
-void add_images(const T* dy, const T* w, T* dx, i64 images, i64 i, i64 end, i64 deep,
-                i64 features, i64 d) {
-    for (i64 wide; (wide = std::min<i64>((end - i) / W<T>, MOST)) > 0; i += wide * W<T>)
-        by_width(wide, [&](auto wide) {
-            i64 n = 0;
-            for (; n + MR <= images; n += MR)
-                add_rows<T, MR, wide>(dy + n * features, w + i, dx + n * d + i, deep, features, d);
-            for (; n < images; n++)
-                add_rows<T, 1, wide>(dy + n * features, w + i, dx + n * d + i, deep, features, d);
-        });
-    for (; i < end; i++)
-        for (i64 n = 0; n < images; n++)
-            for (i64 k = 0; k < deep; k++) dx[n * d + i] += dy[n * features + k] * w[k * d + i];
-}
-
-// Items: numbers of d by `stretch`, the width in which rows of w are read.
+// Items: numbers of d by `stretch`, the width in which rows of w are read. They are copied side
+// by side: as they lie, hundreds of lines of one address but for their upper bits, a cache could
+// not hold them while all images pass.
 constexpr int DEEP = 32;
 template <typename T>
 EXPORT void product_backward(i64 start, i64 stop, const T* dy, const T* w, const T* relu_y, T* dx,
                              i64 images, i64 features, i64 d, i64 stretch) {
+    i64 rows = (images + MR - 1) / MR * MR;
     for (i64 from = start * stretch; from < stop * stretch && from < d; from += stretch) {
-        i64 end = std::min(from + stretch, d);
-        for (i64 n = 0; n < images; n++) memset(dx + n * d + from, 0, (end - from) * sizeof(T));
-        for (i64 k = 0; k < features; k += DEEP)
-            add_images(dy + k, w + k * d, dx, images, from, end,
-                       std::min<i64>(DEEP, features - k), features, d);
-        for (i64 n = 0; relu_y && n < images; n++)
-            for (i64 i = n * d + from; i < n * d + end; i++)
-                dx[i] = relu_y[i] > 0 ? dx[i] : T(0);
+        Blocks<T> blocks(std::min(stretch, d - from));
+        i64 across = blocks.vectors * W<T>;
+        T *held = kept<T, Y>(rows * across), *panels = kept<T, DY>(DEEP * across);
+        memset(held, 0, rows * across * sizeof(T));
+        for (i64 k = 0; k < features; k += DEEP) {
+            i64 deep = std::min<i64>(DEEP, features - k);
+            for (i64 j = 0; j < deep; j++)
+                for (i64 b = 0; b < blocks.count; b++) {
+                    i64 first = blocks.first(b) * W<T>, lanes = blocks.wide(b) * W<T>;
+                    T* to = panels + first * DEEP + j * lanes;
+                    const T* line = w + (k + j) * d + from + first;
+                    i64 width = blocks.width(b);
+                    if (width == MOST * W<T>) {
+                        memcpy(to, line, MOST * W<T> * sizeof(T));
+                        continue;
+                    }
+                    for (i64 i = 0; i < lanes; i++) to[i] = i < width ? line[i] : T(0);
+                }
+            for (i64 b = 0; b < blocks.count; b++)
+                by_width(blocks.wide(b), [&](auto wide) {
+                    i64 first = blocks.first(b) * W<T>;
+                    T* sums = held + first * rows;
+                    for (i64 n = 0; n < images; n += MR, sums += MR * wide * W<T>)
+                        add_images<T, MR, wide>(dy + n * features + k, panels + first * DEEP, sums,
+                                                images - n, deep, features);
+                });
+        }
+        for (i64 n = 0; n < images; n++)
+            for (i64 b = 0; b < blocks.count; b++) {
+                i64 first = blocks.first(b) * W<T>, lanes = blocks.wide(b) * W<T>;
+                i64 at = n * d + from + first;
+                const T* sums = held + first * rows + n * lanes;
+                for (i64 i = 0; i < blocks.width(b); i++)
+                    dx[at + i] = !relu_y || relu_y[at + i] > 0 ? sums[i] : T(0);
+            }
     }
 }
 INSTANTIATE(product_backward<float>, product_backward<double>);

@@ -67,6 +67,17 @@ void by_height(i64 high, F f) {
     f(std::integral_constant<int, MR>());
 }
 
+// Has the compiler hold a vector in a register. Left to itself g++ reads it anew for every row
+// when registers are just enough, and loads, not multiply-adds, are then the bound.
+template <typename V>
+inline void in_register(V& vector) {
+#if defined(__x86_64__)
+    asm("" : "+v"(vector));
+#elif defined(__aarch64__)
+    asm("" : "+w"(vector));
+#endif
+}
+
 template <typename T, int M, int N>
 struct Tile {
     static constexpr int LANES = N * W<T>;
@@ -76,7 +87,10 @@ struct Tile {
     template <typename Number>
     inline __attribute__((always_inline)) void add(const T* vectors, Number number) {
         Vec<T> b[N];
-        for (int v = 0; v < N; v++) b[v] = load<Vec<T>>(vectors + v * W<T>);
+        for (int v = 0; v < N; v++) {
+            b[v] = load<Vec<T>>(vectors + v * W<T>);
+            in_register(b[v]);
+        }
         for (int m = 0; m < M; m++) {
             T a = number(m);
             for (int v = 0; v < N; v++) sums[m][v] += a * b[v];
