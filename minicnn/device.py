@@ -48,10 +48,12 @@ class AnyDevice(HostThreads):
     Attributes:
         generation: how often buffers were let go that recorded work may refer to.
         native: whether ops run in their compiled forms, where they have no kernels.
+        on_host: whether its arrays are the host's, and host memory needs no copy.
     """
 
     generation = 0
     native = False
+    on_host = False
 
     def let_go(self) -> None:
         """Is told of buffers that are let go: see `recording.Repeated`."""
@@ -72,6 +74,7 @@ class CpuDevice(AnyDevice):
 
     name = "cpu"
     has_kernels = False
+    on_host = True
     launcher: Any = None
 
     def __init__(self, threads: int | None = None) -> None:
@@ -125,8 +128,9 @@ class CpuDevice(AnyDevice):
         yield self.upload(slot, array)
 
     def has_room(self, size: int) -> bool:
-        """Whether images of so many bytes are to be copied there (here: never)."""
-        return False
+        """Whether so many bytes of images are to be held: not more than half."""
+        free = self.free_bytes()
+        return free is None or size <= free // 2
 
     def record(self, work: Callable[[], object]) -> Callable[[], object] | None:
         """Runs the work; what repeats it on the same arrays, or None (here)."""
@@ -173,6 +177,7 @@ class EmulatedDevice(CpuDevice):
 
     name = "emulated"
     has_kernels = True
+    on_host = False
     native = False
 
     def __init__(self, threads: int | None = None) -> None:
@@ -203,11 +208,6 @@ class EmulatedDevice(CpuDevice):
             self._uploads[key] = self.empty(array.shape, array.dtype)
         self._uploads[key][...] = array
         return self._uploads[key]
-
-    def has_room(self, size: int) -> bool:
-        """Whether so many bytes of images should lie on the device: as on a GPU."""
-        free = self.free_bytes()
-        return free is None or size <= free // 2
 
     def record(self, work: Callable[[], object]) -> Callable[[], object]:
         """Runs the work; what repeats its launches on the same arrays."""
@@ -311,7 +311,7 @@ class CudaDevice(AnyDevice):
         return self._uploads.large(slot, array)
 
     def has_room(self, size: int) -> bool:
-        """Whether so many bytes of images should lie on the GPU: not more than half."""
+        """Whether so many bytes of images are to be held: not more than half."""
         return size <= self.free_bytes() // 2
 
     def record(self, work: Callable[[], object]) -> Callable[[], object] | None:

@@ -4,9 +4,10 @@ Everything is a pure function of (seed, step), so a resumed run sees the same ba
 The images of an epoch come in a fresh random order; epochs follow without a gap, so a
 batch may span two.
 
-Reading is random rows of the store, each image one contiguous piece of the file, copied
-from the memory map into one of two arrays that are used in turn; while one batch is
-trained on, threads fill the other. Of a store that memory cannot hold, the system is
+Where the device cannot hold a task's images (see `resident`), reading is random rows of
+the store, each image one contiguous piece of the file, copied from the memory map into
+one of two arrays that are used in turn; while one batch is trained on, threads fill the
+other. Of a store that memory cannot hold, the system is
 told of each batch's pieces at once before they are copied: it then reads exactly these,
 side by side. Its own guess from page faults reads megabytes around each of them.
 """
@@ -42,7 +43,7 @@ class Batch:
 
     Attributes:
         images: (N,H,W,3) uint8, overwritten once the next batch is asked for; None
-            where nobody wants them, since they lie on the device.
+            where nobody wants them, since they lie within the device's reach.
         rows: (N,) the images' rows in the store; −1 for those of none.
         labels: (N,) int32, the classes' places in the task.
         top, left: (N,) upper left corners of the crops, in pixels.

@@ -216,13 +216,13 @@ class Trainer:
             return mean_image(dev, loader.store, loader.train, tick)
 
     def _place_images(self, interrupt: Interrupt) -> None:
-        """Brings all images to the device if it has room for them."""
+        """Brings all images within the device's reach if it has room for them."""
         loader, dev = self.loader, self.inputs.dev
         rows = np.union1d(loader.train, loader.val)
         size = len(rows) * loader.store.images[0].nbytes
         self.images_at = f"images streamed from {loader.store.path}"
         if dev.has_room(size):
-            with self._passing(len(rows), "images to the device", interrupt) as tick:
+            with self._passing(len(rows), "reading images", interrupt) as tick:
                 self.inputs.resident = Resident(dev, loader.store, rows, tick)
             loader.reads = False
             self.images_at = f"images on the device: {size / 1e9:.3g} GB"

@@ -1,0 +1,63 @@
+"""Images within the device's reach: crops from the memory map itself, on the cpu."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from minicnn import architectures, device, transfer
+from minicnn.errors import Stopped
+from minicnn.resident import Resident
+from minicnn.store import Store
+from minicnn.trainer import Inputs
+from tests.runs import MINIATURE, make_store
+from tests.training import contents, make_setup
+
+SETTINGS = "solver.iterations=4", "schedule.evaluate_every=2"
+
+
+def test_the_cpu_device_crops_from_the_memory_map(tmp_path: Path) -> None:
+    store = Store(make_store(tmp_path / "tiny.h5"))
+    rows, ticks = np.array([3, 4, 9]), []
+    resident = Resident(device.get("cpu"), store, rows, ticks.append)
+    assert np.shares_memory(resident.images, store.images)
+    assert resident.places(rows).tolist() == [3, 4, 9]
+    assert sum(ticks) == 3
+    copied = Resident(device.get("emulated"), store, rows)
+    assert not np.shares_memory(copied.images, store.images)
+    assert copied.places(rows).tolist() == [0, 1, 2]
+    assert np.array_equal(copied.images, store.images[rows])
+
+
+def test_crops_from_the_map_and_from_copies_give_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(architectures.ARCHITECTURES, "miniature", MINIATURE)
+    store, found, streamed = make_store(tmp_path / "tiny.h5"), [], []
+    fill = Inputs.fill
+
+    def noted(self: Inputs, batch: Any) -> Any:
+        streamed.append(batch.images is not None)
+        return fill(self, batch)
+
+    monkeypatch.setattr(Inputs, "fill", noted)
+    for name in ("mapped", "streamed"):
+        setup = make_setup(store, tmp_path / name, *SETTINGS, device="cpu")
+        found.append(contents(transfer.train_base(setup, "A").folder))
+        assert set(streamed) == {name == "streamed"}
+        streamed.clear()
+        monkeypatch.setattr(device.CpuDevice, "has_room", lambda self, size: False)
+    assert found[0] == found[1]
+
+
+def test_reading_the_images_can_be_stopped(tmp_path: Path) -> None:
+    store = Store(make_store(tmp_path / "tiny.h5"))
+
+    def stop(count: int) -> None:
+        raise Stopped("SIGINT")
+
+    with pytest.raises(Stopped):
+        Resident(device.get("cpu"), store, np.arange(4), stop)
