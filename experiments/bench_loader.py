@@ -10,7 +10,9 @@ rounds:
 1. the store in memory: gigabytes of pixels a second. memcpy copies as many bytes, that
    lie side by side in the same memory map, into one array: what no reader surpasses.
    PyTorch's Dataset reads the same memory map, image by image (`__getitem__`) or batch
-   by batch (`__getitems__`), with 0, 1 and 2 workers;
+   by batch (`__getitems__`), with 0, 1 and 2 workers. Crops as floats with the mean
+   subtracted, which is what the cpu device trains on, are made from the map or from
+   copied images;
 2. a step with and without reading ahead: the host waits as for a GPU, or computes on
    one core;
 3. the store not in memory, as one that is larger than it: the system forgets the file
@@ -39,8 +41,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from minicnn import store
+from minicnn import device, store
 from minicnn.loader import Loader, Reader
+from minicnn.ops import augment
 from minicnn.store import Store
 
 Pixels = NDArray[np.uint8]
@@ -148,8 +151,13 @@ def in_memory(source: Store, make: Callable[[], Loader], rounds: int) -> Table:
     slot = np.zeros((batch, *images.shape[1:]), np.uint8)
     several = Reader(source)
     threads = several.threads.threads
-    one, crop = Reader(source, 1), loader.crop
+    one, dev = Reader(source, 1), device.get("cpu")
     draw = np.random.default_rng(0)
+    made = loader.train_batch(0)
+    places = made.top, made.left, made.mirror
+    loader.close()
+    mean = np.zeros(images.shape[1:], np.float32)
+    crops = dev.empty((batch, loader.crop, loader.crop, 3), np.float32)
 
     def memcpy(reader: Reader, _: NDArray[np.int64]) -> Pixels:
         begin = int(draw.integers(0, len(images) - batch + 1))
@@ -161,10 +169,9 @@ def in_memory(source: Store, make: Callable[[], Loader], rounds: int) -> Table:
         reader.threads.for_chunks(copy, batch, share)
         return slot
 
-    def crops(rows: NDArray[np.int64], across: slice) -> Pixels:
-        for place, row in enumerate(rows):
-            slot[place, :crop, across] = images[row, :crop, across]
-        return slot
+    def cropped(images: Pixels, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        augment.crop_mirror(dev, images, mean, crops, rows, *places)
+        return crops
 
     file = h5py.File(source.path)
     ways: dict[str, Callable[[NDArray[np.int64]], Pixels]] = {
@@ -174,8 +181,10 @@ def in_memory(source: Store, make: Callable[[], Loader], rounds: int) -> Table:
         f"minicnn, {threads} threads": lambda rows: several.read(rows, slot),
         "NumPy, images[rows]": lambda rows: images[rows],
         "h5py, images[rows]": lambda rows: by_h5py(file["images"], rows),
-        "the crops' rows alone": lambda rows: crops(rows, slice(None)),
-        "the crops alone": lambda rows: crops(rows, slice(crop)),
+        "crops from the memory map": lambda rows: cropped(images, rows),
+        "crops from copied images": lambda rows: cropped(
+            several.read(rows, slot), np.arange(batch)
+        ),
     }
     torches = {
         f"DataLoader, by {'batch' if whole else 'image'}, {workers} workers": Torch(
@@ -208,6 +217,8 @@ def _check(loader: Loader, ways: dict[str, Any], torches: dict[str, Torch]) -> N
     for name, read in ways.items():
         if "memcpy" not in name and "crops" not in name:
             assert np.array_equal(read(rows), right), name
+    one, other = (read(rows).copy() for name, read in ways.items() if "crops" in name)
+    assert np.array_equal(one, other)
     for name, each in torches.items():
         assert np.array_equal(each.next(), right), name
 
