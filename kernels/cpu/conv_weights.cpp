@@ -16,6 +16,9 @@
 //           nothing is left to add up.
 #include "conv.h"
 
+// Tiles of features for which a run's taps are first copied side by side. As they lie, pixels are
+// C numbers apart: of 256 channels in addresses of so few sets of the first cache that it holds
+// few of an image's lines until the next tile reads them.
 constexpr int MANY = 8;
 
 // Where the taps of an image's pixels lie: distances of pixels, down and along a row.
