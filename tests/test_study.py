@@ -187,6 +187,22 @@ def test_another_plan_in_the_folder_is_refused_and_a_larger_one_is_not(
     assert len(read_study(Path("studies/tiny")).nodes) == 5
 
 
+def test_a_store_of_other_images_is_not_compared_with_the_paper(
+    minicnn: Invoke,
+) -> None:
+    Path("tiny.toml").write_text(
+        PLAN.replace("[settings]", "published = true\n[settings]")
+    )
+    status, _, err = minicnn(*study_run("--only=baseA"))
+    assert status == 0
+    (line,) = [each for each in err.splitlines() if "published" in each]
+    assert line.startswith("warning: the published numbers will be shown apart")
+    assert line.endswith("its 8 classes are not the 1000 of ILSVRC2012")
+    assert not read_study(Path("studies/tiny")).published
+    # It goes on: the plan in the folder is the same study.
+    assert minicnn(*study_run("--only=baseA"))[0] == 0
+
+
 def test_a_folder_that_is_no_study_is_left_alone(minicnn: Invoke) -> None:
     Path("mine").mkdir()
     Path("mine/letter.txt").write_text("a letter")

@@ -30,6 +30,7 @@ from minicnn.experiments.study.graph import (
     differences,
     task_of,
 )
+from minicnn.experiments.study.protocol import odds
 from minicnn.files import (
     held_alone,
     holds_only,
@@ -82,7 +83,7 @@ class Study:
     Attributes:
         folder: STUDY.
         recipe: that the nets' commands name.
-        published: whether the protocol is the paper's.
+        published: whether protocol and data are the paper's.
         store: path of the image store.
         identity: of the store's content.
         tasks: a hash of each task's classes, by "SPLIT/TASK".
@@ -320,7 +321,7 @@ def open_study(
         folder=folder,
         name=plan.name,
         recipe=plan.recipe,
-        published=plan.published,
+        published=plan.published and not odds(plan, store, groups),
         store=store_path.resolve(),
         identity=store.identity,
         tasks=task_hashes(plan, store, groups),
