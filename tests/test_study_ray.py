@@ -93,3 +93,14 @@ def test_a_task_takes_its_share_of_the_cluster() -> None:
         Cluster(threads=9).workers({"CPU": 8.0})
     with pytest.raises(MinicnnError, match="--device cuda:1 --engine ray"):
         Cluster(device="cuda:1")
+
+
+def test_a_cluster_that_is_started_here_has_this_machines_cores(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ray_engine, "available_cores", lambda: 12)
+    assert Cluster().cpus == 12
+    assert Cluster(threads=5).cpus == 2 * 5
+    assert Cluster(threads=13).cpus == 13
+    assert Cluster(jobs=3).cpus == 3
+    assert Cluster(jobs=3, threads=5).cpus == 15

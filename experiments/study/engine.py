@@ -53,8 +53,9 @@ def plan_workers(
 
     Args:
         device: as --device takes it.
-        jobs: commands at a time; None takes one a GPU, and on the CPU one a core: a
-            thread each trains more in all than all threads on one.
+        jobs: commands at a time; None takes one a GPU, and on the CPU as many as the
+            cores have threads for, by default one a core: a thread each trains more in
+            all than all threads on one.
         threads: of each; None takes an equal share of the cores.
         gpus: as CUDA_VISIBLE_DEVICES names them; None asks the system.
 
@@ -78,7 +79,7 @@ def plan_workers(
     elif index:
         found = (found[int(index)],)
     cores = available_cores()
-    jobs = jobs or len(found) or cores
+    jobs = jobs or len(found) or max(1, cores // (threads or 1))
     threads = threads or max(1, cores // jobs)
     if kind == "auto":
         kind = "cuda" if found else "cpu"

@@ -81,7 +81,8 @@ class Cluster:
     Attributes:
         address: of a running cluster: "auto", or HOST:PORT; None starts one here.
         device: as --device takes it; "auto" takes GPUs where the cluster has any.
-        jobs: of a cluster that is started here; None takes one a core.
+        jobs: of a cluster that is started here; None takes as many as the cores have
+            threads for.
         threads: CPUs of a task; None takes one, and beside a GPU an equal share.
     """
 
@@ -96,6 +97,12 @@ class Cluster:
                 f"--device {self.device} --engine ray: Ray chooses among the GPUs; "
                 f"give one of {', '.join(NAMES)}"
             )
+
+    @property
+    def cpus(self) -> int:
+        """CPUs that a cluster has which is started here."""
+        threads = self.threads or 1
+        return (self.jobs or max(1, available_cores() // threads)) * threads
 
     def workers(self, resources: Mapping[str, float]) -> Workers:
         """What each task takes of the cluster's resources.
@@ -157,8 +164,7 @@ class RayEngine:
         cluster = self.cluster
         options: dict[str, Any] = {"address": cluster.address or "local"}
         if cluster.address is None:
-            cores = (cluster.jobs or available_cores()) * (cluster.threads or 1)
-            options |= {"num_cpus": cores, "include_dashboard": False}
+            options |= {"num_cpus": cluster.cpus, "include_dashboard": False}
         try:
             self.ray.init(log_to_driver=False, logging_level="ERROR", **options)
         except (ConnectionError, RuntimeError, ValueError) as error:
