@@ -120,7 +120,10 @@ def plan(
     help="Of a running Ray cluster: auto, or HOST:PORT; default: start one.",
 )
 @click.option(
-    "-j", "--jobs", type=int, help="Nets at a time; default: one a GPU, or one a core."
+    "-j",
+    "--jobs",
+    type=int,
+    help="Nets at a time; default: one a GPU, or one a core; not with --address.",
 )
 @click.option(
     "--threads-per-job",

@@ -385,6 +385,10 @@ BAD = [
     (study_run("--set=solver.speed=1"), "unknown key solver.speed"),
     (study_run("--set=network.arch=caffenet"), "smaller than the input of caffenet"),
     (study_run("--address=auto"), "--address auto: goes with --engine ray"),
+    (
+        study_run("--engine=ray", "--address=auto", "--jobs=2"),
+        "--jobs 2 --address auto: a cluster that runs already trains as many",
+    ),
     (study_run("--engine=sun"), "'sun' is not one of 'local', 'ray'"),
     (study_run("--data=none.h5"), "none.h5: no such file"),
     (["study", "run", "all"], "plan all: unknown"),

@@ -97,6 +97,12 @@ class Cluster:
                 f"--device {self.device} --engine ray: Ray chooses among the GPUs; "
                 f"give one of {', '.join(NAMES)}"
             )
+        if self.address and self.jobs:
+            raise MinicnnError(
+                f"--jobs {self.jobs} --address {self.address}: a cluster that runs "
+                "already trains as many nets at a time as its GPUs or CPUs allow; "
+                "leave --jobs out (--threads-per-job says how many CPUs each takes)"
+            )
 
     @property
     def cpus(self) -> int:

@@ -208,11 +208,9 @@ def _engine(
     if engine == "ray":
         from minicnn.experiments.study import ray_engine
 
+        cluster = ray_engine.Cluster(address, device, jobs, threads)
         ray_engine.load_ray()
-        return partial(
-            ray_engine.RayEngine,
-            cluster=ray_engine.Cluster(address, device, jobs, threads),
-        )
+        return partial(ray_engine.RayEngine, cluster=cluster)
     if address:
         raise MinicnnError(f"--address {address}: goes with --engine ray")
     return partial(LocalEngine, workers=plan_workers(device, jobs, threads))
