@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from minicnn.cores import available_cores
@@ -46,11 +47,15 @@ def load_ray() -> Any:
     return ray
 
 
-def train(command: dict[str, Any], *bases: dict[str, Any]) -> dict[str, Any]:
+def train(
+    command: dict[str, Any], notes: Sequence[Path], *bases: dict[str, Any]
+) -> dict[str, Any]:
     """What a worker does: runs a command to its end.
 
     Args:
         command: what `Child` takes, by name.
+        notes: of earlier failures, which no longer hold once it starts; the engine
+            cannot see when that is.
         bases: what the tasks of the bases returned.
 
     Returns:
@@ -58,6 +63,8 @@ def train(command: dict[str, Any], *bases: dict[str, Any]) -> dict[str, Any]:
     """
     if any(base["error"] for base in bases):
         return {"error": SKIPPED, "seconds": 0.0}
+    for note in notes:
+        note.unlink(missing_ok=True)
     began = time.monotonic()
     child = Child(**command)
     error = ""
@@ -187,9 +194,10 @@ class RayEngine:
         remote = self.ray.remote(max_retries=RETRIES, **needs)(train)
         made, reference_of = dict[Any, Task](), dict[str, Any]()
         for task in sorted(self.queue.left, key=lambda task: bool(task.base)):
-            self.ledger.begin(task)
             bases = [reference_of[task.base]] if task.base in reference_of else []
-            reference = remote.options(name=task.id).remote(self._command(task), *bases)
+            notes = [self.study.failure(node).resolve() for node in task.nodes]
+            given = self._command(task), notes, *bases
+            reference = remote.options(name=task.id).remote(*given)
             made[reference] = task
             reference_of |= {node.id: reference for node in task.nodes}
         return made
