@@ -426,6 +426,8 @@ def test_a_plan_can_be_looked_at_without_a_store(minicnn: Invoke) -> None:
     status, out, _ = minicnn(*argv)
     assert status == 0
     assert "148 nets in 7 groups" in out
+    assert "What copies from what:\n\nall   " in out
+    assert "random-3         baseA -> A1B..A7B, A1A..A7A\n" in out
     assert "on 1 worker" in out
     status, out, _ = minicnn(*argv, "--json", "--share-trunk")
     found = json.loads(out)

@@ -15,6 +15,7 @@ from minicnn.config import load_recipe, override
 from minicnn.data_prep.classes import ilsvrc2012
 from minicnn.errors import MinicnnError
 from minicnn.experiments.study import protocol
+from minicnn.experiments.study.edges import edge_lines
 from minicnn.experiments.study.graph import (
     Node,
     assignments,
@@ -131,6 +132,33 @@ def test_only_the_papers_data_is_compared_with_the_published(tmp_path: Path) -> 
     halves = [node for node in plan.nodes if node.split != "natural-manmade"]
     plan = dataclasses.replace(plan, nodes=tuple(halves))
     assert protocol.warning(plan, Store(), file) == ""
+
+
+PAPER_EDGES = """
+all              baseall
+                 random filters -> R1all..R7all
+natural-manmade  baseA -> A1B..A7B
+                 baseB -> B1A..B7A
+random-0         baseA -> A1B..A7B, A1A..A7A, A1A+..A7A+, A1B+..A7B+
+                 baseB -> B1A..B7A
+random-1         baseA -> A1B..A7B, A1A..A7A, A3A+, A5A+, A6A+, A2B+..A4B+
+                 baseB -> B1A..B7A
+random-2         baseA -> A1B..A7B, A1A..A7A
+                 baseB -> B1A..B7A
+random-3         baseA -> A1B..A7B, A1A..A7A
+                 baseB -> B1A..B7A
+all-imagesK      baseall, K = 1, 2, 5, 10, 25, 50, 100, 250, 500, 750, 1000, 1300
+"""
+
+
+def test_the_graph_is_a_few_lines() -> None:
+    assert edge_lines(load_plan("paper").nodes) == PAPER_EDGES.strip().split("\n")
+    keep = {"split": "random-0", "treatments": ["selffer-keep"], "targets": ["B"]}
+    nodes = plan_of({**keep, "seeds": [2], "depths": [1, 2, 4, 5, 6], "keep": [1, 2]})
+    assert edge_lines(nodes) == [
+        "random-0-seed2  baseB -> B1B-keep1, B2B-keep1, B4B-keep1..B6B-keep1, "
+        "B1B-keep2, B2B-keep2, B4B-keep2, B5B-keep2"
+    ]
 
 
 @pytest.mark.parametrize("name", plan_names())
