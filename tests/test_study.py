@@ -428,7 +428,9 @@ def test_a_plan_can_be_looked_at_without_a_store(minicnn: Invoke) -> None:
     assert "148 nets in 7 groups" in out
     assert "What copies from what:\n\nall   " in out
     assert "random-3         baseA -> A1B..A7B, A1A..A7A\n" in out
-    assert "on 1 worker" in out
+    assert re.search(r"Time: [\d.]+ h on 1 worker, [\d.]+ h on 8 \(no", out)
+    one = minicnn("study", "plan", "paper", "--rate=36000", "--workers=1")[1]
+    assert re.search(r"Time: [\d.]+ h on 1 worker \(no", one)
     status, out, _ = minicnn(*argv, "--json", "--share-trunk")
     found = json.loads(out)
     assert len(found["nets"]) == 148
