@@ -131,6 +131,30 @@ def test_a_failure_is_remembered_until_the_net_starts(
     assert left == study.by_id.keys() - {"random-0/baseA"}
 
 
+@pytest.mark.parametrize(
+    ("cluster", "said"),
+    [
+        (Cluster(), "--engine ray: Ray does not start here (timed out)"),
+        (Cluster("head:6379"), "--address head:6379: no Ray cluster answers (timed"),
+    ],
+)
+def test_whatever_keeps_ray_from_starting_is_one_line(
+    cluster: Cluster, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def init(**_: object) -> None:
+        raise Exception("timed out\nand much more")  # so does Ray
+
+    ray = SimpleNamespace(init=init, shutdown=lambda: None)
+    monkeypatch.setattr(ray_engine, "load_ray", lambda: ray)
+    study = Study(tmp_path, "tiny", "demo", False, tmp_path, "", {}, None, ())
+    ledger = Ledger(study, ())
+    engine = ray_engine.RayEngine(study, ledger, (), lambda _: 1.0, cluster)
+    with pytest.raises(MinicnnError) as caught:
+        engine.run()
+    assert str(caught.value).startswith(said)
+    assert "much more" not in str(caught.value)
+
+
 def test_a_missing_ray_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MinicnnError, match=r"pip install \"minicnn\[ray\]\""):

@@ -180,11 +180,16 @@ class RayEngine:
             options |= {"num_cpus": cluster.cpus, "include_dashboard": False}
         try:
             self.ray.init(log_to_driver=False, logging_level="ERROR", **options)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            why = "--engine ray: Ray does not start here"
+        # Ray has an Exception itself for what does not start in time.
+        except Exception as error:
+            why = f"--engine ray: Ray does not start here ({_first(error)})"
             if cluster.address:
-                why = f"--address {cluster.address}: no Ray cluster answers"
-            raise MinicnnError(f"{why} ({error})") from None
+                why = (
+                    f"--address {cluster.address}: no Ray cluster answers "
+                    f"({_first(error)}); one that asks for a token takes it from "
+                    "RAY_AUTH_TOKEN, with RAY_AUTH_MODE=token"
+                )
+            raise MinicnnError(why) from None
         self.workers = cluster.workers(self.ray.cluster_resources())
 
     def _submit(self) -> dict[Any, Task]:
@@ -219,8 +224,7 @@ class RayEngine:
             try:
                 result = self.ray.get(reference)
             except self.ray.exceptions.RayError as error:
-                words = str(error).strip().splitlines() or [type(error).__name__]
-                result = {"error": f"Ray: {words[0]}", "seconds": 0.0}
+                result = {"error": f"Ray: {_first(error)}", "seconds": 0.0}
             if task.base and task.base not in self.ledger.finished:
                 self.ledger.outcome.waiting += [node.id for node in task.nodes]
             else:
@@ -235,3 +239,8 @@ class RayEngine:
         for reference in waiting:
             self.ray.cancel(reference, force=False)
         self.ray.wait(list(waiting), num_returns=len(waiting), timeout=None)
+
+
+def _first(error: Exception) -> str:
+    """The first line of what Ray says, which may be long."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
