@@ -93,6 +93,7 @@ def plan(
     """Show what a plan would train, and what that costs; trains nothing."""
     from minicnn.experiments.study import run as runs
     from minicnn.experiments.study import status as shows
+    from minicnn.experiments.study.edges import edge_lines
 
     request = runs.Request(**options)
     measure_on = (device, threads) if measure else None
@@ -102,7 +103,8 @@ def plan(
         click.echo(json.dumps(about, indent=2))
         return
     click.echo(shows.plan_table(found.plan, found.nodes))
-    click.echo()
+    click.echo("\nWhat copies from what:\n")
+    click.echo("\n".join(edge_lines(found.nodes)) + "\n")
     click.echo(shows.cost_table(found.cost, found.left, found.sizes_known))
 
 
@@ -120,7 +122,10 @@ def plan(
     help="Of a running Ray cluster: auto, or HOST:PORT; default: start one.",
 )
 @click.option(
-    "-j", "--jobs", type=int, help="Nets at a time; default: one a GPU, or one a core."
+    "-j",
+    "--jobs",
+    type=int,
+    help="Nets at a time; default: one a GPU, or one a core; not with --address.",
 )
 @click.option(
     "--threads-per-job",

@@ -314,6 +314,16 @@ def test_missing_and_damaged_nets_are_named(tiny: Path) -> None:
     assert "B3A" in told.stderr
 
 
+@pytest.mark.parametrize("key", ["frozen_layers", "frozen_unchanged"])
+def test_a_record_that_lacks_what_is_read_is_left_out(key: str, tiny: Path) -> None:
+    path = tiny / "runs" / "random-0" / "A2B" / "result.json"
+    result = json.loads(path.read_text())
+    del result[key]
+    path.write_text(json.dumps(result))
+    report = build(tiny, tiny.parent / "report")
+    assert f"damaged, they lack '{key}'" in report.left_out["random-0/A2B"]
+
+
 def test_nets_of_other_settings_are_left_out(tiny: Path) -> None:
     config = tiny / "runs" / "random-0" / "A2B" / "config.toml"
     config.write_text(config.read_text().replace("momentum = 0.9", "momentum = 0.8"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -187,6 +188,22 @@ def test_another_plan_in_the_folder_is_refused_and_a_larger_one_is_not(
     assert len(read_study(Path("studies/tiny")).nodes) == 5
 
 
+def test_a_store_of_other_images_is_not_compared_with_the_paper(
+    minicnn: Invoke,
+) -> None:
+    Path("tiny.toml").write_text(
+        PLAN.replace("[settings]", "published = true\n[settings]")
+    )
+    status, _, err = minicnn(*study_run("--only=baseA"))
+    assert status == 0
+    (line,) = [each for each in err.splitlines() if "published" in each]
+    assert line.startswith("warning: the published numbers will be shown apart")
+    assert line.endswith("its 8 classes are not the 1000 of ILSVRC2012")
+    assert not read_study(Path("studies/tiny")).published
+    # It goes on: the plan in the folder is the same study.
+    assert minicnn(*study_run("--only=baseA"))[0] == 0
+
+
 def test_a_folder_that_is_no_study_is_left_alone(minicnn: Invoke) -> None:
     Path("mine").mkdir()
     Path("mine/letter.txt").write_text("a letter")
@@ -279,7 +296,14 @@ def test_a_killed_study_ends_with_the_same_results(tmp_path: Path) -> None:
 
 def test_depths_that_share_a_trunk_end_as_when_apart(minicnn: Invoke) -> None:
     assert minicnn(*study_run("--only=A[14]B"))[0] == 0
-    assert minicnn(*study_run("--share-trunk", "-o", "shared"))[0] == 0
+    status, _, err = minicnn(*study_run("--share-trunk", "-o", "shared"))
+    assert status == 0
+    # The time is the pass's, said once; a net that is trained alone has its own.
+    said = [line for line in err.splitlines() if line.startswith("random-0/")]
+    nets = [line for line in said if re.search(r": top-1 [\d.]+% \(\d of 4\)", line)]
+    assert len(nets) == 3
+    assert re.search(r"baseA: top-1 [\d.]+%, \d+ s \(1 of 4\)", said[0])
+    assert re.search(r"A1,2,4B: these 3 in one pass, \d+ s", said[4])
     logs = {path.stem for path in Path("shared/logs/random-0").iterdir()}
     assert logs == {"baseA", "A1,2,4B"}
     for name in ("A1B", "A4B"):
@@ -294,9 +318,12 @@ def test_a_machine_is_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "available_cores", lambda: 12)
     assert plan_workers(gpus=()) == Workers(12, 1, "cpu")
     assert plan_workers(gpus=(), jobs=5) == Workers(5, 2, "cpu")
-    assert plan_workers(gpus=(), threads=3) == Workers(12, 3, "cpu")
+    assert plan_workers(gpus=(), threads=5) == Workers(2, 5, "cpu")
+    assert plan_workers(gpus=(), threads=13) == Workers(1, 13, "cpu")
+    assert plan_workers(gpus=(), jobs=3, threads=5) == Workers(3, 5, "cpu")
     four = ("4", "5", "6", "7")
     assert plan_workers(gpus=four) == Workers(4, 3, "cuda", four)
+    assert plan_workers(gpus=four, threads=5) == Workers(4, 5, "cuda", four)
     assert plan_workers("cuda", jobs=8, gpus=four) == Workers(8, 1, "cuda", four)
     assert plan_workers("cuda:2", gpus=four) == Workers(1, 12, "cuda", ("6",))
     assert plan_workers("cpu", gpus=four) == Workers(12, 1, "cpu")
@@ -366,6 +393,10 @@ BAD = [
     (study_run("--set=solver.speed=1"), "unknown key solver.speed"),
     (study_run("--set=network.arch=caffenet"), "smaller than the input of caffenet"),
     (study_run("--address=auto"), "--address auto: goes with --engine ray"),
+    (
+        study_run("--engine=ray", "--address=auto", "--jobs=2"),
+        "--jobs 2 --address auto: a cluster that runs already trains as many",
+    ),
     (study_run("--engine=sun"), "'sun' is not one of 'local', 'ray'"),
     (study_run("--data=none.h5"), "none.h5: no such file"),
     (["study", "run", "all"], "plan all: unknown"),
@@ -395,7 +426,11 @@ def test_a_plan_can_be_looked_at_without_a_store(minicnn: Invoke) -> None:
     status, out, _ = minicnn(*argv)
     assert status == 0
     assert "148 nets in 7 groups" in out
-    assert "on 1 worker" in out
+    assert "What copies from what:\n\nall   " in out
+    assert "random-3         baseA -> A1B..A7B, A1A..A7A\n" in out
+    assert re.search(r"Time: [\d.]+ h on 1 worker, [\d.]+ h on 8 \(no", out)
+    one = minicnn("study", "plan", "paper", "--rate=36000", "--workers=1")[1]
+    assert re.search(r"Time: [\d.]+ h on 1 worker \(no", one)
     status, out, _ = minicnn(*argv, "--json", "--share-trunk")
     found = json.loads(out)
     assert len(found["nets"]) == 148

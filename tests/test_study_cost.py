@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from minicnn import device
+from minicnn import bench, device
 from minicnn.bench import Step
 from minicnn.config import SolverConfig, load_recipe, override
 from minicnn.experiments.study import cost
@@ -221,3 +222,21 @@ def test_a_rate_can_be_measured() -> None:
     rate = cost.measure(plan.nodes[0], device.get("cpu", 1))
     assert rate.images_per_second > 1
     assert "measured now on cpu" in rate.source
+
+
+def test_the_rate_is_measured_in_the_plans_precision(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[str] = []
+
+    class Seen(Step):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            made.append(self.network.precision.name)
+
+    monkeypatch.setattr(bench, "Step", Seen)
+    settings = {"network": {"precision": "bf16"}}
+    plan = plan_of({"split": "random-0", "treatments": ["base"], "settings": settings})
+    rate = cost.measure(plan.nodes[0], device.get("cpu", 1))
+    assert made == ["bf16"]
+    assert rate.source.endswith(", bf16")

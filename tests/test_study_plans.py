@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from minicnn.config import load_recipe, override
+from minicnn.data_prep.classes import ilsvrc2012
 from minicnn.errors import MinicnnError
+from minicnn.experiments.study import protocol
+from minicnn.experiments.study.edges import edge_lines
 from minicnn.experiments.study.graph import (
     Node,
     assignments,
@@ -69,6 +74,91 @@ def test_the_paper_plan_keeps_the_papers_settings() -> None:
             assert node.config == override(shorter, [count])
         else:
             assert node.config == recipe
+
+
+@pytest.mark.parametrize(
+    ("setting", "same"),
+    [
+        ("schedule.log_every=1", True),
+        ("schedule.checkpoint_every=5000", True),
+        ("solver.lr=0.01", True),  # as it is already
+        ("solver.lr=0.02", False),
+        ("schedule.evaluate_every=2000", False),
+        ('network.precision="bf16"', False),
+        ("data.mirror=false", False),
+    ],
+)
+def test_only_a_setting_that_decides_numbers_leaves_the_protocol(
+    setting: str, same: bool
+) -> None:
+    assert load_plan("paper", [setting]).published == same
+    assert not load_plan("demo", [setting]).published
+
+
+@dataclasses.dataclass
+class Store:
+    """As much of ImageNet's store as tells that it is that."""
+
+    path: Path = Path("mine.h5")
+    wnids: tuple[str, ...] = ilsvrc2012().wnids
+    names: tuple[str, ...] = ilsvrc2012().names
+    groups: tuple[str, ...] = ("",) * 1000
+    image_size: tuple[int, int] = (256, 256)
+    train: int = 1_281_160  # some could not be read
+    val: int = 50_000
+
+    @property
+    def split(self) -> np.ndarray:
+        return np.repeat([0, 1], [self.train, self.val]).astype(np.uint8)
+
+
+def test_only_the_papers_data_is_compared_with_the_published(tmp_path: Path) -> None:
+    plan = load_plan("paper")
+    assert protocol.warning(plan, Store(), None) == ""
+    others = ("", *ilsvrc2012().wnids[1:])
+    for store, said in [
+        (Store(wnids=("c0", "c1")), "its 2 classes are not the 1000 of ILSVRC2012"),
+        (Store(wnids=others), "its 1000 classes are not the 1000 of ILSVRC2012"),
+        (Store(image_size=(128, 256)), "its images are 128x256, not 256x256"),
+        (Store(train=100_000), "it has 100,000 images in train, ILSVRC2012 1,281,167"),
+        (Store(val=500), "it has 500 images in val, ILSVRC2012 50,000"),
+    ]:
+        warned = protocol.warning(plan, store, None)
+        assert warned.endswith(f"store mine.h5 is not the paper's data: {said}")
+        assert protocol.warning(load_plan("demo"), store, None) == ""
+    file = tmp_path / "groups.toml"
+    file.write_text('natural = ["n02999410"]\nmanmade = ["n01440764"]\n')
+    assert "man-made classes are not" in protocol.warning(plan, Store(), file)
+    halves = [node for node in plan.nodes if node.split != "natural-manmade"]
+    plan = dataclasses.replace(plan, nodes=tuple(halves))
+    assert protocol.warning(plan, Store(), file) == ""
+
+
+PAPER_EDGES = """
+all              baseall
+                 random filters -> R1all..R7all
+natural-manmade  baseA -> A1B..A7B
+                 baseB -> B1A..B7A
+random-0         baseA -> A1B..A7B, A1A..A7A, A1A+..A7A+, A1B+..A7B+
+                 baseB -> B1A..B7A
+random-1         baseA -> A1B..A7B, A1A..A7A, A3A+, A5A+, A6A+, A2B+..A4B+
+                 baseB -> B1A..B7A
+random-2         baseA -> A1B..A7B, A1A..A7A
+                 baseB -> B1A..B7A
+random-3         baseA -> A1B..A7B, A1A..A7A
+                 baseB -> B1A..B7A
+all-imagesK      baseall, K = 1, 2, 5, 10, 25, 50, 100, 250, 500, 750, 1000, 1300
+"""
+
+
+def test_the_graph_is_a_few_lines() -> None:
+    assert edge_lines(load_plan("paper").nodes) == PAPER_EDGES.strip().split("\n")
+    keep = {"split": "random-0", "treatments": ["selffer-keep"], "targets": ["B"]}
+    nodes = plan_of({**keep, "seeds": [2], "depths": [1, 2, 4, 5, 6], "keep": [1, 2]})
+    assert edge_lines(nodes) == [
+        "random-0-seed2  baseB -> B1B-keep1, B2B-keep1, B4B-keep1..B6B-keep1, "
+        "B1B-keep2, B2B-keep2, B4B-keep2, B5B-keep2"
+    ]
 
 
 @pytest.mark.parametrize("name", plan_names())

@@ -9,15 +9,22 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from minicnn.errors import MinicnnError
 from minicnn.experiments.kill_study import fingerprints
 from minicnn.experiments.study import ray_engine
-from minicnn.experiments.study.engine import Workers
+from minicnn.experiments.study.child import Child
+from minicnn.experiments.study.engine import Ledger, Workers
+from minicnn.experiments.study.folder import Study
+from minicnn.experiments.study.plans import load_plan
 from minicnn.experiments.study.ray_engine import Cluster
+from minicnn.experiments.study.tasks import make_tasks
 from tests.runs import make_store
 from tests.test_study import PLAN
 
@@ -75,6 +82,79 @@ def workers(log: Path) -> list[int]:
     ]
 
 
+class Reference:
+    """To what a task would return."""
+
+    def __init__(self, *given: Any) -> None:
+        self.given = given
+
+
+class Recorded:
+    """As much of Ray as takes tasks, and runs none of them."""
+
+    def remote(self, **_: object) -> Callable[..., Any]:
+        return lambda function: self
+
+    def options(self, **_: object) -> Any:
+        return SimpleNamespace(remote=Reference)
+
+
+def test_a_failure_is_remembered_until_the_net_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tiny.toml").write_text(PLAN)
+    plan = load_plan(str(tmp_path / "tiny.toml"))
+    study = Study(tmp_path, "tiny", "demo", False, tmp_path, "", {}, None, plan.nodes)
+    (tmp_path / "logs" / "random-0").mkdir(parents=True)
+    for node in study.nodes:
+        study.note_failure(node, "no memory", study.log(node.id))
+    monkeypatch.setattr(ray_engine, "load_ray", Recorded)
+    tasks, ledger = make_tasks(study.nodes), Ledger(study, study.nodes)
+    engine = ray_engine.RayEngine(study, ledger, tasks, lambda _: 1.0, Cluster())
+    engine.workers = Workers(2, 1, "cpu")
+    made = engine._submit()
+    # After Ctrl-C the nets that had not their turn are still known as failed.
+    assert {state.state for state in study.states().values()} == {"failed"}
+
+    class Started(Child):
+        def __init__(self, **_: object) -> None: ...
+
+        def status(self) -> int:
+            return 0
+
+    monkeypatch.setattr(ray_engine, "Child", Started)
+    given = {task.id: reference.given for reference, task in made.items()}
+    command, notes, _ = given["random-0/A2B"]
+    assert ray_engine.train(command, notes, {"error": "no memory"})["error"]
+    assert not ray_engine.train(*given["random-0/baseA"])["error"]
+    left = {name for name, at in study.states().items() if at.state == "failed"}
+    assert left == study.by_id.keys() - {"random-0/baseA"}
+
+
+@pytest.mark.parametrize(
+    ("cluster", "said"),
+    [
+        (Cluster(), "--engine ray: Ray does not start here (timed out)"),
+        (Cluster("head:6379"), "--address head:6379: no Ray cluster answers (timed"),
+    ],
+)
+def test_whatever_keeps_ray_from_starting_is_one_line(
+    cluster: Cluster, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def init(**_: object) -> None:
+        raise Exception("timed out\nand much more")  # so does Ray
+
+    ray = SimpleNamespace(init=init, shutdown=lambda: None)
+    monkeypatch.setattr(ray_engine, "load_ray", lambda: ray)
+    study = Study(tmp_path, "tiny", "demo", False, tmp_path, "", {}, None, ())
+    ledger = Ledger(study, ())
+    engine = ray_engine.RayEngine(study, ledger, (), lambda _: 1.0, cluster)
+    with pytest.raises(MinicnnError) as caught:
+        engine.run()
+    assert str(caught.value).startswith(said)
+    assert "much more" not in str(caught.value)
+
+
 def test_a_missing_ray_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MinicnnError, match=r"pip install \"minicnn\[ray\]\""):
@@ -93,3 +173,14 @@ def test_a_task_takes_its_share_of_the_cluster() -> None:
         Cluster(threads=9).workers({"CPU": 8.0})
     with pytest.raises(MinicnnError, match="--device cuda:1 --engine ray"):
         Cluster(device="cuda:1")
+
+
+def test_a_cluster_that_is_started_here_has_this_machines_cores(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ray_engine, "available_cores", lambda: 12)
+    assert Cluster().cpus == 12
+    assert Cluster(threads=5).cpus == 2 * 5
+    assert Cluster(threads=13).cpus == 13
+    assert Cluster(jobs=3).cpus == 3
+    assert Cluster(jobs=3, threads=5).cpus == 15

@@ -96,6 +96,8 @@ class Contents:
         return next((each for each in self.entries if each.id == wanted), None)
 
 
+# What a report reads of result.json beside the scores that `Run` looks for.
+_NEEDED = ("top5", "frozen_layers", "frozen_sha256", "frozen_unchanged")
 _SESSION = ("seconds", "first_step", "last_step", "images_per_second")
 
 
@@ -124,7 +126,7 @@ def _entry(folder: Path) -> Entry | None:
         if net is None:
             return None
         result = run.result or {}
-        named = [result[key] for key in ("top5", "frozen_layers", "frozen_sha256")]
+        named = [result[key] for key in _NEEDED]
     except (KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
         lacks = f"they lack {error}" if isinstance(error, KeyError) else str(error)
         raise MinicnnError(

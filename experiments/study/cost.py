@@ -263,11 +263,12 @@ def measure(node: Node, dev: devices.Device) -> Rate:
     from minicnn.bench import Step
     from minicnn.environment import describe
 
-    batch = node.config.solver.batch
-    step = Step(dev, node.config.network.arch, batch)
+    batch, network = node.config.solver.batch, node.config.network
+    step = Step(dev, network.arch, batch, network.precision)
     step.whole()
     seconds = dev.meter().seconds(step.whole, cold=False)
     about = describe(dev)
     name = about.get("gpu") or about["processor"]
-    source = f"measured now on {dev.name} ({name}, {dev.threads} threads)"
+    where = f"{dev.name} ({name}, {dev.threads} threads)"
+    source = f"measured now on {where}, {network.precision}"
     return Rate(batch / seconds, source)

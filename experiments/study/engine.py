@@ -53,8 +53,9 @@ def plan_workers(
 
     Args:
         device: as --device takes it.
-        jobs: commands at a time; None takes one a GPU, and on the CPU one a core: a
-            thread each trains more in all than all threads on one.
+        jobs: commands at a time; None takes one a GPU, and on the CPU as many as the
+            cores have threads for, by default one a core: a thread each trains more in
+            all than all threads on one.
         threads: of each; None takes an equal share of the cores.
         gpus: as CUDA_VISIBLE_DEVICES names them; None asks the system.
 
@@ -78,7 +79,7 @@ def plan_workers(
     elif index:
         found = (found[int(index)],)
     cores = available_cores()
-    jobs = jobs or len(found) or cores
+    jobs = jobs or len(found) or max(1, cores // (threads or 1))
     threads = threads or max(1, cores // jobs)
     if kind == "auto":
         kind = "cuda" if found else "cpu"
@@ -150,21 +151,24 @@ class Ledger:
         Returns:
             Whether all of its nets are finished.
         """
+        together, took = len(task.nodes) > 1, duration(seconds)
         for node in task.nodes:
             if self.study.finished(node):
-                self._done(node, seconds)
+                self._done(node, "" if together else f", {took}")
             else:
                 self._fail(node, task, error)
         self.count([task])
-        return all(node.id in self.finished for node in task.nodes)
+        complete = all(node.id in self.finished for node in task.nodes)
+        if together and complete:
+            self.bar.message(f"{task.id}: these {len(task.nodes)} in one pass, {took}")
+        return complete
 
-    def _done(self, node: Node, seconds: float) -> None:
+    def _done(self, node: Node, took: str) -> None:
         self.finished.add(node.id)
         self.outcome.done.append(node.id)
         top1 = self.study.state(node, frozenset([node.id])).top1
         place = f"{len(self.finished)} of {len(self.nodes)}"
-        took = duration(seconds)
-        self.bar.message(f"{node.id}: top-1 {top1:.1%}, {took} ({place})")
+        self.bar.message(f"{node.id}: top-1 {top1:.1%}{took} ({place})")
 
     def _fail(self, node: Node, task: Task, error: str) -> None:
         self.outcome.failed[node.id] = error

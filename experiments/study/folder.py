@@ -30,6 +30,7 @@ from minicnn.experiments.study.graph import (
     differences,
     task_of,
 )
+from minicnn.experiments.study.protocol import odds
 from minicnn.files import (
     held_alone,
     holds_only,
@@ -82,7 +83,7 @@ class Study:
     Attributes:
         folder: STUDY.
         recipe: that the nets' commands name.
-        published: whether the protocol is the paper's.
+        published: whether protocol and data are the paper's.
         store: path of the image store.
         identity: of the store's content.
         tasks: a hash of each task's classes, by "SPLIT/TASK".
@@ -117,16 +118,17 @@ class Study:
         """Where the processes of a task print to, by its id."""
         return self.folder / "logs" / f"{name}.log"
 
-    def _failed(self, node: Node) -> Path:
+    def failure(self, node: Node) -> Path:
+        """Where it is noted what the node failed of."""
         return self.folder / "logs" / f"{node.id}.failed"
 
     def note_failure(self, node: Node, error: str, log: Path) -> None:
         """Remembers what a node failed of."""
-        write_json(self._failed(node), {"error": error, "log": str(log)})
+        write_json(self.failure(node), {"error": error, "log": str(log)})
 
     def forget_failure(self, node: Node) -> None:
         """A node is about to run again, or did well."""
-        self._failed(node).unlink(missing_ok=True)
+        self.failure(node).unlink(missing_ok=True)
 
     def finished(self, node: Node) -> bool:
         """Whether the node is done, by these very settings."""
@@ -157,7 +159,7 @@ class Study:
         if held(self.run(node)):
             return State("running", step)
         with suppress(MinicnnError):  # there is none, or it goes this very instant
-            return State("failed", step, **read_json(self._failed(node)))
+            return State("failed", step, **read_json(self.failure(node)))
         if step:
             return State("stopped", step)
         return State("ready" if node.base in ("", *done) else "waiting")
@@ -320,7 +322,7 @@ def open_study(
         folder=folder,
         name=plan.name,
         recipe=plan.recipe,
-        published=plan.published,
+        published=plan.published and not odds(plan, store, groups),
         store=store_path.resolve(),
         identity=store.identity,
         tasks=task_hashes(plan, store, groups),

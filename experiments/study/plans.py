@@ -19,6 +19,7 @@ from minicnn.experiments.study.graph import (
     Plan,
     differences,
 )
+from minicnn.experiments.study.protocol import same_numbers
 from minicnn.treatment import DEEPEST, RANDOM, Treatment
 
 PLANS = "plans"
@@ -104,6 +105,26 @@ def resolve(table: Mapping[str, Any], where: str, settings: Sequence[str] = ()) 
     if recipe.endswith(".toml"):
         recipe = str(Path(recipe).resolve())
     config = from_dict(table.get("settings", {}), where, load_recipe(recipe))
+    nodes = _nodes(nets, where, config, settings)
+    published = table.get("published", False)
+    if published and settings:
+        usual = _nodes(nets, where, config, ())
+        pairs = zip(usual, nodes, strict=True)
+        published = all(same_numbers(a.config, b.config) for a, b in pairs)
+    return Plan(
+        name=name,
+        data=table.get("data", ""),
+        recipe=recipe,
+        published=published,
+        expected=_expected(table, where),
+        nodes=nodes,
+    )
+
+
+def _nodes(
+    nets: Sequence[Any], where: str, config: Config, settings: Sequence[str]
+) -> tuple[Node, ...]:
+    """The nodes of all [[nets]], and the bases that they need."""
     nodes: dict[str, Node] = {}
     for number, entry in enumerate(nets, 1):
         place = f"{where}: nets {number}"
@@ -115,15 +136,7 @@ def resolve(table: Mapping[str, Any], where: str, settings: Sequence[str] = ()) 
         raise MinicnnError(f"{where}: no nets; list them under [[nets]]")
     _add_bases(nodes)
     _check_groups(nodes.values(), where)
-    return Plan(
-        name=name,
-        data=table.get("data", ""),
-        recipe=recipe,
-        # With other settings it is another protocol.
-        published=table.get("published", False) and not settings,
-        expected=_expected(table, where),
-        nodes=tuple(_ordered(nodes.values())),
-    )
+    return tuple(_ordered(nodes.values()))
 
 
 def _check_keys(

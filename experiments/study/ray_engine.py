@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from minicnn.cores import available_cores
@@ -46,11 +47,15 @@ def load_ray() -> Any:
     return ray
 
 
-def train(command: dict[str, Any], *bases: dict[str, Any]) -> dict[str, Any]:
+def train(
+    command: dict[str, Any], notes: Sequence[Path], *bases: dict[str, Any]
+) -> dict[str, Any]:
     """What a worker does: runs a command to its end.
 
     Args:
         command: what `Child` takes, by name.
+        notes: of earlier failures, which no longer hold once it starts; the engine
+            cannot see when that is.
         bases: what the tasks of the bases returned.
 
     Returns:
@@ -58,6 +63,8 @@ def train(command: dict[str, Any], *bases: dict[str, Any]) -> dict[str, Any]:
     """
     if any(base["error"] for base in bases):
         return {"error": SKIPPED, "seconds": 0.0}
+    for note in notes:
+        note.unlink(missing_ok=True)
     began = time.monotonic()
     child = Child(**command)
     error = ""
@@ -81,7 +88,8 @@ class Cluster:
     Attributes:
         address: of a running cluster: "auto", or HOST:PORT; None starts one here.
         device: as --device takes it; "auto" takes GPUs where the cluster has any.
-        jobs: of a cluster that is started here; None takes one a core.
+        jobs: of a cluster that is started here; None takes as many as the cores have
+            threads for.
         threads: CPUs of a task; None takes one, and beside a GPU an equal share.
     """
 
@@ -96,6 +104,18 @@ class Cluster:
                 f"--device {self.device} --engine ray: Ray chooses among the GPUs; "
                 f"give one of {', '.join(NAMES)}"
             )
+        if self.address and self.jobs:
+            raise MinicnnError(
+                f"--jobs {self.jobs} --address {self.address}: a cluster that runs "
+                "already trains as many nets at a time as its GPUs or CPUs allow; "
+                "leave --jobs out (--threads-per-job says how many CPUs each takes)"
+            )
+
+    @property
+    def cpus(self) -> int:
+        """CPUs that a cluster has which is started here."""
+        threads = self.threads or 1
+        return (self.jobs or max(1, available_cores() // threads)) * threads
 
     def workers(self, resources: Mapping[str, float]) -> Workers:
         """What each task takes of the cluster's resources.
@@ -157,15 +177,19 @@ class RayEngine:
         cluster = self.cluster
         options: dict[str, Any] = {"address": cluster.address or "local"}
         if cluster.address is None:
-            cores = (cluster.jobs or available_cores()) * (cluster.threads or 1)
-            options |= {"num_cpus": cores, "include_dashboard": False}
+            options |= {"num_cpus": cluster.cpus, "include_dashboard": False}
         try:
             self.ray.init(log_to_driver=False, logging_level="ERROR", **options)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            why = "--engine ray: Ray does not start here"
+        # Ray has an Exception itself for what does not start in time.
+        except Exception as error:
+            why = f"--engine ray: Ray does not start here ({_first(error)})"
             if cluster.address:
-                why = f"--address {cluster.address}: no Ray cluster answers"
-            raise MinicnnError(f"{why} ({error})") from None
+                why = (
+                    f"--address {cluster.address}: no Ray cluster answers "
+                    f"({_first(error)}); one that asks for a token takes it from "
+                    "RAY_AUTH_TOKEN, with RAY_AUTH_MODE=token"
+                )
+            raise MinicnnError(why) from None
         self.workers = cluster.workers(self.ray.cluster_resources())
 
     def _submit(self) -> dict[Any, Task]:
@@ -175,9 +199,10 @@ class RayEngine:
         remote = self.ray.remote(max_retries=RETRIES, **needs)(train)
         made, reference_of = dict[Any, Task](), dict[str, Any]()
         for task in sorted(self.queue.left, key=lambda task: bool(task.base)):
-            self.ledger.begin(task)
             bases = [reference_of[task.base]] if task.base in reference_of else []
-            reference = remote.options(name=task.id).remote(self._command(task), *bases)
+            notes = [self.study.failure(node).resolve() for node in task.nodes]
+            given = self._command(task), notes, *bases
+            reference = remote.options(name=task.id).remote(*given)
             made[reference] = task
             reference_of |= {node.id: reference for node in task.nodes}
         return made
@@ -199,8 +224,7 @@ class RayEngine:
             try:
                 result = self.ray.get(reference)
             except self.ray.exceptions.RayError as error:
-                words = str(error).strip().splitlines() or [type(error).__name__]
-                result = {"error": f"Ray: {words[0]}", "seconds": 0.0}
+                result = {"error": f"Ray: {_first(error)}", "seconds": 0.0}
             if task.base and task.base not in self.ledger.finished:
                 self.ledger.outcome.waiting += [node.id for node in task.nodes]
             else:
@@ -215,3 +239,8 @@ class RayEngine:
         for reference in waiting:
             self.ray.cancel(reference, force=False)
         self.ray.wait(list(waiting), num_returns=len(waiting), timeout=None)
+
+
+def _first(error: Exception) -> str:
+    """The first line of what Ray says, which may be long."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -33,6 +34,7 @@ from minicnn.experiments.study.folder import (
 from minicnn.experiments.study.graph import Node, Plan, with_bases
 from minicnn.experiments.study.local import LocalEngine
 from minicnn.experiments.study.plans import DEMO, load_plan
+from minicnn.experiments.study.protocol import warning
 from minicnn.experiments.study.tasks import make_tasks
 from minicnn.store import Store
 
@@ -180,6 +182,9 @@ def execute(
     study = open_study(request.place(plan), plan, store_path, request.groups)
     nodes = with_bases(study.nodes, request.patterns)
     _check_sizes(nodes, store)
+    apart = warning(plan, store, request.groups)
+    if apart:
+        print(apart, file=sys.stderr, flush=True)
     with study.locked():
         study.write()
         ledger = Ledger(study, nodes)
@@ -203,11 +208,9 @@ def _engine(
     if engine == "ray":
         from minicnn.experiments.study import ray_engine
 
+        cluster = ray_engine.Cluster(address, device, jobs, threads)
         ray_engine.load_ray()
-        return partial(
-            ray_engine.RayEngine,
-            cluster=ray_engine.Cluster(address, device, jobs, threads),
-        )
+        return partial(ray_engine.RayEngine, cluster=cluster)
     if address:
         raise MinicnnError(f"--address {address}: goes with --engine ray")
     return partial(LocalEngine, workers=plan_workers(device, jobs, threads))

@@ -211,7 +211,8 @@ def _times(cost: Cost) -> str:
     assert one is not None
     assert many is not None
     assert path is not None
+    shared = f", {_hours(many)} on {cost.workers}" if cost.workers > 1 else ""
     return (
-        f"{_hours(one)} on 1 worker, {_hours(many)} on {cost.workers} (no number "
-        f"ends sooner than a base and its longest dependent, {_hours(path)})."
+        f"{_hours(one)} on 1 worker{shared} (no number ends sooner than a base and its "
+        f"longest dependent, {_hours(path)})."
     )
