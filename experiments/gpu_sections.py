@@ -25,11 +25,23 @@ PRECISIONS = ("bf16", "tf32", "fp32")
 # Of PyTorch's compiled modes one a precision, by `torch_step`'s names.
 COMPILED = tuple(f"{each} channels_last compiled graph" for each in PRECISIONS)
 ROUNDS = 5  # turns of minicnn and of PyTorch
+# What bench_torch.py ends with, and what the last line on whose turn it is says, where
+# PyTorch failed. Not imported: that would need packages that only children have.
+TORCH_FAILED, THEIRS = 3, "PyTorch"
 Record = dict[str, Any]
 
 
 class Failed(Exception):
-    """A section did not do what it should; the text says what."""
+    """A section did not do what it should; the text says what.
+
+    Args:
+        said: all that a process printed before it failed.
+        status: its exit status; None where it took too long.
+    """
+
+    def __init__(self, text: str, said: str = "", status: int | None = None) -> None:
+        super().__init__(text)
+        self.said, self.status = said, status
 
 
 class Skipped(Exception):
@@ -90,7 +102,8 @@ class Checkup:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             said, _ = process.communicate()
-            raise Failed(f"took over {limit:.0f} s\n{tail(said)}") from None
+            text = f"took over {limit:.0f} s\n{tail(said)}"
+            raise Failed(text, said) from None
         return process.returncode, said
 
     def measured(self, *arguments: str) -> Record:
@@ -102,17 +115,18 @@ class Checkup:
             Failed: it took too long, failed, or wrote none.
         """
         file = self.folder / f"{time.monotonic_ns()}.json"
-        problem = ""
+        problem = None
         try:
             status, said = self.child(*arguments, "--json", str(file))
             if status:
-                problem = f"ended with status {status}\n{tail(said)}"
+                text = f"ended with status {status}\n{tail(said)}"
+                problem = Failed(text, said, status)
         except Failed as failure:
-            problem = str(failure)
+            problem = failure
         if not file.exists():
-            raise Failed(problem or "wrote no result")
+            raise problem or Failed("wrote no result")
         record = json.loads(file.read_text())
-        return {**record, "problem": problem} if problem else record
+        return {**record, "problem": str(problem)} if problem else record
 
 
 def environment() -> dict[str, str]:
@@ -236,7 +250,7 @@ def benchmark(check: Checkup, net: str, precision: str) -> Record:
 def beside_torch(check: Checkup, net: str, modes: str) -> Record:
     """`bench_torch.py` in some of PyTorch's modes.
 
-    That PyTorch fails is a pity, but no failure of ours.
+    That PyTorch fails is a pity, but no failure of ours; whatever else fails is.
     """
     if importlib.util.find_spec("torch") is None:
         raise Skipped("no PyTorch to compare with")
@@ -247,6 +261,8 @@ def beside_torch(check: Checkup, net: str, modes: str) -> Record:
     try:
         record = check.measured(script, *where(check, net), *few)
     except Failed as failure:
+        if not torchs(failure):
+            raise
         raise Skipped(f"PyTorch failed: {failure}") from None
     del record["provenance"]  # it is this program's
     (found,) = record["nets"]
@@ -257,6 +273,17 @@ def beside_torch(check: Checkup, net: str, modes: str) -> Record:
         if each["name"] in found["best"].values()
     )
     return record
+
+
+def torchs(failure: Failed) -> bool:
+    """Whether a failure of `bench_torch.py` is PyTorch's.
+
+    Of one that hung, or that a signal ended, whose turn it was decides.
+    """
+    if failure.status is None or failure.status < 0:
+        turns = re.findall(r"^turn of (\w+)$", failure.said, re.MULTILINE)
+        return turns[-1:] == [THEIRS]
+    return failure.status == TORCH_FAILED
 
 
 def comparing(check: Checkup) -> Record:

@@ -16,7 +16,13 @@ import pytest
 from click.testing import CliRunner
 
 from minicnn import architectures, device, torch_step
-from minicnn.experiments import compare_devices, gpu_check, gpu_sections
+from minicnn.errors import MinicnnError
+from minicnn.experiments import (
+    bench_torch,
+    compare_devices,
+    gpu_check,
+    gpu_sections,
+)
 from minicnn.experiments.gpu_sections import SECTIONS, Checkup, Failed, Section, Skipped
 from minicnn.experiments.stand_ins import tomli_w as stand_in
 from tests.runs import MINIATURE, make_store
@@ -192,19 +198,53 @@ def test_pytorch_that_fails_is_no_failure_of_ours(
     )
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
     check.gpu = True
-
-    def hangs(self: Checkup, *arguments: str) -> Any:
-        asked.extend(arguments)
-        raise Failed("took over 75 s\nTraceback")
-
-    asked: list[str] = []
-    monkeypatch.setattr(Checkup, "measured", hangs)
+    assert gpu_sections.TORCH_FAILED == bench_torch.TORCH_FAILED
     mode = gpu_sections.COMPILED[0]
-    record = gpu_check.run(check, mode, SECTIONS[f"torch {mode}"].work)
-    assert record["state"] == "skipped"
-    assert record["summary"] == "PyTorch failed: took over 75 s"
-    assert record["why"].endswith("Traceback")
-    assert f"--modes={mode}" in asked
+
+    def ends(said: str, status: int | None) -> tuple[str, str]:
+        def measured(self: Checkup, *arguments: str) -> Any:
+            assert f"--modes={mode}" in arguments
+            raise Failed(f"took over 75 s\n{said[-9:]}", said, status)
+
+        monkeypatch.setattr(Checkup, "measured", measured)
+        record = gpu_check.run(check, mode, SECTIONS[f"torch {mode}"].work)
+        return record["state"], record["summary"]
+
+    theirs = "turn of minicnn\nturn of PyTorch\nTraceback"
+    state, summary = ends(theirs, None)
+    assert (state, summary) == ("skipped", "PyTorch failed: took over 75 s")
+    # A crash of its libraries, and what it said itself.
+    assert ends(theirs, -11)[0] == ends("", 3)[0] == "skipped"
+    # Whatever else fails is ours: other losses, a CUDA error, a hang, a crash.
+    ours = theirs.replace("Trace", "\nturn of minicnn\nTrace")
+    failures = [(theirs, 2), (theirs, 1), (ours, None), (ours, -11), ("", None)]
+    assert {ends(*each)[0] for each in failures} == {"FAILED"}
+
+
+@pytest.mark.parametrize(
+    ("broken", "status", "last"),
+    [
+        ("minicnn.against_torch._images", 2, "minicnn"),
+        ("minicnn.torch_step.build", 3, "PyTorch"),
+        ("minicnn.torch_step.make", 3, "minicnn"),  # every mode's failure is noted
+    ],
+)
+def test_whose_failure_it_is(
+    broken: str, status: int, last: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch", reason="needs PyTorch (extra: compare)")
+
+    def fails(*_: Any) -> Any:
+        raise MinicnnError("conv_forward: illegal address")
+
+    monkeypatch.setitem(architectures.ARCHITECTURES, "miniature", MINIATURE)
+    monkeypatch.setattr("minicnn.against_torch.busy_cores", lambda: 0.0)
+    monkeypatch.setattr(broken, fails)
+    options = "--arch=miniature", "--batch=2", "--threads=1", "--modes=eager"
+    done = CliRunner().invoke(bench_torch.main, options)
+    assert done.exit_code == status, done.output
+    turns = [line for line in done.output.splitlines() if "turn of" in line]
+    assert turns[-1] == f"turn of {last}"
 
 
 def test_a_result_survives_what_went_wrong_after_it(check: Checkup) -> None:
