@@ -36,14 +36,13 @@ ROOT = Path(__file__).resolve().parent.parent
 if __name__ == "__main__":  # runs from a tree that is not installed, too
     sys.path[0] = str(ROOT)
 
-from minicnn.experiments.gpu_sections import (  # noqa: E402
-    PARTS,
-    SECTIONS,
+from minicnn.experiments.checkup import (  # noqa: E402
     Checkup,
     Failed,
     Record,
     Skipped,
 )
+from minicnn.experiments.gpu_sections import PARTS, SECTIONS  # noqa: E402
 
 RESULTS = ROOT / "experiments" / "results"
 LEAST = 5.0  # seconds that a section needs to be worth starting

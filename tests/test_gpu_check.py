@@ -23,7 +23,8 @@ from minicnn.experiments import (
     gpu_check,
     gpu_sections,
 )
-from minicnn.experiments.gpu_sections import SECTIONS, Checkup, Failed, Section, Skipped
+from minicnn.experiments.checkup import Checkup, Failed, Skipped, environment
+from minicnn.experiments.gpu_sections import SECTIONS, Section
 from minicnn.experiments.stand_ins import tomli_w as stand_in
 from tests.runs import MINIATURE, make_store
 
@@ -257,15 +258,102 @@ def test_a_result_survives_what_went_wrong_after_it(check: Checkup) -> None:
         check.measured("-c", "pass")
 
 
-def test_pytest_is_read() -> None:
-    said = (
-        "....\nFAILED tests/test_a.py::b - x\n1 failed, 12 passed, 3 skipped in 4.5s\n"
+TESTED = """
+import os, time
+import pytest
+
+def test_right(): assert os.environ["MINICNN_FUZZ_EXAMPLES"] == "30"
+def test_wrong(): assert not "off by one"
+@pytest.mark.skip
+def test_left(): ...
+def test_hangs(): time.sleep(SECONDS)
+"""
+
+
+@pytest.mark.parametrize("xdist", [False, True])
+def test_tests_that_were_run_count_when_time_ends(
+    xdist: bool, check: Checkup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = importlib.util.find_spec
+    if xdist and not find("xdist"):
+        pytest.skip("needs pytest-xdist")
+    monkeypatch.delenv("MINICNN_FUZZ_EXAMPLES", raising=False)
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda n: find(n) if xdist or n != "xdist" else None,
     )
-    assert gpu_sections.counted(said) == [("failed", 1), ("passed", 12), ("skipped", 3)]
-    said = "12 passed, 340 deselected, 1 warning in 90.12s (0:01:30)"
-    assert gpu_sections.counted(said) == [("passed", 12), ("deselected", 340)]
-    with pytest.raises(Failed, match="ImportError"):
-        gpu_sections.counted("ImportError: no pytest")
+    check.gpu = True
+    file = tmp_path / "test_it.py"
+    monkeypatch.setattr(gpu_sections, "TESTS", (str(file), f"--rootdir={tmp_path}"))
+    file.write_text(TESTED.replace("SECONDS", "0"))
+    record = gpu_sections.testing(check)
+    assert record["counts"] == {"passed": 2, "failed": 1, "skipped": 1}
+    assert list(record["failed"]) == ["test_it::test_wrong"]
+    assert "off by one" in record["failed"]["test_it::test_wrong"]
+    assert "1 failed" in record["problem"]
+    # One hangs: what the others came to is kept.
+    file.write_text(TESTED.replace("SECONDS", "600"))
+    (check.folder / "tests.xml").unlink()
+    check.deadline = time.monotonic() + 40
+    record = gpu_sections.testing(check)
+    assert record["counts"] == {"passed": 1, "failed": 1, "skipped": 1}
+    assert "took over" in record["problem"]
+    assert time.monotonic() < check.deadline
+
+
+def test_compiling_keeps_its_first_record(
+    check: Checkup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = {"file": "a.cu", "kernels": 3, "groups": 2, "cached": 0, "error": ""}
+    told = [(0, f"note\n{json.dumps([file, {**file, 'cached': 1}])}")]
+    told.append((0, json.dumps([{**file, "cached": 2}] * 2)))
+
+    def child(self: Checkup, *_: str) -> tuple[int, str]:
+        if not told:
+            raise Failed("took over 9 s")
+        return told.pop(0)
+
+    monkeypatch.setattr(Checkup, "child", child)
+    again = told[0]
+    record = gpu_sections.compiling(check)
+    assert (record["groups"], record["cached"]) == ([4, 4], [1, 4])
+    assert "6 kernels of 2 files" in record["summary"]
+    assert "(1 of 4 groups cached), then" in record["summary"]
+    assert record["summary"].endswith("(4 of 4 groups cached)")
+    assert "problem" not in record
+    told.append(again)
+    record = gpu_sections.compiling(check)
+    assert record["cached"] == [1]
+    assert record["problem"] == "the second time: took over 9 s"
+    with pytest.raises(Failed, match="took over 9 s"):
+        gpu_sections.compiling(check)
+
+
+def test_trainings_share_one_demo_set(
+    check: Checkup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check.gpu, drawn, trained = True, [], []
+
+    def child(self: Checkup, *arguments: str) -> tuple[int, str]:
+        drawn.append(arguments)
+        Path(arguments[-1]).touch()
+        return 0, ""
+
+    def measured(self: Checkup, *arguments: str) -> Any:
+        trained.extend(each for each in arguments if each.startswith("--data="))
+        raise Failed("enough")
+
+    monkeypatch.setattr(Checkup, "child", child)
+    monkeypatch.setattr(Checkup, "measured", measured)
+    for name in ("precisions", "training"):
+        assert gpu_check.run(check, name, SECTIONS[name].work)["problem"] == "enough"
+    assert len(drawn) == 1
+    assert trained == [f"--data={check.folder / 'demo.h5'}"] * 2
+    check.data = Path("own.h5")  # of which only the training is
+    for name in ("precisions", "training"):
+        gpu_check.run(check, name, SECTIONS[name].work)
+    assert trained[2:] == [trained[0], "--data=own.h5"]
 
 
 def test_the_stand_in_writes_what_run_folders_hold(
@@ -276,9 +364,9 @@ def test_the_stand_in_writes_what_run_folders_hold(
         "solver": {"lr": 1e-05, "decay": 0.0005},
     }
     assert tomllib.loads(stand_in.dumps(sections)) == sections
-    assert "stand_ins" not in gpu_sections.environment()["PYTHONPATH"]
+    assert "stand_ins" not in environment()["PYTHONPATH"]
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    path = gpu_sections.environment()["PYTHONPATH"].split(os.pathsep)
+    path = environment()["PYTHONPATH"].split(os.pathsep)
     assert path[0] == str(ROOT)
     assert Path(path[1], "tomli_w.py").is_file()
 
