@@ -24,6 +24,7 @@ from minicnn.experiments import (
     gpu_sections,
 )
 from minicnn.experiments.checkup import Checkup, Failed, Skipped, environment
+from minicnn.experiments.gpu_goals import verdicts
 from minicnn.experiments.gpu_sections import SECTIONS, Section
 from minicnn.experiments.stand_ins import tomli_w as stand_in
 from tests.runs import MINIATURE, make_store
@@ -88,6 +89,49 @@ def test_a_process_that_hangs_is_ended_with_all_it_started(
         check.child("-c", code)
     time.sleep(2)
     assert not trace.exists()
+
+
+def net(device: str, **ratios: float) -> dict[str, Any]:
+    """A record of bench_torch.py: PyTorch's modes and their times over minicnn's."""
+    theirs = [
+        {"name": name.replace("_", " "), "precision": name[:4], "ratio": ratio}
+        for name, ratio in ratios.items()
+    ]
+    about = {"arch": "caffenet", "batch": 256, "device": device}
+    return {"nets": [{**about, "theirs": theirs}], "state": "ok"}
+
+
+def test_goals_are_met_or_not_or_not_measured() -> None:
+    def judged(results: Any) -> list[str]:
+        return [each.verdict for each in verdicts(results)]
+
+    assert judged({}) == ["not measured"] * 4
+    step = {"arch": "caffenet", "batch": 256, "precision": "bf16", "step": 4.2e-3}
+    step["environment"] = {"device": "cuda"}
+    results = {
+        "bench": step,
+        "eager": net("cuda", bf16_graph=2.4, tf32_graph=1.4, fp32_graph=1.6),
+        "compiled": net("cuda", bf16_compiled_graph=2.0),
+        "skipped": {"state": "skipped", "summary": "no PyTorch"},
+    }
+    # fp32 is ahead of all that was timed, but no compiled mode was.
+    assert judged(results) == ["met", "met", "not met", "not measured"]
+    assert [str(each) for each in verdicts(results)][:2] == [
+        "a step of caffenet, batch 256, bf16, in at most 4.2 ms: met (4.20 ms)",
+        "caffenet, batch 256, bf16: at least 2.0 × PyTorch's best: met "
+        "(2.00 × bf16 compiled graph)",
+    ]
+    results["compiled"] = net("cuda", bf16_compiled_graph=1.99, fp32_compiled=1.5)
+    results["bench"] = {**step, "step": 4.3e-3}
+    assert judged(results) == ["not met", "not met", "not met", "met"]
+    # A CPU's times prove nothing, nor do those of another batch or net.
+    host = {"environment": {"device": "cpu"}}
+    ahead = net("cpu", fp32_compiled=9.0)
+    assert judged({"a": {**step, **host}, "b": ahead}) == ["not measured"] * 4
+    for what in ({"batch": 16}, {"arch": "caffenet64"}):
+        other = net("cuda", fp32_compiled=9.0)
+        other["nets"][0].update(what)
+        assert judged({"a": {**step, **what}, "b": other}) == ["not measured"] * 4
 
 
 def test_without_time_nothing_is_started(tmp_path: Path) -> None:
@@ -161,6 +205,7 @@ def test_a_command_that_was_killed_goes_on(
         ran.clear()
         done = CliRunner().invoke(gpu_check.main, [f"--out={out}"])
         record = json.loads(out.read_text())
+        assert len(record.pop("goals")) == 4
         states = {name: each["state"] for name, each in record.items()}
         return done.exit_code, list(ran), states, done.output
 
