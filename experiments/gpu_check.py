@@ -188,7 +188,17 @@ def main(
     minutes: float | None,
     only: tuple[str, ...],
 ) -> None:
-    """Prove and measure everything on a GPU."""
+    """Prove and measure everything on a GPU.
+
+    In two commands of nine minutes each, into one file:
+
+    \b
+    python experiments/gpu_check.py --part prove --out gpu.json
+    python experiments/gpu_check.py --part measure --out gpu.json
+
+    The same command again goes on with what is not done. docs/kernels.md says how to
+    look at one kernel with ncu and compute-sanitizer.
+    """
     from minicnn.environment import commit
 
     data = data.resolve() if data else None

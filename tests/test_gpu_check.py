@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 from click.testing import CliRunner
 
 from minicnn import architectures, device, torch_step
+from minicnn.cli import cli
 from minicnn.errors import MinicnnError
 from minicnn.experiments import (
     bench_torch,
@@ -27,6 +29,7 @@ from minicnn.experiments.checkup import Checkup, Failed, Skipped, environment
 from minicnn.experiments.gpu_goals import verdicts
 from minicnn.experiments.gpu_sections import SECTIONS, Section
 from minicnn.experiments.stand_ins import tomli_w as stand_in
+from minicnn.ops import conv
 from tests.runs import MINIATURE, make_store
 
 if sys.version_info >= (3, 11):
@@ -473,6 +476,25 @@ def test_a_stopped_training_is_resumed_and_compared(
     exact = compare_devices.first_losses(setup, "fp64", 6)
     differences = compare_devices.side_by_side(exact, whole["losses"])
     assert 1e-9 < max(differences) < 1e-4  # what float32 rounds off
+
+
+def test_the_pages_commands_for_gpus_are_understood() -> None:
+    page = (ROOT / "docs" / "kernels.md").read_text()
+    lines = page.replace("\\\n", " ").splitlines()
+    checks = [line.split("#")[0].split() for line in lines if "gpu_check.py --" in line]
+    for tool in ("ncu --set", "compute-sanitizer --tool"):
+        (line,) = [each for each in lines if tool in each and " bench " in each]
+        asked = line.partition(" bench ")[2].split()
+        done = CliRunner().invoke(cli, ["bench", *asked, "--help"])
+        assert done.exit_code == 0, done.output
+        (name,) = re.findall(r"--kernel-name (?:kns=)?(\w+)", line)
+        assert any(e.startswith(f"{name}<") for e in conv.KERNELS.source.instances)
+    assert len(checks) == 2
+    for words in checks:
+        assert (ROOT / words[1]).samefile(gpu_check.__file__)
+        done = CliRunner().invoke(gpu_check.main, [*words[2:], "--help"])
+        assert done.exit_code == 0
+        assert " ".join(words) in done.output
 
 
 def test_losses_that_differ_prove_nothing() -> None:
