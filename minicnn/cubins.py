@@ -67,9 +67,10 @@ def cubin(nvrtc: Any, source: KernelSource, group: str, arch: str) -> Cubin | No
     digest = hashlib.sha256(repr(depends).encode()).hexdigest()[:24]
     parts = source.path.stem, re.sub(r"\W+", "_", group), f"sm_{arch}", digest
     folder = cache_folder()
-    make_folder(folder)
     listing = folder / ("-".join(filter(None, parts)) + ".json")
     code = listing.with_suffix(".cubin")
+    if not listing.exists():
+        make_folder(folder)
 
     def make() -> None:
         machine_code, names = _compiled(nvrtc, source, expressions, options)

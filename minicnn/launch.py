@@ -246,7 +246,7 @@ class CudaLauncher:
                 refuses the code.
         """
         key = source.path, group
-        if key in self._modules:
+        if key in self._modules or not source.group(group):
             return
         if key not in self._compiled:
             self.compile(source, group)
