@@ -9,7 +9,8 @@ of the rounds. `--layers` then times each of the eight layers alone, forward and
 backward: minicnn's ops by `minicnn bench`, PyTorch's layers as they are (compiled ones
 have no layers), in the memory format that was the faster for the whole step.
 `--record` keeps the result in experiments/results and writes its table into
-docs/performance.md.
+docs/performance.md. On standard error a line says whose turn begins. The exit status is
+3 where PyTorch is absent or failed, and 2 where anything else did.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ if __name__ == "__main__":  # runs from a tree that is not installed, too
 
 PAGE = ROOT / "docs" / "performance.md"
 RESULTS = ROOT / "experiments" / "results"
+FAILED, TORCH_FAILED = 2, 3  # exit statuses
 Nets = list[tuple[str, int]]
 # What is compared unless asked for otherwise, by kind of device: batches by network.
 NETS = {
@@ -223,6 +225,11 @@ def chosen(which: str, cuda: bool) -> list[Any]:
     return [mode for name in parts for mode in named[name]]
 
 
+def tell(whose: str) -> None:
+    """Says whose turn begins: `gpu_check.py` reads it where the last one never ends."""
+    click.echo(f"turn of {whose}", err=True)
+
+
 def measure(
     dev: Any, nets: Nets, rounds: int, modes: list[Any], by_layer: bool
 ) -> dict[str, Any]:
@@ -234,7 +241,7 @@ def measure(
     torch = against_torch.require(dev)
     compared = []
     for arch, batch in nets:
-        made = against_torch.compare(dev, arch, batch, rounds, modes)
+        made = against_torch.compare(dev, arch, batch, rounds, modes, tell)
         click.echo(against_torch.table(made) + "\n")
         record = made.to_dict()
         compared.append({**record, **(layers(dev, record) if by_layer else {})})
@@ -275,6 +282,7 @@ def main(
 ) -> None:
     """minicnn's training step beside PyTorch's."""
     from minicnn import device as devices
+    from minicnn.against_torch import TorchFailed
     from minicnn.errors import MinicnnError
     from minicnn.files import write_json
 
@@ -285,7 +293,7 @@ def main(
         result = measure(dev, wanted(arch, batch, kind), rounds, how, by_layer)
     except MinicnnError as error:
         click.echo(str(error), err=True)
-        sys.exit(2)
+        sys.exit(TORCH_FAILED if isinstance(error, TorchFailed) else FAILED)
     table = markdown(result)
     click.echo(table)
     if out:

@@ -1,7 +1,7 @@
 """Whether reduced precision costs accuracy: demo trainings over several seeds.
 
     python experiments/compare_precisions.py [--device auto] [--precision bf16]
-        [--seeds 5] [--jobs 2] [--json FILE]
+        [--seeds 5] [--jobs 2] [--data STORE] [--json FILE]
 
 Each seed draws its own weights, order, crops and masks, and trains the base net of task
 A once in float32 and once in each other precision: pairs that differ by roundings
@@ -40,12 +40,20 @@ T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 
 
 def train(
-    device: str, threads: int, precision: str, seed: int, settings: tuple[str, ...]
+    store: Path,
+    device: str,
+    threads: int,
+    precision: str,
+    seed: int,
+    settings: tuple[str, ...],
 ) -> dict[str, Any]:
-    """One demo training, in a folder that is gone afterwards; its result."""
+    """One demo training, in a folder that is gone afterwards; its result.
+
+    Args:
+        store: the demo set's.
+    """
     from minicnn import config
     from minicnn import device as devices
-    from minicnn.data_prep.demo import ensure_demo
     from minicnn.transfer import Setup, train_base
 
     recipe = config.load_recipe("demo")
@@ -53,7 +61,7 @@ def train(
     with tempfile.TemporaryDirectory() as folder:
         dev = devices.get(device, threads)
         resolved = config.override(recipe, named)
-        setup = Setup(ensure_demo(), dev, resolved, seed=seed, runs=Path(folder))
+        setup = Setup(store, dev, resolved, seed=seed, runs=Path(folder))
         run = train_base(setup, "A")
         assert run.result is not None
         losses = [record["loss"] for record in run.metrics() if "loss" in record]
@@ -145,6 +153,11 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 @click.option("--precision", "names", multiple=True, default=["bf16"])
 @click.option("--seeds", default=5, show_default=True, help="0, 1, …")
 @click.option("--jobs", default=0, help="Trainings at a time; 0: one a core on a CPU.")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    help="The demo set's store; default: the user's own, drawn if need be.",
+)
 @click.option("--set", "settings", multiple=True, help="As for train-base.")
 @click.option("--json", "out", type=click.Path(path_type=Path), help="Result file.")
 def main(
@@ -152,6 +165,7 @@ def main(
     names: tuple[str, ...],
     seeds: int,
     jobs: int,
+    data: Path | None,
     settings: tuple[str, ...],
     out: Path | None,
 ) -> None:
@@ -163,7 +177,7 @@ def main(
     from minicnn.files import write_json
 
     dev, cores = devices.get(device), available_cores()
-    ensure_demo()  # once, not by each of the processes
+    store = data or ensure_demo()  # once, not by each of the processes
     jobs = jobs or (cores if dev.name == "cpu" else 1)
     threads = max(1, cores // jobs)
     wanted = [(name, seed) for seed in range(seeds) for name in (EXACT, *names)]
@@ -171,7 +185,7 @@ def main(
     fresh = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, fresh) as pool:
         waiting = [
-            pool.submit(train, dev.name, threads, name, seed, settings)
+            pool.submit(train, store, dev.name, threads, name, seed, settings)
             for name, seed in wanted
         ]
         runs: list[dict[str, Any]] = []

@@ -6,9 +6,9 @@
 Every section runs in processes of its own, against its own time limit: one that fails,
 hangs or crashes the GPU's driver is reported and the others go on. A section may take
 its share of the time and what earlier ones left, never what later ones need. A table is
-printed last, and one JSON file holds all of it; it is written after each section, so
-that a kill loses the section that runs, no other: the same command again goes on with
-those that are not done.
+printed last, and under it which of the goals (`gpu_goals`) are met; one JSON file holds
+all of it. It is written after each section, so that a kill loses the section that runs,
+no other: the same command again goes on with those that are not done.
 
 Where a command may take ten minutes at most, each of two takes nine: `--part prove` is
 compiling, gradients, tests, a training and the accuracy of reduced precision; `--part
@@ -36,19 +36,20 @@ ROOT = Path(__file__).resolve().parent.parent
 if __name__ == "__main__":  # runs from a tree that is not installed, too
     sys.path[0] = str(ROOT)
 
-from minicnn.experiments.gpu_sections import (  # noqa: E402
-    PARTS,
-    SECTIONS,
+from minicnn.experiments.checkup import (  # noqa: E402
     Checkup,
     Failed,
     Record,
     Skipped,
 )
+from minicnn.experiments.gpu_goals import verdicts  # noqa: E402
+from minicnn.experiments.gpu_sections import PARTS, SECTIONS  # noqa: E402
 
 RESULTS = ROOT / "experiments" / "results"
 LEAST = 5.0  # seconds that a section needs to be worth starting
 MINUTES = 9.0  # of a part
 ALL = "all"
+GOALS = "goals"  # in the file, beside the sections
 OK, SKIPPED, FAILED = "ok", "skipped", "FAILED"
 
 
@@ -83,6 +84,7 @@ def earlier(file: Path, gpu: str, commit: str) -> dict[str, Record]:
                     f"--out {file}: of {what} {of}, and this is {value}; name another "
                     "file"
                 )
+    found.pop(GOALS, None)  # they are judged anew
     return found
 
 
@@ -150,7 +152,8 @@ def run_all(check: Checkup, names: Sequence[str], file: Path | None) -> None:
         check.results[name] = run(check, name, SECTIONS[name].work)
         if file:
             make_folder(file.parent)
-            write_json(file, check.results)
+            judged = [vars(each) for each in verdicts(check.results)]
+            write_json(file, {**check.results, GOALS: judged})
 
 
 @click.command()
@@ -185,7 +188,17 @@ def main(
     minutes: float | None,
     only: tuple[str, ...],
 ) -> None:
-    """Prove and measure everything on a GPU."""
+    """Prove and measure everything on a GPU.
+
+    In two commands of nine minutes each, into one file:
+
+    \b
+    python experiments/gpu_check.py --part prove --out gpu.json
+    python experiments/gpu_check.py --part measure --out gpu.json
+
+    The same command again goes on with what is not done. docs/kernels.md says how to
+    look at one kernel with ncu and compute-sanitizer.
+    """
     from minicnn.environment import commit
 
     data = data.resolve() if data else None
@@ -205,7 +218,9 @@ def main(
         if done:
             click.echo(f"Done before, in {file}: {', '.join(done)}.")
         run_all(check, names, file)
-    click.echo("\n" + table(check.results))
+    click.echo("\n" + table(check.results) + "\n")
+    for each in verdicts(check.results):
+        click.echo(each)
     if file:
         click.echo(f"Written: {file}")
     sys.exit(any(check.results[name]["state"] == FAILED for name in names))

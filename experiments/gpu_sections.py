@@ -8,125 +8,28 @@ import importlib.util
 import json
 import os
 import re
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from xml.etree import ElementTree
 
-ROOT = Path(__file__).resolve().parent.parent
-TAIL = 25  # lines of a failed process that are shown
+from minicnn.experiments.checkup import ROOT, Checkup, Failed, Record, Skipped, tail
+
 PROVE, MEASURE = PARTS = ("prove", "measure")
 NETS = ("caffenet", "caffenet64")
 PRECISIONS = ("bf16", "tf32", "fp32")
 # Of PyTorch's compiled modes one a precision, by `torch_step`'s names.
 COMPILED = tuple(f"{each} channels_last compiled graph" for each in PRECISIONS)
 ROUNDS = 5  # turns of minicnn and of PyTorch
-Record = dict[str, Any]
-
-
-class Failed(Exception):
-    """A section did not do what it should; the text says what."""
-
-
-class Skipped(Exception):
-    """A section cannot be run here; the text says why."""
-
-
-@dataclass
-class Checkup:
-    """What all sections share.
-
-    Attributes:
-        gpu: whether a GPU answers.
-        folder: for files, gone in the end.
-        deadline: by time.monotonic().
-        data: a store, or None for the demo set.
-        results: each section's record, by name.
-        reserved: seconds before the deadline that later sections need.
-    """
-
-    gpu: bool
-    folder: Path
-    deadline: float
-    data: Path | None = None
-    results: dict[str, Record] = field(default_factory=dict)
-    reserved: float = 0.0
-
-    @property
-    def device(self) -> str:
-        """The device that is checked."""
-        return "cuda" if self.gpu else "emulated"
-
-    def left(self) -> float:
-        """Seconds that are left to the section that runs."""
-        return self.deadline - self.reserved - time.monotonic()
-
-    def child(self, *arguments: str) -> tuple[int, str]:
-        """Runs Python on these arguments, for as long as is left.
-
-        Returns:
-            Exit status, and what it printed on both streams.
-
-        Raises:
-            Failed: it took too long; it and all that it started are ended.
-        """
-        limit = max(self.left(), 0.0)
-        process = subprocess.Popen(
-            [sys.executable, *arguments],
-            cwd=ROOT,
-            env=environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            start_new_session=True,  # a group of its own, to end what it starts too
-        )
-        try:
-            said, _ = process.communicate(timeout=limit)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            said, _ = process.communicate()
-            raise Failed(f"took over {limit:.0f} s\n{tail(said)}") from None
-        return process.returncode, said
-
-    def measured(self, *arguments: str) -> Record:
-        """Runs Python on these arguments and --json; the record that it writes.
-
-        What went wrong after it was written is its "problem".
-
-        Raises:
-            Failed: it took too long, failed, or wrote none.
-        """
-        file = self.folder / f"{time.monotonic_ns()}.json"
-        problem = ""
-        try:
-            status, said = self.child(*arguments, "--json", str(file))
-            if status:
-                problem = f"ended with status {status}\n{tail(said)}"
-        except Failed as failure:
-            problem = str(failure)
-        if not file.exists():
-            raise Failed(problem or "wrote no result")
-        record = json.loads(file.read_text())
-        return {**record, "problem": problem} if problem else record
-
-
-def environment() -> dict[str, str]:
-    """The environment of child processes: this tree first, stand-ins if need be."""
-    path = [str(ROOT)]
-    if importlib.util.find_spec("tomli_w") is None:
-        path.append(str(ROOT / "experiments" / "stand_ins"))
-    path += filter(None, [os.environ.get("PYTHONPATH")])
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
-
-
-def tail(text: str) -> str:
-    """The last lines of a process's output."""
-    return "\n".join(text.rstrip().splitlines()[-TAIL:])
+# What bench_torch.py ends with, and what the last line on whose turn it is says, where
+# PyTorch failed. Not imported: that would need packages that only children have.
+TORCH_FAILED, THEIRS = 3, "PyTorch"
+TESTS = ("-m", "gpu", "--continue-on-collection-errors")
+FUZZ_EXAMPLES = "30"  # of each property; the emulator meets ten times as many
+GRACE = 20.0  # seconds for pytest to end its workers and write what it has
+TRAININGS = 3  # at a time: small ones, that keep Python busier than a GPU
+SLOWEST = 10  # tests whose seconds are kept
 
 
 def about(check: Checkup) -> Record:
@@ -157,47 +60,83 @@ def about(check: Checkup) -> Record:
 
 def compiling(check: Checkup) -> Record:
     """Compiles every kernel; and again, which must find them in the cache."""
-    seconds, files = [], []
+    runs: list[Record] = []
+    problem = ""
     for _ in range(2):
-        began = time.monotonic()
-        command = "-m", "minicnn", "doctor", "--compile", "--json"
-        status, said = check.child(*command, f"--device={check.device}")
-        seconds.append(round(time.monotonic() - began, 1))
-        if status:
-            raise Failed(tail(said))
-        files = json.loads(said[said.index("[") :])
-    kernels = sum(each["kernels"] for each in files)
-    return {
-        "files": files,
-        "seconds_cold_and_cached": seconds,
-        "summary": f"{kernels} kernels of {len(files)} files; first {seconds[0]} s, "
-        f"then {seconds[1]} s",
+        try:
+            runs.append(compiled(check))
+        except Failed as failure:
+            if not runs:
+                raise
+            problem = f"the second time: {failure}"
+    kernels = sum(each["kernels"] for each in runs[0]["files"])
+    record: Record = {
+        "files": runs[0]["files"],
+        **{key: [run[key] for run in runs] for key in ("taken", "cached", "groups")},
+        "summary": f"{kernels} kernels of {len(runs[0]['files'])} files; "
+        + ", then ".join(
+            f"{run['taken']} s ({run['cached']} of {run['groups']} groups cached)"
+            for run in runs
+        ),
     }
+    return {**record, "problem": problem} if problem else record
+
+
+def compiled(check: Checkup) -> Record:
+    """One run of `minicnn doctor --compile`, and how much of it the cache had."""
+    began = time.monotonic()
+    command = "-m", "minicnn", "doctor", "--compile", "--json"
+    status, said = check.child(*command, f"--device={check.device}")
+    seconds = round(time.monotonic() - began, 1)
+    if status:
+        raise Failed(tail(said))
+    files = json.loads(said[said.index("[") :])
+    sums = {key: sum(each[key] for each in files) for key in ("groups", "cached")}
+    return {"files": files, "taken": seconds, **sums}
 
 
 def testing(check: Checkup) -> Record:
-    """Every test marked `gpu`."""
+    """Every test marked `gpu`; where time ends, those that were run by then."""
     if not check.gpu:
         raise Skipped("no GPU; 'make test' runs the same tests on the emulated device")
-    pytest = "-m", "pytest", "-m", "gpu", "--continue-on-collection-errors"
-    status, said = check.child(*pytest, "-p", "no:cacheprovider")
-    counts = counted(said)
-    record = {"counts": counts, "summary": ", ".join(f"{n} {w}" for w, n in counts)}
-    if status:
-        failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", said, re.MULTILINE)
-        return {**record, "failed": failed, "problem": tail(said)}
-    return record
+    listing = check.folder / "tests.xml"
+    several = ["-n", "auto"] if importlib.util.find_spec("xdist") else []
+    options = "-vv", "-p", "no:cacheprovider", f"--junitxml={listing}", *several
+    fuzz = {"MINICNN_FUZZ_EXAMPLES": FUZZ_EXAMPLES, **os.environ}
+    problem = ""
+    try:
+        command = "-m", "pytest", *TESTS, *options
+        status, said = check.child(*command, env=fuzz, grace=GRACE)
+        problem = tail(said) if status else ""
+    except Failed as failure:
+        problem = str(failure)
+    if not listing.exists():
+        raise Failed(problem or "pytest wrote no result")
+    record = ran(listing)
+    return {**record, "problem": problem} if problem else record
 
 
-def counted(said: str) -> list[tuple[str, int]]:
-    """The counts in pytest's last line: [("passed", 12), ("skipped", 3)]."""
-    lines = [
-        line for line in said.splitlines() if re.search(r"\d+ \w+.* in [\d.]+s", line)
-    ]
-    if not lines:
-        raise Failed(tail(said))
-    words = re.findall(r"(\d+) (passed|failed|skipped|errors?|deselected)", lines[-1])
-    return [(word, int(number)) for number, word in words]
+def ran(listing: Path) -> Record:
+    """What became of the tests in a JUnit file: counts, failures, and the slowest."""
+    (suite,) = ElementTree.parse(listing).iter("testsuite")
+    failed, times = {}, []
+    for case in suite.iter("testcase"):
+        name = f"{case.get('classname')}::{case.get('name')}"
+        times.append((float(case.get("time", 0)), name))
+        for each in case:
+            if each.tag in ("failure", "error"):
+                failed[name] = each.get("message", "")
+    # Its own counts: of the cases one may have been interrupted.
+    words = "tests", "failures", "errors", "skipped"
+    every, wrong, broken, skipped = (int(suite.get(word, 0)) for word in words)
+    bad = wrong + broken
+    counts = {"passed": every - bad - skipped, "failed": bad, "skipped": skipped}
+    return {
+        "counts": counts,
+        "failed": failed,
+        "slowest": sorted(times, reverse=True)[:SLOWEST],
+        "summary": ", ".join(f"{count} {word}" for word, count in counts.items()),
+    }
 
 
 def gradients(check: Checkup) -> Record:
@@ -236,7 +175,7 @@ def benchmark(check: Checkup, net: str, precision: str) -> Record:
 def beside_torch(check: Checkup, net: str, modes: str) -> Record:
     """`bench_torch.py` in some of PyTorch's modes.
 
-    That PyTorch fails is a pity, but no failure of ours.
+    That PyTorch fails is a pity, but no failure of ours; whatever else fails is.
     """
     if importlib.util.find_spec("torch") is None:
         raise Skipped("no PyTorch to compare with")
@@ -247,6 +186,8 @@ def beside_torch(check: Checkup, net: str, modes: str) -> Record:
     try:
         record = check.measured(script, *where(check, net), *few)
     except Failed as failure:
+        if not torchs(failure):
+            raise
         raise Skipped(f"PyTorch failed: {failure}") from None
     del record["provenance"]  # it is this program's
     (found,) = record["nets"]
@@ -259,13 +200,25 @@ def beside_torch(check: Checkup, net: str, modes: str) -> Record:
     return record
 
 
+def torchs(failure: Failed) -> bool:
+    """Whether a failure of `bench_torch.py` is PyTorch's.
+
+    Of one that hung, or that a signal ended, whose turn it was decides.
+    """
+    if failure.status is None or failure.status < 0:
+        turns = re.findall(r"^turn of (\w+)$", failure.said, re.MULTILINE)
+        return turns[-1:] == [THEIRS]
+    return failure.status == TORCH_FAILED
+
+
 def comparing(check: Checkup) -> Record:
     """Demo trainings in reduced precision beside float32, over seeds."""
     if not check.gpu:
         raise Skipped("no GPU; 'experiments/compare_precisions.py' simulates it")
     script = str(ROOT / "experiments" / "compare_precisions.py")
-    options = f"--device={check.device}", "--seeds=3", "--precision=tf32"
-    record = check.measured(script, *options, "--precision=bf16")
+    options = f"--device={check.device}", "--seeds=3", f"--jobs={TRAININGS}"
+    names = "--precision=tf32", "--precision=bf16"
+    record = check.measured(script, f"--data={demo(check)}", *options, *names)
     record["summary"] = "; ".join(
         f"{row['precision']} {row['score']} {row['difference']:+.4f} "
         f"[{row['low']:+.4f}, {row['high']:+.4f}] {row['verdict']}"
@@ -284,14 +237,20 @@ def emulating(check: Checkup) -> Record:
     return record
 
 
-def training(check: Checkup) -> Record:
-    """A short real training: like the CPU's, the same bits again and resumed."""
-    store = check.data or check.folder / "demo.h5"
-    if check.data is None:
+def demo(check: Checkup) -> Path:
+    """The demo set, drawn by the first section that needs it."""
+    store = check.folder / "demo.h5"
+    if not store.exists():
         draw = "-m", "minicnn", "data", "demo", "-o", str(store)
         status, said = check.child(*draw)
         if status:
             raise Failed(tail(said))
+    return store
+
+
+def training(check: Checkup) -> Record:
+    """A short real training: like the CPU's, the same bits again and resumed."""
+    store = check.data or demo(check)
     script = str(ROOT / "experiments" / "compare_devices.py")
     options = [f"--device={check.device}", f"--data={store}"]
     if not check.gpu:
@@ -342,10 +301,10 @@ def _measuring() -> dict[str, Section]:
 
 SECTIONS: dict[str, Section] = {
     "environment": Section(about, 20),
-    "compile": Section(compiling, 170, PROVE),
+    "compile": Section(compiling, 60, PROVE),
     "gradcheck": Section(gradients, 60, PROVE),
-    "tests": Section(testing, 150, PROVE),
+    "tests": Section(testing, 200, PROVE),
     "training": Section(training, 60, PROVE),
-    "precisions": Section(comparing, 80, PROVE),
+    "precisions": Section(comparing, 140, PROVE),
     **_measuring(),
 }

@@ -222,7 +222,7 @@ def predict(
     busiest = evenness(blocks)
     products = 0.0
     if kernel.name.startswith("conv_"):
-        flops = cost(call.name, call.arguments).flops
+        flops = call.arguments["shape"].flops_made
         products = flops / RATES[kernel.instance.group]
     parts = {
         "memory": moved(call, launch, alone) / MEMORY,

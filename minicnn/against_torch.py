@@ -21,7 +21,8 @@ from __future__ import annotations
 import gc
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -49,6 +50,37 @@ RATE = 0.01
 # Relative, of a loss. float32's roundings through eight layers make 1e-6 of it, and a
 # GPU's library may choose convolutions that round off more (Winograd's).
 TOLERANCE = 1e-4
+OURS, THEIRS = "minicnn", "PyTorch"
+Told = Callable[[str], None]
+"""Is told whose turn begins, OURS or THEIRS: whoever hangs or crashes had the last."""
+
+
+class TorchFailed(MinicnnError):
+    """PyTorch is absent or failed; nothing of minicnn did."""
+
+
+@contextmanager
+def theirs(told: Told, what: str) -> Iterator[None]:
+    """Of PyTorch's work alone: what fails in it is PyTorch's failure.
+
+    minicnn's work must have ended before: a GPU reports errors to whoever waits next.
+
+    Raises:
+        TorchFailed: anything else was raised.
+    """
+    told(THEIRS)
+    try:
+        yield
+    except Exception as error:  # of its own many kinds, and of its libraries'
+        said = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise TorchFailed(
+            f"--against torch: PyTorch failed in {what}: {said}"
+        ) from error
+    told(OURS)
+
+
+def _untold(whose: str) -> None:
+    """Who is told nothing."""
 
 
 @dataclass(frozen=True)
@@ -172,7 +204,8 @@ def require(dev: Device) -> Any:
     """PyTorch, ready for that device.
 
     Raises:
-        MinicnnError: there is none, or none for it.
+        MinicnnError: the device is emulated.
+        TorchFailed: there is no PyTorch, or none for the device.
     """
     if dev.name == "emulated":
         raise MinicnnError(
@@ -182,12 +215,12 @@ def require(dev: Device) -> Any:
     try:
         import torch
     except ImportError:
-        raise MinicnnError(
+        raise TorchFailed(
             "--against torch: PyTorch is not installed; it is the extra 'compare': "
             "pip install 'minicnn[compare]'"
         ) from None
     if _on_gpu(dev) and not torch.cuda.is_available():
-        raise MinicnnError(
+        raise TorchFailed(
             f"--against torch: PyTorch {torch.__version__} finds no GPU; install a "
             "build of it for CUDA, or use --device cpu"
         )
@@ -204,6 +237,7 @@ def compare(
     batch: int,
     rounds: int = ROUNDS,
     modes: Sequence[Mode] | None = None,
+    told: Told = _untold,
 ) -> Comparison:
     """Measures a training step of a network, 1000 classes, beside PyTorch's.
 
@@ -212,8 +246,10 @@ def compare(
         modes: of PyTorch; None takes all that suit the device.
 
     Raises:
-        MinicnnError: PyTorch is absent, fails in every mode, or computes another loss.
+        MinicnnError: minicnn fails, or computes another loss than PyTorch.
+        TorchFailed: PyTorch is absent, or fails in every mode.
     """
+    told(OURS)
     torch = require(dev)
     for what, value in (("--batch", batch), ("--rounds", rounds)):
         if value < 1:
@@ -222,25 +258,27 @@ def compare(
     busy = busy_cores()
     with torch_step.settings(torch, dev.threads), np.errstate(all="ignore"):
         place = on_torch(torch, dev)
-        losses = check(torch, dev, place, arch, batch)
+        losses = check(torch, dev, place, arch, batch, told)
         precisions = dict.fromkeys(mode.precision for mode in modes)
         ours = [_ours(dev, arch, batch, precision) for precision in precisions]
         step = Step(dev, arch, batch)
         label = f"bench {arch}, batch {batch}, against PyTorch"
         with Progress(len(modes) + rounds, "measurements", label) as bar:
-            tried, best = _try_all(torch, place, step, modes, bar)
+            tried, best = _try_all(torch, place, step, modes, bar, told)
             if not best:
-                raise MinicnnError(f"--against torch: failed in all; {tried[0].error}")
-            turns = _take_turns([*ours, *best], rounds, bar)
+                raise TorchFailed(f"--against torch: failed in all; {tried[0].error}")
+            turns = _take_turns([*ours, *best], rounds, bar, told)
     about = arch, batch, dev.name, dev.threads, torch.__version__, busy, losses
     return Comparison(*about, tried, turns[: len(ours)], turns[len(ours) :])
 
 
 def _ours(dev: Device, arch: str, batch: int, precision: str) -> Contender:
-    """minicnn's step in a precision."""
+    """minicnn's step in a precision, which has run: eagerly, captured, and again."""
     step = Step(dev, arch, batch, precision)
     step.recorded()
-    return Contender("minicnn", precision, step.resident, dev.synchronize)
+    made = Contender(OURS, precision, step.resident, dev.synchronize)
+    made.turn(torch_step.WARM_UP)
+    return made
 
 
 def on_torch(torch: Any, dev: Device) -> Any:
@@ -265,57 +303,78 @@ def _images(step: Step) -> NDArray[np.float32]:
     return np.stack(crops).transpose(0, 3, 1, 2).astype(np.float32)
 
 
-def _tensors(torch: Any, place: Any, step: Step) -> tuple[Any, Any]:
-    """The step's images and labels for PyTorch."""
-    images = torch.from_numpy(np.ascontiguousarray(_images(step)))
-    labels = torch.from_numpy(step.batch.labels).long()
-    return images.to(place), labels.to(place)
+def _tensors(
+    torch: Any, place: Any, images: NDArray[np.float32], labels: NDArray[np.int32]
+) -> tuple[Any, Any]:
+    """A step's images, of `_images`, and labels for PyTorch."""
+    held = torch.from_numpy(np.ascontiguousarray(images))
+    return held.to(place), torch.from_numpy(labels).long().to(place)
 
 
-def check(torch: Any, dev: Device, place: Any, arch: str, batch: int) -> Losses:
+def check(
+    torch: Any,
+    dev: Device,
+    place: Any,
+    arch: str,
+    batch: int,
+    told: Told = _untold,
+) -> Losses:
     """The losses of both networks on the same weights and batch.
 
     Raises:
         MinicnnError: they differ, and a comparison would say nothing.
+        TorchFailed: PyTorch computes none.
     """
     step = Step(dev, arch, batch, lr=RATE)
     network = step.network
-    net = torch_step.build(torch, network.arch, OUTPUTS)
     weights = torch_tensors(network.arch, network.tensors())
-    net.load_state_dict({name: torch.from_numpy(w) for name, w in weights.items()})
-    net = net.to(place).eval()
-    torch_step.use(torch, "fp32")
-    update = torch_step.optimizer(torch, net, RATE)
-    images, targets = _tensors(torch, place, step)
+    seen = _images(step)
+    with theirs(told, "building the network"):
+        net = torch_step.build(torch, network.arch, OUTPUTS)
+        net.load_state_dict({name: torch.from_numpy(w) for name, w in weights.items()})
+        net = net.to(place).eval()
+        torch_step.use(torch, "fp32")
+        update = torch_step.optimizer(torch, net, RATE)
+        images, targets = _tensors(torch, place, seen, step.batch.labels)
     x, labels = step.inputs.fill(step.batch)
-    ours, theirs = [], []
+    ours, others = [], []
     for _ in range(2):
         network.forward(x, Context())
         ours.append(network.scored(labels, gradient=True).loss / batch)
         network.backward()
         step.solver.set_rate(0)
         step.solver.update()
-        loss = torch.nn.functional.cross_entropy(net(images), targets)
-        theirs.append(loss.item())
-        update.zero_grad()
-        loss.backward()
-        update.step()
-    if not np.allclose(ours, theirs, rtol=TOLERANCE, atol=0):
+        dev.synchronize()
+        with theirs(told, "a float32 step"):
+            loss = torch.nn.functional.cross_entropy(net(images), targets)
+            others.append(loss.item())
+            update.zero_grad()
+            loss.backward()
+            update.step()
+    if not np.allclose(ours, others, rtol=TOLERANCE, atol=0):
         raise MinicnnError(
             f"--against torch: on the same weights and batch the losses are {ours} "
-            f"here and {theirs} in PyTorch; 'minicnn gradcheck' says whether an op is "
+            f"here and {others} in PyTorch; 'minicnn gradcheck' says whether an op is "
             "off"
         )
-    return Losses((ours[0], ours[1]), (theirs[0], theirs[1]))
+    return Losses((ours[0], ours[1]), (others[0], others[1]))
 
 
 def _try_all(
-    torch: Any, place: Any, step: Step, modes: Sequence[Mode], bar: Progress
+    torch: Any,
+    place: Any,
+    step: Step,
+    modes: Sequence[Mode],
+    bar: Progress,
+    told: Told,
 ) -> tuple[list[Tried], list[Contender]]:
     """Times each mode alone, and keeps the fastest of each precision."""
     tried: list[Tried] = []
     best: dict[str, list[tuple[float, Contender]]] = {}
-    images, labels = _tensors(torch, place, step)
+    seen = _images(step)
+    step.dev.synchronize()  # what fails of minicnn's work must not show as PyTorch's
+    with theirs(told, "copying a batch"):
+        images, labels = _tensors(torch, place, seen, step.batch.labels)
 
     def wait() -> None:
         if place.type == "cuda":
@@ -339,23 +398,32 @@ def _try_all(
         return Tried(*about, seconds)
 
     for mode in modes:
-        tried.append(timed(mode))
-        gc.collect()  # the memory of those that are out is wanted
-        if place.type == "cuda":
-            torch.cuda.empty_cache()
+        with theirs(told, mode.name):
+            tried.append(timed(mode))
+            gc.collect()  # the memory of those that are out is wanted
+            if place.type == "cuda":
+                torch.cuda.empty_cache()
         bar.update(1, mode.name)
     return tried, [contender for kept in best.values() for _, contender in kept]
 
 
 def _take_turns(
-    contenders: Sequence[Contender], rounds: int, bar: Progress
+    contenders: Sequence[Contender], rounds: int, bar: Progress, told: Told = _untold
 ) -> list[Turns]:
     """Seconds of each contender's steps, round after round."""
-    counts = [steps(contender.settled()) for contender in contenders]
+
+    def whose(each: Contender) -> AbstractContextManager[None]:
+        return nullcontext() if each.name == OURS else theirs(told, each.name)
+
+    counts = []
+    for each in contenders:
+        with whose(each):
+            counts.append(steps(each.settled()))
     times: list[list[float]] = [[] for _ in contenders]
     for _ in range(rounds):
         for each, count, taken in zip(contenders, counts, times, strict=True):
-            taken.append(each.turn(count))
+            with whose(each):
+                taken.append(each.turn(count))
         bar.update(1)
     return [
         Turns(each.name, each.precision, taken)

@@ -49,11 +49,14 @@ class AnyDevice(HostThreads):
         generation: how often buffers were let go that recorded work may refer to.
         native: whether ops run in their compiled forms, where they have no kernels.
         on_host: whether its arrays are the host's, and host memory needs no copy.
+        shared_bytes: that a kernel's block may have of shared memory, if it asks; an
+            H100's, unless the device has another limit.
     """
 
     generation = 0
     native = False
     on_host = False
+    shared_bytes = 227 << 10
 
     def let_go(self) -> None:
         """Is told of buffers that are let go: see `recording.Repeated`."""
@@ -172,7 +175,8 @@ class EmulatedDevice(CpuDevice):
     """NumPy arrays, and the CUDA kernels themselves, run on the CPU.
 
     For tests, teaching and debugging: see docs/emulator.md. With MINICNN_DEBUG set,
-    new buffers hold NaN, so that a kernel that leaves a number unwritten shows.
+    new buffers hold NaN, so that a kernel that leaves a number unwritten shows. With
+    another `shared_bytes` it plans its launches as a smaller card would.
     """
 
     name = "emulated"
@@ -258,6 +262,8 @@ class CudaDevice(AnyDevice):
         self.name = f"cuda:{index}" if index else "cuda"
         self._cupy, self._device = cupy, cupy.cuda.Device(index)
         self._device.use()
+        about = cupy.cuda.runtime.getDeviceProperties(index)
+        self.shared_bytes = about["sharedMemPerBlockOptin"]
         self.launcher: Any = CudaLauncher(index)
         self._held: dict[str, Any] = {}
         self._uploads = Uploads(cupy, self)

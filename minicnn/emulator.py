@@ -30,7 +30,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from minicnn.cores import available_cores
 from minicnn.errors import MinicnnError
-from minicnn.host_compiler import compile_library, sanitizer_library
+from minicnn.host_compiler import compile_library, kept_library, sanitizer_library
 from minicnn.kernel_source import KernelSource
 from minicnn.launch import Kernel
 
@@ -109,6 +109,10 @@ class EmulatedLauncher:
     def address(self, array: NDArray[Any]) -> int:
         """Where an array's memory begins."""
         return array.ctypes.data
+
+    def compile(self, source: KernelSource, group: str) -> bool:
+        """See `minicnn.launch.Launcher`."""
+        return not source.group(group) or kept_library(*_unit(source, group))[1]
 
     def build(self, source: KernelSource, group: str) -> None:
         """Compiles the group, or loads it from the cache.
@@ -233,8 +237,13 @@ def _runtime() -> ctypes.CDLL:
 def _library(source: KernelSource, group: str) -> ctypes.CDLL:
     with _loading:
         _runtime()
-        name = "-".join(filter(None, (source.path.stem, re.sub(r"\W+", "_", group))))
-        return ctypes.CDLL(str(compile_library(name, host_text(source, group))))
+        return ctypes.CDLL(str(compile_library(*_unit(source, group))))
+
+
+def _unit(source: KernelSource, group: str) -> tuple[str, str]:
+    """Name and text of what a group is compiled from."""
+    name = "-".join(filter(None, (source.path.stem, re.sub(r"\W+", "_", group))))
+    return name, host_text(source, group)
 
 
 def host_text(source: KernelSource, group: str) -> str:

@@ -15,7 +15,7 @@ import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -24,10 +24,16 @@ from minicnn.errors import MinicnnError
 from minicnn.kernel_source import Instance, KernelSource, find
 from minicnn.precision import BF16
 
+if TYPE_CHECKING:
+    from minicnn.cubins import Cubin
+
 Dims = int | Sequence[int]
 
 OPTIONS = ("--std=c++17",)
 """What NVRTC is asked for."""
+
+FLUSH = "-ftz=true"
+"""What CuPy adds of its own: floats below the normal ones are zero."""
 
 _C_TYPES = {
     np.dtype(np.float32): "float",
@@ -66,8 +72,17 @@ class Launcher(Memory, Protocol):
             shared: bytes of dynamic shared memory.
         """
 
+    def compile(self, source: KernelSource, group: str) -> bool:
+        """Compiles a group of a file's instances into the cache on disk.
+
+        May be called from several threads. Nothing is loaded.
+
+        Returns:
+            Whether the cache had it.
+        """
+
     def build(self, source: KernelSource, group: str) -> None:
-        """Compiles a group of a file's instances, or finds them compiled."""
+        """Loads a group of a file's instances, compiled before or now."""
 
 
 class KernelFile:
@@ -107,12 +122,13 @@ class KernelFile:
             )
         return Kernel(self.source, instance)
 
+    def groups(self) -> list[str]:
+        """The groups of instances that are compiled together."""
+        return sorted({each.group for each in self.source.instances.values()})
+
     def build(self, device: Any, *dtypes: Any) -> None:
         """Compiles ahead of use: the instances for these dtypes, or all."""
-        groups = [c_name(dtype) for dtype in dtypes] or sorted(
-            {instance.group for instance in self.source.instances.values()}
-        )
-        for group in groups:
+        for group in [c_name(dtype) for dtype in dtypes] or self.groups():
             device.launcher.build(self.source, group)
 
 
@@ -187,8 +203,9 @@ class Kernel:
 class CudaLauncher:
     """Launches on a CUDA device through CuPy's RawModule and NVRTC.
 
-    CuPy keeps the compiled code in its own cache (~/.cupy/kernel_cache), by the source
-    text, which holds everything the file includes.
+    Compiled code is kept on disk, see `cubins`. For a GPU that is newer than the NVRTC
+    at hand CuPy compiles, and keeps the code in its own cache; from release 14.2 on it
+    also finds it there.
 
     Args:
         index: which CUDA device.
@@ -200,6 +217,8 @@ class CudaLauncher:
         self._cupy = cupy
         self._modules: dict[tuple[Path, str], Any] = {}
         self._functions: dict[tuple[Path, str], Any] = {}
+        self._compiled: dict[tuple[Path, str], Cubin | None] = {}
+        self._arch = cupy.cuda.Device(index).compute_capability
         self.index = index
         self.array = cupy.ndarray
 
@@ -207,34 +226,59 @@ class CudaLauncher:
         """Where an array's memory begins, on the GPU."""
         return array.data.ptr
 
-    def build(self, source: KernelSource, group: str) -> None:
-        """Compiles the group for this device.
+    def compile(self, source: KernelSource, group: str) -> bool:
+        """See `Launcher`; False where CuPy is to compile.
 
         Raises:
             MinicnnError: with the compiler's message, file and line.
         """
-        if (source.path, group) in self._modules:
+        from minicnn.cubins import cubin
+
+        found = cubin(self._cupy.cuda.nvrtc, source, group, self._arch)
+        self._compiled[source.path, group] = found
+        return found is not None and found.cached
+
+    def build(self, source: KernelSource, group: str) -> None:
+        """Compiles the group for this device, or loads it from the cache.
+
+        Raises:
+            MinicnnError: with the compiler's message, file and line; or the driver
+                refuses the code.
+        """
+        key = source.path, group
+        if key in self._modules or not source.group(group):
             return
-        module = self._cupy.RawModule(
-            code=source.text,
-            options=OPTIONS,
-            name_expressions=source.group(group),
-        )
+        if key not in self._compiled:
+            self.compile(source, group)
+        found = self._compiled[key]
+        if found:
+            how: dict[str, Any] = {"path": str(found.path)}
+        else:
+            names = source.group(group)
+            how = {"code": source.text, "options": OPTIONS, "name_expressions": names}
+        module, cuda = self._cupy.RawModule(**how), self._cupy.cuda
         try:
-            with self._cupy.cuda.Device(self.index):
-                module.compile()
-        except self._cupy.cuda.compiler.CompileException as error:
+            with cuda.Device(self.index):
+                module.compile()  # or loads
+        except cuda.compiler.CompileException as error:
             raise MinicnnError(f"{source.path.name}: NVRTC: {error}") from None
-        self._modules[source.path, group] = module
+        except cuda.driver.CUDADriverError as error:
+            raise MinicnnError(
+                f"{source.path.name}: the driver does not load {how.get('path')}: "
+                f"{error}; 'minicnn doctor' says whether it is older than NVRTC"
+            ) from None
+        self._modules[key] = module
 
     def _function(self, kernel: Kernel) -> Any:
         key = kernel.source.path, kernel.name
         function = self._functions.get(key)
         if function is None:
-            group = kernel.instance.group
-            self.build(kernel.source, group)
-            module = self._modules[kernel.source.path, group]
-            function = module.get_function(kernel.name)
+            place = kernel.source.path, kernel.instance.group
+            self.build(kernel.source, kernel.instance.group)
+            found = self._compiled[place]
+            name = found.names[kernel.name] if found else kernel.name
+            with self._cupy.cuda.Device(self.index):
+                function = self._modules[place].get_function(name)
             self._functions[key] = function
         return function
 

@@ -20,10 +20,9 @@ from typing import Any
 
 from minicnn.errors import MinicnnError
 from minicnn.kernel_source import KernelSource, find
-from minicnn.launch import OPTIONS, c_name
+from minicnn.launch import FLUSH, OPTIONS, c_name
 
-# As CuPy compiles: it adds -ftz=true of its own.
-_OPTIONS = (*OPTIONS, "-ftz=true", "--ptxas-options=-v")
+_OPTIONS = (*OPTIONS, FLUSH, "--ptxas-options=-v")
 
 _ENTRY = re.compile(r"Compiling entry function '(\w+)'")
 _SPILLS = re.compile(

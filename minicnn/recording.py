@@ -105,6 +105,10 @@ class _Recorder:
         """See `Launcher`."""
         return self.launcher.address(array)
 
+    def compile(self, source: KernelSource, group: str) -> bool:
+        """See `Launcher`."""
+        return self.launcher.compile(source, group)
+
     def build(self, source: KernelSource, group: str) -> None:
         """See `Launcher`."""
         self.launcher.build(source, group)

@@ -1,7 +1,8 @@
 """What an op costs, how long it takes, and how fast the machine could have done it.
 
 Operations: two for each multiply-add of a product, 2·N·P·Q·K·R·S·C/groups a pass; the
-other ops count none, since memory bounds them on every machine there is. Bytes: each
+other ops count none, since memory bounds them on every machine there is. Products by
+zeros that a layout brings in, as conv1's in blocks, are not counted. Bytes: each
 array that the op must read or write, once; what it updates in place, twice. Partial
 sums and second reads are the op's own affair, and lower its share.
 

@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from minicnn import architectures, bench, device, precision
 from minicnn.cli import cli
 from minicnn.errors import MinicnnError
+from minicnn.experiments import predict
 from minicnn.ops import lrn, op, pool, pool_lrn
 from minicnn.ops.conv_shape import ConvShape
 from minicnn.ops.pool_shape import PoolShape
@@ -62,6 +63,24 @@ def test_a_convolutions_cost() -> None:
     given = {"x": x, "dy": y, "dw": w, "db": floats(256), "shape": grouped}
     moved = 2 * 2 * 169 * (384 + 256) + 4 * (256 * 9 * 192 + 256)
     assert cost("conv.backward_weights", given) == Cost(flops, moved)
+
+
+@pytest.mark.parametrize("name", ["fp32", "tf32", "bf16"])
+def test_a_precision_changes_no_operations(name: str) -> None:
+    dev, batch = predict.DryDevice(), 2
+    calls = bench.Step(dev, "caffenet", batch, name, seed=None).recorded()
+    conv1 = [
+        call for call in calls if (call.place, call.name[:5]) == ("conv1", "conv.")
+    ]
+    assert [call.name for call in conv1] == ["conv.forward", "conv.backward_weights"]
+    # In tf32 and bf16 conv1 multiplies 3·3·48 taps for 11·11·3: the rest by zeros.
+    taps = conv1[0].arguments["shape"].taps
+    assert taps == (363 if name == "fp32" else 432)
+    for call in conv1:
+        flops = cost(call.name, call.arguments).flops
+        assert flops == 2 * batch * 55 * 55 * 96 * 363
+        made = call.arguments["shape"].flops_made
+        assert made * 363 == flops * taps
 
 
 def test_other_ops_cost() -> None:

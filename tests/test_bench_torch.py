@@ -94,7 +94,8 @@ def test_torchs_step_is_ours(torch: Any) -> None:
     net.load_state_dict({n: torch.from_numpy(v) for n, v in weights.items()})
     update = torch_step.optimizer(torch, net, lr)
     x, labels = step.inputs.fill(step.batch)
-    images, targets = against_torch._tensors(torch, torch.device("cpu"), step)
+    seen, place = against_torch._images(step), torch.device("cpu")
+    images, targets = against_torch._tensors(torch, place, seen, step.batch.labels)
     assert images.numpy() == pytest.approx(x.transpose(0, 3, 1, 2), rel=1e-5, abs=1e-4)
     for _ in range(3):
         network.forward(x, Context())

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
-from minicnn import build
+from minicnn import build, device
 from minicnn.cli import cli
 from minicnn.errors import MinicnnError
 
@@ -41,6 +42,20 @@ def test_fills_the_cache(kernels: Path) -> None:
     assert "2 kernels" in line
     cached = {path.name.split("-")[1] for path in kernels.glob("cache/*/good-*.so")}
     assert cached == {"float", "double"}
+    (line,) = compiled("--device=emulated").output.splitlines()
+    assert line.endswith(" s, 2 of 2 groups from the cache")
+    (record,) = json.loads(compiled("--device=emulated", "--json").stdout)
+    assert (record["groups"], record["cached"]) == (2, 2)
+
+
+def test_groups_are_compiled_side_by_side(
+    kernels: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dev = device.get("emulated", 2)
+    both = threading.Barrier(2, timeout=20)
+    monkeypatch.setattr(dev.launcher, "compile", lambda *_: both.wait() >= 0)
+    (built,) = build.build_all(dev)
+    assert (built.error, built.groups) == ("", 2)
 
 
 def test_a_failure_shows_file_line_and_message(kernels: Path) -> None:

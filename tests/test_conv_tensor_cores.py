@@ -17,8 +17,10 @@ import numpy as np
 import pytest
 
 from minicnn import device
+from minicnn.bench import Step
 from minicnn.device import Device
 from minicnn.errors import MinicnnError
+from minicnn.experiments import predict
 from minicnn.host_compiler import sanitizing
 from minicnn.launch import KernelFile
 from minicnn.ops import conv, conv_plan
@@ -343,6 +345,43 @@ def test_plan_of_caffenet() -> None:
     # tf32: 16 numbers of K a step, and as many bytes.
     how = conv_plan.plan(WEIGHTS, "tf32", (128, 1200, 186_624), 2, True)
     assert how.shared_bytes == 4 * 16 * (136 + 264) * 4
+
+
+# What blocks may have on cards of sm_86, sm_89 and sm_120: too little for most tiles.
+SMALL = 99 << 10
+
+
+def test_plans_fit_the_card() -> None:
+    sizes = {
+        FORWARD: (186_624, 128, 1200),
+        DATA: (186_624, 128, 3200),
+        WEIGHTS: (128, 1200, 186_624),
+    }
+    for tile_kind in KINDS:
+        for kernel, size in sizes.items():
+            large = conv_plan.plan(kernel, tile_kind, size, 2, True)
+            small = conv_plan.plan(kernel, tile_kind, size, 2, True, shared=SMALL)
+            assert small.shared_bytes <= SMALL < large.shared_bytes
+    # 16 bytes that cannot be read as one: its own tile, that is small anyway.
+    how = conv_plan.plan(FORWARD, BF16, (1000, 30, 75), 1, False, shared=SMALL)
+    assert how.tile == (32, 64, 1)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "tf32"])
+def test_caffenet_runs_on_a_small_card(precision: str) -> None:
+    def used(shared: int) -> set[int]:
+        dev = predict.DryDevice()
+        dev.shared_bytes = shared
+        calls = Step(dev, "caffenet", 256, precision, seed=None).recorded()
+        return {launch[-1] for call in calls for launch in predict.launched(dev, call)}
+
+    assert max(used(SMALL)) <= SMALL < max(used(conv_plan.SHARED_BYTES))
+    with pytest.raises(
+        MinicnnError,
+        match=r"^conv_\w+ in \w+ needs [\d,]+ bytes of shared memory a block, and "
+        r"device emulated has 49,152; --precision fp32",
+    ):
+        used(48 << 10)
 
 
 @pytest.mark.parametrize("tile_kind", KINDS, ids=["bf16", "tf32"])

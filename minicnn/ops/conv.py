@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from minicnn.device import Device
-from minicnn.launch import KernelFile
+from minicnn.errors import MinicnnError
+from minicnn.launch import KernelFile, c_name
 from minicnn.native import NativeFile
 from minicnn.ops import conv_native, conv_numpy, op, select, vector_width
 from minicnn.ops.conv_plan import (
@@ -27,6 +28,7 @@ from minicnn.ops.conv_plan import (
     WEIGHTS,
     Plan,
     ceil_div,
+    offered,
     plan,
 )
 from minicnn.ops.conv_shape import ConvShape
@@ -77,7 +79,7 @@ def _(
 ) -> None:
     shape = shape.in_one_row()
     size = shape.n * shape.p * shape.q, shape.features, shape.taps
-    how = _plan(FORWARD, x.dtype, size, shape, tf32)
+    how = _plan(dev, FORWARD, x.dtype, size, shape, tf32)
     _launch(dev, how, shape.groups, (x, w, b, y, shape.fields(), relu))
 
 
@@ -124,7 +126,7 @@ def _(
     pixels = shape.n * ceil_div(shape.h, down) * ceil_div(shape.w, right)
     taps = ceil_div(shape.r, down) * ceil_div(shape.s, right) * shape.features
     size, phases = (pixels, shape.depth, taps), down * right
-    how = _plan(DATA, dx.dtype, size, shape, tf32, phases)
+    how = _plan(dev, DATA, dx.dtype, size, shape, tf32, phases)
     arguments = dy, w, relu_y, dx, shape.fields()
     _launch(dev, how, shape.groups, arguments, phases)
 
@@ -164,7 +166,7 @@ def _(
     tf32: bool = False,
 ) -> None:
     shape = shape.in_one_row()
-    how = _weights_plan(x.dtype, shape, tf32, len(dw))
+    how = _weights_plan(dev, x.dtype, shape, tf32, len(dw))
     arguments = x, dy, dw, shape.fields(), dw.shape[1], how.steps
     _launch(dev, how, shape.groups, arguments, how.slices)
     if db is not None:
@@ -191,7 +193,7 @@ def gradient_slices(
     shape = shape.in_one_row()
     rows, across = shape.n * shape.p * shape.q, ceil_div(shape.k, 32)
     each = max(LEAST_ROWS, ceil_div(rows * across, 8 * PROCESSORS))
-    slices = _weights_plan(np.dtype(dtype), shape, tf32).slices
+    slices = _weights_plan(dev, np.dtype(dtype), shape, tf32).slices
     return slices, ceil_div(rows, each)
 
 
@@ -224,13 +226,18 @@ def _(dev: Device, y: Array, dy: Array) -> None:
 
 
 def _weights_plan(
-    dtype: np.dtype, shape: ConvShape, tf32: bool, slices: int | None = None
+    dev: Device,
+    dtype: np.dtype,
+    shape: ConvShape,
+    tf32: bool,
+    slices: int | None = None,
 ) -> Plan:
     size = shape.features, shape.taps, shape.n * shape.p * shape.q
-    return _plan(WEIGHTS, dtype, size, shape, tf32, slices=slices)
+    return _plan(dev, WEIGHTS, dtype, size, shape, tf32, slices=slices)
 
 
 def _plan(
+    dev: Device,
     kernel: str,
     dtype: np.dtype,
     size: tuple[int, int, int],
@@ -243,11 +250,23 @@ def _plan(
 
     16 bytes of channels, and of features, are read as one where they are neighbours;
     where not, there are no kernels for tf32, and float32's are more exact.
+
+    Raises:
+        MinicnnError: the device gives a block too little shared memory for any tile.
     """
     widths = (vector_width(n, dtype) for n in (shape.depth, shape.features))
     vectors = min(widths) > 1
     kind = "tf32" if tf32 and vectors and dtype == np.float32 else dtype
-    return plan(kernel, kind, size, shape.groups * phases, vectors, slices)
+    least = min(offered(kernel, kind, vectors).values())
+    if least > dev.shared_bytes:
+        card = dev.details().get("gpu", f"device {dev.name}")
+        raise MinicnnError(
+            f"{kernel} in {c_name(kind)} needs {least:,} bytes of shared memory a "
+            f"block, and {card} has {dev.shared_bytes:,}; --precision fp32 needs none "
+            "of it"
+        )
+    products, limit = shape.groups * phases, dev.shared_bytes
+    return plan(kernel, kind, size, products, vectors, slices, limit)
 
 
 def _launch(

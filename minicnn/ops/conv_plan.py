@@ -1,6 +1,7 @@
 """Which tile a convolution kernel runs with, and in how many slices.
 
-The choice depends on the problem alone, not on the card: the same bits everywhere.
+The choice depends on the problem alone, and on whether a tile fits into the shared
+memory that the card gives a block: the same bits on all cards with as much.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from minicnn.device import AnyDevice
 from minicnn.precision import BF16
 
 # A kernel's first template argument: its arrays' dtype, or "tf32" for float32 arrays
@@ -23,6 +25,8 @@ FLOAT, DOUBLE = np.dtype(np.float32), np.dtype(np.float64)
 PROCESSORS = 132
 # Products that a tile adds to each of its sums before its next barrier: BK.
 STEP: dict[Kind, int] = {FLOAT: 8, DOUBLE: 8, "tf32": 16, BF16: 32}
+# Bytes of shared memory that a block may have on an H100 or H200: all tiles fit.
+SHARED_BYTES = AnyDevice.shared_bytes
 # A slice with fewer would spend its time on writing its partial sums.
 LEAST_PRODUCTS = 256
 # As many products of each sum take a block's start and end: with tensor cores far
@@ -118,6 +122,19 @@ class Plan:
         return 4 * (sum(along) * 80 + rows)
 
 
+def offered(kernel: str, kind: Kind, vectors: bool) -> dict[Tile, int]:
+    """The tiles of a kernel, and the bytes of shared memory that a block of each needs.
+
+    Args:
+        vectors: whether 16 bytes may be read as one.
+    """
+    return {
+        tile: Plan(kernel, kind, tile, 1, 1).shared_bytes
+        for tile in TILES[kind][kernel]
+        if (tile[2] > 1) == vectors
+    }
+
+
 def plan(
     kernel: str,
     kind: Kind,
@@ -125,6 +142,7 @@ def plan(
     products: int,
     vectors: bool,
     slices: int | None = None,
+    shared: int = SHARED_BYTES,
 ) -> Plan:
     """The plan that keeps the busiest multiprocessor busy for the shortest time.
 
@@ -136,13 +154,15 @@ def plan(
         vectors: whether 16 bytes may be read as one.
         slices: into which K is cut, the last of them perhaps empty; None for as many
             as are best.
+        shared: bytes of shared memory that a block may have; the smallest of the tiles
+            must fit.
     """
     m, n, k = size
     speeds, step = TILES[kind][kernel], STEP[kind]
     steps = ceil_div(k, step)
     plans = []
-    for tile in speeds:
-        if (tile[2] > 1) != vectors:
+    for tile, needed in offered(kernel, kind, vectors).items():
+        if needed > shared:
             continue
         tiles = ceil_div(m, tile[0]) * ceil_div(n, tile[1])
         if slices is not None:

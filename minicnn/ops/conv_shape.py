@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -47,7 +47,12 @@ def four(argument: str, shape: Shape, axes: str) -> tuple[int, int, int, int]:
 
 @dataclass(frozen=True)
 class ConvShape:
-    """One convolution problem: x (N,H,W,C), w (K,R,S,C/groups), y (N,P,Q,K)."""
+    """One convolution problem: x (N,H,W,C), w (K,R,S,C/groups), y (N,P,Q,K).
+
+    Attributes:
+        needed: products that each output sums, without those that are by a zero for
+            the sake of the layout; None: all of them.
+    """
 
     n: int
     h: int
@@ -59,6 +64,7 @@ class ConvShape:
     stride: Pair = (1, 1)
     pad: Pair = (0, 0)
     groups: int = 1
+    needed: int | None = None
 
     @classmethod
     def of(
@@ -146,11 +152,17 @@ class ConvShape:
             pixels, depth = self.n, self.taps
         elif (self.r, self.s, self.stride, self.pad) != (1, 1, (1, 1), (0, 0)):
             return self
-        return ConvShape(1, 1, pixels, depth, self.k, 1, 1, groups=self.groups)
+        one = ConvShape(1, 1, pixels, depth, self.k, 1, 1, groups=self.groups)
+        return replace(one, needed=self.needed)
 
     @property
     def flops(self) -> int:
-        """Floating-point operations of one pass: two for each multiply-add."""
+        """Floating-point operations that a pass needs: two for each multiply-add."""
+        return 2 * self.n * self.p * self.q * self.k * (self.needed or self.taps)
+
+    @property
+    def flops_made(self) -> int:
+        """Those that kernels make of it."""
         return 2 * self.n * self.p * self.q * self.k * self.taps
 
     def fields(self) -> dict[str, int]:

@@ -72,7 +72,8 @@ class Blocks:
         """
         k, r, s, c = self.filters
         h, w = self.pixels.p + r - 1, self.pixels.q + s - 1
-        return ConvShape(self.pixels.n, h, w, c, k, r, s)
+        needed = self.pixels.taps
+        return ConvShape(self.pixels.n, h, w, c, k, r, s, needed=needed)
 
     def batch(self, n: int) -> Blocks:
         """The same of n images."""
