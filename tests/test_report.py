@@ -25,8 +25,10 @@ from minicnn.errors import MinicnnError
 from minicnn.experiments.report.build import Built, build
 from minicnn.experiments.report.checks import check_all
 from minicnn.experiments.report.contents import read
+from minicnn.experiments.study.cost import evaluations
+from minicnn.experiments.study.plans import load_plan
 from minicnn.experiments.study.records import of_study, published
-from minicnn.run import Run
+from minicnn.run import BEST, Run
 from tests.report_study import (
     CLASSES,
     EVERY,
@@ -166,6 +168,7 @@ def test_every_net_is_a_row(built: Built, study: Path) -> None:
         "classes": str(CLASSES),
         "top1_final": str(result["top1"]),
         "top1_mean_of_10_best": str(result["top1_mean_of_10_best"]),
+        "evaluations": str(result["evaluations"]),
         "top5": str(result["top5"]),
         "iterations": "400",
         "name": "A4B+",
@@ -287,6 +290,34 @@ def test_a_score_can_be_chosen(tiny: Path) -> None:
     nets = [net for net in of_study(tiny) if net.kind == "base"]
     mean = sum(net.best10 for net in nets) / len(nets)
     assert f"Base: {100 * mean:.1f} %." in text
+
+
+def evaluated(run: Path, times: int) -> None:
+    """Changes how often a run says that it was evaluated."""
+    result = json.loads((run / "result.json").read_text()) | {"evaluations": times}
+    (run / "result.json").write_text(json.dumps(result))
+
+
+def test_with_few_evaluations_there_is_no_mean_of_the_10_best(tiny: Path) -> None:
+    """Not even where the record, as older ones do, holds a number."""
+    evaluated(tiny / "runs" / "random-0" / "A2B", 9)
+    text = page_of(tiny)
+    assert "–</td>" in text
+    assert "All 6 nets. – for best 10: fewer than 10 evaluations." in text
+    found = {row["name"]: row for row in rows(tiny.parent / "report" / "nets.csv")}
+    few, enough = found["A2B"], found["A3B"]
+    assert (few["evaluations"], few["top1_mean_of_10_best"]) == ("9", "")
+    assert enough["evaluations"] == "10"
+    assert float(enough["top1_mean_of_10_best"]) > 0
+    with pytest.raises(MinicnnError, match=r"1 of 6 nets .* 10 best: random-0/A2B;"):
+        build(tiny, tiny.parent / "best", "best10")
+    assert not (tiny.parent / "best").exists()
+    evaluated(tiny / "runs" / "random-0" / "A2B", 10)
+    assert "fewer than 10" not in page_of(tiny)
+
+
+def test_the_demo_study_is_evaluated_often_enough_for_both_scores() -> None:
+    assert all(evaluations(node.config) >= BEST for node in load_plan("demo").nodes)
 
 
 def test_missing_and_damaged_nets_are_named(tiny: Path) -> None:

@@ -26,8 +26,11 @@ from minicnn.experiments.study import records
 from minicnn.experiments.study.records import Net
 from minicnn.files import make_folder, write_atomically
 from minicnn.progress import Progress
+from minicnn.run import BEST
 
 PAGE = "report.html"
+_NAMED = 5
+"""Nets that a refusal names before the rest is counted."""
 PAPER = (
     "Yosinski, Clune, Bengio, Lipson, “How transferable are features in deep neural "
     "networks?”, NIPS 2014"
@@ -178,16 +181,33 @@ def build(study: Path | None, output: Path, score: str = "final") -> Built:
         score: "final" or "best10": which of our scores is drawn and judged.
 
     Raises:
-        MinicnnError: it is no study folder, or the report cannot be written.
+        MinicnnError: it is no study folder, its nets lack that score, or the report
+            cannot be written.
     """
     if score not in SCORES:
         raise MinicnnError(f"--score {score}: choose {' or '.join(SCORES)}")
     contents = read(study) if study else None
+    if contents and score == "best10":
+        _need_best10(contents)
     make_folder(output)
     with drawing.styled():
         if contents:
             return _of_study(contents, output, score)
         return _of_published(output)
+
+
+def _need_best10(contents: Contents) -> None:
+    """Refuses a study some of whose nets have too few evaluations for that score."""
+    few = [each.id for each in contents.entries if each.net.best10 is None]
+    if not few:
+        return
+    more = len(few) - _NAMED
+    names = ", ".join(few[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+    raise MinicnnError(
+        f"--score best10: {len(few)} of {len(contents.entries)} nets have fewer than "
+        f"{BEST} evaluations, so no mean of the {BEST} best: {names}; take --score "
+        "final, or train with a smaller schedule.evaluate_every"
+    )
 
 
 def _of_study(contents: Contents, output: Path, score: str) -> Built:
