@@ -48,8 +48,9 @@ FIGURES = {
     "panels": (
         "Dissimilar tasks, and random filters",
         "Frozen layers copied between natural and man-made classes, by target; and "
-        "frozen layers left as drawn at random. Means and intervals as above. After "
-        "the paper's figure 3, upper row.",
+        "frozen layers left as drawn at random. Means and intervals as above; where "
+        "only both targets together have enough for one, it stands at their mean. "
+        "After the paper's figure 3, upper row.",
     ),
     "relative": (
         "What is lost, compared",
