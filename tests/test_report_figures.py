@@ -149,6 +149,13 @@ def test_figure_3_compares_accuracies_minus_base(paper: list[Unit]) -> None:
     [apart] = lines(axes, "natural/man-made")
     loss = (0.291372 - 0.537244) + (0.399026 - 0.653399)
     assert apart.get_ydata()[6] == pytest.approx(100 * loss / 2)
+    assert [text.get_text() for text in axes.texts] == ["base"]
+    # Small intervals are seen: before the markers, and with ends that are wider.
+    assert len(bars(axes)) == 7
+    [similar] = lines(axes, "similar tasks")
+    for bar in bars(axes):
+        assert bar[2][0].get_zorder() > similar.get_zorder()
+        assert bar[1][0].get_markersize() > similar.get_markersize() * 2**0.5
 
 
 def test_the_panels_show_each_target_and_chance(paper: list[Unit]) -> None:
@@ -258,10 +265,16 @@ def test_few_images_are_drawn_on_a_logarithmic_axis() -> None:
         *(1, 2, 5, 10, 25, 50, 100, 250, 500, 750, 1000, 1300)
     ]
     assert line.get_ydata()[-1] == pytest.approx(55.1762)
-    # 1,000 has no room for its words beside 750 and 1,300.
+    # 1,000 has no room for its words between 750 and 1,300: it stands below them.
     shown = [label.get_text() for label in axes.get_xticklabels()]
-    assert shown[-4:] == ["500", "750", "", "1,300"]
-    assert "450,000 updates" in " ".join(text.get_text() for text in axes.texts)
+    assert shown[-4:] == ["500", "750", "\n1,000", "1,300"]
+    words = [text.get_text() for text in axes.texts]
+    assert "450,000 updates" in " ".join(words)
+    assert "5–100 images: at chance, did not train" in words
+    learnt = [replace(net, best10=0.3) for net in published()]
+    drawn = figures.reduced(learnt, [], "best10")
+    assert drawn is not None
+    assert "did not train" not in " ".join(t.get_text() for t in drawn[0].axes[0].texts)
 
 
 def kept(keep: int, n: int, top1: float) -> Net:

@@ -56,7 +56,8 @@ FIGURES = {
         "What is lost, compared",
         "Accuracy minus that of the base of the same split, seed and target: frozen "
         "layers from a similar task, from a dissimilar one, and random ones. Intervals "
-        "as above. After the paper's figure 3, lower row.",
+        "as above; of those smaller than a marker the ends stand out beside it. After "
+        "the paper's figure 3, lower row.",
     ),
     "preserved": (
         "Keeping k more layers",

@@ -200,6 +200,19 @@ def line_label(axes: Axes, height: float, text: str, right: bool = False) -> Non
     )
 
 
+def note(axes: Axes, x: float, height: float, text: str) -> None:
+    """Words above a point of the data, and to its right."""
+    axes.annotate(
+        text,
+        (x, height),
+        xytext=(-3, 7),
+        textcoords="offset points",
+        va="bottom",
+        color=QUIET,
+        fontsize=8,
+    )
+
+
 def base_line(axes: Axes, height: float) -> None:
     """The bases' mean, across the whole axis."""
     axes.axhline(height, color=QUIET, lw=0.9, ls=BASE_DASHES, zorder=1)

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDE = 6.2
+GUESS = 1.2
+"""A net that scores less than so many times chance has not left it."""
 
 
 def transfer(units: list[Unit], behind: list[Unit]) -> tuple[Figure, str] | None:
@@ -165,10 +167,11 @@ def panels(units: list[Unit], behind: list[Unit]) -> tuple[Figure, str] | None:
     return figure, "Top-1 accuracy against n, " + " ".join(said)
 
 
+# Apart by more than the width of a marker, for the intervals are often smaller.
 COMPARED = (
-    (TREATMENTS["transfer"], "transfer", SIMILAR, "similar tasks"),
-    (DISSIMILAR, "transfer", NATURAL_MANMADE, "natural/man-made"),
-    (RANDOM, "random", None, "random filters"),
+    (TREATMENTS["transfer"], "transfer", SIMILAR, "similar tasks", -0.15),
+    (DISSIMILAR, "transfer", NATURAL_MANMADE, "natural/man-made", 0.0),
+    (RANDOM, "random", None, "random filters", 0.15),
 )
 
 
@@ -179,13 +182,13 @@ def relative(units: list[Unit], behind: list[Unit]) -> tuple[Figure, str] | None
     figure = Figure((WIDE, 4.0), layout="constrained")
     axes = figure.subplots()
     said = []
-    for look, kind, family, label in COMPARED:
+    for look, kind, family, label, shift in COMPARED:
         mine, theirs = (
             marks.drops(marks.of(some, family), kind) for some in (units, behind)
         )
         if not mine:
             continue
-        named = replace(look, label=label)
+        named = replace(look, label=label, shift=shift)
         marks.line(axes, named, marks.means(theirs), theirs, 0.0, PALE)
         marks.line(axes, named, marks.means(mine), mine, 0.0)
         said.append(marks.said(label, marks.means(mine), "points"))
@@ -195,6 +198,7 @@ def relative(units: list[Unit], behind: list[Unit]) -> tuple[Figure, str] | None
     axes.set_ylabel(LOSS)
     drawing.grid(axes)
     drawing.layer_axis(axes)
+    drawing.line_label(axes, 0, "base")
     marks.legend(figure, [axes], bool(behind))
     return figure, "Top-1 accuracy minus base against n. " + " ".join(said)
 
@@ -223,6 +227,7 @@ def preserved(units: list[Unit], behind: list[Unit]) -> tuple[Figure, str] | Non
         drawing.base_line(axes, 0)
         drawing.grid(axes)
         drawing.layer_axis(axes, label=False)
+        drawing.line_label(axes, 0, "base")
     row[0].set_ylabel(LOSS)
     figure.supxlabel(drawing.LAYER, fontsize=9)
     marks.legend(figure, list(row), False)
@@ -241,7 +246,7 @@ def _kept_look(keep: int, number: int) -> Look:
     label = f"{more} kept" if keep else "none kept"
     dash = DASHES[number % len(DASHES)]
     at = number % len(COLOURS)
-    return Look(label, COLOURS[at], MARKERS[at], dash, True, 0.05 * number)
+    return Look(label, COLOURS[at], MARKERS[at], dash, True, 0.14 * number)
 
 
 def reduced(
@@ -277,10 +282,23 @@ def reduced(
     axes.set_ylabel(ACCURACY)
     drawing.grid(axes)
     drawing.chance_line(axes, [net.classes for net in mine], right=True)
+    _untrained(axes, mine, score)
     if theirs:
         marks.legend(figure, [axes], True)
     said = ", ".join(f"{images:,}: {mean:.1f}" for images, mean in means.items())
     return figure, f"Top-1 accuracy (%) against training images per class. {said}."
+
+
+def _untrained(axes: Axes, nets: list[Net], score: str) -> None:
+    """Says above their points which nets are no better than a guess."""
+    lost = [net for net in nets if value(net, score) * net.classes < GUESS]
+    images = sorted({round(net.images_per_class) for net in lost})
+    if not images:
+        return
+    few = "–".join(dict.fromkeys(f"{each:,}" for each in (images[0], images[-1])))
+    height = max(100 * value(net, score) for net in lost)
+    words = f"{few} images: at chance, did not train"
+    drawing.note(axes, images[0], height, words)
 
 
 def _by_images(nets: list[Net], score: str) -> dict[int, list[float]]:

@@ -18,6 +18,8 @@ BEHIND = "published, 2014"
 _TICK, _SPREAD = 0.075, 1.25
 """Half the width of a mean's short line, in layers; how far kinds of single nets are
 apart, in shifts, for such lines not to reach a neighbour's nets."""
+_CAP = 4.5
+"""Half the width of an interval's ends, in points."""
 _ROOM = 1.45
 """Numbers this many times apart have room for their words side by side."""
 _LETTERS, _HANDLE = 16, 6
@@ -97,7 +99,9 @@ def line(
         if found is None or found.low is None or found.high is None:
             continue
         reach = [[found.mean - found.low], [found.high - found.mean]]
-        axes.errorbar(x, mean, reach, color=look.colour, capsize=2.5, lw=1.1, zorder=2)
+        # Above the markers, with caps as wide, or small intervals would not be seen.
+        style = {"color": look.colour, "capsize": _CAP, "lw": 1.1, "zorder": 4}
+        axes.errorbar(x, mean, reach, **style)
 
 
 def points(
@@ -161,13 +165,14 @@ def said(label: str, values: dict[int, float], unit: str) -> str:
 
 
 def image_axis(axes: Axes, images: list[int]) -> None:
-    """A logarithmic axis with a tick at each number, and words where there is room."""
+    """A logarithmic axis with a tick at each number, their words in two rows."""
     labels: list[str] = []
-    last = float("inf")
+    last = [float("inf")] * 2
     for each in sorted(images, reverse=True):
-        room = last / each > _ROOM
-        labels.append(f"{each:,}" if room else "")
-        last = each if room else last
+        rows = [row for row in range(2) if last[row] / each > _ROOM]
+        labels.append("\n" * rows[0] + f"{each:,}" if rows else "")
+        if rows:
+            last[rows[0]] = each
     axes.set_xscale("log")
     axes.set_xticks(sorted(images), labels[::-1])
     axes.minorticks_off()
