@@ -149,6 +149,18 @@ def test_the_files_are_there_and_whole(built: Built) -> None:
             ElementTree.parse(path)
 
 
+def test_every_figure_says_where_it_comes_from(built: Built) -> None:
+    """In words that are drawn as paths, of which the SVG tells in comments."""
+    ours = "Study “made-up”, data made-up.h5, net caffenet32, minicnn 0.1.0"
+    theirs = "published, Yosinski et al. 2014: ImageNet, CaffeNet"
+    found = [path for path in built.files if path.suffix == ".svg"]
+    assert found
+    for path in found:
+        text = path.read_text(encoding="utf-8")
+        published = path.stem.endswith("-published")
+        assert f"<!-- {theirs if published else ours} -->" in text, path.name
+
+
 def test_every_net_is_a_row(built: Built, study: Path) -> None:
     found = rows(built.page.parent / "nets.csv")
     nets = of_study(study)

@@ -323,10 +323,32 @@ def test_equal_figures_are_equal_bytes(paper: list[Unit]) -> None:
         one, two = (figures.relative(paper, []) for _ in range(2))
         assert one is not None
         assert two is not None
-        first = drawing.content(one[0], suffix)
-        assert first == drawing.content(two[0], suffix)
-    with Image.open(io.BytesIO(drawing.content(one[0], ".png"))) as image:
+        first = drawing.content(one[0], suffix, "here")
+        assert first == drawing.content(two[0], suffix, "here")
+        assert first == drawing.content(one[0], suffix, "here")
+    with Image.open(io.BytesIO(drawing.content(one[0], ".png", "x"))) as image:
         assert image.width > 1000
+
+
+@pytest.mark.parametrize("source", ["short", "long enough for several lines " * 12])
+def test_a_figure_keeps_its_source_below_it(paper: list[Unit], source: str) -> None:
+    drawn = figures.relative(paper, [])
+    assert drawn is not None
+    shapes = []
+    for words in (source, ""):
+        with Image.open(io.BytesIO(drawing.content(drawn[0], ".png", words))) as image:
+            shapes.append(np.asarray(image.convert("L")).astype(int))
+    with_source, without = shapes
+    # The strip is added: what is above it is the figure as it was.
+    more = len(with_source) - len(without)
+    assert more > 0
+    inside = len(without) - round(0.5 * 0.13 * 200)
+    assert (with_source[:inside] == without[:inside]).all()
+    # All words are in it: none is cut off by its edges.
+    ink = np.argwhere(with_source[inside:] < 200)
+    assert len(ink) > 100
+    edges = np.concatenate([with_source[inside:, :5].ravel(), with_source[-2:].ravel()])
+    assert (edges > 250).all()
 
 
 def test_long_curves_are_thinned_to_means_and_end_where_they_end() -> None:

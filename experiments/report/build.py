@@ -36,6 +36,8 @@ PAPER = (
     "networks?”, NIPS 2014"
 )
 
+PUBLISHED = "published, Yosinski et al. 2014: ImageNet, CaffeNet"
+
 # Title and caption of each of the paper's figures, by the name of its files.
 FIGURES = {
     "transfer": (
@@ -102,15 +104,16 @@ def _score_words(nets: list[Net], score: str) -> str:
 
 
 def paper_figure(
-    name: str, nets: list[Net], behind: list[Net], score: str
+    name: str, nets: list[Net], behind: list[Net], score: str, source: str
 ) -> Picture | None:
     """One of the paper's figures, of some nets; None where there are no such nets.
 
     Args:
         name: of FIGURES.
         nets: of a study, or the published.
-        behind: nets to lay pale under them; empty for none.
+        behind: published nets to lay pale under them; empty for none.
         score: "final" or "best10".
+        source: of the nets, for the line below the figure.
     """
     if name == "reduced":
         drawn = figures.reduced(nets, behind, score)
@@ -123,20 +126,23 @@ def paper_figure(
     words = f"{caption} {_score_words(nets, score)}"
     if behind:
         words += " Pale: published, means of the 10 best evaluations."
-    png, svg = (drawing.content(figure, suffix) for suffix in (".png", ".svg"))
+        source += f". Pale: {PUBLISHED}"
+    png, svg = (drawing.content(figure, kind, source) for kind in (".png", ".svg"))
     return Picture(name, title, words, alt, png, svg)
 
 
-def paper_figures(nets: list[Net], behind: list[Net], score: str) -> list[Picture]:
+def paper_figures(
+    nets: list[Net], behind: list[Net], score: str, source: str
+) -> list[Picture]:
     """All of the paper's figures that there are nets for."""
-    found = (paper_figure(name, nets, behind, score) for name in FIGURES)
+    found = (paper_figure(name, nets, behind, score, source) for name in FIGURES)
     return [each for each in found if each]
 
 
 @cache
 def _published(name: str) -> Picture | None:
     """A figure of the published numbers, to stand beside ours."""
-    found = paper_figure(name, records.published(), [], "best10")
+    found = paper_figure(name, records.published(), [], "best10", PUBLISHED)
     if found is None:
         return None
     return replace(
@@ -153,6 +159,7 @@ def _published(name: str) -> Picture | None:
 def _run_pictures(contents: Contents, found: list[checks.Check]) -> list[Picture]:
     """Training curves of each split and seed, and the bases' filters."""
     pictures = []
+    source = sections.source(contents)
     sheets = run_figures.sheets(contents)
     bases = [each for each in contents.entries if each.net.kind == "base"]
     with Progress(len(sheets) + len(bases), "figures", "drawing") as bar:
@@ -162,14 +169,15 @@ def _run_pictures(contents: Contents, found: list[checks.Check]) -> list[Picture
             if drawn:
                 name = f"curves-{sections.group_name(split, seed)}"
                 title = f"{split}, seed {seed}"
-                png, svg = (drawing.content(drawn[0], s) for s in (".png", ".svg"))
+                kinds = (".png", ".svg")
+                png, svg = (drawing.content(drawn[0], s, source) for s in kinds)
                 pictures.append(Picture(name, title, "", drawn[1], png, svg))
         for base in bases:
             drawn = run_figures.filters(base, contents, found)
             bar.update(1)
             if drawn:
                 name = f"filters-{base.id.replace('/', '-')}"
-                png = drawing.content(drawn[0], ".png")
+                png = drawing.content(drawn[0], ".png", source)
                 pictures.append(Picture(name, base.id, "", drawn[1], png, None))
     return pictures
 
@@ -216,7 +224,8 @@ def _of_study(contents: Contents, output: Path, score: str) -> Built:
     published = records.published()
     comparable = contents.study.published
     nets = contents.nets
-    ours = paper_figures(nets, published if comparable else [], score)
+    behind = published if comparable else []
+    ours = paper_figures(nets, behind, score, sections.source(contents))
     apart = [] if comparable else [_published(each.name) for each in ours]
     beside = [each for each in apart if each]
     found = checks.check_all(contents)
@@ -255,7 +264,7 @@ def _of_study(contents: Contents, output: Path, score: str) -> Built:
 
 def _of_published(output: Path) -> Built:
     nets = records.published()
-    shown = paper_figures(nets, [], "best10")
+    shown = paper_figures(nets, [], "best10", PUBLISHED)
     findings = claims.find_all(nets, "best10")
     text = page.page(
         "How transferable are the features? The published results",

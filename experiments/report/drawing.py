@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ BASE_DASHES = (0, (6, 3))
 _SIZES = {"D": 0.82}
 # A note's share of the height of an axis, and of what keeps it apart.
 _NOTE = 0.13
+# Of the line that says where numbers come from: its size in points, its height in
+# inches, and letters an inch.
+_SOURCE_SIZE, _SOURCE_LINE, _SOURCE_LETTERS = 6.5, 0.13, 19
 # How far the published numbers step back behind ours.
 PALE = 0.3
 
@@ -130,10 +134,26 @@ def styled() -> Iterator[None]:
         yield
 
 
-def content(figure: Figure, suffix: str) -> bytes:
-    """The figure as ".png" or ".svg"; equal figures give equal bytes."""
+def content(figure: Figure, suffix: str, source: str) -> bytes:
+    """The figure as ".png" or ".svg"; equal figures give equal bytes.
+
+    Args:
+        source: where its numbers come from: written in a strip that is added below it,
+            for a figure that is taken out of its report.
+    """
+    from matplotlib.transforms import Bbox
+
+    width, height = figure.get_size_inches()
+    lines = textwrap.wrap(source, int(width * _SOURCE_LETTERS))
+    strip = _SOURCE_LINE * (len(lines) + 0.5)
+    place = {"x": 1 - 0.06 / width, "y": (0.25 * _SOURCE_LINE - strip) / height}
+    style: dict[str, Any] = {"ha": "right", "va": "bottom", "fontsize": _SOURCE_SIZE}
+    style["parse_math"] = False  # a name may hold a $
+    words = figure.text(**place, s="\n".join(lines), color=QUIET, **style)
     target = io.BytesIO()
-    figure.savefig(target, format=suffix[1:], **FORMATS[suffix])
+    whole = Bbox([[0, -strip], [width, height]])
+    figure.savefig(target, format=suffix[1:], bbox_inches=whole, **FORMATS[suffix])
+    words.remove()
     return target.getvalue()
 
 
