@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import io
 import json
 import os
 import re
@@ -25,6 +26,8 @@ from minicnn.errors import MinicnnError
 from minicnn.experiments.report.build import Built, build
 from minicnn.experiments.report.checks import check_all
 from minicnn.experiments.report.contents import read
+from minicnn.experiments.report.drawing import Picture
+from minicnn.experiments.report.page import figure, folded, page
 from minicnn.experiments.study.cost import evaluations
 from minicnn.experiments.study.plans import load_plan
 from minicnn.experiments.study.records import of_study, published
@@ -544,17 +547,15 @@ def browser() -> str:
     return path
 
 
-def screenshot(page: Path, width: int, height: int) -> tuple[np.ndarray, list[str]]:
-    """The page's picture (H,W,3), and what it wrote to the console."""
-    picture = page.with_suffix(".png")
+def open_in_browser(page: Path, made: Path, *more: str) -> str:
+    """Opens a page to make a file of it; returns what the browser said."""
     options = [
         *("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"),
         *("--disable-dev-shm-usage", "--enable-logging=stderr"),
         f"--user-data-dir={page.parent / 'profile'}",
         # Whatever is asked of the network fails, and says so on the console.
         "--host-resolver-rules=MAP * ~NOTFOUND",
-        f"--window-size={width},{height}",
-        f"--screenshot={picture}",
+        *more,
     ]
     done = subprocess.run(
         [browser(), *options, page.as_uri()],
@@ -562,10 +563,32 @@ def screenshot(page: Path, width: int, height: int) -> tuple[np.ndarray, list[st
         text=True,
         timeout=PATIENCE,
     )
-    assert picture.exists(), done.stderr[-2000:]
+    assert made.exists(), done.stderr[-2000:]
+    return done.stderr
+
+
+def screenshot(page: Path, width: int, height: int) -> tuple[np.ndarray, list[str]]:
+    """The page's picture (H,W,3), and what it wrote to the console."""
+    picture = page.with_suffix(".png")
+    size = f"--window-size={width},{height}"
+    said = open_in_browser(page, picture, size, f"--screenshot={picture}")
     with Image.open(picture) as image:
         pixels = np.asarray(image.convert("RGB"))
-    return pixels, [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
+    return pixels, [line for line in said.splitlines() if ":CONSOLE" in line]
+
+
+def test_what_is_folded_is_printed(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    folds = []
+    for name in "ab":
+        png = io.BytesIO()
+        Image.fromarray(rng.integers(0, 256, (9, 9, 3), np.uint8)).save(png, "png")
+        shown = Picture(name, "", "", "noise", png.getvalue(), None)
+        folds.append(folded(name, [figure(shown)], opened=name == "a"))
+    path, printed = tmp_path / "page.html", tmp_path / "page.pdf"
+    path.write_text(page("title", "lead", [("section", folds)], "end"))
+    open_in_browser(path, printed, f"--print-to-pdf={printed}")
+    assert len(re.findall(rb"/Subtype\s*/Image\b", printed.read_bytes())) == 2
 
 
 def test_a_browser_shows_the_page_without_an_error(

@@ -107,6 +107,9 @@ details { margin: .8rem 0; } summary { cursor: pointer; font-weight: 600; }
   body { max-width: none; padding: 0; font-size: 10pt; } nav { display: none; }
   figure, tr { break-inside: avoid; } h2 { break-after: avoid; }
   .scroll, figure.whole { overflow: visible; } td { white-space: normal; }
+  /* What is folded on the screen is not left out on paper. */
+  details::details-content { content-visibility: visible; block-size: auto; }
+  summary { list-style: none; break-after: avoid; }
   figure img, figure.whole img { padding: 0; min-width: 0; }
   table { font-size: 7.5pt; } }
 """
