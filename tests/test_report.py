@@ -232,6 +232,24 @@ def test_the_page_needs_nothing_but_itself(built: Built) -> None:
             assert all(link.startswith(("#", "data:")) for link in links)
 
 
+def test_a_second_report_leaves_no_figure_of_the_first(
+    study: Path, built: Built, tmp_path: Path
+) -> None:
+    """But what others put there, whatever its name."""
+    folder = tmp_path / "report"
+    folder.mkdir()
+    for path in built.files:
+        shutil.copy(path, folder)
+    mine = {"notes.png", "curves-mine-seed0.svg", "transfer.pdf", "filters.csv"}
+    for name in mine:
+        (folder / name).write_text("mine")
+    made = make_study(tmp_path / "study", TINY)
+    again = build(made.folder, folder)
+    names = {path.name for path in folder.iterdir()}
+    assert names == mine | {path.name for path in again.files}
+    assert "preserved.svg" in {path.name for path in built.files} - names
+
+
 def test_the_page_is_well_made(built: Built) -> None:
     parsed = Parsed(built.page.read_text(encoding="utf-8"))
     ids = [attributes["id"] for _, attributes in parsed.tags if attributes.get("id")]

@@ -297,13 +297,30 @@ def _pairs(ours: list[Picture], beside: list[Picture]) -> list[Html]:
 def _write(
     output: Path, text: str, pictures: list[Picture], csv: dict[str, bytes]
 ) -> list[Path]:
-    """Writes all files, the page last."""
+    """Writes all files, the page last, and removes figures of the page before."""
     content = dict(csv)
     for picture in pictures:
         content[f"{picture.name}.png"] = picture.png
         if picture.svg is not None:
             content[f"{picture.name}.svg"] = picture.svg
-    content[PAGE] = text.encode()
+    before = _figures_of(output / PAGE)
     for name, data in content.items():
         write_atomically(output / name, data)
+    # While the old page is there to name them: a kill leaves no stray behind.
+    for name in before - content.keys():
+        (output / name).unlink(missing_ok=True)
+    content[PAGE] = text.encode()
+    write_atomically(output / PAGE, content[PAGE])
     return [output / name for name in content]
+
+
+def _figures_of(report: Path) -> set[str]:
+    """Names of the figures' files beside a report that was written before.
+
+    The page names them, so that no other file is taken for one.
+    """
+    if not report.is_file():
+        return set()
+    text = report.read_text(encoding="utf-8", errors="replace")
+    names = page.figure_names(text)
+    return {f"{name}{kind}" for name in names for kind in (".png", ".svg")}
