@@ -107,11 +107,12 @@ def report(run: Run, already: bool) -> None:
     frozen = result["frozen_layers"]
     if frozen:
         click.echo(f"Frozen layers 1..{frozen}: bytes unchanged (SHA-256).")
+    best10 = result["top1_mean_of_10_best"]
+    best = "" if best10 is None else f"; mean of the 10 best top-1 {best10:.1%}"
     click.echo(
         f"{run.name}: top-1 {result['top1']:.1%}, top-5 {result['top5']:.1%}, loss "
-        f"{result['loss']:.3f} on {result['val_images']} validation images; mean of "
-        f"the {min(result['evaluations'], 10)} best top-1 "
-        f"{result['top1_mean_of_10_best']:.1%}. In {run.folder}."
+        f"{result['loss']:.3f} on {result['val_images']} validation images{best}. In "
+        f"{run.folder}."
     )
 
 

@@ -30,10 +30,8 @@ from minicnn.files import read_json, write_atomically, write_json
 from minicnn.loader import Loader
 from minicnn.network import DEPTH, Network
 from minicnn.ops.softmax import Score
-from minicnn.run import read_metrics
+from minicnn.run import BEST, read_metrics
 from minicnn.solver import Solver, learning_rate
-
-BEST = 10
 
 
 class Diverged(MinicnnError):
@@ -254,7 +252,7 @@ class Head:
             "top1": last["val_top1"],
             "top5": last["val_top5"],
             "loss": last["val_loss"],
-            "top1_mean_of_10_best": sum(best) / len(best),
+            "top1_mean_of_10_best": sum(best) / BEST if len(best) == BEST else None,
             "evaluations": len(evaluations),
             "frozen_layers": self.network.frozen,
             "frozen_unchanged": True,

@@ -33,7 +33,10 @@ from minicnn.files import (
 from minicnn.network import Network
 
 # What a result.json of any version holds.
-SCORED = {"top1", "top5", "loss", "top1_mean_of_10_best", "weights_sha256"}
+SCORED = {"top1", "top5", "loss", "top1_mean_of_10_best", "evaluations"}
+SCORED |= {"weights_sha256"}
+BEST = 10
+"""Evaluations that the published score is the mean of; with fewer there is none."""
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -91,13 +94,19 @@ class Run:
 
     @property
     def result(self) -> dict[str, Any] | None:
-        """What result.json holds, or None while the run is unfinished."""
+        """What result.json holds, or None while the run is unfinished.
+
+        Its `top1_mean_of_10_best` is None with fewer than BEST evaluations.
+        """
         path = self.folder / "result.json"
         if not path.exists():
             return None
         found = read_json(path)
         if not isinstance(found, dict) or not found.keys() >= SCORED:
             raise self._damaged("result.json", "lacks results")
+        # Older records hold a number then too: the mean of all, early ones included.
+        if found["evaluations"] < BEST:
+            found["top1_mean_of_10_best"] = None
         return found
 
     @cached_property

@@ -73,6 +73,8 @@ def test_train_then_transfer(minicnn: Invoke) -> None:
     status, out, _ = minicnn(*transfer())
     assert status == 0
     assert "A3B is done already; --fresh trains it again." in out
+    # Once evaluated: there is no mean of the 10 best.
+    assert "validation images. In runs/tiny-random-0/A3B." in out
 
 
 def test_all_depths_in_one_command(minicnn: Invoke) -> None:

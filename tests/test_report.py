@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import io
 import json
 import os
 import re
@@ -25,8 +26,12 @@ from minicnn.errors import MinicnnError
 from minicnn.experiments.report.build import Built, build
 from minicnn.experiments.report.checks import check_all
 from minicnn.experiments.report.contents import read
+from minicnn.experiments.report.drawing import Picture
+from minicnn.experiments.report.page import figure, folded, page
+from minicnn.experiments.study.cost import evaluations
+from minicnn.experiments.study.plans import load_plan
 from minicnn.experiments.study.records import of_study, published
-from minicnn.run import Run
+from minicnn.run import BEST, Run
 from tests.report_study import (
     CLASSES,
     EVERY,
@@ -147,6 +152,18 @@ def test_the_files_are_there_and_whole(built: Built) -> None:
             ElementTree.parse(path)
 
 
+def test_every_figure_says_where_it_comes_from(built: Built) -> None:
+    """In words that are drawn as paths, of which the SVG tells in comments."""
+    ours = "Study “made-up”, data made-up.h5, net caffenet32, minicnn 0.1.0"
+    theirs = "published, Yosinski et al. 2014: ImageNet, CaffeNet"
+    found = [path for path in built.files if path.suffix == ".svg"]
+    assert found
+    for path in found:
+        text = path.read_text(encoding="utf-8")
+        published = path.stem.endswith("-published")
+        assert f"<!-- {theirs if published else ours} -->" in text, path.name
+
+
 def test_every_net_is_a_row(built: Built, study: Path) -> None:
     found = rows(built.page.parent / "nets.csv")
     nets = of_study(study)
@@ -166,6 +183,7 @@ def test_every_net_is_a_row(built: Built, study: Path) -> None:
         "classes": str(CLASSES),
         "top1_final": str(result["top1"]),
         "top1_mean_of_10_best": str(result["top1_mean_of_10_best"]),
+        "evaluations": str(result["evaluations"]),
         "top5": str(result["top5"]),
         "iterations": "400",
         "name": "A4B+",
@@ -212,6 +230,24 @@ def test_the_page_needs_nothing_but_itself(built: Built) -> None:
         for each in svg.iter():
             links = [v for k, v in each.attrib.items() if k.endswith("href")]
             assert all(link.startswith(("#", "data:")) for link in links)
+
+
+def test_a_second_report_leaves_no_figure_of_the_first(
+    study: Path, built: Built, tmp_path: Path
+) -> None:
+    """But what others put there, whatever its name."""
+    folder = tmp_path / "report"
+    folder.mkdir()
+    for path in built.files:
+        shutil.copy(path, folder)
+    mine = {"notes.png", "curves-mine-seed0.svg", "transfer.pdf", "filters.csv"}
+    for name in mine:
+        (folder / name).write_text("mine")
+    made = make_study(tmp_path / "study", TINY)
+    again = build(made.folder, folder)
+    names = {path.name for path in folder.iterdir()}
+    assert names == mine | {path.name for path in again.files}
+    assert "preserved.svg" in {path.name for path in built.files} - names
 
 
 def test_the_page_is_well_made(built: Built) -> None:
@@ -287,6 +323,34 @@ def test_a_score_can_be_chosen(tiny: Path) -> None:
     nets = [net for net in of_study(tiny) if net.kind == "base"]
     mean = sum(net.best10 for net in nets) / len(nets)
     assert f"Base: {100 * mean:.1f} %." in text
+
+
+def evaluated(run: Path, times: int) -> None:
+    """Changes how often a run says that it was evaluated."""
+    result = json.loads((run / "result.json").read_text()) | {"evaluations": times}
+    (run / "result.json").write_text(json.dumps(result))
+
+
+def test_with_few_evaluations_there_is_no_mean_of_the_10_best(tiny: Path) -> None:
+    """Not even where the record, as older ones do, holds a number."""
+    evaluated(tiny / "runs" / "random-0" / "A2B", 9)
+    text = page_of(tiny)
+    assert "–</td>" in text
+    assert "All 6 nets. – for best 10: fewer than 10 evaluations." in text
+    found = {row["name"]: row for row in rows(tiny.parent / "report" / "nets.csv")}
+    few, enough = found["A2B"], found["A3B"]
+    assert (few["evaluations"], few["top1_mean_of_10_best"]) == ("9", "")
+    assert enough["evaluations"] == "10"
+    assert float(enough["top1_mean_of_10_best"]) > 0
+    with pytest.raises(MinicnnError, match=r"1 of 6 nets .* 10 best: random-0/A2B;"):
+        build(tiny, tiny.parent / "best", "best10")
+    assert not (tiny.parent / "best").exists()
+    evaluated(tiny / "runs" / "random-0" / "A2B", 10)
+    assert "fewer than 10" not in page_of(tiny)
+
+
+def test_the_demo_study_is_evaluated_often_enough_for_both_scores() -> None:
+    assert all(evaluations(node.config) >= BEST for node in load_plan("demo").nodes)
 
 
 def test_missing_and_damaged_nets_are_named(tiny: Path) -> None:
@@ -511,17 +575,15 @@ def browser() -> str:
     return path
 
 
-def screenshot(page: Path, width: int, height: int) -> tuple[np.ndarray, list[str]]:
-    """The page's picture (H,W,3), and what it wrote to the console."""
-    picture = page.with_suffix(".png")
+def open_in_browser(page: Path, made: Path, *more: str) -> str:
+    """Opens a page to make a file of it; returns what the browser said."""
     options = [
         *("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"),
         *("--disable-dev-shm-usage", "--enable-logging=stderr"),
         f"--user-data-dir={page.parent / 'profile'}",
         # Whatever is asked of the network fails, and says so on the console.
         "--host-resolver-rules=MAP * ~NOTFOUND",
-        f"--window-size={width},{height}",
-        f"--screenshot={picture}",
+        *more,
     ]
     done = subprocess.run(
         [browser(), *options, page.as_uri()],
@@ -529,10 +591,32 @@ def screenshot(page: Path, width: int, height: int) -> tuple[np.ndarray, list[st
         text=True,
         timeout=PATIENCE,
     )
-    assert picture.exists(), done.stderr[-2000:]
+    assert made.exists(), done.stderr[-2000:]
+    return done.stderr
+
+
+def screenshot(page: Path, width: int, height: int) -> tuple[np.ndarray, list[str]]:
+    """The page's picture (H,W,3), and what it wrote to the console."""
+    picture = page.with_suffix(".png")
+    size = f"--window-size={width},{height}"
+    said = open_in_browser(page, picture, size, f"--screenshot={picture}")
     with Image.open(picture) as image:
         pixels = np.asarray(image.convert("RGB"))
-    return pixels, [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
+    return pixels, [line for line in said.splitlines() if ":CONSOLE" in line]
+
+
+def test_what_is_folded_is_printed(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    folds = []
+    for name in "ab":
+        png = io.BytesIO()
+        Image.fromarray(rng.integers(0, 256, (9, 9, 3), np.uint8)).save(png, "png")
+        shown = Picture(name, "", "", "noise", png.getvalue(), None)
+        folds.append(folded(name, [figure(shown)], opened=name == "a"))
+    path, printed = tmp_path / "page.html", tmp_path / "page.pdf"
+    path.write_text(page("title", "lead", [("section", folds)], "end"))
+    open_in_browser(path, printed, f"--print-to-pdf={printed}")
+    assert len(re.findall(rb"/Subtype\s*/Image\b", printed.read_bytes())) == 2
 
 
 def test_a_browser_shows_the_page_without_an_error(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -148,6 +149,13 @@ def test_figure_3_compares_accuracies_minus_base(paper: list[Unit]) -> None:
     [apart] = lines(axes, "natural/man-made")
     loss = (0.291372 - 0.537244) + (0.399026 - 0.653399)
     assert apart.get_ydata()[6] == pytest.approx(100 * loss / 2)
+    assert [text.get_text() for text in axes.texts] == ["base"]
+    # Small intervals are seen: before the markers, and with ends that are wider.
+    assert len(bars(axes)) == 7
+    [similar] = lines(axes, "similar tasks")
+    for bar in bars(axes):
+        assert bar[2][0].get_zorder() > similar.get_zorder()
+        assert bar[1][0].get_markersize() > similar.get_markersize() * 2**0.5
 
 
 def test_the_panels_show_each_target_and_chance(paper: list[Unit]) -> None:
@@ -160,9 +168,91 @@ def test_the_panels_show_each_target_and_chance(paper: list[Unit]) -> None:
     assert manmade.get_ydata()[0] == pytest.approx(53.9236)
     words = [text.get_text() for text in right.texts]
     assert words == ["chance 0.1 %"]
-    assert [t.get_text() for t in left.texts] == [
-        "chance 0.18 to 0.22 %: below this axis"
-    ]
+    # On one scale: what the two panels lose can be compared by eye.
+    assert left.get_ylim() == right.get_ylim()
+    assert [t.get_text() for t in left.texts] == ["chance 0.18 to 0.22 %"]
+    for axes, count in ((left, 2), (right, 1)):
+        bases = heights(axes, drawing.BASE.colour, drawing.BASE.marker)
+        levels = [each.get_ydata()[0] for each in dashed(axes)]
+        assert levels == pytest.approx(bases)
+        assert len(bases) == count
+
+
+def dashed(axes: Any) -> list[Any]:
+    """The lines of the bases' means."""
+    shown = [each for each in axes.lines if each.get_linestyle() == "--"]
+    return [each for each in shown if each.get_color() == drawing.QUIET]
+
+
+def test_chance_is_written_where_nothing_is_drawn(paper: list[Unit]) -> None:
+    apart = [unit for unit in paper if unit.family == "natural-manmade"]
+    drawn = figures.panels(apart, [])
+    assert drawn is not None
+    [axes] = drawn[0].axes
+    [note] = axes.texts
+    assert note.get_text() == "chance 0.18 to 0.22 %: below this axis"
+    drawn[0].canvas.draw()
+    top = note.get_window_extent().y1
+    lowest = min(min(line.get_ydata()) for line in axes.lines)
+    half = 5.5 / 2 * drawn[0].dpi / 72
+    assert axes.transData.transform((7, lowest))[1] - half > top
+
+
+def test_the_legend_shows_lines_as_they_are_drawn(paper: list[Unit]) -> None:
+    for draw, looks in (
+        (figures.transfer, [*TREATMENTS.values()]),
+        (figures.panels, [drawing.NATURAL, drawing.MANMADE, drawing.RANDOM]),
+    ):
+        drawn = draw(paper, [])
+        assert drawn is not None
+        [legend] = drawn[0].legends
+        names = [text.get_text() for text in legend.get_texts()]
+        assert names == ["base; dashed: mean", *(look.label for look in looks)]
+        base, *shown = legend.get_lines()
+        for line, look in zip(shown, looks, strict=True):
+            assert line.get_marker() == look.marker
+            found = [each for axes in drawn[0].axes for each in lines(axes, look.label)]
+            on_axes = found[-1]
+            assert line.get_linestyle() == on_axes.get_linestyle()
+        [level, *_] = dashed(drawn[0].axes[0])
+        assert (base.get_linestyle(), base.get_color()) == ("--", level.get_color())
+        marker = base.get_marker(), base.get_markeredgecolor()
+        assert marker == (drawing.BASE.marker, drawing.BASE.colour)
+
+
+def test_targets_of_few_units_share_an_interval(paper: list[Unit]) -> None:
+    """Of what each net is below its own base."""
+    apart = [unit for unit in paper if unit.family == "natural-manmade"]
+    twice = [*apart, *(replace(unit, seed=1) for unit in apart)]
+    for some, shown in ((apart, 0), (twice, 7), (3 * apart, 0)):
+        drawn = figures.panels(some, [])
+        assert drawn is not None
+        [axes] = drawn[0].axes
+        both = lines(axes, drawing.BOTH.label)
+        assert sum(len(line.get_ydata()) for line in both) == shown
+        if some is twice:
+            assert len(bars(axes)) == 7
+            lost = [100 * unit.drops("transfer")[7] for unit in twice]
+            base = np.mean([100 * (unit.base or 0) for unit in apart])
+            found = intervals.of_mean(lost)
+            assert both[0].get_ydata()[6] == pytest.approx(base + found.mean)
+            ends = bars(axes)[6][2][0].get_segments()[0][:, 1]
+            assert ends == pytest.approx([base + found.low, base + found.high])
+
+
+def test_the_means_of_nets_reach_no_neighbour(paper: list[Unit]) -> None:
+    drawn = figures.transfer(paper, [])
+    assert drawn is not None
+    upper, _ = drawn[0].axes
+    drawn[0].canvas.draw()
+    for n in range(1, 8):
+        spans = []
+        for look in TREATMENTS.values():
+            mine = [each for each in upper.lines if each.get_color() == look.colour]
+            near = [each for each in mine if abs(each.get_xdata()[0] - n) < 0.5]
+            boxes = [each.get_window_extent() for each in near]
+            spans.append((min(b.x0 for b in boxes), max(b.x1 for b in boxes)))
+        assert all(left[1] < right[0] for left, right in pairwise(spans))
 
 
 def test_few_images_are_drawn_on_a_logarithmic_axis() -> None:
@@ -175,10 +265,16 @@ def test_few_images_are_drawn_on_a_logarithmic_axis() -> None:
         *(1, 2, 5, 10, 25, 50, 100, 250, 500, 750, 1000, 1300)
     ]
     assert line.get_ydata()[-1] == pytest.approx(55.1762)
-    # 1,000 has no room for its words beside 750 and 1,300.
+    # 1,000 has no room for its words between 750 and 1,300: it stands below them.
     shown = [label.get_text() for label in axes.get_xticklabels()]
-    assert shown[-4:] == ["500", "750", "", "1,300"]
-    assert "450,000 updates" in " ".join(text.get_text() for text in axes.texts)
+    assert shown[-4:] == ["500", "750", "\n1,000", "1,300"]
+    words = [text.get_text() for text in axes.texts]
+    assert "450,000 updates" in " ".join(words)
+    assert "5–100 images: at chance, did not train" in words
+    learnt = [replace(net, best10=0.3) for net in published()]
+    drawn = figures.reduced(learnt, [], "best10")
+    assert drawn is not None
+    assert "did not train" not in " ".join(t.get_text() for t in drawn[0].axes[0].texts)
 
 
 def kept(keep: int, n: int, top1: float) -> Net:
@@ -210,6 +306,8 @@ def test_kinds_are_told_apart_by_more_than_colour() -> None:
     assert len({look.shift for look in TREATMENTS.values()}) == len(TREATMENTS)
     panel = [drawing.NATURAL, drawing.MANMADE, drawing.RANDOM, TREATMENTS["transfer"]]
     assert len({(look.marker, str(look.dash)) for look in panel}) == len(panel)
+    # Nor is any taken for chance, which is dotted.
+    assert ":" not in [look.dash for look in (*looks, *panel, drawing.BOTH)]
 
 
 def test_without_nets_there_is_no_figure() -> None:
@@ -225,10 +323,32 @@ def test_equal_figures_are_equal_bytes(paper: list[Unit]) -> None:
         one, two = (figures.relative(paper, []) for _ in range(2))
         assert one is not None
         assert two is not None
-        first = drawing.content(one[0], suffix)
-        assert first == drawing.content(two[0], suffix)
-    with Image.open(io.BytesIO(drawing.content(one[0], ".png"))) as image:
+        first = drawing.content(one[0], suffix, "here")
+        assert first == drawing.content(two[0], suffix, "here")
+        assert first == drawing.content(one[0], suffix, "here")
+    with Image.open(io.BytesIO(drawing.content(one[0], ".png", "x"))) as image:
         assert image.width > 1000
+
+
+@pytest.mark.parametrize("source", ["short", "long enough for several lines " * 12])
+def test_a_figure_keeps_its_source_below_it(paper: list[Unit], source: str) -> None:
+    drawn = figures.relative(paper, [])
+    assert drawn is not None
+    shapes = []
+    for words in (source, ""):
+        with Image.open(io.BytesIO(drawing.content(drawn[0], ".png", words))) as image:
+            shapes.append(np.asarray(image.convert("L")).astype(int))
+    with_source, without = shapes
+    # The strip is added: what is above it is the figure as it was.
+    more = len(with_source) - len(without)
+    assert more > 0
+    inside = len(without) - round(0.5 * 0.13 * 200)
+    assert (with_source[:inside] == without[:inside]).all()
+    # All words are in it: none is cut off by its edges.
+    ink = np.argwhere(with_source[inside:] < 200)
+    assert len(ink) > 100
+    edges = np.concatenate([with_source[inside:, :5].ravel(), with_source[-2:].ravel()])
+    assert (edges > 250).all()
 
 
 def test_long_curves_are_thinned_to_means_and_end_where_they_end() -> None:

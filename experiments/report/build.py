@@ -26,12 +26,17 @@ from minicnn.experiments.study import records
 from minicnn.experiments.study.records import Net
 from minicnn.files import make_folder, write_atomically
 from minicnn.progress import Progress
+from minicnn.run import BEST
 
 PAGE = "report.html"
+_NAMED = 5
+"""Nets that a refusal names before the rest is counted."""
 PAPER = (
     "Yosinski, Clune, Bengio, Lipson, “How transferable are features in deep neural "
     "networks?”, NIPS 2014"
 )
+
+PUBLISHED = "published, Yosinski et al. 2014: ImageNet, CaffeNet"
 
 # Title and caption of each of the paper's figures, by the name of its files.
 FIGURES = {
@@ -45,14 +50,16 @@ FIGURES = {
     "panels": (
         "Dissimilar tasks, and random filters",
         "Frozen layers copied between natural and man-made classes, by target; and "
-        "frozen layers left as drawn at random. Means and intervals as above. After "
-        "the paper's figure 3, upper row.",
+        "frozen layers left as drawn at random. Means and intervals as above; where "
+        "only both targets together have enough for one, it stands at their mean. "
+        "After the paper's figure 3, upper row.",
     ),
     "relative": (
         "What is lost, compared",
         "Accuracy minus that of the base of the same split, seed and target: frozen "
         "layers from a similar task, from a dissimilar one, and random ones. Intervals "
-        "as above. After the paper's figure 3, lower row.",
+        "as above; of those smaller than a marker the ends stand out beside it. After "
+        "the paper's figure 3, lower row.",
     ),
     "preserved": (
         "Keeping k more layers",
@@ -97,15 +104,16 @@ def _score_words(nets: list[Net], score: str) -> str:
 
 
 def paper_figure(
-    name: str, nets: list[Net], behind: list[Net], score: str
+    name: str, nets: list[Net], behind: list[Net], score: str, source: str
 ) -> Picture | None:
     """One of the paper's figures, of some nets; None where there are no such nets.
 
     Args:
         name: of FIGURES.
         nets: of a study, or the published.
-        behind: nets to lay pale under them; empty for none.
+        behind: published nets to lay pale under them; empty for none.
         score: "final" or "best10".
+        source: of the nets, for the line below the figure.
     """
     if name == "reduced":
         drawn = figures.reduced(nets, behind, score)
@@ -118,20 +126,23 @@ def paper_figure(
     words = f"{caption} {_score_words(nets, score)}"
     if behind:
         words += " Pale: published, means of the 10 best evaluations."
-    png, svg = (drawing.content(figure, suffix) for suffix in (".png", ".svg"))
+        source += f". Pale: {PUBLISHED}"
+    png, svg = (drawing.content(figure, kind, source) for kind in (".png", ".svg"))
     return Picture(name, title, words, alt, png, svg)
 
 
-def paper_figures(nets: list[Net], behind: list[Net], score: str) -> list[Picture]:
+def paper_figures(
+    nets: list[Net], behind: list[Net], score: str, source: str
+) -> list[Picture]:
     """All of the paper's figures that there are nets for."""
-    found = (paper_figure(name, nets, behind, score) for name in FIGURES)
+    found = (paper_figure(name, nets, behind, score, source) for name in FIGURES)
     return [each for each in found if each]
 
 
 @cache
 def _published(name: str) -> Picture | None:
     """A figure of the published numbers, to stand beside ours."""
-    found = paper_figure(name, records.published(), [], "best10")
+    found = paper_figure(name, records.published(), [], "best10", PUBLISHED)
     if found is None:
         return None
     return replace(
@@ -148,6 +159,7 @@ def _published(name: str) -> Picture | None:
 def _run_pictures(contents: Contents, found: list[checks.Check]) -> list[Picture]:
     """Training curves of each split and seed, and the bases' filters."""
     pictures = []
+    source = sections.source(contents)
     sheets = run_figures.sheets(contents)
     bases = [each for each in contents.entries if each.net.kind == "base"]
     with Progress(len(sheets) + len(bases), "figures", "drawing") as bar:
@@ -157,14 +169,15 @@ def _run_pictures(contents: Contents, found: list[checks.Check]) -> list[Picture
             if drawn:
                 name = f"curves-{sections.group_name(split, seed)}"
                 title = f"{split}, seed {seed}"
-                png, svg = (drawing.content(drawn[0], s) for s in (".png", ".svg"))
+                kinds = (".png", ".svg")
+                png, svg = (drawing.content(drawn[0], s, source) for s in kinds)
                 pictures.append(Picture(name, title, "", drawn[1], png, svg))
         for base in bases:
             drawn = run_figures.filters(base, contents, found)
             bar.update(1)
             if drawn:
                 name = f"filters-{base.id.replace('/', '-')}"
-                png = drawing.content(drawn[0], ".png")
+                png = drawing.content(drawn[0], ".png", source)
                 pictures.append(Picture(name, base.id, "", drawn[1], png, None))
     return pictures
 
@@ -178,11 +191,14 @@ def build(study: Path | None, output: Path, score: str = "final") -> Built:
         score: "final" or "best10": which of our scores is drawn and judged.
 
     Raises:
-        MinicnnError: it is no study folder, or the report cannot be written.
+        MinicnnError: it is no study folder, its nets lack that score, or the report
+            cannot be written.
     """
     if score not in SCORES:
         raise MinicnnError(f"--score {score}: choose {' or '.join(SCORES)}")
     contents = read(study) if study else None
+    if contents and score == "best10":
+        _need_best10(contents)
     make_folder(output)
     with drawing.styled():
         if contents:
@@ -190,11 +206,26 @@ def build(study: Path | None, output: Path, score: str = "final") -> Built:
         return _of_published(output)
 
 
+def _need_best10(contents: Contents) -> None:
+    """Refuses a study some of whose nets have too few evaluations for that score."""
+    few = [each.id for each in contents.entries if each.net.best10 is None]
+    if not few:
+        return
+    more = len(few) - _NAMED
+    names = ", ".join(few[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+    raise MinicnnError(
+        f"--score best10: {len(few)} of {len(contents.entries)} nets have fewer than "
+        f"{BEST} evaluations, so no mean of the {BEST} best: {names}; take --score "
+        "final, or train with a smaller schedule.evaluate_every"
+    )
+
+
 def _of_study(contents: Contents, output: Path, score: str) -> Built:
     published = records.published()
     comparable = contents.study.published
     nets = contents.nets
-    ours = paper_figures(nets, published if comparable else [], score)
+    behind = published if comparable else []
+    ours = paper_figures(nets, behind, score, sections.source(contents))
     apart = [] if comparable else [_published(each.name) for each in ours]
     beside = [each for each in apart if each]
     found = checks.check_all(contents)
@@ -233,7 +264,7 @@ def _of_study(contents: Contents, output: Path, score: str) -> Built:
 
 def _of_published(output: Path) -> Built:
     nets = records.published()
-    shown = paper_figures(nets, [], "best10")
+    shown = paper_figures(nets, [], "best10", PUBLISHED)
     findings = claims.find_all(nets, "best10")
     text = page.page(
         "How transferable are the features? The published results",
@@ -266,13 +297,30 @@ def _pairs(ours: list[Picture], beside: list[Picture]) -> list[Html]:
 def _write(
     output: Path, text: str, pictures: list[Picture], csv: dict[str, bytes]
 ) -> list[Path]:
-    """Writes all files, the page last."""
+    """Writes all files, the page last, and removes figures of the page before."""
     content = dict(csv)
     for picture in pictures:
         content[f"{picture.name}.png"] = picture.png
         if picture.svg is not None:
             content[f"{picture.name}.svg"] = picture.svg
-    content[PAGE] = text.encode()
+    before = _figures_of(output / PAGE)
     for name, data in content.items():
         write_atomically(output / name, data)
+    # While the old page is there to name them: a kill leaves no stray behind.
+    for name in before - content.keys():
+        (output / name).unlink(missing_ok=True)
+    content[PAGE] = text.encode()
+    write_atomically(output / PAGE, content[PAGE])
     return [output / name for name in content]
+
+
+def _figures_of(report: Path) -> set[str]:
+    """Names of the figures' files beside a report that was written before.
+
+    The page names them, so that no other file is taken for one.
+    """
+    if not report.is_file():
+        return set()
+    text = report.read_text(encoding="utf-8", errors="replace")
+    names = page.figure_names(text)
+    return {f"{name}{kind}" for name in names for kind in (".png", ".svg")}

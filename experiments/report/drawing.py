@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,14 @@ LAYER = "layer n at which the network is cut and retrained"
 ACCURACY = "top-1 accuracy (%)"
 LOSS = "top-1 accuracy minus base (points)"
 QUIET, FAINT = "0.35", "0.88"
+BASE_DASHES = (0, (6, 3))
+# A square on its point looks larger than others of its size, and hides more.
+_SIZES = {"D": 0.82}
+# A note's share of the height of an axis, and of what keeps it apart.
+_NOTE = 0.13
+# Of the line that says where numbers come from: its size in points, its height in
+# inches, and letters an inch.
+_SOURCE_SIZE, _SOURCE_LINE, _SOURCE_LETTERS = 6.5, 0.13, 19
 # How far the published numbers step back behind ours.
 PALE = 0.3
 
@@ -66,13 +75,14 @@ class Look:
             "marker": self.marker,
             "ls": self.dash,
             "mfc": self.colour if self.filled else "white",
-            "ms": 5.5,
+            "ms": 5.5 * _SIZES.get(self.marker, 1.0),
             "alpha": pale,
         }
 
     def points(self, pale: float = 1.0) -> dict[str, Any]:
         """Keywords of single nets, of which several may lie together."""
-        return {**self.line(0.75 * pale), "ls": "none", "ms": 4.8, "mew": 0.9}
+        style = self.line(0.75 * pale)
+        return {**style, "ls": "none", "ms": 0.87 * style["ms"], "mew": 0.9}
 
 
 BLACK, BLUE, SKY = "#000000", "#0072B2", "#56B4E9"
@@ -80,14 +90,16 @@ RED, ORANGE, GREEN, PURPLE = "#D55E00", "#E69F00", "#009E73", "#CC79A7"
 
 BASE = Look("base", BLACK, "o", filled=False)
 TREATMENTS = {
-    "selffer": Look("selffer, frozen (BnB)", BLUE, "o", "-", True, -0.21),
-    "selffer+": Look("selffer, fine-tuned (BnB+)", SKY, "^", "--", False, -0.07),
-    "transfer": Look("transfer, frozen (AnB)", RED, "D", "-", True, 0.07),
-    "transfer+": Look("transfer, fine-tuned (AnB+)", ORANGE, "s", "--", False, 0.21),
+    "selffer": Look("selffer, frozen (BnB)", BLUE, "o", "-", True, -0.24),
+    "selffer+": Look("selffer, fine-tuned (BnB+)", SKY, "^", "--", False, -0.08),
+    "transfer": Look("transfer, frozen (AnB)", RED, "D", "-", True, 0.08),
+    "transfer+": Look("transfer, fine-tuned (AnB+)", ORANGE, "s", "--", False, 0.24),
 }
-RANDOM = Look("random filters", GREEN, "X", ":")
+# Not dotted, as chance is, nor dashed, as the bases' mean is.
+RANDOM = Look("random filters", GREEN, "X", (0, (7, 1.5, 1.2, 1.5, 1.2, 1.5)))
 NATURAL = Look("target natural", BLUE, "^", "-.", True, 0.05)
 MANMADE = Look("target man-made", PURPLE, "v", "--", True, -0.05)
+BOTH = Look("mean of both targets", QUIET, ".")
 DISSIMILAR = Look("natural/man-made", PURPLE, "v", "--", True, 0.06)
 FEW = Look("bases on few images", BLUE, "o")
 
@@ -122,10 +134,26 @@ def styled() -> Iterator[None]:
         yield
 
 
-def content(figure: Figure, suffix: str) -> bytes:
-    """The figure as ".png" or ".svg"; equal figures give equal bytes."""
+def content(figure: Figure, suffix: str, source: str) -> bytes:
+    """The figure as ".png" or ".svg"; equal figures give equal bytes.
+
+    Args:
+        source: where its numbers come from: written in a strip that is added below it,
+            for a figure that is taken out of its report.
+    """
+    from matplotlib.transforms import Bbox
+
+    width, height = figure.get_size_inches()
+    lines = textwrap.wrap(source, int(width * _SOURCE_LETTERS))
+    strip = _SOURCE_LINE * (len(lines) + 0.5)
+    place = {"x": 1 - 0.06 / width, "y": (0.25 * _SOURCE_LINE - strip) / height}
+    style: dict[str, Any] = {"ha": "right", "va": "bottom", "fontsize": _SOURCE_SIZE}
+    style["parse_math"] = False  # a name may hold a $
+    words = figure.text(**place, s="\n".join(lines), color=QUIET, **style)
     target = io.BytesIO()
-    figure.savefig(target, format=suffix[1:], **FORMATS[suffix])
+    whole = Bbox([[0, -strip], [width, height]])
+    figure.savefig(target, format=suffix[1:], bbox_inches=whole, **FORMATS[suffix])
+    words.remove()
     return target.getvalue()
 
 
@@ -160,10 +188,14 @@ def chance_line(axes: Axes, classes: Iterable[int], right: bool = False) -> None
         text = f"chance {chances[0]:.2g} to {chances[-1]:.2g} %"
     # An axis that starts close above is drawn down to it.
     if low - chances[0] > 0.5 * (high - low):
+        # Below all that is drawn, the note is in nothing's way.
+        lowest = axes.dataLim.y0
+        axes.set_ylim(min(low, lowest - _NOTE * (high - lowest)), high)
         place: dict[str, Any] = {
             "transform": axes.transAxes,
             "color": QUIET,
             "fontsize": 8,
+            "bbox": {"facecolor": "white", "lw": 0, "pad": 0.5},
         }
         axes.text(0.01, 0.015, f"{text}: below this axis", **place)
         return
@@ -188,6 +220,19 @@ def line_label(axes: Axes, height: float, text: str, right: bool = False) -> Non
     )
 
 
+def note(axes: Axes, x: float, height: float, text: str) -> None:
+    """Words above a point of the data, and to its right."""
+    axes.annotate(
+        text,
+        (x, height),
+        xytext=(-3, 7),
+        textcoords="offset points",
+        va="bottom",
+        color=QUIET,
+        fontsize=8,
+    )
+
+
 def base_line(axes: Axes, height: float) -> None:
     """The bases' mean, across the whole axis."""
-    axes.axhline(height, color=QUIET, lw=0.9, dashes=(6, 3), zorder=1)
+    axes.axhline(height, color=QUIET, lw=0.9, ls=BASE_DASHES, zorder=1)

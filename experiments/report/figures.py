@@ -7,6 +7,7 @@ in words, or None where there are no such nets.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from statistics import fmean
@@ -16,6 +17,7 @@ from minicnn.experiments.report import drawing, marks
 from minicnn.experiments.report.drawing import (
     ACCURACY,
     BASE,
+    BOTH,
     DISSIMILAR,
     LOSS,
     MANMADE,
@@ -25,6 +27,7 @@ from minicnn.experiments.report.drawing import (
     TREATMENTS,
     Look,
 )
+from minicnn.experiments.report.intervals import LEAST
 from minicnn.experiments.report.units import DISSIMILAR as NATURAL_MANMADE
 from minicnn.experiments.report.units import SIMILAR, WHOLE, Unit, value
 from minicnn.experiments.study.records import Net
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDE = 6.2
+GUESS = 1.2
+"""A net that scores less than so many times chance has not left it."""
 
 
 def transfer(units: list[Unit], behind: list[Unit]) -> tuple[Figure, str] | None:
@@ -70,37 +75,57 @@ def transfer(units: list[Unit], behind: list[Unit]) -> tuple[Figure, str] | None
         drawing.chance_line(axes, [unit.classes for unit in ours])
     upper.set_title("every net; short lines: means")
     lower.set_title("means; bars: 95 % intervals of the difference from the base")
-    marks.legend(figure, [upper], bool(theirs))
+    marks.legend(figure, [upper, lower], bool(theirs))
     base = f"Base: {fmean(bases):.1f} %. " if bases else ""
     return figure, "Top-1 accuracy against n. " + base + " ".join(said)
 
 
 def _dissimilar(axes: Axes, some: list[Unit], pale: float) -> list[str]:
     """One line for each target."""
+    # Under the targets' own lines.
+    both = [] if pale < 1 else _both(axes, some)
     said = []
     for look, target in ((NATURAL, "A"), (MANMADE, "B")):
         mine = [unit for unit in some if unit.target == target]
         column, heights = marks.column(mine, "transfer"), marks.bases(mine)
-        if heights:
-            style = BASE.points(pale) | {"mec": look.colour}
-            axes.plot([look.shift] * len(heights), heights, **style, zorder=4)
-        start = fmean(heights) if heights else None
+        start = _bases(axes, heights, pale)
         marks.line(
             axes, look, marks.means(column), marks.drops(mine, "transfer"), start, pale
         )
         if column:
             said.append(marks.said(f"{look.label}", marks.means(column), "%"))
-    return said
+    return said + both
+
+
+def _both(axes: Axes, some: list[Unit]) -> list[str]:
+    """The mean of both targets, where only together they have an interval.
+
+    It lies below the mean base by the mean drop, each net's below its own base.
+    """
+    drops = marks.drops(some, "transfer")
+    targets = Counter(unit.target for unit in some if unit.drops("transfer"))
+    if targets.total() < LEAST or max(targets.values()) >= LEAST:
+        return []
+    start = fmean(marks.bases(some))
+    heights = {n: start + fmean(each) for n, each in drops.items()}
+    marks.line(axes, BOTH, heights, drops, start)
+    return [marks.said(BOTH.label, heights, "%")]
+
+
+def _bases(axes: Axes, heights: list[float], pale: float) -> float | None:
+    """Bases at 0 and, where they are not behind, their mean across; returns it."""
+    if not heights:
+        return None
+    marks.points(axes, BASE, {0: heights}, pale)
+    if pale == 1:
+        drawing.base_line(axes, fmean(heights))
+    return fmean(heights)
 
 
 def _random(axes: Axes, some: list[Unit], pale: float) -> list[str]:
     """One line through the means of all units with random filters."""
     column, heights = marks.column(some, "random"), marks.bases(some)
-    if heights:
-        xs = [0] * len(heights)
-        label = "_" if pale < 1 else BASE.label
-        axes.plot(xs, heights, label=label, **BASE.points(pale), zorder=4)
-    start = fmean(heights) if heights else None
+    start = _bases(axes, heights, pale)
     marks.line(
         axes, RANDOM, marks.means(column), marks.drops(some, "random"), start, pale
     )
@@ -126,24 +151,27 @@ def panels(units: list[Unit], behind: list[Unit]) -> tuple[Figure, str] | None:
         return None
     figure = Figure((WIDE, 3.7), layout="constrained")
     said = []
-    row = figure.subplots(1, len(shown), squeeze=False)[0]
+    # On one scale, for its two losses are what is compared.
+    row = figure.subplots(1, len(shown), squeeze=False, sharey=True)[0]
     for axes, (title, draw, mine, theirs) in zip(row, shown, strict=True):
         draw(axes, theirs, PALE)
         said.append(f"{title}: " + " ".join(draw(axes, mine, 1.0)))
         axes.set_title(title)
-        axes.set_ylabel(ACCURACY)
         drawing.grid(axes)
         drawing.layer_axis(axes, label=False)
+    for axes, (_, _, mine, _) in zip(row, shown, strict=True):
         drawing.chance_line(axes, [unit.classes for unit in mine])
+    row[0].set_ylabel(ACCURACY)
     figure.supxlabel(drawing.LAYER, fontsize=9)
     marks.legend(figure, list(row), any(theirs for *_, theirs in shown))
     return figure, "Top-1 accuracy against n, " + " ".join(said)
 
 
+# Apart by more than the width of a marker, for the intervals are often smaller.
 COMPARED = (
-    (TREATMENTS["transfer"], "transfer", SIMILAR, "similar tasks"),
-    (DISSIMILAR, "transfer", NATURAL_MANMADE, "natural/man-made"),
-    (RANDOM, "random", None, "random filters"),
+    (TREATMENTS["transfer"], "transfer", SIMILAR, "similar tasks", -0.15),
+    (DISSIMILAR, "transfer", NATURAL_MANMADE, "natural/man-made", 0.0),
+    (RANDOM, "random", None, "random filters", 0.15),
 )
 
 
@@ -154,13 +182,13 @@ def relative(units: list[Unit], behind: list[Unit]) -> tuple[Figure, str] | None
     figure = Figure((WIDE, 4.0), layout="constrained")
     axes = figure.subplots()
     said = []
-    for look, kind, family, label in COMPARED:
+    for look, kind, family, label, shift in COMPARED:
         mine, theirs = (
             marks.drops(marks.of(some, family), kind) for some in (units, behind)
         )
         if not mine:
             continue
-        named = replace(look, label=label)
+        named = replace(look, label=label, shift=shift)
         marks.line(axes, named, marks.means(theirs), theirs, 0.0, PALE)
         marks.line(axes, named, marks.means(mine), mine, 0.0)
         said.append(marks.said(label, marks.means(mine), "points"))
@@ -170,6 +198,7 @@ def relative(units: list[Unit], behind: list[Unit]) -> tuple[Figure, str] | None
     axes.set_ylabel(LOSS)
     drawing.grid(axes)
     drawing.layer_axis(axes)
+    drawing.line_label(axes, 0, "base")
     marks.legend(figure, [axes], bool(behind))
     return figure, "Top-1 accuracy minus base against n. " + " ".join(said)
 
@@ -198,6 +227,7 @@ def preserved(units: list[Unit], behind: list[Unit]) -> tuple[Figure, str] | Non
         drawing.base_line(axes, 0)
         drawing.grid(axes)
         drawing.layer_axis(axes, label=False)
+        drawing.line_label(axes, 0, "base")
     row[0].set_ylabel(LOSS)
     figure.supxlabel(drawing.LAYER, fontsize=9)
     marks.legend(figure, list(row), False)
@@ -216,7 +246,7 @@ def _kept_look(keep: int, number: int) -> Look:
     label = f"{more} kept" if keep else "none kept"
     dash = DASHES[number % len(DASHES)]
     at = number % len(COLOURS)
-    return Look(label, COLOURS[at], MARKERS[at], dash, True, 0.05 * number)
+    return Look(label, COLOURS[at], MARKERS[at], dash, True, 0.14 * number)
 
 
 def reduced(
@@ -252,10 +282,23 @@ def reduced(
     axes.set_ylabel(ACCURACY)
     drawing.grid(axes)
     drawing.chance_line(axes, [net.classes for net in mine], right=True)
+    _untrained(axes, mine, score)
     if theirs:
         marks.legend(figure, [axes], True)
     said = ", ".join(f"{images:,}: {mean:.1f}" for images, mean in means.items())
     return figure, f"Top-1 accuracy (%) against training images per class. {said}."
+
+
+def _untrained(axes: Axes, nets: list[Net], score: str) -> None:
+    """Says above their points which nets are no better than a guess."""
+    lost = [net for net in nets if value(net, score) * net.classes < GUESS]
+    images = sorted({round(net.images_per_class) for net in lost})
+    if not images:
+        return
+    few = "–".join(dict.fromkeys(f"{each:,}" for each in (images[0], images[-1])))
+    height = max(100 * value(net, score) for net in lost)
+    words = f"{few} images: at chance, did not train"
+    drawing.note(axes, images[0], height, words)
 
 
 def _by_images(nets: list[Net], score: str) -> dict[int, list[float]]:

@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from minicnn.experiments.report import intervals
-from minicnn.experiments.report.drawing import BASE, PALE, QUIET, Look
+from minicnn.experiments.report.drawing import BASE, BASE_DASHES, PALE, QUIET, Look
 from minicnn.experiments.report.units import Unit
 
 if TYPE_CHECKING:
@@ -15,8 +15,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BEHIND = "published, 2014"
-_TICK = 0.09
-"""Half the width of a mean's short line, in layers."""
+_TICK, _SPREAD = 0.075, 1.25
+"""Half the width of a mean's short line, in layers; how far kinds of single nets are
+apart, in shifts, for such lines not to reach a neighbour's nets."""
+_CAP = 4.5
+"""Half the width of an interval's ends, in points."""
 _ROOM = 1.45
 """Numbers this many times apart have room for their words side by side."""
 _LETTERS, _HANDLE = 16, 6
@@ -96,7 +99,9 @@ def line(
         if found is None or found.low is None or found.high is None:
             continue
         reach = [[found.mean - found.low], [found.high - found.mean]]
-        axes.errorbar(x, mean, reach, color=look.colour, capsize=2.5, lw=1.1, zorder=2)
+        # Above the markers, with caps as wide, or small intervals would not be seen.
+        style = {"color": look.colour, "capsize": _CAP, "lw": 1.1, "zorder": 4}
+        axes.errorbar(x, mean, reach, **style)
 
 
 def points(
@@ -105,7 +110,7 @@ def points(
     """Every net, and the mean of each n as a short line."""
     label = "_" if pale < 1 else look.label
     for n, scores in column.items():
-        x = n + look.shift
+        x = n + _SPREAD * look.shift
         # Nets of equal accuracy stay visible side by side.
         xs = [x + 0.012 * (i - (len(scores) - 1) / 2) for i in range(len(scores))]
         axes.plot(xs, scores, label=label, **look.points(pale), zorder=3)
@@ -134,13 +139,21 @@ def legend(figure: Figure, axes: Sequence[Axes], behind: bool) -> None:
         found |= {label: h for h, label in zip(handles, labels, strict=True)}
     if behind:
         found[f"pale: {BEHIND}"] = Line2D([], [], color=QUIET, marker="D", alpha=PALE)
-    # The base stands first, as on the axis.
-    labels = sorted(found, key=lambda label: label != BASE.label)
-    longest = max(map(len, labels), default=0) + _HANDLE
+    if BASE.label in found:
+        style = BASE.line() | {"color": QUIET, "mec": BASE.colour, "ls": BASE_DASHES}
+        named = Line2D([], [], lw=0.9, **style)
+        del found[BASE.label]
+        # First, as on the axis.
+        found = {f"{BASE.label}; dashed: mean": named} | found
+    longest = max(map(len, found), default=0) + _HANDLE
     figure.legend(
-        [found[label] for label in labels],
-        labels,
+        list(found.values()),
+        list(found),
         loc="outside upper center",
+        # So long that dashes can be told apart beside the marker.
+        handlelength=3.2,
+        columnspacing=1.0,
+        handletextpad=0.5,
         ncols=max(1, int(figure.get_figwidth() * _LETTERS / longest)),
     )
 
@@ -152,13 +165,14 @@ def said(label: str, values: dict[int, float], unit: str) -> str:
 
 
 def image_axis(axes: Axes, images: list[int]) -> None:
-    """A logarithmic axis with a tick at each number, and words where there is room."""
+    """A logarithmic axis with a tick at each number, their words in two rows."""
     labels: list[str] = []
-    last = float("inf")
+    last = [float("inf")] * 2
     for each in sorted(images, reverse=True):
-        room = last / each > _ROOM
-        labels.append(f"{each:,}" if room else "")
-        last = each if room else last
+        rows = [row for row in range(2) if last[row] / each > _ROOM]
+        labels.append("\n" * rows[0] + f"{each:,}" if rows else "")
+        if rows:
+            last[rows[0]] = each
     axes.set_xscale("log")
     axes.set_xticks(sorted(images), labels[::-1])
     axes.minorticks_off()

@@ -6,9 +6,10 @@ phone, follows the reader's light or dark setting, and prints.
 
 from __future__ import annotations
 
+import re
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
-from html import escape
+from html import escape, unescape
 from string import Template
 
 from minicnn.experiments.report.drawing import Picture
@@ -106,10 +107,15 @@ details { margin: .8rem 0; } summary { cursor: pointer; font-weight: 600; }
     --good: #000; --bad: #000; }
   body { max-width: none; padding: 0; font-size: 10pt; } nav { display: none; }
   figure, tr { break-inside: avoid; } h2 { break-after: avoid; }
+  /* What is folded on the screen is not left out on paper. */
+  details::details-content { content-visibility: visible; block-size: auto; }
+  summary { list-style: none; break-after: avoid; }
   .scroll, figure.whole { overflow: visible; } td { white-space: normal; }
   figure img, figure.whole img { padding: 0; min-width: 0; }
   table { font-size: 7.5pt; } }
 """
+
+_MADE = "<footer><p>Made by minicnn "
 
 
 def _data(picture: Picture) -> str:
@@ -132,6 +138,14 @@ def figure(picture: Picture, whole: bool = False) -> Html:
         f'<img src="{_data(picture)}" alt="{escape(picture.alt)}">'
         f"<figcaption>{title}{escape(picture.caption)}</figcaption></figure>"
     )
+
+
+def figure_names(text: str) -> set[str]:
+    """Names of the pictures on a page that `page` made; of no other page any."""
+    if _MADE not in text:
+        return set()
+    found = (unescape(each) for each in re.findall('<figure id="([^"]*)"', text))
+    return {each for each in found if "/" not in each}
 
 
 def row(parts: Iterable[Html]) -> Html:

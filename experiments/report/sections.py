@@ -18,6 +18,8 @@ from minicnn.progress import duration
 # Of env.json's sessions: what differs from session to session, and is told elsewhere.
 _PASSING = {"began", "seconds", "first_step", "last_step", "images_per_second"}
 _PASSING |= {"trained_together"}
+_VERSIONS = 3
+"""Versions that a figure names before the rest is counted."""
 _SHOWN = 40
 """Missing nets that are named before the rest is counted."""
 
@@ -44,6 +46,17 @@ def lead(contents: Contents) -> str:
     if contents.unfinished or contents.left_out:
         text += " This report shows what there is."
     return text
+
+
+def source(contents: Contents) -> str:
+    """What a figure's numbers come from, in a line."""
+    study = contents.study
+    nets = _distinct(node.config.network.arch for node in study.nodes)
+    sessions = [each for entry in contents.entries for each in entry.sessions]
+    versions = list(dict.fromkeys(_version(each) for each in sessions)) or [NONE]
+    more = len(versions) - _VERSIONS
+    made = "; ".join(versions[:_VERSIONS]) + (f" and {more} more" if more > 0 else "")
+    return f"Study “{study.name}”, data {study.store.name}, net {nets}, minicnn {made}"
 
 
 def what_was_run(contents: Contents) -> list[Html]:

@@ -15,8 +15,10 @@ from minicnn.experiments.report.contents import Entry
 from minicnn.experiments.report.units import twin
 from minicnn.experiments.study.records import Net
 from minicnn.progress import duration
+from minicnn.run import BEST
 
 NONE = "–"
+FEW_EVALUATIONS = f"{NONE} for best 10: fewer than {BEST} evaluations."
 
 
 def number(value: float | None, digits: int = 1, signed: bool = False) -> str:
@@ -50,18 +52,20 @@ def nets_csv(
         study: folders are given relative to it.
     """
     names = [field.name for field in fields(Net)]
-    more = ["top5", "seconds", "images_per_second", "published_name", "published_top1"]
+    more = ["evaluations", "top5", "seconds", "images_per_second"]
+    more += ["published_name", "published_top1"]
     rows = []
     for place, net in enumerate(nets):
         row = asdict(net)
         if study and net.folder:
             row["folder"] = net.folder.relative_to(study).as_posix()
         other = twin(net, published)
-        extra: list[Any] = [None, None, None]
+        extra: list[Any] = [None] * 4
         if entries:
             entry = entries[place]
             rate = entry.rate
-            extra = [entry.result["top5"], round(entry.seconds, 3) or None]
+            extra = [entry.result[name] for name in more[:2]]
+            extra.append(round(entry.seconds, 3) or None)
             extra.append(None if rate is None else round(rate, 1))
         extra += [other.name, other.best10] if other else [None, None]
         rows.append([row[name] for name in names] + extra)
@@ -182,19 +186,26 @@ def nets_table(
         row: list[object] = [net.name, net.split, net.seed, net.kind]
         row += [f"{net.source or NONE} → {net.target}", net.n or NONE]
         row += [number(net.images_per_class, 0), number(final, 2)]
-        row.append(number(100 * net.best10, 2))
+        row.append(number(_percent(net.best10), 2))
         if entries:
             entry = entries[place]
             row += [number(100 * entry.result["top5"], 2), number(entry.rate, 0)]
             row.append(duration(entry.seconds) if entry.sessions else NONE)
         if published:
             other = twin(net, published)
-            score = 100 * other.best10 if other else None
-            row += [other.name if other else NONE, number(score, 2)]
+            score = other.best10 if other else None
+            row += [other.name if other else NONE, number(_percent(score), 2)]
         rows.append(row)
     words = ("net", "split", "treatment", "from → to", "published net")
     numeric = [place for place, name in enumerate(header) if name not in words]
-    return table(header, rows, f"All {len(nets)} nets.", numeric)
+    caption = f"All {len(nets)} nets."
+    if any(net.best10 is None for net in nets):
+        caption += f" {FEW_EVALUATIONS}"
+    return table(header, rows, caption, numeric)
+
+
+def _percent(share: float | None) -> float | None:
+    return None if share is None else 100 * share
 
 
 def _estimate(finding: Finding) -> Html:

@@ -72,7 +72,10 @@ def value(net: Net, score: str) -> float:
     Args:
         score: "final" or "best10"; the published have the latter alone.
     """
-    return net.best10 if score == "best10" else net.score
+    if score == "final":
+        return net.score
+    assert net.best10 is not None
+    return net.best10
 
 
 def _key(net: Net) -> Key:

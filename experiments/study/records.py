@@ -32,7 +32,7 @@ class Net:
         images_per_class: training images, on average where classes differ.
         classes: of its task; chance is 1 in so many.
         best10: top-1 on the validation part, 0..1, the mean of the 10 best evaluations:
-            the published score. It selects on the validation part.
+            the published score. It selects on the validation part. None with fewer.
         final: top-1 after the last update; None for the published.
         iterations: updates.
         name: of the run, or as published.
@@ -48,7 +48,7 @@ class Net:
     seed: int
     images_per_class: float
     classes: int
-    best10: float
+    best10: float | None
     final: float | None
     iterations: int
     name: str
@@ -57,7 +57,9 @@ class Net:
     @property
     def score(self) -> float:
         """The final top-1 where there is one, else the published mean of 10."""
-        return self.best10 if self.final is None else self.final
+        found = self.best10 if self.final is None else self.final
+        assert found is not None
+        return found
 
 
 def _published_classes(split: str, target: str) -> int:
