@@ -185,6 +185,7 @@ def test_bases_come_first(name: str) -> None:
                 "random-1-seed1": 72,
                 "natural-manmade": 16,
                 "natural-manmade-seed1": 16,
+                **{f"all-images{count}": 1 for count in (10, 25, 50, 100, 250)},
             },
         ),
     ],
@@ -201,7 +202,10 @@ def test_the_other_plans_hold_the_whole_figure(
     expected |= {("base", "", t) for t in "AB"}
     # Of random filters one target is enough to draw, but not for an interval.
     targets = "B" if name == "demo" else "AB"
-    assert found == expected | {("random", "random", t) for t in targets}
+    expected |= {("random", "random", t) for t in targets}
+    if name == "tiny-imagenet":
+        expected |= {("reduced", "", "all")}
+    assert found == expected
     assert {n.treatment.n for n in nodes if n.kind == "transfer"} == set(range(1, 8))
     assert not load_plan(name).published
 
