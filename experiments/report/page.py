@@ -110,6 +110,8 @@ details { margin: .8rem 0; } summary { cursor: pointer; font-weight: 600; }
   /* What is folded on the screen is not left out on paper. */
   details::details-content { content-visibility: visible; block-size: auto; }
   summary { list-style: none; break-after: avoid; }
+  .row { display: block; } .row figure { max-width: 30rem; }
+  figure.whole img { width: auto; max-width: 100%; max-height: 85vh; }
   .scroll, figure.whole { overflow: visible; } td { white-space: normal; }
   figure img, figure.whole img { padding: 0; min-width: 0; }
   table { font-size: 7.5pt; } }
