@@ -259,8 +259,12 @@ def text(table: Table, found: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def draw(tables: Mapping[str, Any], path: Path) -> None:
-    """A panel a table: the first measure of each series, on logarithms."""
+def draw(tables: Mapping[str, Any], path: Path, about: Mapping[str, str]) -> None:
+    """A panel a table: the first measure of each series, on logarithms.
+
+    Args:
+        about: where the numbers come from, as `provenance` says it.
+    """
     from matplotlib.figure import Figure
 
     from minicnn.experiments.report.drawing import QUIET, content, grid, styled
@@ -277,7 +281,8 @@ def draw(tables: Mapping[str, Any], path: Path) -> None:
         for axes in panels[len(tables) :]:
             axes.axis("off")
         figure.supxlabel("dotted: in proportion", color=QUIET, fontsize=8.5)
-        write_atomically(path, content(figure, ".png"))
+        source = f"{about['machine']}, {about['date']}, commit {about['commit']}"
+        write_atomically(path, content(figure, ".png", source))
 
 
 def _panel(axes: Axes, table: Table, found: Mapping[str, Any]) -> None:
@@ -365,7 +370,7 @@ def main(
     if out:
         out.write_text(json.dumps({"provenance": about, "tables": tables}, indent=2))
     if figure:
-        draw(tables, figure)
+        draw(tables, figure, about)
     click.echo(f"{about['machine']}, {about['date']}, commit {about['commit']}")
     for name in names:
         click.echo("\n" + text(TABLES[name], tables[name]))

@@ -127,8 +127,9 @@ def test_the_convolution_stays_the_same(shape: ConvShape) -> None:
 def test_conv1_of_caffenet() -> None:
     blocks = Blocks.of(ConvShape(9, 227, 227, 3, 96, 11, 11, (4, 4)))
     assert blocks.filters == (96, 3, 3, 48)
-    assert blocks.conv == ConvShape(9, 57, 57, 48, 96, 3, 3)
-    assert blocks.batch(5).conv == ConvShape(5, 57, 57, 48, 96, 3, 3)
+    # 3·11·11 of the 48·3·3 products of each output are of the filter.
+    assert blocks.conv == ConvShape(9, 57, 57, 48, 96, 3, 3, needed=363)
+    assert blocks.batch(5).conv == ConvShape(5, 57, 57, 48, 96, 3, 3, needed=363)
 
 
 def test_hand_worked(dev: Device, dtype: type) -> None:
