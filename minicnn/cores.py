@@ -1,9 +1,10 @@
-"""How many processors this process may use, and whether others use them."""
+"""What processors and memory this process may have, and whether others use them."""
 
 from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 
 
 def available_cores() -> int:
@@ -35,3 +36,14 @@ def busy_cores(seconds: float = 1.0) -> float | None:
     except (OSError, ValueError, IndexError, ZeroDivisionError):
         return None
     return max(0.0, busy) * (os.cpu_count() or 1)
+
+
+def memory_bytes() -> int:
+    """Memory that this process may have: the machine's, or its control group's."""
+    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        try:
+            found.append(int(Path("/sys/fs/cgroup", name).read_text()))
+        except (OSError, ValueError):  # absent, or "max"
+            continue
+    return min(found)

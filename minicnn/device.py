@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from minicnn.cores import memory_bytes
 from minicnn.errors import MinicnnError
 from minicnn.threads import HostThreads
 
@@ -132,8 +133,9 @@ class CpuDevice(AnyDevice):
 
     def has_room(self, size: int) -> bool:
         """Whether so many bytes of images are to be held: not more than half."""
-        free = self.free_bytes()
-        return free is None or size <= free // 2
+        # A control group's limit holds for the pages of files, too.
+        free, most = self.free_bytes(), memory_bytes()
+        return size <= (most if free is None else min(free, most)) // 2
 
     def record(self, work: Callable[[], object]) -> Callable[[], object] | None:
         """Runs the work; what repeats it on the same arrays, or None (here)."""

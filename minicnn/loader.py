@@ -20,13 +20,12 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from minicnn import philox
-from minicnn.cores import available_cores
+from minicnn.cores import available_cores, memory_bytes
 from minicnn.device import Device
 from minicnn.errors import MinicnnError
 from minicnn.philox import Stream
@@ -99,17 +98,6 @@ class Reader:
         for row in rows.tolist():
             place = begin + row * size
             os.posix_fadvise(file, place, size, os.POSIX_FADV_WILLNEED)
-
-
-def memory_bytes() -> int:
-    """Memory that this process may have: the machine's, or its control group's."""
-    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    for name in ("memory.max", "memory/memory.limit_in_bytes"):
-        try:
-            found.append(int(Path("/sys/fs/cgroup", name).read_text()))
-        except (OSError, ValueError):  # absent, or "max"
-            continue
-    return min(found)
 
 
 class Loader:

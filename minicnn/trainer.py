@@ -225,7 +225,8 @@ class Trainer:
             with self._passing(len(rows), "reading images", interrupt) as tick:
                 self.inputs.resident = Resident(dev, loader.store, rows, tick)
             loader.reads = False
-            self.images_at = f"images on the device: {size / 1e9:.3g} GB"
+            place = "in memory" if dev.on_host else "on the device"
+            self.images_at = f"images {place}: {size / 1e9:.3g} GB"
 
     @contextmanager
     def _passing(

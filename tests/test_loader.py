@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from minicnn import device, loader, store
+from minicnn import cores, device, loader, store
 from minicnn.errors import MinicnnError
 from minicnn.loader import Batch, Loader, Reader, mean_image
 from minicnn.store import TRAIN, VAL, Contents, Store
@@ -172,7 +172,7 @@ def test_a_store_larger_than_memory_is_announced_row_by_row(
 def test_memory_is_that_of_the_machine_or_less() -> None:
     with open("/proc/meminfo", encoding="ascii") as file:
         machine = int(file.readline().split()[1]) * 1024
-    assert 0 < loader.memory_bytes() <= machine
+    assert 0 < cores.memory_bytes() <= machine
 
 
 def test_reduced_data_keeps_the_same_few_of_each_class(images: Store) -> None:

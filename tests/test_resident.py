@@ -61,3 +61,14 @@ def test_reading_the_images_can_be_stopped(tmp_path: Path) -> None:
 
     with pytest.raises(Stopped):
         Resident(device.get("cpu"), store, np.arange(4), stop)
+
+
+def test_no_more_is_held_than_half_of_what_the_process_may_have(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    dev = device.get("cpu")
+    for free, most in ((8000, 2000), (2000, 8000), (None, 2000)):
+        monkeypatch.setattr(dev, "free_bytes", lambda free=free: free)
+        monkeypatch.setattr(device, "memory_bytes", lambda most=most: most)
+        assert dev.has_room(1000)
+        assert not dev.has_room(1001)
