@@ -227,7 +227,8 @@ def chosen(which: str, cuda: bool) -> list[Any]:
 
 def tell(whose: str) -> None:
     """Says whose turn begins: `gpu_check.py` reads it where the last one never ends."""
-    click.echo(f"turn of {whose}", err=True)
+    if not sys.stderr.isatty():  # a person has the progress bar
+        click.echo(f"turn of {whose}", err=True)
 
 
 def measure(
