@@ -7,9 +7,9 @@ batch may span two.
 Where the device cannot hold a task's images (see `resident`), reading is random rows of
 the store, each image one contiguous piece of the file, copied from the memory map into
 one of two arrays that are used in turn; while one batch is trained on, threads fill the
-other. Of a store that memory cannot hold, the system is
-told of each batch's pieces at once before they are copied: it then reads exactly these,
-side by side. Its own guess from page faults reads megabytes around each of them.
+other. Of a store that memory cannot hold, the system is told of each batch's pieces at
+once before they are copied: it then reads exactly these, side by side. Its own guess
+from page faults reads megabytes around each of them.
 """
 
 from __future__ import annotations
