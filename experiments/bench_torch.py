@@ -236,6 +236,7 @@ def measure(
 ) -> dict[str, Any]:
     """The comparisons of all networks; prints each one's table."""
     from minicnn import against_torch
+    from minicnn.comparison import table
     from minicnn.environment import describe
     from minicnn.experiments.provenance import provenance
 
@@ -243,7 +244,7 @@ def measure(
     compared = []
     for arch, batch in nets:
         made = against_torch.compare(dev, arch, batch, rounds, modes, tell)
-        click.echo(against_torch.table(made) + "\n")
+        click.echo(table(made) + "\n")
         record = made.to_dict()
         compared.append({**record, **(layers(dev, record) if by_layer else {})})
     return {

@@ -81,6 +81,7 @@ def bench(
     from minicnn import against_torch
     from minicnn import bench as benches
     from minicnn import device as devices
+    from minicnn.comparison import table
     from minicnn.files import write_json
 
     dev = devices.get(device, threads)
@@ -92,7 +93,7 @@ def bench(
     if against:
         comparison = against_torch.compare(dev, arch, report.batch)
         record["against_torch"] = comparison.to_dict()
-        click.echo("\n" + against_torch.table(comparison))
+        click.echo("\n" + table(comparison))
     if file:
         write_json(file, record)
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from minicnn.aligned import aligned
 from minicnn.cores import memory_bytes
 from minicnn.errors import MinicnnError
 from minicnn.threads import HostThreads
@@ -23,24 +24,6 @@ if TYPE_CHECKING:
     from minicnn.roofline import Meter
 
 NAMES = ("auto", "cpu", "cuda", "emulated")
-# Bytes of a cache line, and of the widest vector: one read at such an address is of one
-# line, elsewhere of two.
-LINE = 64
-
-
-def _aligned(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-    """An array of unspecified content that begins a cache line.
-
-    Under the sanitizers one without room to spare, so that they see where it ends.
-    """
-    from minicnn.host_compiler import sanitizing
-
-    if sanitizing():
-        return np.empty(shape, dtype)
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    whole = np.empty(size + LINE, np.uint8)
-    first = -whole.ctypes.data % LINE
-    return whole[first : first + size].view(dtype).reshape(shape)
 
 
 class AnyDevice(HostThreads):
@@ -98,12 +81,12 @@ class CpuDevice(AnyDevice):
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         """An array of unspecified content."""
-        return _aligned(shape, dtype)
+        return aligned(shape, dtype)
 
     def zeros(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         """An array of zeros."""
         # np.zeros would take the memory only when it is written to.
-        array = _aligned(shape, dtype)
+        array = aligned(shape, dtype)
         array.fill(0)
         return array
 
@@ -149,7 +132,7 @@ class CpuDevice(AnyDevice):
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         held = getattr(self._local, key, None)
         if held is None or held.nbytes < size:
-            held = _aligned((size,), np.uint8)
+            held = aligned((size,), np.uint8)
             setattr(self._local, key, held)
             self.let_go()
         return held[:size].view(dtype).reshape(shape)

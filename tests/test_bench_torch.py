@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from minicnn import against_torch, architectures, device, torch_step
-from minicnn.against_torch import Comparison, Contender, Losses, Tried, Turns
+from minicnn import against_torch, architectures, comparison, device, torch_step
+from minicnn.against_torch import Contender
 from minicnn.bench import Step
 from minicnn.cli import cli
+from minicnn.comparison import Comparison, Losses, Tried, Turns
 from minicnn.cores import busy_cores
 from minicnn.errors import MinicnnError
 from minicnn.experiments import bench_torch
@@ -211,7 +212,7 @@ COMPARISON = Comparison(
 
 
 def test_tables() -> None:
-    lines = against_torch.table(COMPARISON).splitlines()
+    lines = comparison.table(COMPARISON).splitlines()
     assert "before and after an update: minicnn 6.500000 and 6.250000" in lines[1]
     assert lines[4].split() == ["fp32", "NCHW", "2000.000", "16.0"]
     assert lines[5].endswith("failed: NoCompiler: g++")
@@ -221,9 +222,7 @@ def test_tables() -> None:
     assert theirs == ["NCHW", "2000.000", "1500.000", "2500.000", "16.0", "2.00"]
     assert bf16[-1] == "2.50"  # of minicnn in bf16
     noisy = dataclasses.replace(COMPARISON, busy=1.25)
-    assert against_torch.table(noisy).endswith(
-        "measure again when the machine is idle."
-    )
+    assert comparison.table(noisy).endswith("measure again when the machine is idle.")
     record = json.loads(json.dumps(COMPARISON.to_dict()))
     assert record["theirs"][0]["ratio"] == 2.0
     assert [each["images_per_second"] for each in record["ours"]] == [32.0, 160.0]
