@@ -154,10 +154,12 @@ def check(kills: int, seed: int, place: Path, text: str, *options: str) -> dict:
 @click.option("--json", "out", type=click.Path(path_type=Path), help="Result file.")
 def main(kills: int, seed: int, share_trunk: bool, out: Path | None) -> None:
     """Kill -9 a study at random moments and resume: the same results as unkilled."""
+    from minicnn.experiments.provenance import provenance
+
     options = ["--share-trunk"] if share_trunk else []
     with tempfile.TemporaryDirectory() as place:
         result: dict[str, Any] = check(kills, seed, Path(place), PLAN, *options)
-    result["share_trunk"] = share_trunk
+    result = {"provenance": provenance(), **result, "share_trunk": share_trunk}
     click.echo(json.dumps(result))
     if out:
         out.write_text(json.dumps(result, indent=2) + "\n")
