@@ -98,8 +98,10 @@ void add_images(const T* dy, const T* panel, T* sums, i64 left, i64 deep, i64 fe
 
 // Items: numbers of d by `stretch`, the width in which rows of w are read. They are copied side
 // by side: as they lie, hundreds of lines of one address but for their upper bits, a cache could
-// not hold them while all images pass.
-constexpr int DEEP = 32;
+// not hold them while all images pass. Each row's stretch is too short for the processor to guess
+// the next: while images pass, the rows that follow are asked for, some before each tile, since a
+// core awaits but two dozen lines at a time.
+constexpr int DEEP = 64;
 template <typename T>
 EXPORT void product_backward(i64 start, i64 stop, const T* dy, const T* w, const T* relu_y, T* dx,
                              i64 images, i64 features, i64 d, i64 stretch) {
@@ -127,9 +129,14 @@ EXPORT void product_backward(i64 start, i64 stop, const T* dy, const T* w, const
                 by_width(blocks.wide(b), [&](auto wide) {
                     i64 first = blocks.first(b) * W<T>;
                     T* sums = held + first * rows;
-                    for (i64 n = 0; n < images; n += MR, sums += MR * wide * W<T>)
+                    const T* next = w + (k + DEEP) * d + from + first;
+                    i64 asked = 0, rest = std::min<i64>(DEEP, features - k - DEEP);
+                    for (i64 n = 0; n < images; n += MR, sums += MR * wide * W<T>) {
+                        for (; asked * rows < rest * (n + MR); asked++)
+                            prefetch(next + asked * d, wide * W<T>);
                         add_images<T, MR, wide>(dy + n * features + k, panels + first * DEEP, sums,
                                                 images - n, deep, features);
+                    }
                 });
         }
         for (i64 n = 0; n < images; n++)
