@@ -3,8 +3,8 @@
 // Formula   dw[k,r,s,c] = Σ_{n,p,q} dy[n,p,q,k] · x[n, p·stride−pad+r, …, c]; db[k] = Σ dy[n,p,q,k].
 // Layout    Images and runs of taps as in conv.cpp. dy is copied, image by image, into the order
 //           in which it is read.
-// Tile      Features × taps of one run, in registers over all pixels of an image. Either may lie
-//           along the vectors, and the other gives the rows:
+// Tile      Features × taps of one run, in registers over all pixels of an image, or of some small
+//           ones. Either may lie along the vectors, and the other gives the rows:
 //
 //             taps       MR features × N vectors of x, as they lie
 //             features   MR taps × N vectors of dy
@@ -21,22 +21,25 @@
 // few of an image's lines until the next tile reads them.
 constexpr int MANY = 8;
 
-// Where the taps of an image's pixels lie: distances of pixels, down and along a row.
+// Pixels to be summed up before sums go back to memory: of images with fewer some are taken
+// together, TOGETHER at most.
+constexpr int PIXELS = 192, TOGETHER = 8;
+
+// Distances of the taps of an image's pixels, down and along a row.
 struct Pixels {
     i64 row, column;
-    explicit Pixels(const Shape& f) : row(f.stride_h * row_of(f)), column(f.stride_w * f.c) {}
-    Pixels(const Shape& f, i64 packed) : row(f.q * packed), column(packed) {}
 };
+Pixels apart_in(const Shape& f) { return {f.stride_h * row_of(f), f.stride_w * f.c}; }
 
-// Adds up one image's products of M rows and N vectors: into `sums`, or to what they hold.
-// dy: packed; x at a run. FEATURES lie along the vectors, or taps.
+// Adds up the products of M rows and N vectors over `down` times `across` pixels: into `sums`, or
+// to what they hold. dy: packed; x at a run. FEATURES lie along the vectors, or taps.
 template <typename T, int M, int N, bool FEATURES>
-void sum_pixels(const T* x, Pixels apart, const T* dy, T* sums, const Shape& f, bool add) {
+void sum_pixels(const T* x, Pixels apart, i64 down, i64 across, const T* dy, T* sums, bool add) {
     Tile<T, M, N> tile;
     for (int m = 0; add && m < M; m++) tile.read(m, sums + m * N * W<T>);
-    for (i64 p = 0; p < f.p; p++) {
+    for (i64 p = 0; p < down; p++) {
         const T* at = x + p * apart.row;
-        for (i64 q = 0; q < f.q; q++, at += apart.column, dy += FEATURES ? N * W<T> : M) {
+        for (i64 q = 0; q < across; q++, at += apart.column, dy += FEATURES ? N * W<T> : M) {
             const T *vectors = FEATURES ? dy : at, *numbers = FEATURES ? at : dy;
             tile.add(vectors, [&](int m) { return numbers[m]; });
         }
@@ -60,7 +63,7 @@ void pack_dy(const T* dy, T* to, T* db, i64 count, const Shape& f) {
 // The first LANES taps of a run as [pixel][LANES].
 template <typename T, int LANES>
 void pack_x(const T* x, T* to, const Shape& f) {
-    Pixels apart(f);
+    Pixels apart = apart_in(f);
     for (i64 p = 0; p < f.p; p++)
         for (i64 q = 0; q < f.q; q++, to += LANES)
             memcpy(to, x + p * apart.row + q * apart.column, LANES * sizeof(T));
@@ -76,7 +79,9 @@ struct Problem {
     Runs runs{f};
     i64 features = features_of(f), pixels = f.p * f.q;
 
-    const T* image(i64 n, bool copy) const { return padded(x + n * f.h * f.w * f.c, f, copy); }
+    const T* image(i64 n, bool copy, i64 place = 0, i64 places = 1) const {
+        return padded(x + n * f.h * f.w * f.c, f, copy, place, places);
+    }
     const T* dy_of(i64 n, i64 feature) const { return dy + n * pixels * f.k + feature; }
     T* db_of(i64 n, i64 feature, i64 count) const {
         if (db && !n) memset(db + feature, 0, count * sizeof(T));
@@ -91,55 +96,58 @@ void along_taps(const Problem<T>& of, i64 start, i64 stop) {
     const Runs& runs = of.runs;
     Blocks<T> blocks(runs.length);
     Rows tiles(of.features);
-    i64 stretch = of.pixels * HIGH;
+    Pixels apart = apart_in(f);
+    i64 some = std::clamp<i64>(PIXELS / of.pixels, 1, TOGETHER);
+    i64 stretch = some * of.pixels * HIGH;
     T* rows = kept<T, DY>((stop - start) * stretch);
     T* partial = kept<T, PARTIAL>((stop - start) * HIGH * runs.count * blocks.vectors * W<T>);
+    T* packed = kept<T, X>(some * of.pixels * MOST * W<T>);
     bool beyond = runs.length % W<T>;  // the last vectors reach beyond the image
     auto first_of = [&](i64 tile) {
         return tile / tiles.count * of.features + tiles.first(tile % tiles.count);
     };
     auto count_of = [&](i64 tile) { return tiles.high(tile % tiles.count); };
-    T* packed = kept<T, X>(of.pixels * MOST * W<T>);
-    for (i64 n = 0; n < of.images; n++) {
-        const T* image = of.image(n, beyond);
-        for (i64 tile = start; tile < stop; tile++) {
-            i64 from = first_of(tile), count = count_of(tile);
-            T *to = rows + (tile - start) * stretch, *db = of.db_of(n, from, count);
-            by_height(count, [&](auto high) {
-                pack_dy<T, high>(of.dy_of(n, from), to, db, count, f);
+    for (i64 n = 0, next; n < of.images; n = next) {
+        next = std::min(n + some, of.images);
+        const T* images[TOGETHER];
+        for (i64 m = n; m < next; m++) images[m - n] = of.image(m, beyond, m - n, some);
+        for (i64 tile = start; tile < stop; tile++)
+            by_height(count_of(tile), [&](auto high) {
+                i64 from = first_of(tile), count = count_of(tile);
+                T* to = rows + (tile - start) * stretch;
+                for (i64 m = n; m < next; m++, to += of.pixels * high)
+                    pack_dy<T, high>(of.dy_of(m, from), to, of.db_of(m, from, count), count, f);
             });
-        }
         T* sums = partial;
-        for (i64 first = start, last; first < stop; first = last) {  // of one group
+        // Tiles first … last − 1, which are of one group, and taps from some number of a pixel on.
+        auto sum_block = [&](auto wide, i64 first, i64 last, i64 at, T* out, i64 width) {
+            constexpr i64 LANES = wide * W<T>;
+            bool many = last - first >= MANY;
+            for (i64 m = 0; many && m < next - n; m++)
+                pack_x<T, LANES>(images[m] + at, packed + m * of.pixels * LANES, f);
+            for (i64 tile = first; tile < last; tile++, sums += HIGH * LANES) {
+                by_height(count_of(tile), [&](auto high) {
+                    constexpr auto sum = sum_pixels<T, high, wide, false>;
+                    const T* dy = rows + (tile - start) * stretch;
+                    if (many) sum(packed, {0, LANES}, 1, (next - n) * of.pixels, dy, sums, n);
+                    for (i64 m = n; !many && m < next; m++, dy += of.pixels * high)
+                        sum(images[m - n] + at, apart, f.p, f.q, dy, sums, m);
+                });
+                T* line = out + first_of(tile) * runs.taps();
+                for (i64 m = 0; next == of.images && m < count_of(tile); m++)
+                    memcpy(line + m * runs.taps(), sums + m * LANES, width * sizeof(T));
+            }
+        };
+        for (i64 first = start, last; first < stop; first = last) {
             i64 g = first / tiles.count;
             last = std::min((g + 1) * tiles.count, stop);
             for (i64 i = 0; i < runs.count; i++)
-                for (i64 b = 0; b < blocks.count; b++) {
-                    i64 from = blocks.first(b) * W<T>, lanes = blocks.wide(b) * W<T>;
-                    const T* in = image + g * depth_of(f) + runs.offset(i) + from;
-                    Pixels apart(f);
-                    if (last - first >= MANY) {
-                        by_width(blocks.wide(b), [&](auto wide) {
-                            pack_x<T, wide * W<T>>(in, packed, f);
-                        });
-                        in = packed;
-                        apart = Pixels(f, lanes);
-                    }
-                    for (i64 tile = first; tile < last; tile++) {
-                        i64 count = count_of(tile);
-                        const T* dy = rows + (tile - start) * stretch;
-                        by_width(blocks.wide(b), [&](auto wide) {
-                            by_height(count, [&](auto high) {
-                                sum_pixels<T, high, wide, false>(in, apart, dy, sums, f, n);
-                            });
-                        });
-                        T* out = of.dw + first_of(tile) * runs.taps() + i * runs.length + from;
-                        for (i64 m = 0; n == of.images - 1 && m < count; m++)
-                            memcpy(out + m * runs.taps(), sums + m * lanes,
-                                   blocks.width(b) * sizeof(T));
-                        sums += HIGH * lanes;
-                    }
-                }
+                for (i64 b = 0; b < blocks.count; b++)
+                    by_width(blocks.wide(b), [&](auto wide) {
+                        i64 from = blocks.first(b) * W<T>;
+                        sum_block(wide, first, last, g * depth_of(f) + runs.offset(i) + from,
+                                  of.dw + i * runs.length + from, blocks.width(b));
+                    });
         }
     }
 }
@@ -155,6 +163,7 @@ void along_features(const Problem<T>& of, i64 start, i64 stop) {
     T* packed = kept<T, DY>(of.pixels * MOST * W<T>);
     T* partial = kept<T, PARTIAL>((stop - start) * tiles.count * HIGH * MOST * W<T>);
     bool beyond = tiles.high(tiles.count - 1) < MR;  // the last rows reach beyond the image
+    Pixels apart = apart_in(f);
     for (i64 n = 0; n < of.images; n++) {
         const T* image = of.image(n, beyond);
         T* sums = partial;
@@ -171,7 +180,8 @@ void along_features(const Problem<T>& of, i64 start, i64 stop) {
                 for (i64 t = 0; t < tiles.count; t++, sums += HIGH * LANES) {
                     i64 first = tiles.first(t), count = tiles.high(t);
                     by_height(count, [&](auto high) {
-                        sum_pixels<T, high, wide, true>(in + first, Pixels(f), packed, sums, f, n);
+                        sum_pixels<T, high, wide, true>(in + first, apart, f.p, f.q, packed, sums,
+                                                        n);
                     });
                     T* out = of.dw + from * taps + i * runs.length + first;
                     for (i64 k = 0; n == of.images - 1 && k < width; k++)
