@@ -92,27 +92,28 @@ EXPORT void conv_forward(i64 start, i64 stop, const T* x, const T* panels, const
 INSTANTIATE(conv_forward<float>, conv_forward<double>);
 
 // Filters in the order in which conv_forward reads them, [group][block][tap][feature], zeros
-// beyond the last feature. Items: groups. turned: shape is the problem of dx, whose features
-// are the channels of w (K,R,S,C/groups), and whose channels its features.
+// beyond the last feature. Items: `parts` equal shares. turned: shape is the problem of dx, whose
+// features are the channels of w (K,R,S,C/groups), and whose channels its features.
 template <typename T>
-EXPORT void conv_pack(i64 start, i64 stop, const T* w, T* panels, const Shape* shape,
+EXPORT void conv_pack(i64 start, i64 stop, const T* w, T* panels, const Shape* shape, i64 parts,
                       bool turned) {
     const Shape& f = *shape;
     i64 depth = depth_of(f), features = features_of(f), window = f.r * f.s;
     Blocks<T> blocks(features);
-    T* to = panels + start * blocks.vectors * W<T> * window * depth;
-    for (i64 g = start; g < stop; g++)
-        for (i64 b = 0; b < blocks.count; b++) {
-            i64 from = blocks.first(b) * W<T>, lanes = blocks.first(b + 1) * W<T> - from;
-            i64 width = blocks.width(b), across = turned ? 1 : window * depth;
-            for (i64 t = 0; t < window; t++)
-                for (i64 c = 0; c < depth; c++, to += lanes) {
-                    i64 line = (g * depth + c) * window + window - 1 - t;
-                    const T* taps = turned ? w + line * features + from
-                                           : w + (g * features + from) * across + t * depth + c;
-                    for (i64 i = 0; i < width; i++) to[i] = taps[i * across];
-                    for (i64 i = width; i < lanes; i++) to[i] = 0;
-                }
-        }
+    i64 count = f.groups * blocks.count;
+    for (i64 item = start * count / parts; item < stop * count / parts; item++) {
+        i64 g = item / blocks.count, b = item % blocks.count;
+        i64 from = blocks.first(b) * W<T>, lanes = blocks.wide(b) * W<T>;
+        i64 width = blocks.width(b), across = turned ? 1 : window * depth;
+        T* to = panels + (g * blocks.vectors * W<T> + from) * window * depth;
+        for (i64 t = 0; t < window; t++)
+            for (i64 c = 0; c < depth; c++, to += lanes) {
+                i64 line = (g * depth + c) * window + window - 1 - t;
+                const T* taps = turned ? w + line * features + from
+                                       : w + (g * features + from) * across + t * depth + c;
+                for (i64 i = 0; i < width; i++) to[i] = taps[i * across];
+                for (i64 i = width; i < lanes; i++) to[i] = 0;
+            }
+    }
 }
 INSTANTIATE(conv_pack<float>, conv_pack<double>);

@@ -87,7 +87,9 @@ def _convolve(
     count = shape.groups * features * (VECTOR // x.itemsize) * shape.taps
     panels = dev.scratch("panels", (count,), x.dtype)
     pack, convolve = (FILE.get(f"conv_{name}", x.dtype) for name in ("pack", "forward"))
-    pack.bind((w, panels, about, turned), {"w": shape.k * shape.taps})(0, shape.groups)
+    parts = dev.threads
+    packed = w, panels, about, parts, turned
+    dev.for_chunks(pack.bind(packed, {"w": shape.k * shape.taps}), parts, 1)
     sizes = {
         "x": shape.n * shape.h * shape.w * shape.c,
         "y": shape.n * shape.p * shape.q * shape.k,
