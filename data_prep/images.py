@@ -32,7 +32,8 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 # A JPEG is decoded at half, quarter or eighth size while that is still so many times
-# larger than wanted: then the result is the whole image's to a quarter of a grey level.
+# larger than wanted: then the result is the whole image's to a quarter of a grey level
+# on average (experiments/bench_prepare.py).
 _DRAFT = 4
 
 

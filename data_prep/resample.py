@@ -1,4 +1,4 @@
-"""Resizes RGB images as Pillow's bilinear filter does, five times as fast.
+"""Resizes RGB images as Pillow's bilinear filter does, in vector instructions.
 
 The filter is a triangle as wide as the reduction asks for (antialiased), applied along
 the rows and then down the columns, in Pillow's integers. The compiled code of

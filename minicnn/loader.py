@@ -32,7 +32,7 @@ from minicnn.philox import Stream
 from minicnn.store import Store
 from minicnn.threads import HostThreads
 
-# Threads that copy images, and what is worth a thread: two or so fill the memory bus.
+# Threads that copy images, since a few fill the memory bus; bytes worth a thread.
 THREADS, PIECE = 4, 1 << 20
 
 

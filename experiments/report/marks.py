@@ -164,13 +164,17 @@ def said(label: str, values: dict[int, float], unit: str) -> str:
     return f"{label} ({unit}): {numbers}."
 
 
-def image_axis(axes: Axes, images: list[int]) -> None:
-    """A logarithmic axis with a tick at each number, their words in two rows."""
+def image_axis(axes: Axes, images: list[int] | list[float]) -> None:
+    """A logarithmic axis with a tick at each number, their words in two rows.
+
+    Whole numbers are written out, others to two digits.
+    """
     labels: list[str] = []
     last = [float("inf")] * 2
     for each in sorted(images, reverse=True):
         rows = [row for row in range(2) if last[row] / each > _ROOM]
-        labels.append("\n" * rows[0] + f"{each:,}" if rows else "")
+        word = f"{each:,}" if isinstance(each, int) else f"{each:.2g}"
+        labels.append("\n" * rows[0] + word if rows else "")
         if rows:
             last[rows[0]] = each
     axes.set_xscale("log")
