@@ -44,7 +44,7 @@ CONV = {
     "many features": ConvShape(2, 2, 2, 70, 600, 2, 2),
     "features fill vectors, channels do not": ConvShape(2, 4, 5, 20, 100, 2, 1),
     "the same in groups": ConvShape(2, 5, 4, 34, 32, 2, 2, pad=(1, 0), groups=2),
-    "many small images": ConvShape(11, 5, 5, 8, 160, 3, 3, pad=(1, 1)),
+    "many small images": ConvShape(11, 5, 5, 16, 80, 3, 3, pad=(1, 1)),
     "many small images in groups": ConvShape(10, 4, 3, 32, 16, 3, 3, (1, 1), (1, 1), 2),
     "fully connected, many images": ConvShape(67, 1, 1, 37, 29, 1, 1),
     "fully connected, long": ConvShape(18, 1, 1, 2103, 27, 1, 1),

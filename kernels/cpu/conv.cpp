@@ -9,7 +9,8 @@
 //           broadcast, times N vectors of filters, which `pack` has laid out in this order.
 // Gradient  dx is a forward pass over dy with filters turned round (`pack` turns them) and
 //           padding R − 1 − pad. Stride 1 only; conv.py knows another way for the rest.
-// Mapping   A call takes some images on one thread. No sum depends on how they are shared out.
+// Mapping   A call takes some images on one thread, `pack` some blocks of filters. No sum depends
+//           on how they are shared out.
 #include "conv.h"
 
 // What is done to a pixel's sums on their way to y; null pointers: nothing.
@@ -68,8 +69,9 @@ EXPORT void conv_forward(i64 start, i64 stop, const T* x, const T* panels, const
     Blocks<T> blocks(features_of(f));
     Rows tiles(f.p * f.q);
     i64 size = f.p * f.q * f.k;
+    T* whole = kept<T, PADDED>(padded_size<T>(f));
     for (i64 n = start; n < stop; n++) {
-        const T* image = padded(x + n * f.h * f.w * f.c, f);
+        const T* image = padded(x + n * f.h * f.w * f.c, f, whole);
         for (i64 g = 0; g < f.groups; g++)
             for (i64 b = 0; b < blocks.count; b++) {
                 i64 vector = blocks.first(b), width = blocks.width(b);
@@ -92,7 +94,7 @@ EXPORT void conv_forward(i64 start, i64 stop, const T* x, const T* panels, const
 INSTANTIATE(conv_forward<float>, conv_forward<double>);
 
 // Filters in the order in which conv_forward reads them, [group][block][tap][feature], zeros
-// beyond the last feature. Items: `parts` equal shares. turned: shape is the problem of dx, whose
+// beyond the last feature. Items: `parts` equal shares of all blocks. turned: shape is the problem of dx, whose
 // features are the channels of w (K,R,S,C/groups), and whose channels its features.
 template <typename T>
 EXPORT void conv_pack(i64 start, i64 stop, const T* w, T* panels, const Shape* shape, i64 parts,

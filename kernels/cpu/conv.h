@@ -25,14 +25,17 @@ struct Runs {
     i64 taps() const { return count * length; }
 };
 
-// The image within zeros, in this thread's memory with MOST vectors behind it; itself if it
-// needs no zeros and need not be copied. It takes a place of some that are held at a time.
+// Numbers that `padded` writes to, with MOST vectors behind the image.
 template <typename T>
-const T* padded(const T* image, const Shape& f, bool copy = false, i64 place = 0, i64 places = 1) {
+i64 padded_size(const Shape& f) {
+    return (f.h + 2 * f.pad_h) * row_of(f) + MOST * W<T>;
+}
+
+// The image within zeros, in `whole`; itself if it needs no zeros and need not be copied.
+template <typename T>
+const T* padded(const T* image, const Shape& f, T* whole, bool copy = false) {
     if (!f.pad_h && !f.pad_w && !copy) return image;
     i64 edge = f.pad_w * f.c, inside = f.w * f.c, high = f.pad_h * row_of(f);
-    i64 size = 2 * high + f.h * row_of(f) + MOST * W<T>;
-    T* whole = kept<T, PADDED>(places * size) + place * size;
     memset(whole, 0, high * sizeof(T));
     T* at = whole + high;
     for (i64 h = 0; h < f.h; h++, at += row_of(f)) {

@@ -1,8 +1,8 @@
 // Convolution's weight gradient for the cpu device, in registers.
 //
 // Formula   dw[k,r,s,c] = Σ_{n,p,q} dy[n,p,q,k] · x[n, p·stride−pad+r, …, c]; db[k] = Σ dy[n,p,q,k].
-// Layout    Images and runs of taps as in conv.cpp. dy is copied, image by image, into the order
-//           in which it is read.
+// Layout    Images and runs of taps as in conv.cpp. dy is copied, some images at a time, into the
+//           order in which it is read.
 // Tile      Features × taps of one run, in registers over all pixels of an image, or of some small
 //           ones. Either may lie along the vectors, and the other gives the rows:
 //
@@ -21,20 +21,20 @@
 // few of an image's lines until the next tile reads them.
 constexpr int MANY = 8;
 
-// Pixels to be summed up before sums go back to memory: of images with fewer some are taken
-// together, TOGETHER at most.
+// Pixels to be summed up before sums go back to memory: of images with fewer some are copied
+// side by side, TOGETHER at most.
 constexpr int PIXELS = 192, TOGETHER = 8;
 
-// Distances of the taps of an image's pixels, down and along a row.
-struct Pixels {
+// Numbers from a pixel's taps to those of the pixel below, and of the next.
+struct Strides {
     i64 row, column;
 };
-Pixels apart_in(const Shape& f) { return {f.stride_h * row_of(f), f.stride_w * f.c}; }
+inline Strides strides_of(const Shape& f) { return {f.stride_h * row_of(f), f.stride_w * f.c}; }
 
 // Adds up the products of M rows and N vectors over `down` times `across` pixels: into `sums`, or
 // to what they hold. dy: packed; x at a run. FEATURES lie along the vectors, or taps.
 template <typename T, int M, int N, bool FEATURES>
-void sum_pixels(const T* x, Pixels apart, i64 down, i64 across, const T* dy, T* sums, bool add) {
+void sum_pixels(const T* x, Strides apart, i64 down, i64 across, const T* dy, T* sums, bool add) {
     Tile<T, M, N> tile;
     for (int m = 0; add && m < M; m++) tile.read(m, sums + m * N * W<T>);
     for (i64 p = 0; p < down; p++) {
@@ -63,7 +63,7 @@ void pack_dy(const T* dy, T* to, T* db, i64 count, const Shape& f) {
 // The first LANES taps of a run as [pixel][LANES].
 template <typename T, int LANES>
 void pack_x(const T* x, T* to, const Shape& f) {
-    Pixels apart = apart_in(f);
+    Strides apart = strides_of(f);
     for (i64 p = 0; p < f.p; p++)
         for (i64 q = 0; q < f.q; q++, to += LANES)
             memcpy(to, x + p * apart.row + q * apart.column, LANES * sizeof(T));
@@ -79,8 +79,8 @@ struct Problem {
     Runs runs{f};
     i64 features = features_of(f), pixels = f.p * f.q;
 
-    const T* image(i64 n, bool copy, i64 place = 0, i64 places = 1) const {
-        return padded(x + n * f.h * f.w * f.c, f, copy, place, places);
+    const T* image(i64 n, T* whole, bool copy) const {
+        return padded(x + n * f.h * f.w * f.c, f, whole, copy);
     }
     const T* dy_of(i64 n, i64 feature) const { return dy + n * pixels * f.k + feature; }
     T* db_of(i64 n, i64 feature, i64 count) const {
@@ -96,10 +96,9 @@ void along_taps(const Problem<T>& of, i64 start, i64 stop) {
     const Runs& runs = of.runs;
     Blocks<T> blocks(runs.length);
     Rows tiles(of.features);
-    Pixels apart = apart_in(f);
-    i64 some = std::clamp<i64>(PIXELS / of.pixels, 1, TOGETHER);
-    i64 stretch = some * of.pixels * HIGH;
-    T* rows = kept<T, DY>((stop - start) * stretch);
+    i64 some = std::min(of.images, std::clamp<i64>(PIXELS / of.pixels, 1, TOGETHER));
+    i64 stretch = some * of.pixels * HIGH, size = padded_size<T>(f);
+    T *whole = kept<T, PADDED>(some * size), *rows = kept<T, DY>((stop - start) * stretch);
     T* partial = kept<T, PARTIAL>((stop - start) * HIGH * runs.count * blocks.vectors * W<T>);
     T* packed = kept<T, X>(some * of.pixels * MOST * W<T>);
     bool beyond = runs.length % W<T>;  // the last vectors reach beyond the image
@@ -107,31 +106,33 @@ void along_taps(const Problem<T>& of, i64 start, i64 stop) {
         return tile / tiles.count * of.features + tiles.first(tile % tiles.count);
     };
     auto count_of = [&](i64 tile) { return tiles.high(tile % tiles.count); };
-    for (i64 n = 0, next; n < of.images; n = next) {
+    for (i64 n = 0, next; n < of.images && start < stop; n = next) {
         next = std::min(n + some, of.images);
         const T* images[TOGETHER];
-        for (i64 m = n; m < next; m++) images[m - n] = of.image(m, beyond, m - n, some);
+        for (i64 i = n; i < next; i++) images[i - n] = of.image(i, whole + (i - n) * size, beyond);
         for (i64 tile = start; tile < stop; tile++)
             by_height(count_of(tile), [&](auto high) {
                 i64 from = first_of(tile), count = count_of(tile);
                 T* to = rows + (tile - start) * stretch;
-                for (i64 m = n; m < next; m++, to += of.pixels * high)
-                    pack_dy<T, high>(of.dy_of(m, from), to, of.db_of(m, from, count), count, f);
+                for (i64 i = n; i < next; i++, to += of.pixels * high)
+                    pack_dy<T, high>(of.dy_of(i, from), to, of.db_of(i, from, count), count, f);
             });
         T* sums = partial;
-        // Tiles first … last − 1, which are of one group, and taps from some number of a pixel on.
+        // Of tiles first … last − 1, which are of one group: one block of a run, `at` in an image.
         auto sum_block = [&](auto wide, i64 first, i64 last, i64 at, T* out, i64 width) {
             constexpr i64 LANES = wide * W<T>;
-            bool many = last - first >= MANY;
-            for (i64 m = 0; many && m < next - n; m++)
-                pack_x<T, LANES>(images[m] + at, packed + m * of.pixels * LANES, f);
+            const T* x = images[0] + at;
+            Strides apart = strides_of(f);
+            i64 down = f.p, across = f.q;
+            if (some > 1 || last - first >= MANY) {
+                for (i64 i = 0; i < next - n; i++)
+                    pack_x<T, LANES>(images[i] + at, packed + i * of.pixels * LANES, f);
+                x = packed, apart = {0, LANES}, down = 1, across = (next - n) * of.pixels;
+            }
             for (i64 tile = first; tile < last; tile++, sums += HIGH * LANES) {
+                const T* dy = rows + (tile - start) * stretch;
                 by_height(count_of(tile), [&](auto high) {
-                    constexpr auto sum = sum_pixels<T, high, wide, false>;
-                    const T* dy = rows + (tile - start) * stretch;
-                    if (many) sum(packed, {0, LANES}, 1, (next - n) * of.pixels, dy, sums, n);
-                    for (i64 m = n; !many && m < next; m++, dy += of.pixels * high)
-                        sum(images[m - n] + at, apart, f.p, f.q, dy, sums, m);
+                    sum_pixels<T, high, wide, false>(x, apart, down, across, dy, sums, n > 0);
                 });
                 T* line = out + first_of(tile) * runs.taps();
                 for (i64 m = 0; next == of.images && m < count_of(tile); m++)
@@ -163,9 +164,10 @@ void along_features(const Problem<T>& of, i64 start, i64 stop) {
     T* packed = kept<T, DY>(of.pixels * MOST * W<T>);
     T* partial = kept<T, PARTIAL>((stop - start) * tiles.count * HIGH * MOST * W<T>);
     bool beyond = tiles.high(tiles.count - 1) < MR;  // the last rows reach beyond the image
-    Pixels apart = apart_in(f);
+    Strides apart = strides_of(f);
+    T* whole = kept<T, PADDED>(padded_size<T>(f));
     for (i64 n = 0; n < of.images; n++) {
-        const T* image = of.image(n, beyond);
+        const T* image = of.image(n, whole, beyond);
         T* sums = partial;
         for (i64 item = start; item < stop; item++) {
             i64 i = item % runs.count, block = item / runs.count, b = block % blocks.count;
@@ -181,7 +183,7 @@ void along_features(const Problem<T>& of, i64 start, i64 stop) {
                     i64 first = tiles.first(t), count = tiles.high(t);
                     by_height(count, [&](auto high) {
                         sum_pixels<T, high, wide, true>(in + first, apart, f.p, f.q, packed, sums,
-                                                        n);
+                                                        n > 0);
                     });
                     T* out = of.dw + from * taps + i * runs.length + first;
                     for (i64 k = 0; n == of.images - 1 && k < width; k++)

@@ -67,12 +67,6 @@ static inline void store(T* to, V value) {
     memcpy(to, &value, sizeof(value));
 }
 
-// Asks for these numbers, read soon, to be in the second cache.
-template <typename T>
-static inline void prefetch(const T* from, i64 count) {
-    for (i64 i = 0; i < count; i += LINE / sizeof(T)) __builtin_prefetch(from + i, 0, 2);
-}
-
 // Bytes as the lanes of a vector of integers. (GCC 12's __builtin_convertvector goes one by one.)
 template <typename V>
 static inline V widened(const u8* from) {

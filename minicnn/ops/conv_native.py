@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minicnn.device import Device
-from minicnn.native import NativeFile
+from minicnn.native import CHUNKS, NativeFile
 from minicnn.ops.conv_shape import ConvShape
 
 Array = NDArray[np.floating]
@@ -87,9 +87,9 @@ def _convolve(
     count = shape.groups * features * (VECTOR // x.itemsize) * shape.taps
     panels = dev.scratch("panels", (count,), x.dtype)
     pack, convolve = (FILE.get(f"conv_{name}", x.dtype) for name in ("pack", "forward"))
-    parts = dev.threads
+    parts = CHUNKS * dev.threads
     packed = w, panels, about, parts, turned
-    dev.for_chunks(pack.bind(packed, {"w": shape.k * shape.taps}), parts, 1)
+    pack(dev, parts, packed, {"w": shape.k * shape.taps})
     sizes = {
         "x": shape.n * shape.h * shape.w * shape.c,
         "y": shape.n * shape.p * shape.q * shape.k,
