@@ -8,7 +8,7 @@ same batches, which is checked. Three measures, the ways taking turns, medians o
 rounds:
 
 1. the store in memory: gigabytes of pixels a second. memcpy copies as many bytes, that
-   lie side by side in the same memory map, into one array: what no reader surpasses.
+   lie side by side in the same memory map, into one array.
    PyTorch's Dataset reads the same memory map, image by image (`__getitem__`) or batch
    by batch (`__getitems__`), with 0, 1 and 2 workers. Crops as floats with the mean
    subtracted, which is what the cpu device trains on, are made from the map or from

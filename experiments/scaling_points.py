@@ -178,7 +178,7 @@ def open_store(path: str) -> Row:
             rows = loader._rows(0)
         # As for a store larger than memory: else the system reads far more than asked
         # around each image of a file that it does not hold yet.
-        reader = Reader(opened, ahead=True)
+        reader = Reader(opened)
         pixels = np.empty((BATCH, *opened.image_size, 3), np.uint8)
         with timed(row, "batch"):
             reader.read(rows, pixels)
