@@ -6,7 +6,7 @@
 Each point is measured in a process of its own (`scaling_points.py`). Growth is the
 exponent e of n^e: over all points by least squares on logarithms, and between the last
 two, where fixed costs weigh least. "each" is what a unit costs on average; of memory,
-what each unit adds to the first point. Five minutes on two cores.
+what each unit adds to the first point. Two minutes on two cores.
 """
 
 from __future__ import annotations

@@ -77,13 +77,14 @@ def test_one_seed_says_nothing() -> None:
 def test_trainings_in_processes_of_their_own(tmp_path: Path) -> None:
     out = tmp_path / "precisions.json"
     few = ["--set=solver.iterations=1", "--set=solver.batch=4", "--jobs=1"]
-    argv = ["--device=cpu", "--seeds=1", *few, f"--json={out}"]
+    argv = ["--device=cpu", "--first=7", "--seeds=1", *few, f"--json={out}"]
     done = CliRunner().invoke(compared.main, argv)
     assert done.exit_code == 0, done.output  # one seed decides nothing
     record = json.loads(out.read_text())
     runs = record["runs"]
     assert record["seeds"] == 1
     assert [run["precision"] for run in runs] == ["fp32", "bf16"]
+    assert [run["seed"] for run in runs] == [7, 7]
     first, second = (run["losses"][0] for run in runs)
     assert first != second
     assert first == pytest.approx(second, rel=0.01)
