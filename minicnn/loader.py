@@ -7,9 +7,9 @@ batch may span two.
 Where the device cannot hold a task's images (see `resident`), reading is random rows of
 the store, each image one contiguous piece of the file, copied from the memory map into
 one of two arrays that are used in turn; while one batch is trained on, threads fill the
-other. The system is told of each batch's pieces at once before they are copied: those
-that memory does not hold it then reads, exactly these, side by side. Its own guess from
-page faults reads megabytes around each of them.
+other. Each thread first tells the system of all pieces that it is to copy: those that
+memory does not hold are then read, exactly these, side by side. The system's own guess
+from page faults reads megabytes around each of them.
 """
 
 from __future__ import annotations
@@ -81,11 +81,11 @@ class Reader:
     ) -> NDArray[np.uint8]:
         """images[rows], in the first places of `out`, which are returned."""
         out = out[: len(rows)]
-        if self._file is not None:
-            self._announce(rows, self._file.fileno())
         pieces = max(1, min(self.threads.threads, out.nbytes // PIECE))
 
         def copy(start: int, stop: int) -> None:
+            if self._file is not None:
+                self._announce(rows[start:stop], self._file.fileno())
             # Clipping clips nothing here; the other modes copy by way of a new array.
             np.take(self.images, rows[start:stop], 0, out[start:stop], "clip")
 
