@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from minicnn import architectures, native
+from minicnn import architectures, environment, native
 from minicnn.experiments import compare_forms
 from tests.runs import MINIATURE
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def row(place: str, op: str, numpy: float, compiled: float) -> dict[str, Any]:
@@ -64,10 +66,10 @@ def test_sums_by_layer() -> None:
 def test_tables() -> None:
     result = {"arch": "net", "batch": 2, "ops": OPS, "step": both(0.3, 0.1)}
     kinds, layers = compare_forms.markdown(result).split("\n\n")
-    assert kinds.splitlines()[3] == "| conv forward | 3000.0 | 750.0 | 4.0 |"
-    assert kinds.splitlines()[-1] == "| whole step | 300.0 | 100.0 | 3.0 |"
+    assert kinds.splitlines()[3] == "| conv forward | 3000.0 | 750.0 | 4.00 |"
+    assert kinds.splitlines()[-1] == "| whole step | 300.0 | 100.0 | 3.00 |"
     assert layers.splitlines()[0].startswith("| net, batch 2 | NumPy ms |")
-    assert layers.splitlines()[2] == "| layer 1 forward | 1500.0 | 625.0 | 2.4 |"
+    assert layers.splitlines()[2] == "| layer 1 forward | 1500.0 | 625.0 | 2.40 |"
 
 
 def test_a_small_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,3 +111,26 @@ def test_a_small_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     for layer in range(1, 9):
         for way in "forward", "backward":
             assert f"| layer {layer} {way} |" in done.stdout
+
+
+def test_two_checkouts(tmp_path: Path) -> None:
+    if why := native.missing():
+        pytest.skip(why)
+    out = tmp_path / "versions.json"
+    few = "--arch=caffenet32", "--batch=1", "--rounds=1", "--threads=1"
+    argv = [*few, f"--before={ROOT}", f"--json={out}"]
+    done = CliRunner().invoke(compare_forms.main, argv)
+    assert done.exit_code == 0, done.output
+    (net,) = json.loads(out.read_text())["nets"]
+    assert net["before"] == environment.commit()
+    for row in [*net["ops"], net["step"]]:
+        assert row["before"] > 0
+        assert row["after"] > 0
+    assert "| caffenet32, batch 1 | before ms | after ms |" in done.stdout
+
+
+def test_a_checkout_that_is_none(tmp_path: Path) -> None:
+    few = "--arch=caffenet32", "--batch=1", "--rounds=1", "--threads=1"
+    done = CliRunner().invoke(compare_forms.main, [*few, f"--before={tmp_path}"])
+    assert done.exit_code == 1
+    assert f"{tmp_path}: no checkout of minicnn" in done.output
