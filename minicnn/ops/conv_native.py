@@ -25,6 +25,8 @@ VECTOR = 64
 # Items of a fully connected layer are so many features; or inputs of images that are
 # turned round; or inputs of weights which no cache holds, and of less than LARGE bytes.
 FEATURES, TURNED, WIDE, NARROW, LARGE = 24, 16, 768, 96, 1 << 22
+# Work of a weight that is fetched from its place among the filters; see `Function`.
+GATHERED = 4
 
 
 def forward(
@@ -87,9 +89,9 @@ def _convolve(
     count = shape.groups * features * (VECTOR // x.itemsize) * shape.taps
     panels = dev.scratch("panels", (count,), x.dtype)
     pack, convolve = (FILE.get(f"conv_{name}", x.dtype) for name in ("pack", "forward"))
-    parts = CHUNKS * dev.threads
+    parts, weights = CHUNKS * dev.threads, shape.k * shape.taps
     packed = w, panels, about, parts, turned
-    pack(dev, parts, packed, {"w": shape.k * shape.taps})
+    pack(dev, parts, packed, {"w": weights}, work=GATHERED * weights / parts)
     sizes = {
         "x": shape.n * shape.h * shape.w * shape.c,
         "y": shape.n * shape.p * shape.q * shape.k,
