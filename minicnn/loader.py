@@ -32,7 +32,7 @@ from minicnn.philox import Stream
 from minicnn.store import Store
 from minicnn.threads import HostThreads
 
-# Threads that copy images, since a few fill the memory bus; bytes worth a thread.
+# Threads that copy images, at most; bytes worth a thread.
 THREADS, PIECE = 4, 1 << 20
 
 
@@ -62,9 +62,9 @@ class Reader:
 
     Args:
         threads: how many copy; None takes the processors there are, up to four.
-        ahead: whether the system is told which parts of the file come next: five
-            microseconds an image of 196 kB that it holds already, and twenty-five times
-            as fast as its own guess where it does not (experiments/bench_loader.py).
+        ahead: whether the system is told which parts of the file come next: some
+            microseconds an image of 196 kB that it holds already, and thirty times as
+            fast as its own guess where it does not (experiments/bench_loader.py).
     """
 
     def __init__(
