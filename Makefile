@@ -32,8 +32,8 @@ run: $(VENV)/.core  ## train a base net on the demo set, then transfer three of 
 	$(BIN)/minicnn train-base --task A
 	$(BIN)/minicnn transfer --from A --n 3 --finetune
 
-# Whole files to a process: a file's tests share what is slow to make. In the order of
-# their names, for the longest are not among the last.
+# Whole files to a process: a file's tests share what is slow to make. In the order that
+# tests/conftest.py gives them, the slowest first.
 test: $(VENV)/.test  ## run the tests, a process a core; ARGS="-n 0 -k lrn" runs some in one
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 

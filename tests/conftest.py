@@ -21,6 +21,8 @@ DEVICES = [
 IN_NUMPY = "cpu-numpy"
 # Each has threads, and PyTorch, of its own: more only fill the memory.
 PROCESSES = 8
+# The files that take longest come first, so that processes end together.
+SLOWEST = ("sanitizers", "compile", "report", "gpu_sections", "study", "conv")
 
 
 def _open(name: str) -> device.Device:
@@ -68,6 +70,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_xdist_auto_num_workers() -> int:
     """How many processes `-n auto` takes: one a core, as each uses threads too."""
     return min(available_cores(), PROCESSES)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the slowest files first, and leaves all others in their order."""
+    places = {f"test_{name}.py": place for place, name in enumerate(SLOWEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
 
 
 def pytest_configure(config: pytest.Config) -> None:

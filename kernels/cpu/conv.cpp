@@ -94,8 +94,8 @@ EXPORT void conv_forward(i64 start, i64 stop, const T* x, const T* panels, const
 INSTANTIATE(conv_forward<float>, conv_forward<double>);
 
 // Filters in the order in which conv_forward reads them, [group][block][tap][feature], zeros
-// beyond the last feature. Items: `parts` equal shares of all blocks. turned: shape is the problem of dx, whose
-// features are the channels of w (K,R,S,C/groups), and whose channels its features.
+// beyond the last feature. Items: `parts` equal shares of all blocks. turned: shape is the problem
+// of dx, whose features are the channels of w (K,R,S,C/groups), and whose channels its features.
 template <typename T>
 EXPORT void conv_pack(i64 start, i64 stop, const T* w, T* panels, const Shape* shape, i64 parts,
                       bool turned) {
