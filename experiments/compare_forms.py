@@ -20,19 +20,20 @@ import json
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
+ROOT = Path(__file__).resolve().parent.parent
 if __name__ == "__main__":  # runs from a tree that is not installed, too
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    sys.path[0] = str(ROOT)
+
+from minicnn.experiments.timed_step import seconds  # noqa: E402
 
 FORMS = {"NumPy": False, "compiled": True}
 VERSIONS = ("before", "after")
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def measure(dev: Any, arch: str, batch: int, rounds: int) -> dict[str, Any]:
@@ -130,13 +131,6 @@ def names_of(row: dict[str, Any]) -> list[str]:
     return [key for key in row if key not in ("place", "op")]
 
 
-def seconds(work: Any) -> float:
-    """Of one call."""
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
-
-
 def by_kind(ops: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
     """Sums of both forms' seconds by kind of op; fully connected layers apart."""
     found: dict[str, dict[str, float]] = {}
@@ -207,7 +201,7 @@ def main(
     before: Path | None,
     out: Path | None,
 ) -> None:
-    """Each op of a training step in its compiled and in its NumPy form."""
+    """Each op of a training step in its compiled and NumPy forms, or in two commits."""
     from minicnn import device, native
     from minicnn.environment import describe
     from minicnn.experiments.provenance import provenance

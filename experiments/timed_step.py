@@ -12,6 +12,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -24,6 +25,10 @@ def seconds(work: Callable[[], object]) -> float:
 def main(checkout: str, arch: str, batch: str, threads: str) -> None:
     """See the file."""
     sys.path[0] = checkout  # before minicnn is imported for the first time
+    import minicnn
+
+    if not Path(minicnn.__file__).is_relative_to(checkout):
+        sys.exit(f"{minicnn.__file__}: not of the checkout {checkout}")
     from minicnn import device, native
     from minicnn.bench import Step
     from minicnn.environment import commit

@@ -134,3 +134,22 @@ def test_a_checkout_that_is_none(tmp_path: Path) -> None:
     done = CliRunner().invoke(compare_forms.main, [*few, f"--before={tmp_path}"])
     assert done.exit_code == 1
     assert f"{tmp_path}: no checkout of minicnn" in done.output
+
+
+def test_a_checkout_whose_step_has_other_ops(tmp_path: Path) -> None:
+    if why := native.missing():
+        pytest.skip(why)
+    other = {
+        "__init__": "",
+        "device": "get = lambda *_: None",
+        "native": "missing = str",
+        "environment": "commit = str",
+        "bench": "class Step:\n def __init__(self, *_): self.recorded = list",
+    }
+    (tmp_path / "minicnn").mkdir()
+    for name, text in other.items():
+        (tmp_path / "minicnn" / f"{name}.py").write_text(text)
+    few = "--arch=caffenet32", "--batch=1", "--rounds=1", "--threads=1"
+    done = CliRunner().invoke(compare_forms.main, [*few, f"--before={tmp_path}"])
+    assert done.exit_code == 1
+    assert f"{tmp_path}: its step of caffenet32 has other ops" in done.output
