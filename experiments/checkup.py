@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -83,16 +83,17 @@ class Checkup:
             Failed: it took too long; it and all that it started are ended.
         """
         limit = max(self.left(), 0.0)
-        process = subprocess.Popen(
-            [sys.executable, *arguments],
-            cwd=ROOT,
-            env={**environment(), **(env or {})},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            start_new_session=True,  # a group of its own, to end what it starts too
-        )
+        with interruptible():
+            process = subprocess.Popen(
+                [sys.executable, *arguments],
+                cwd=ROOT,
+                env={**environment(), **(env or {})},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                start_new_session=True,  # a group of its own, to end what it starts too
+            )
         try:
             said, _ = process.communicate(timeout=max(limit - grace, 0.0))
         except subprocess.TimeoutExpired:
@@ -136,6 +137,19 @@ def environment() -> dict[str, str]:
 def tail(text: str) -> str:
     """The last lines of a process's output."""
     return "\n".join(text.rstrip().splitlines()[-TAIL:])
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Processes started within obey SIGINT, also from the background of a script.
+
+    There a shell has them ignore it, and what they start inherits that.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def ended(process: subprocess.Popen[str], grace: float) -> str:

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -90,6 +91,23 @@ def test_a_process_that_hangs_is_ended_with_all_it_started(
         check.child("-c", code)
     time.sleep(2)
     assert not trace.exists()
+
+
+@pytest.mark.parametrize("handler", [signal.SIG_IGN, signal.default_int_handler])
+def test_a_process_that_hangs_is_interrupted_first(
+    handler: Any, check: Checkup
+) -> None:
+    code = (
+        "import time\ntry: time.sleep(60)\nexcept KeyboardInterrupt: print('written')"
+    )
+    check.deadline = time.monotonic() + 30
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        with pytest.raises(Failed, match=r"took over \d+ s\nwritten"):
+            check.child("-c", code, grace=27)
+        assert signal.getsignal(signal.SIGINT) == handler
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def net(device: str, **ratios: float) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -14,19 +13,10 @@ from click.testing import CliRunner
 
 from minicnn import architectures
 from minicnn.errors import MinicnnError
-from minicnn.experiments import (
-    bench_torch,
-    gpu_check,
-    gpu_sections,
-)
+from minicnn.experiments import bench_torch, gpu_check, gpu_sections
 from minicnn.experiments.checkup import Checkup, Failed
 from minicnn.experiments.gpu_sections import SECTIONS
 from tests.runs import MINIATURE
-
-if sys.version_info >= (3, 11):
-    pass
-else:
-    pass
 
 
 @pytest.fixture
