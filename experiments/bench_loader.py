@@ -41,7 +41,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from minicnn import device, store
+from minicnn import device
+from minicnn.experiments import scaling_points
 from minicnn.loader import Loader, Reader
 from minicnn.ops import augment
 from minicnn.store import Store
@@ -55,26 +56,13 @@ COLD_BATCHES, COLD_IMAGES = 3, 64
 
 
 def make_store(path: Path, count: int, size: int) -> Store:
-    """A store of noise, one class in ten for validation."""
-    texts = [str(number) for number in range(10)]
-    contents = store.Contents(
-        (size, size),
-        np.arange(count, dtype=np.int32) % 10,
-        (np.arange(count) % 10 == 0).astype(np.uint8),
-        [str(row) for row in range(count)],
-        texts,
-        texts,
-        [""] * 10,
-        {"source": "noise", "resize": "none", "orientation": "ignored"},
-    )
-    offset = store.create(path, contents)["images"]
+    """A store of noise."""
+    scaling_points.make_store(str(path), count, size)
     noise = np.random.default_rng(0).integers(0, 256, (256, size, size, 3), np.uint8)
-    with path.open("r+b") as file:
-        file.seek(offset)
+    with h5py.File(path, "r+") as file:
         for start in range(0, count, len(noise)):
             noise[:, 0, 0, 0] = np.arange(start, start + len(noise)) % 256
-            file.write(noise[: count - start].tobytes())
-    store.mark_complete(path)
+            file["images"][start : start + len(noise)] = noise[: count - start]
     return Store(path)
 
 
@@ -381,7 +369,8 @@ def main(
         source = make_store(Path(name, "noise.h5"), count, size)
 
         def make() -> Loader:
-            return Loader(source, range(10), size - size // 9, batch, seed=0)
+            classes = range(scaling_points.CLASSES)
+            return Loader(source, classes, size - size // 9, batch, seed=0)
 
         # First: the system keeps in memory what a process has mapped.
         cold = not_in_memory(source, rounds)
