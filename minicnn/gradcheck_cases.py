@@ -8,7 +8,7 @@ differences and is compared with the reference alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ Arrays = dict[str, Any]
 # a thousand steps of a central difference.
 GAP = 0.01
 SEED = 0
+LRN = lrn.Normalising(size=5, alpha=0.5, beta=0.75, k=1.0)
 
 
 @dataclass(frozen=True)
@@ -191,25 +192,17 @@ def _pool(name: str, shape: PoolShape) -> Case:
 def lrn_cases() -> list[Case]:
     """LRN, with alpha large enough for a lost channel to show."""
     return [
-        _lrn("size 5", (2, 3, 2, 8)),
-        _lrn("size 3, odd channels", (2, 3, 2, 7), size=3),
-        _lrn("fewer channels than the window", (2, 2, 3, 3), size=7),
-        _lrn("beta 0.5, k 2", (2, 2, 3, 6), beta=0.5, k=2.0),
-        _lrn("norm1 of caffenet", (1, 27, 27, 96)),
+        _lrn("size 5", (2, 3, 2, 8), LRN),
+        _lrn("size 3, odd channels", (2, 3, 2, 7), replace(LRN, size=3)),
+        _lrn("fewer channels than the window", (2, 2, 3, 3), replace(LRN, size=7)),
+        _lrn("beta 0.5, k 2", (2, 2, 3, 6), replace(LRN, beta=0.5, k=2.0)),
+        _lrn("norm1 of caffenet", (1, 27, 27, 96), LRN),
     ]
 
 
-def _lrn(
-    name: str,
-    shape: tuple[int, ...],
-    size: int = 5,
-    alpha: float = 0.5,
-    beta: float = 0.75,
-    k: float = 1.0,
-) -> Case:
+def _lrn(name: str, shape: tuple[int, ...], how: lrn.Normalising) -> Case:
     x, dy = _normals(shape, shape)
     inputs = {"x": 2 * x, "dy": dy}
-    how = lrn.Normalising(size, alpha, beta, k)
 
     def forward(dev: Device, a: Arrays) -> Arrays:
         x = a["x"]
@@ -223,7 +216,7 @@ def _lrn(
         return {"dx": dx}
 
     # A rounding of scale counts β times in y, and in dx through three factors.
-    terms = {"scale": size, "y": 4 * size, "dx": 16 * size}
+    terms = {"scale": how.size, "y": 4 * how.size, "dx": 16 * how.size}
     small = inputs["x"].size < 1000
     return Case("lrn", name, inputs, forward, backward, terms, small)
 
@@ -240,7 +233,7 @@ def pool_lrn_cases() -> list[Case]:
 
 
 def _pool_lrn(name: str, shape: PoolShape) -> Case:
-    s, how = shape, lrn.Normalising(5, 0.5, 0.75, 1.0)
+    s = shape
     x = _apart((s.n, s.h, s.w, s.c))
     (dy,) = _normals((s.n, s.p, s.q, s.c))
 
@@ -248,15 +241,15 @@ def _pool_lrn(name: str, shape: PoolShape) -> Case:
         u, y = (output(dev, dy.shape, a["x"].dtype) for _ in range(2))
         argmax = output(dev, dy.shape, np.uint8)
         x = a["x"] * (a["x"] > 0)
-        pool_lrn.forward(dev, x, u, argmax, y, shape, how)
+        pool_lrn.forward(dev, x, u, argmax, y, shape, LRN)
         return {"u": u, "argmax": argmax, "y": y}
 
     def backward(dev: Device, a: Arrays, o: Arrays) -> Arrays:
         dx = output(dev, x.shape, a["x"].dtype)
-        pool_lrn.backward(dev, a["dy"], o["u"], o["argmax"], dx, shape, how)
+        pool_lrn.backward(dev, a["dy"], o["u"], o["argmax"], dx, shape, LRN)
         return {"dx": dx}
 
-    terms = {"y": 4 * 5, "dx": 16 * 5 * s.window[0] * s.window[1]}
+    terms = {"y": 4 * LRN.size, "dx": 16 * LRN.size * s.window[0] * s.window[1]}
     inputs, small = {"x": x, "dy": dy}, x.size < 1000
     return Case("pool_lrn", name, inputs, forward, backward, terms, small)
 
