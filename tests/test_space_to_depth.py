@@ -141,14 +141,15 @@ def test_hand_worked(dev: Device, dtype: type) -> None:
     #   7 8 | 9
     shape = ConvShape(1, 5, 5, 1, 1, 3, 3, (2, 2))
     w = dev.from_host(np.arange(1, 10, dtype=dtype).reshape(1, 3, 3, 1))
-    blocked = dev.to_host(run_filters(dev, w, shape)["blocked"])
+    there = run_filters(dev, w, shape)["blocked"]
+    blocked = dev.to_host(there)
     assert blocked.shape == (1, 2, 2, 8)
     assert blocked[..., :4].reshape(4, 4).tolist() == [
         [1, 2, 4, 5], [3, 0, 6, 0], [7, 8, 0, 0], [9, 0, 0, 0],
     ]  # fmt: skip
     assert not blocked[..., 4:].any()
     again = dev.empty(w.shape, dtype)
-    op.unblock_gradient(dev, blocked.reshape(1, -1), again, Blocks.of(shape))
+    op.unblock_gradient(dev, there.reshape(1, -1), again, Blocks.of(shape))
     assert dev.to_host(again).ravel().tolist() == list(range(1, 10))
 
 
