@@ -232,28 +232,43 @@ def tell(whose: str) -> None:
 
 
 def measure(
-    dev: Any, nets: Nets, rounds: int, modes: list[Any], by_layer: bool
+    dev: Any,
+    nets: Nets,
+    rounds: int,
+    modes: list[Any],
+    by_layer: bool,
+    out: Path | None,
 ) -> dict[str, Any]:
-    """The comparisons of all networks; prints each one's table."""
+    """The comparisons of all networks; prints each one's table.
+
+    Args:
+        out: where what there is so far is written after every round, so that little is
+            lost where time ends, or PyTorch fails.
+    """
     from minicnn import against_torch
     from minicnn.comparison import table
     from minicnn.environment import describe
     from minicnn.experiments.provenance import provenance
+    from minicnn.files import write_json
 
-    torch = against_torch.require(dev)
-    compared = []
-    for arch, batch in nets:
-        made = against_torch.compare(dev, arch, batch, rounds, modes, tell)
-        click.echo(table(made) + "\n")
-        record = made.to_dict()
-        compared.append({**record, **(layers(dev, record) if by_layer else {})})
-    return {
+    compared: list[dict[str, Any]] = []
+    result = {
         "provenance": provenance(),
         "environment": describe(dev),
-        "torch": torch.__version__,
+        "torch": against_torch.require(dev).__version__,
         "rounds": rounds,
         "nets": compared,
     }
+    for arch, batch in nets:
+        compared.append({})
+        for made in against_torch.comparing(dev, arch, batch, rounds, modes, tell):
+            compared[-1] = made.to_dict()
+            if out:
+                write_json(out, result)
+        click.echo(table(made) + "\n")
+        if by_layer:
+            compared[-1] |= layers(dev, compared[-1])
+    return result
 
 
 @click.command()
@@ -292,7 +307,8 @@ def main(
         dev = devices.get(device, threads)
         kind = "cuda" if dev.name.startswith("cuda") else "cpu"
         how = chosen(modes, kind == "cuda")
-        result = measure(dev, wanted(arch, batch, kind), rounds, how, by_layer)
+        nets = wanted(arch, batch, kind)
+        result = measure(dev, nets, rounds, how, by_layer, out)
     except MinicnnError as error:
         click.echo(str(error), err=True)
         sys.exit(TORCH_FAILED if isinstance(error, TorchFailed) else FAILED)

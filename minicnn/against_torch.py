@@ -150,7 +150,6 @@ def compare(
     batch: int,
     rounds: int = ROUNDS,
     modes: Sequence[Mode] | None = None,
-    told: Told = _untold,
 ) -> Comparison:
     """Measures a training step of a network, 1000 classes, beside PyTorch's.
 
@@ -162,6 +161,19 @@ def compare(
         MinicnnError: minicnn fails, or computes another loss than PyTorch.
         TorchFailed: PyTorch is absent, or fails in every mode.
     """
+    *_, made = comparing(dev, arch, batch, rounds, modes)
+    return made
+
+
+def comparing(
+    dev: Device,
+    arch: str,
+    batch: int,
+    rounds: int = ROUNDS,
+    modes: Sequence[Mode] | None = None,
+    told: Told = _untold,
+) -> Iterator[Comparison]:
+    """As `compare`: what there is before the first round, and after each."""
     told(OURS)
     torch = require(dev)
     for what, value in (("--batch", batch), ("--rounds", rounds)):
@@ -172,17 +184,18 @@ def compare(
     with torch_step.settings(torch, dev.threads), np.errstate(all="ignore"):
         place = on_torch(torch, dev)
         losses = check(torch, dev, place, arch, batch, told)
+        about = arch, batch, dev.name, dev.threads, torch.__version__, busy, losses
         precisions = dict.fromkeys(mode.precision for mode in modes)
         ours = [_ours(dev, arch, batch, precision) for precision in precisions]
         step = Step(dev, arch, batch)
         label = f"bench {arch}, batch {batch}, against PyTorch"
         with Progress(len(modes) + rounds, "measurements", label) as bar:
             tried, best = _try_all(torch, place, step, modes, bar, told)
+            yield Comparison(*about, tried, [], [])
             if not best:
                 raise TorchFailed(f"--against torch: failed in all; {tried[0].error}")
-            turns = _take_turns([*ours, *best], rounds, bar, told)
-    about = arch, batch, dev.name, dev.threads, torch.__version__, busy, losses
-    return Comparison(*about, tried, turns[: len(ours)], turns[len(ours) :])
+            for turns in _take_turns([*ours, *best], rounds, bar, told):
+                yield Comparison(*about, tried, turns[: len(ours)], turns[len(ours) :])
 
 
 def _ours(dev: Device, arch: str, batch: int, precision: str) -> Contender:
@@ -322,8 +335,8 @@ def _try_all(
 
 def _take_turns(
     contenders: Sequence[Contender], rounds: int, bar: Progress, told: Told = _untold
-) -> list[Turns]:
-    """Seconds of each contender's steps, round after round."""
+) -> Iterator[list[Turns]]:
+    """Seconds of each contender's steps in the rounds so far, after each."""
 
     def whose(each: Contender) -> AbstractContextManager[None]:
         return nullcontext() if each.name == OURS else theirs(told, each.name)
@@ -338,7 +351,7 @@ def _take_turns(
             with whose(each):
                 taken.append(each.turn(count))
         bar.update(1)
-    return [
-        Turns(each.name, each.precision, taken)
-        for each, taken in zip(contenders, times, strict=True)
-    ]
+        yield [
+            Turns(each.name, each.precision, list(taken))
+            for each, taken in zip(contenders, times, strict=True)
+        ]

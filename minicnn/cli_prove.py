@@ -90,12 +90,13 @@ def bench(
     report = benches.bench(dev, arch, batch, precision or "fp32")
     record = report.to_dict()
     click.echo(benches.table(report))
-    if against:
-        comparison = against_torch.compare(dev, arch, report.batch)
-        record["against_torch"] = comparison.to_dict()
-        click.echo("\n" + table(comparison))
     if file:
         write_json(file, record)
+    if against:
+        comparison = against_torch.compare(dev, arch, report.batch)
+        click.echo("\n" + table(comparison))
+        if file:
+            write_json(file, {**record, "against_torch": comparison.to_dict()})
 
 
 COMMANDS = [gradcheck, bench]

@@ -180,9 +180,10 @@ def test_contenders_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
             log.append("round")
 
     both = contender("a", 0.2), contender("b", 1.0)
-    turns = against_torch._take_turns(both, 2, Bar())  # type: ignore[arg-type]
+    first, turns = against_torch._take_turns(both, 2, Bar())  # type: ignore[arg-type]
     turn = ["wait", "a", "a", "wait", "wait", "b", "wait", "round"]
     assert log[-2 * len(turn) :] == turn * 2
+    assert first[0].seconds == pytest.approx([0.2])
     assert turns[0].seconds == pytest.approx([0.2, 0.2])
     assert turns[1].seconds == pytest.approx([1.0, 1.0])
 
@@ -287,6 +288,28 @@ def test_the_benchmark(
     assert before.endswith("<!-- bench-torch cpu -->\n")
     assert after.startswith("\n<!-- end -->")
     assert "Not yet measured: `make bench-torch ARGS" in after  # the GPU's place
+
+
+def test_what_was_measured_before_a_failure_is_kept(
+    torch: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rounds: list[int] = []
+
+    def turn(self: Contender, count: int) -> float:
+        if self.name != against_torch.OURS:
+            rounds.append(count)
+            if len(rounds) == 4 + 4 + 2:  # settled alone, then in turns; two rounds
+                raise RuntimeError("out of memory")
+        return 1.0
+
+    monkeypatch.setattr(Contender, "turn", turn)
+    file = tmp_path / "result.json"
+    options = ["--arch=miniature", "--batch=2", "--modes=fp32 NCHW", f"--json={file}"]
+    done = CliRunner().invoke(bench_torch.main, options)
+    assert done.exit_code == bench_torch.TORCH_FAILED, done.output
+    (net,) = json.loads(file.read_text())["nets"]
+    assert [each["mode"] for each in net["tried"]] == ["fp32 NCHW"]
+    assert [each["seconds"] for each in net["theirs"]] == [[1.0]]
 
 
 def test_ops_are_their_layers() -> None:
