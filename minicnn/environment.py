@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import platform
 import subprocess
 import sys
@@ -9,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from minicnn import __version__
+from minicnn import __version__, kernel_source
 from minicnn.device import Device
 
 
@@ -56,7 +58,11 @@ _WRITTEN = ("docs", "experiments/results")
 
 @cache
 def commit() -> str:
-    """The commit that runs, with DIRTY if changed since; "unknown" if no checkout."""
+    """The commit that runs, with DIRTY if changed since.
+
+    Without a checkout what MINICNN_COMMIT in the environment says, else "unknown"; with
+    a digest of the code, which tells copies apart.
+    """
     file = Path(__file__).resolve()
 
     def git(*arguments: str) -> str:
@@ -72,4 +78,17 @@ def commit() -> str:
         changed = git("status", "--porcelain", "--untracked-files=no", "--", *code)
         return git("rev-parse", "--short=12", "HEAD") + (DIRTY if changed else "")
     except (OSError, subprocess.SubprocessError):
-        return "unknown"
+        told = os.environ.get("MINICNN_COMMIT", "unknown")
+        return f"{told} (code {digest(file.parent, kernel_source.FOLDER)})"
+
+
+def digest(*folders: Path) -> str:
+    """Twelve hexadecimal digits of the code in folders: names and contents."""
+    found = hashlib.sha256()
+    for folder in folders:
+        for file in sorted(folder.rglob("*")):
+            if file.is_file() and "__pycache__" not in file.parts:
+                content = file.read_bytes()
+                name = file.relative_to(folder).as_posix()
+                found.update(f"{name}\0{len(content)}\0".encode() + content)
+    return found.hexdigest()[:12]

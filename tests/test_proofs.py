@@ -12,7 +12,7 @@ from typing import Any
 import click
 import pytest
 
-from minicnn import environment
+from minicnn import environment, kernel_source
 from minicnn.experiments import compile_tables, proofs
 from minicnn.experiments.predict import Prediction
 from minicnn.experiments.proofs import MISTAKES, Outcomes, Proofs
@@ -208,7 +208,13 @@ def test_results_are_no_changes_of_the_code(
 
     monkeypatch.setattr(environment, "__file__", str(tmp_path / files[0]))
     try:
-        assert commit() == "unknown"
+        monkeypatch.setattr(kernel_source, "FOLDER", tmp_path / "kernels")
+        copied = commit()
+        assert re.fullmatch(r"unknown \(code [0-9a-f]{12}\)", copied)
+        (tmp_path / "minicnn" / "more.py").write_text("1")
+        assert commit() != copied
+        monkeypatch.setenv("MINICNN_COMMIT", "abc")
+        assert re.fullmatch(r"abc \(code [0-9a-f]{12}\)", commit())
         git("init", "-q")
         git("add", ".")
         git("commit", "-q", "-m", "all")
