@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,11 @@ class Checkup:
         return self.deadline - self.reserved - time.monotonic()
 
     def child(
-        self, *arguments: str, env: Mapping[str, str] | None = None, grace: float = 0.0
+        self,
+        *arguments: str,
+        env: Mapping[str, str] | None = None,
+        grace: float = 0.0,
+        under: Sequence[str] = (),
     ) -> tuple[int, str]:
         """Runs Python on these arguments, for as long as is left.
 
@@ -75,6 +79,7 @@ class Checkup:
             env: more environment variables.
             grace: seconds before the end at which it is interrupted, as by Ctrl-C, so
                 that it can write what it has.
+            under: a program, with its options, that runs Python.
 
         Returns:
             Exit status, and what it printed on both streams.
@@ -85,7 +90,7 @@ class Checkup:
         limit = max(self.left(), 0.0)
         with interruptible():
             process = subprocess.Popen(
-                [sys.executable, *arguments],
+                [*under, sys.executable, *arguments],
                 cwd=ROOT,
                 env={**environment(), **(env or {})},
                 stdout=subprocess.PIPE,
@@ -102,10 +107,11 @@ class Checkup:
             raise Failed(text, said) from None
         return process.returncode, said
 
-    def measured(self, *arguments: str) -> Record:
+    def tried(self, *arguments: str) -> tuple[Record, Failed | None]:
         """Runs Python on these arguments and --json; the record that it writes.
 
-        What went wrong after it was written is its "problem".
+        Returns:
+            The record, and what went wrong after it was written, or None.
 
         Raises:
             Failed: it took too long, failed, or wrote none.
@@ -121,7 +127,11 @@ class Checkup:
             problem = failure
         if not file.exists():
             raise problem or Failed("wrote no result")
-        record = json.loads(file.read_text())
+        return json.loads(file.read_text()), problem
+
+    def measured(self, *arguments: str) -> Record:
+        """The record of `tried`; what went wrong after it is its "problem"."""
+        record, problem = self.tried(*arguments)
         return {**record, "problem": str(problem)} if problem else record
 
 

@@ -1,23 +1,22 @@
-"""Proves and measures everything on a GPU, with one command, in under 18 minutes.
+"""Proves and measures everything on a GPU, with one command, in some 20 minutes.
 
-    python experiments/gpu_check.py [--part prove|measure] [--out FILE] [--data STORE]
-        [--minutes 9] [--only SECTION] ...
+    python experiments/gpu_check.py [--out FILE] [--data STORE] [--minutes M]
+        [--only SECTION] ...
 
 Every section runs in processes of its own, against its own time limit: one that fails,
-hangs or crashes the GPU's driver is reported and the others go on. A section may take
-its share of the time and what earlier ones left, never what later ones need. A table is
-printed last, and under it which of the goals (`gpu_goals`) are met; one JSON file holds
-all of it. It is written after each section, so that a kill loses the section that runs,
-no other: the same command again goes on with those that are not done.
-
-Where a command may take ten minutes at most, each of two takes nine: `--part prove` is
-compiling, gradients, tests, a training and the accuracy of reduced precision; `--part
-measure` is `minicnn bench` and PyTorch, of which each compiled mode is a section of its
-own. Both write into the same file.
+hangs or crashes the GPU's driver is reported and the others go on. What matters most
+comes first. A section may take what earlier ones left, never what later ones need;
+where time is too short for all, the last are skipped. A table is printed last, and
+under it which of the goals (`gpu_goals`) are met; one JSON file holds all of it. It is
+written after each section, so that a kill loses the section that runs, no other: the
+same command again goes on with those that are not done, first with those that had no
+time. So where a command may take ten minutes at most, `--minutes 9` does it in pieces.
 
 Works from a source tree that is not installed, with the core packages, CuPy and pytest;
-PyTorch is compared with where there is one. Without a GPU the emulated device takes its
-place in small, and what needs a GPU is named as skipped.
+PyTorch is compared with where there is one, and kernels are profiled where there is
+ncu. Without a GPU the emulated device takes its place in small, and what needs a GPU is
+named as skipped. Where there is no Git to say which commit runs, `MINICNN_COMMIT` in
+the environment may.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -43,23 +42,27 @@ from minicnn.experiments.checkup import (  # noqa: E402
     Skipped,
 )
 from minicnn.experiments.gpu_goals import verdicts  # noqa: E402
-from minicnn.experiments.gpu_sections import PARTS, SECTIONS  # noqa: E402
+from minicnn.experiments.gpu_sections import SECTIONS  # noqa: E402
 
 RESULTS = ROOT / "experiments" / "results"
 LEAST = 5.0  # seconds that a section needs to be worth starting
-MINUTES = 9.0  # of a part
-ALL = "all"
 GOALS = "goals"  # in the file, beside the sections
 OK, SKIPPED, FAILED = "ok", "skipped", "FAILED"
 
 
-def chosen(part: str, only: Sequence[str]) -> list[str]:
-    """The names of the sections that are asked for, in order."""
-    return [
-        name
-        for name, section in SECTIONS.items()
-        if (name in only if only else section.part in ("", part) or part == ALL)
-    ]
+def due(results: Mapping[str, Record], only: Sequence[str]) -> list[str]:
+    """The names of the sections to run, in order.
+
+    Args:
+        results: of an earlier command.
+        only: those that are asked for; none: all that are not done, first those that
+            had no time.
+    """
+    if only:
+        return [name for name in SECTIONS if name in only]
+    states = {name: results.get(name, {}).get("state") for name in SECTIONS}
+    names = [name for name in SECTIONS if states[name] != OK]
+    return sorted(names, key=lambda name: states[name] == FAILED)
 
 
 def earlier(file: Path, gpu: str, commit: str) -> dict[str, Record]:
@@ -141,14 +144,13 @@ def gpu_name() -> str:
 
 
 def run_all(check: Checkup, names: Sequence[str], file: Path | None) -> None:
-    """Runs sections; each may take its share of the time, and what others left."""
+    """Runs sections; each may take what the budgets of later ones leave."""
     from minicnn.files import make_folder, write_json
 
-    total = sum(SECTIONS[name].budget for name in names)
-    scale = check.left() / total if total else 0.0
     for number, name in enumerate(names):
-        later = names[number + 1 :]
-        check.reserved = scale * sum(SECTIONS[each].budget for each in later)
+        later = sum(SECTIONS[each].budget for each in names[number + 1 :])
+        check.reserved = 0.0
+        check.reserved = max(0.0, min(later, check.left() - SECTIONS[name].budget))
         check.results[name] = run(check, name, SECTIONS[name].work)
         if file:
             make_folder(file.parent)
@@ -167,14 +169,7 @@ def run_all(check: Checkup, names: Sequence[str], file: Path | None) -> None:
     type=click.Path(path_type=Path),
     help="Store to train on; default: the demo set.",
 )
-@click.option(
-    "--part",
-    type=click.Choice([ALL, *PARTS]),
-    default=ALL,
-    show_default=True,
-    help="Half of it, for machines that end what takes over ten minutes.",
-)
-@click.option("--minutes", type=float, help="Time; default: 9 for each part.")
+@click.option("--minutes", type=float, help="Time; default: for all that is due.")
 @click.option(
     "--only",
     multiple=True,
@@ -184,38 +179,35 @@ def run_all(check: Checkup, names: Sequence[str], file: Path | None) -> None:
 def main(
     out: Path | None,
     data: Path | None,
-    part: str,
     minutes: float | None,
     only: tuple[str, ...],
 ) -> None:
     """Prove and measure everything on a GPU.
 
-    In two commands of nine minutes each, into one file:
+    The same command again goes on with what is not done, so that it can be had in
+    pieces:
 
     \b
-    python experiments/gpu_check.py --part prove --out gpu.json
-    python experiments/gpu_check.py --part measure --out gpu.json
+    python experiments/gpu_check.py --minutes 9 --out gpu.json
+    python experiments/gpu_check.py --minutes 9 --out gpu.json
 
-    The same command again goes on with what is not done. docs/kernels.md says how to
-    look at one kernel with ncu and compute-sanitizer.
+    docs/kernels.md says how to look at one kernel with ncu and compute-sanitizer.
     """
     from minicnn.environment import commit
 
     data = data.resolve() if data else None
-    if minutes is None:
-        minutes = MINUTES * (len(PARTS) if part == ALL and not only else 1)
-    deadline = time.monotonic() + 60 * minutes
     gpu = gpu_name()
     file = out or (default_out(gpu) if gpu else None)
+    found = earlier(file, gpu, commit()) if file else {}
+    names = due(found, only)
+    seconds = sum(SECTIONS[name].budget for name in names)
+    deadline = time.monotonic() + (60 * minutes if minutes else seconds)
     with tempfile.TemporaryDirectory() as place:
-        check = Checkup(bool(gpu), Path(place), deadline, data)
+        check = Checkup(bool(gpu), Path(place), deadline, data, found)
         if not check.gpu:
             click.echo("No GPU answers: the emulated device takes its place, in small.")
-        if file:
-            check.results = earlier(file, gpu, commit())
-        done = [] if only else [n for n, r in check.results.items() if r["state"] == OK]
-        names = [name for name in chosen(part, only) if name not in done]
-        if done:
+        done = [name for name in found if name not in names]
+        if done and not only:
             click.echo(f"Done before, in {file}: {', '.join(done)}.")
         run_all(check, names, file)
     click.echo("\n" + table(check.results) + "\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import importlib.metadata
 import importlib.util
@@ -12,15 +13,17 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
+from minicnn import torch_step
+from minicnn.experiments import ncu
 from minicnn.experiments.checkup import ROOT, Checkup, Failed, Record, Skipped, tail
 
-PROVE, MEASURE = PARTS = ("prove", "measure")
 NETS = ("caffenet", "caffenet64")
+BATCH = 256
 PRECISIONS = ("bf16", "tf32", "fp32")
-# Of PyTorch's compiled modes one a precision, by `torch_step`'s names.
-COMPILED = tuple(f"{each} channels_last compiled graph" for each in PRECISIONS)
+COMPILED = [mode.name for mode in torch_step.modes(True) if mode.compiled]
 ROUNDS = 5  # turns of minicnn and of PyTorch
 # What bench_torch.py ends with, and what the last line on whose turn it is says, where
 # PyTorch failed. Not imported: that would need packages that only children have.
@@ -41,7 +44,7 @@ def about(check: Checkup) -> Record:
     status, said = check.child("-c", code)
     if status:
         raise Failed(tail(said))
-    record = json.loads(said.splitlines()[-1])
+    record = _json(said, "{")
     from minicnn.environment import commit
 
     for package in ("torch", "pytest", "h5py"):
@@ -56,6 +59,18 @@ def about(check: Checkup) -> Record:
         f"{record['commit']}, CuPy {record.get('cupy')}, PyTorch {record['torch']}"
     )
     return record
+
+
+def _json(said: str, start: str) -> Any:
+    """The JSON in what a process printed, whatever warnings stand around it.
+
+    Args:
+        start: what a line begins with where it begins.
+    """
+    for place in re.finditer("^" + re.escape(start), said, re.MULTILINE):
+        with contextlib.suppress(ValueError):  # a warning may begin so, too
+            return json.JSONDecoder().raw_decode(said[place.start() :])[0]
+    raise Failed(f"printed no result\n{tail(said)}")
 
 
 def compiling(check: Checkup) -> Record:
@@ -90,7 +105,7 @@ def compiled(check: Checkup) -> Record:
     seconds = round(time.monotonic() - began, 1)
     if status:
         raise Failed(tail(said))
-    files = json.loads(said[said.index("[") :])
+    files = _json(said, "[")
     sums = {key: sum(each[key] for each in files) for key in ("groups", "cached")}
     return {"files": files, "taken": seconds, **sums}
 
@@ -101,7 +116,8 @@ def testing(check: Checkup) -> Record:
         raise Skipped("no GPU; 'make test' runs the same tests on the emulated device")
     listing = check.folder / "tests.xml"
     several = ["-n", "auto"] if importlib.util.find_spec("xdist") else []
-    options = "-vv", "-p", "no:cacheprovider", f"--junitxml={listing}", *several
+    place = f"--basetemp={check.folder / 'pytest'}", f"--junitxml={listing}"
+    options = "-vv", "-p", "no:cacheprovider", *place, *several
     fuzz = {"MINICNN_FUZZ_EXAMPLES": FUZZ_EXAMPLES, **os.environ}
     problem = ""
     try:
@@ -145,7 +161,7 @@ def gradients(check: Checkup) -> Record:
     status, said = check.child(*command)
     if status not in (0, 1) or '"checks"' not in said:
         raise Failed(tail(said))
-    record = json.JSONDecoder().raw_decode(said[said.index("{") :])[0]
+    record = _json(said, "{")
     checks = record["checks"]
     bad = [f"{c['op']}, {c['case']}, {c['dtype']}" for c in checks if not c["ok"]]
     share = max(c["error"] / c["limit"] if c["limit"] else c["error"] for c in checks)
@@ -157,7 +173,7 @@ def gradients(check: Checkup) -> Record:
 
 def where(check: Checkup, net: str) -> tuple[str, ...]:
     """Options for a benchmark of a net: on the GPU, or small on the CPU."""
-    device, batch = (check.device, 256) if check.gpu else ("cpu", 16)
+    device, batch = (check.device, BATCH) if check.gpu else ("cpu", 16)
     return f"--arch={net}", f"--batch={batch}", f"--device={device}"
 
 
@@ -184,20 +200,35 @@ def beside_torch(check: Checkup, net: str, modes: str) -> Record:
     script = str(ROOT / "experiments" / "bench_torch.py")
     few = f"--modes={modes}", f"--rounds={ROUNDS}"
     try:
-        record = check.measured(script, *where(check, net), *few)
-    except Failed as failure:
-        if not torchs(failure):
+        record, failure = check.tried(script, *where(check, net), *few)
+        (found,) = record["nets"]
+        if failure and not found["theirs"]:  # no round was ended
+            raise failure
+    except Failed as early:
+        if not torchs(early):
             raise
-        raise Skipped(f"PyTorch failed: {failure}") from None
+        raise Skipped(torch_ended(early)) from None
     del record["provenance"]  # it is this program's
-    (found,) = record["nets"]
-    record["summary"] = "; ".join(
+    said = [
         f"PyTorch {each['name']} {each['median'] * 1e3:.2f} ms, "
         f"{each['ratio']:.2f} × minicnn's in turns"
         for each in found["theirs"]
         if each["name"] in found["best"].values()
-    )
+    ]
+    if failure and torchs(failure):
+        said.append(torch_ended(failure).splitlines()[0])
+    elif failure:
+        record["problem"] = str(failure)
+    record["summary"] = "; ".join(said)
     return record
+
+
+def torch_ended(failure: Failed) -> str:
+    """What is said where PyTorch's turn was the last."""
+    what = (
+        "time ended in PyTorch's turn" if failure.status is None else "PyTorch failed"
+    )
+    return f"{what}: {failure}"
 
 
 def torchs(failure: Failed) -> bool:
@@ -265,46 +296,60 @@ def training(check: Checkup) -> Record:
     return record
 
 
+def profiling(check: Checkup) -> Record:
+    """Every kernel of a step under Nsight Compute."""
+    if not check.gpu:
+        raise Skipped("no GPU")
+    kernels = ncu.profile(check, NETS[0], BATCH, PRECISIONS[0])
+    total = sum(each["seconds"] for each in kernels)
+    longest = max(kernels, key=lambda each: each["seconds"])
+    return {
+        "kernels": kernels,
+        "summary": f"{len(kernels)} kernels, {total * 1e3:.2f} ms, most of it "
+        f"{longest['name']}: {longest['seconds'] * 1e6:.0f} µs",
+    }
+
+
 @dataclass(frozen=True)
 class Section:
     """One thing to do.
 
     Attributes:
         work: does it; returns its record.
-        budget: seconds of a command's nine minutes that are kept for it.
-        part: in which of PARTS; "" in both.
+        budget: seconds that it may take, where others want the rest.
     """
 
     work: Callable[[Checkup], Record]
     budget: float
-    part: str = ""
 
 
-def _measuring() -> dict[str, Section]:
-    """The sections of the part "measure": each one process, and one JSON record."""
+def _bench(net: str) -> dict[str, Section]:
+    def section(precision: str) -> Section:
+        return Section(lambda check: benchmark(check, net, precision), 25)
 
-    def bench(net: str, precision: str) -> Section:
-        return Section(lambda check: benchmark(check, net, precision), 25, MEASURE)
-
-    def torch(net: str, modes: str, budget: float) -> Section:
-        return Section(lambda check: beside_torch(check, net, modes), budget, MEASURE)
-
-    pairs = [(net, kind) for net in NETS for kind in PRECISIONS]
-    return {
-        **{f"bench {net} {kind}": bench(net, kind) for net, kind in pairs},
-        **{f"torch {net}": torch(net, "eager", 65) for net in NETS},
-        # Compiling is slow, and may hang.
-        **{f"torch {mode}": torch(NETS[0], mode, 75) for mode in COMPILED},
-        "bench emulated": Section(emulating, 5, MEASURE),
-    }
+    return {f"bench {net} {kind}": section(kind) for kind in PRECISIONS}
 
 
+def _torch(net: str, modes: str, budget: float) -> Section:
+    return Section(lambda check: beside_torch(check, net, modes), budget)
+
+
+# What matters most comes first: time may end before the last. Compiling is slow in
+# PyTorch, and may hang: each of its compiled modes is a section.
+_FIRST, *_OTHERS = COMPILED
 SECTIONS: dict[str, Section] = {
     "environment": Section(about, 20),
-    "compile": Section(compiling, 60, PROVE),
-    "gradcheck": Section(gradients, 60, PROVE),
-    "tests": Section(testing, 200, PROVE),
-    "training": Section(training, 60, PROVE),
-    "precisions": Section(comparing, 140, PROVE),
-    **_measuring(),
+    "compile": Section(compiling, 60),
+    "gradcheck": Section(gradients, 60),
+    **_bench(NETS[0]),
+    f"torch {NETS[0]}": _torch(NETS[0], "eager", 100),
+    f"torch {_FIRST}": _torch(NETS[0], _FIRST, 75),
+    "tests": Section(testing, 200),
+    **{f"torch {mode}": _torch(NETS[0], mode, 75) for mode in _OTHERS},
+    "training": Section(training, 60),
+    "profile": Section(profiling, 90),
+    "precisions": Section(comparing, 140),
+    **_bench(NETS[1]),
+    f"torch {NETS[1]}": _torch(NETS[1], "eager", 100),
+    "bench emulated": Section(emulating, 5),
 }

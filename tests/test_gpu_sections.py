@@ -39,20 +39,31 @@ def test_pytorch_that_fails_is_no_failure_of_ours(
     assert gpu_sections.TORCH_FAILED == bench_torch.TORCH_FAILED
     mode = gpu_sections.COMPILED[0]
 
-    def ends(said: str, status: int | None) -> tuple[str, str]:
-        def measured(self: Checkup, *arguments: str) -> Any:
+    def ends(said: str, status: int | None, *found: Any) -> tuple[str, str]:
+        def tried(self: Checkup, *arguments: str) -> Any:
             assert f"--modes={mode}" in arguments
-            raise Failed(f"took over 75 s\n{said[-9:]}", said, status)
+            failure = Failed(f"took over 75 s\n{said[-9:]}", said, status)
+            if not found:
+                raise failure
+            return {"provenance": {}, "nets": list(found)}, failure
 
-        monkeypatch.setattr(Checkup, "measured", measured)
+        monkeypatch.setattr(Checkup, "tried", tried)
         record = gpu_check.run(check, mode, SECTIONS[f"torch {mode}"].work)
         return record["state"], record["summary"]
 
     theirs = "turn of minicnn\nturn of PyTorch\nTraceback"
-    state, summary = ends(theirs, None)
-    assert (state, summary) == ("skipped", "PyTorch failed: took over 75 s")
+    ended = "time ended in PyTorch's turn: took over 75 s"
+    assert ends(theirs, None) == ("skipped", ended)
     # A crash of its libraries, and what it said itself.
     assert ends(theirs, -11)[0] == ends("", 3)[0] == "skipped"
+    assert ends("", 3)[1] == "PyTorch failed: took over 75 s"
+    # What was measured before is kept.
+    turns = {"name": mode, "median": 0.01, "ratio": 2.0}
+    net = {"theirs": [turns], "best": {"bf16": mode}}
+    said = f"PyTorch {mode} 10.00 ms, 2.00 × minicnn's in turns; {ended}"
+    assert ends(theirs, None, net) == ("ok", said)
+    assert ends("", None, net)[0] == "FAILED"
+    assert ends(theirs, None, {"theirs": []}) == ("skipped", ended)
     # Whatever else fails is ours: other losses, a CUDA error, a hang, a crash.
     ours = theirs.replace("Trace", "\nturn of minicnn\nTrace")
     failures = [(theirs, 2), (theirs, 1), (ours, None), (ours, -11), ("", None)]
@@ -143,7 +154,9 @@ def test_compiling_keeps_its_first_record(
     check: Checkup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = {"file": "a.cu", "kernels": 3, "groups": 2, "cached": 0, "error": ""}
-    told = [(0, f"note\n{json.dumps([file, {**file, 'cached': 1}])}")]
+    warning = "[W1128 graph.cpp] slow\n[sic]\n"
+    found = json.dumps([file, {**file, "cached": 1}], indent=2)
+    told = [(0, f"{warning}{found}\n{warning}")]
     told.append((0, json.dumps([{**file, "cached": 2}] * 2)))
 
     def child(self: Checkup, *_: str) -> tuple[int, str]:
