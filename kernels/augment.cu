@@ -15,7 +15,7 @@
 //           follow it like the digits of an odometer.
 // Assumes   every row is one of the M, every crop lies inside its image; y has no more than
 //           65535 · blockDim.y rows; blocks.c is a multiple of W.
-// Budget    40 registers: six blocks a multiprocessor.
+// Budget    64 registers: four blocks a multiprocessor.
 
 #include "common.cuh"
 
@@ -28,7 +28,7 @@ struct Blocks {
 };
 
 template <typename T>
-__global__ void __launch_bounds__(THREADS, 6)
+__global__ void __launch_bounds__(THREADS, 4)
     crop_mirror(const u8* __restrict__ images, const float* __restrict__ mean,
                 T* __restrict__ y, const i64* __restrict__ rows, const i64* __restrict__ top,
                 const i64* __restrict__ left, const bool* __restrict__ mirror, int in_height,
@@ -50,7 +50,7 @@ __global__ void __launch_bounds__(THREADS, 6)
 }
 
 template <typename T, int W>
-__global__ void __launch_bounds__(THREADS, 6)
+__global__ void __launch_bounds__(THREADS, 4)
     crop_mirror_blocks(const u8* __restrict__ images, const float* __restrict__ mean,
                        T* __restrict__ y, const i64* __restrict__ rows,
                        const i64* __restrict__ top, const i64* __restrict__ left,
@@ -66,18 +66,19 @@ __global__ void __launch_bounds__(THREADS, 6)
     mean += corner;
     y += (n * blocks.h + i) * blocks.w * blocks.c;
     bool mirrored = mirror[n];
+    int top_row = i * blocks.stride[0] - blocks.pad[0];
+    int end_row = min(top_row + blocks.stride[0], height);
     int vectors = blocks.c / W;
     for (int v = threadIdx.x; v < blocks.w * vectors; v += blockDim.x) {
-        int j = v / vectors, channel = v % vectors * W;
+        int channel = v % vectors * W;
         int pixel = channel / 3, colour = channel % 3;
-        int down = pixel / blocks.stride[1], right = pixel % blocks.stride[1];
+        int start = v / vectors * blocks.stride[1] - blocks.pad[1];  // of the block's rows
+        int row = top_row + pixel / blocks.stride[1], column = start + pixel % blocks.stride[1];
         Vec<T, W> values;
 #pragma unroll
         for (int e = 0; e < W; e++) {
-            int row = i * blocks.stride[0] + down - blocks.pad[0];
-            int column = j * blocks.stride[1] + right - blocks.pad[1];
             A value = 0;
-            if (down < blocks.stride[0] && (u32)row < (u32)height && (u32)column < (u32)width) {
+            if (row >= 0 && row < end_row && (u32)column < (u32)width) {
                 int seen = mirrored ? width - 1 - column : column;
                 int from = (row * in_width + seen) * 3 + colour;
                 value = (A(images[from]) - A(mean[from])) * scale;
@@ -85,7 +86,7 @@ __global__ void __launch_bounds__(THREADS, 6)
             values.at[e] = T(value);
             if (++colour == 3) {
                 colour = 0;
-                if (++right == blocks.stride[1]) right = 0, down++;
+                if (++column == start + blocks.stride[1]) column = start, row++;
             }
         }
         store(y + (i64)v * W, values);
