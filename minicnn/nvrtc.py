@@ -116,6 +116,9 @@ def _nvrtc() -> ctypes.CDLL:
     system = ctypes.util.find_library("nvrtc")
     for name in [*map(str, wheels), *([system] if system else [])]:
         try:
+            # CUDA 13's does not find its other half by itself, unless that is loaded.
+            for other in Path(name).parent.glob("libnvrtc-builtins.so.*"):
+                ctypes.CDLL(str(other))
             return ctypes.CDLL(name)
         except OSError:
             continue
