@@ -88,7 +88,8 @@ def run_tests() -> Outcomes:
 
     outcomes = Outcomes()
     oracles = sorted((ROOT / "tests" / "reference").glob("[!_]*.py"))
-    names = (*(path.stem for path in oracles), "emulator", "sanitizers")
+    others = "emulator", "emulated_instructions", "nvrtc", "sanitizers"
+    names = (*(path.stem for path in oracles), *others)
     files = [str(ROOT / "tests" / f"test_{name}.py") for name in names]
     # So that pytest reads this tree's settings, wherever it is started from.
     options = ["--rootdir", str(ROOT), "-p", "no:cacheprovider"]

@@ -22,7 +22,10 @@ IN_NUMPY = "cpu-numpy"
 # Each has threads, and PyTorch, of its own: more only fill the memory.
 PROCESSES = 8
 # The files that take longest come first, so that processes end together.
-SLOWEST = ("sanitizers", "compile", "report", "gpu_sections", "study", "conv")
+SLOWEST = (
+    *("sanitizers", "compile", "report", "report_studies", "report_damage"),
+    *("gpu_sections", "study", "study_jobs", "conv"),
+)
 
 
 def _open(name: str) -> device.Device:

@@ -1,4 +1,7 @@
-"""Builds small sources in the published layouts, out of images of one colour each."""
+"""Builds small sources in the published layouts, out of images of one colour each.
+
+And opens them, to see what was recognised.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,9 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from minicnn.data_prep.recognise import open_source
+from minicnn.data_prep.sources import Source
 
 WNIDS = ["n01440764", "n01443537", "n02123045", "n04557648"]
 # The devkit's own order is not that of the sorted wnids.
@@ -221,3 +227,14 @@ def class_folders(
             data = picture(colour(name, number), kind, (size, size))
             put(folder / name / f"{number:03d}.{kind.lower()}", data)
     return folder
+
+
+def opened(path: Path, **options: object) -> Source:
+    return open_source(path, path.parent / "scratch.tar", **options)
+
+
+def rows(source: Source) -> list[tuple[int, str, str]]:
+    """(part, wnid, file name) of each row."""
+    wnids = [source.wnids[label] for label in source.labels]
+    names = [Path(name).name for name in source.files]
+    return list(zip(source.split.tolist(), wnids, names, strict=True))

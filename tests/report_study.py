@@ -41,6 +41,11 @@ PLAN: dict[str, Any] = {
         },
     ],
 }
+TINY: dict[str, Any] = PLAN | {
+    "nets": [
+        {"split": "random-0", "treatments": ["base", "transfer"], "depths": [2, 3]},
+    ]
+}
 
 # Losses in parts of the base's accuracy, by kind and n: the paper's, but larger.
 _LOSS = {

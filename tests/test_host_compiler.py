@@ -1,10 +1,12 @@
-"""What compiled code is kept under: another kind of CPU must not find it."""
+"""The host's compiler: what it is asked, and under what its work is kept."""
 
 from __future__ import annotations
 
+import ctypes
 import platform
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -92,3 +94,69 @@ def test_without_cpuinfo(
     monkeypatch.setattr(subprocess, "run", run)
     expected = ["Apple M2"] if tool == "answers" else ["arm"]
     assert host_compiler._instructions() == expected
+
+
+def test_missing_compiler_names_the_package(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(MinicnnError, match=r"install g\+\+ .*apt install g\+\+"):
+        host_compiler.compiler.__wrapped__()
+
+
+def test_objects_are_cached_by_content(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    text = 'extern "C" int answer() { return 42; }\n'
+    first = host_compiler.compile_library("answer", text)
+    written = first.stat().st_mtime_ns
+    assert first.parent == tmp_path / "minicnn"
+    assert host_compiler.compile_library("answer", text) == first
+    assert first.stat().st_mtime_ns == written
+    other = text.replace("42", "43")
+    assert host_compiler.compile_library("answer", other) != first
+    assert sorted(p.suffix for p in first.parent.iterdir()) == [".so", ".so"]
+
+
+def test_who_wants_the_same_object_waits_for_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    slow, log = tmp_path / "slow", tmp_path / "log"
+    compiler = host_compiler.compiler()[0]
+    slow.write_text(f'#!/bin/sh\necho >> {log}; sleep 0.5; exec {compiler} "$@"\n')
+    slow.chmod(0o755)
+    monkeypatch.setattr(host_compiler, "compiler", lambda: (str(slow),))
+    host_compiler._fingerprint.cache_clear()
+    text = 'extern "C" int answer() { return 42; }\n'
+    with ThreadPoolExecutor(3) as threads:
+        jobs = [
+            threads.submit(host_compiler.compile_library, "answer", text)
+            for _ in range(3)
+        ]
+        (path,) = {job.result() for job in jobs}
+    host_compiler._fingerprint.cache_clear()
+    assert log.read_text() == "\n"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_options_of_cxx_come_last(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    text = """
+#ifdef __OPTIMIZE__
+extern "C" int optimised() { return 1; }
+#else
+extern "C" int optimised() { return 0; }
+#endif
+"""
+    program = host_compiler.compiler()[0]
+    for command, answer in ((program,), 1), ((program, "-O0", "-g"), 0):
+        monkeypatch.setattr(host_compiler, "compiler", lambda it=command: it)
+        host_compiler._fingerprint.cache_clear()
+        path = host_compiler.compile_library("optimised", text)
+        assert ctypes.CDLL(str(path)).optimised() == answer
+    host_compiler._fingerprint.cache_clear()

@@ -1,37 +1,26 @@
-"""Whole reports: the files, the page, what is missing, what is damaged, a browser."""
+"""A whole report: the files, the page and what it says, and a browser that shows it."""
 
 from __future__ import annotations
 
 import base64
-import csv
 import io
-import json
-import os
 import re
 import shutil
-import subprocess
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 from PIL import Image
 
-from minicnn import architectures, checkpoint, device, transfer
-from minicnn.cli import cli
-from minicnn.errors import MinicnnError
 from minicnn.experiments.report.build import Built, build
-from minicnn.experiments.report.checks import check_all
-from minicnn.experiments.report.contents import read
 from minicnn.experiments.report.drawing import Picture
 from minicnn.experiments.report.page import figure, folded, page
-from minicnn.experiments.study.cost import evaluations
-from minicnn.experiments.study.plans import load_plan
-from minicnn.experiments.study.records import of_study, published
-from minicnn.run import BEST, Run
+from minicnn.experiments.study.records import of_study
+from minicnn.run import Run
+from tests.browser import open_in_browser, screenshot
+from tests.report_page import FIGURES, Parsed, rows
 from tests.report_study import (
     CLASSES,
     EVERY,
@@ -39,10 +28,9 @@ from tests.report_study import (
     PLAN,
     RATE,
     SECONDS,
+    TINY,
     make_study,
-    open_plan,
 )
-from tests.runs import MINIATURE, make_store
 
 # A few depths, so that the pictures are few.
 DEPTHS = [1, 4, 7]
@@ -68,12 +56,6 @@ SMALL: dict[str, Any] = PLAN | {
         },
     ]
 }
-TINY: dict[str, Any] = PLAN | {
-    "nets": [
-        {"split": "random-0", "treatments": ["base", "transfer"], "depths": [2, 3]},
-    ]
-}
-FIGURES = ("transfer", "panels", "relative", "preserved", "reduced")
 
 
 @pytest.fixture(scope="module")
@@ -88,49 +70,6 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def built(study: Path) -> Built:
     """Its report, in a folder beside it."""
     return build(study, study.parent / "report")
-
-
-@pytest.fixture
-def tiny(tmp_path: Path) -> Path:
-    """Two bases and four transfer nets, to be damaged."""
-    make_study(tmp_path / "study", TINY)
-    return tmp_path / "study"
-
-
-def rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def page_of(study: Path) -> str:
-    return build(study, study.parent / "report").page.read_text(encoding="utf-8")
-
-
-def command(*argv: object) -> Result:
-    return CliRunner().invoke(cli, ["report", *map(str, argv)])
-
-
-class Parsed(HTMLParser):
-    """What of a page matters here."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.words: list[str] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in ("meta", "link", "img", "br"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] != "style":
-            self.words.append(data)
 
 
 def test_the_files_are_there_and_whole(built: Built) -> None:
@@ -285,324 +224,6 @@ def test_the_page_says_what_was_run_and_all_that_came_of_it(
     assert "WRONG" not in text
     for split in ("random-0, seed 0", "natural-manmade, seed 1", "all, seed 0"):
         assert split in text
-
-
-def test_what_is_written_into_the_page_stays_text(tmp_path: Path) -> None:
-    make_study(tmp_path / "study", TINY | {"name": '<script>alert("&")<'})
-    parsed = Parsed(page_of(tmp_path / "study"))
-    assert "script" not in [tag for tag, _ in parsed.tags]
-    assert any('<script>alert("&")<' in words for words in parsed.words)
-
-
-def test_equal_studies_give_equal_reports(tiny: Path) -> None:
-    first = build(tiny, tiny.parent / "one")
-    second = build(tiny, tiny.parent / "two")
-    for one, two in zip(first.files, second.files, strict=True):
-        assert one.read_bytes() == two.read_bytes(), one.name
-
-
-def test_a_comparable_plan_has_the_published_numbers_under_it(tmp_path: Path) -> None:
-    make_study(tmp_path / "study", TINY | {"published": True})
-    report = build(tmp_path / "study", tmp_path / "report")
-    assert not [path for path in report.files if "published" in path.name]
-    found = {row["name"]: row for row in rows(tmp_path / "report" / "nets.csv")}
-    assert found["A3B"]["published_name"] == "transfer0A0B_1_3"
-    assert found["A3B"]["published_top1"] == "0.626452"
-    assert found["baseA"]["published_name"] == "half0A"
-    text = report.page.read_text(encoding="utf-8")
-    assert "transfer0B0A_1_2" in text
-    assert "Pale: published, means of the 10 best evaluations." in text
-    assert "laid under ours" in text
-
-
-def test_a_score_can_be_chosen(tiny: Path) -> None:
-    best = build(tiny, tiny.parent / "report", "best10")
-    text = best.page.read_text(encoding="utf-8")
-    assert "Scores: means of the 10 best" in text
-    assert "Scores: final top-1." not in text
-    nets = [net for net in of_study(tiny) if net.kind == "base"]
-    mean = sum(net.best10 for net in nets) / len(nets)
-    assert f"Base: {100 * mean:.1f} %." in text
-
-
-def evaluated(run: Path, times: int) -> None:
-    """Changes how often a run says that it was evaluated."""
-    result = json.loads((run / "result.json").read_text()) | {"evaluations": times}
-    (run / "result.json").write_text(json.dumps(result))
-
-
-def test_with_few_evaluations_there_is_no_mean_of_the_10_best(tiny: Path) -> None:
-    """Not even where the record, as older ones do, holds a number."""
-    evaluated(tiny / "runs" / "random-0" / "A2B", 9)
-    text = page_of(tiny)
-    assert "–</td>" in text
-    assert "All 6 nets. – for best 10: fewer than 10 evaluations." in text
-    found = {row["name"]: row for row in rows(tiny.parent / "report" / "nets.csv")}
-    few, enough = found["A2B"], found["A3B"]
-    assert (few["evaluations"], few["top1_mean_of_10_best"]) == ("9", "")
-    assert enough["evaluations"] == "10"
-    assert float(enough["top1_mean_of_10_best"]) > 0
-    with pytest.raises(MinicnnError, match=r"1 of 6 nets .* 10 best: random-0/A2B;"):
-        build(tiny, tiny.parent / "best", "best10")
-    assert not (tiny.parent / "best").exists()
-    evaluated(tiny / "runs" / "random-0" / "A2B", 10)
-    assert "fewer than 10" not in page_of(tiny)
-
-
-def test_the_demo_study_is_evaluated_often_enough_for_both_scores() -> None:
-    assert all(evaluations(node.config) >= BEST for node in load_plan("demo").nodes)
-
-
-def test_missing_and_damaged_nets_are_named(tiny: Path) -> None:
-    runs = tiny / "runs" / "random-0"
-    (runs / "A2B" / "result.json").unlink()
-    shutil.rmtree(runs / "A3B")
-    (runs / "B2A" / "result.json").write_text("{")
-    (runs / "B3A" / "result.json").write_text('{"weights_sha256": {}}')
-    (runs / "baseB" / "env.json").write_text("{}")
-    report = build(tiny, tiny.parent / "report")
-    assert set(report.left_out) == {"random-0/B2A", "random-0/B3A"}
-    text = " ".join(Parsed(report.page.read_text(encoding="utf-8")).words)
-    assert "2 of 6 nets of the plan are finished. This report shows what" in text
-    assert "random-0/A2B (stopped, 400 of 400 updates)" in text
-    assert "random-0/A3B (ready)" in text
-    assert "B2A/result.json: not valid JSON" in text
-    assert "B3A/result.json: damaged, lacks results" in text
-    assert "without a record" in text
-    assert [row["name"] for row in rows(tiny.parent / "report" / "nets.csv")] == [
-        *("baseA", "baseB")
-    ]
-    told = command(tiny, "-o", tiny.parent / "again")
-    assert told.exit_code == 0
-    assert "warning: left out: " in told.stderr
-    assert "B3A" in told.stderr
-
-
-@pytest.mark.parametrize("key", ["frozen_layers", "frozen_unchanged"])
-def test_a_record_that_lacks_what_is_read_is_left_out(key: str, tiny: Path) -> None:
-    path = tiny / "runs" / "random-0" / "A2B" / "result.json"
-    result = json.loads(path.read_text())
-    del result[key]
-    path.write_text(json.dumps(result))
-    report = build(tiny, tiny.parent / "report")
-    assert f"damaged, they lack '{key}'" in report.left_out["random-0/A2B"]
-
-
-def test_nets_of_other_settings_are_left_out(tiny: Path) -> None:
-    config = tiny / "runs" / "random-0" / "A2B" / "config.toml"
-    config.write_text(config.read_text().replace("momentum = 0.9", "momentum = 0.8"))
-    report = build(tiny, tiny.parent / "report")
-    assert set(report.left_out) == {"random-0/A2B"}
-    text = " ".join(Parsed(report.page.read_text(encoding="utf-8")).words)
-    assert "A2B: trained by other settings: solver.momentum was 0.9, now 0.8" in text
-    assert "5 of 6 nets of the plan are finished. This report shows what" in text
-    names = [row["name"] for row in rows(tiny.parent / "report" / "nets.csv")]
-    assert names == ["baseA", "baseB", "B2A", "B3A", "A3B"]
-
-
-def test_a_study_without_any_result_has_a_report(tiny: Path) -> None:
-    shutil.rmtree(tiny / "runs")
-    report = build(tiny, tiny.parent / "report")
-    text = " ".join(Parsed(report.page.read_text(encoding="utf-8")).words)
-    assert "0 of 6 nets of the plan are finished." in text
-    assert "random-0/A2B (waiting)" in text
-    assert {found.verdict for found in report.findings} == {"not enough runs"}
-    assert rows(tiny.parent / "report" / "nets.csv") == []
-
-
-def test_a_pass_that_nets_share_is_paid_once(tiny: Path) -> None:
-    for name in ("A2B", "A3B"):
-        path = tiny / "runs" / "random-0" / name / "env.json"
-        found = json.loads(path.read_text())
-        found["sessions"][0]["trained_together"] = ["A2B", "A3B"]
-        path.write_text(json.dumps(found))
-    entries = {each.id: each for each in read(tiny).entries}
-    assert entries["random-0/A2B"].seconds == SECONDS / 2
-    assert entries["random-0/B2A"].seconds == SECONDS
-    assert entries["random-0/A2B"].rate == RATE
-    text = page_of(tiny)
-    assert "1 min 02 s" in text  # 4 · 12.5 + 2 · 6.25 = 62.5
-    assert "2 nets, each at its part" in text
-
-
-def alter(run: Path, name: str) -> None:
-    """Changes one number of a run's checkpoint, with a valid checksum."""
-    [path] = (run / "checkpoints").iterdir()
-    state = checkpoint.load(path)
-    state.weights[name].flat[0] += 1
-    checkpoint.save(path.parent, state)
-
-
-def test_the_frozen_layers_are_hashed_again_from_the_files(tiny: Path) -> None:
-    runs = tiny / "runs" / "random-0"
-    whole = {each.id: each for each in check_all(read(tiny))}
-    assert {each.right for each in whole.values()} == {True}
-    assert whole["random-0/A3B"].tensors == 6
-    assert whole["random-0/A3B"].conv1_moved == 0
-    alter(runs / "A2B", "conv2.b")  # frozen: found
-    alter(runs / "A3B", "fc8.b")  # trained: none of this check's business
-    [path] = (runs / "B3A" / "checkpoints").iterdir()
-    path.write_bytes(path.read_bytes()[:1000])
-    found = {each.id: each for each in check_all(read(tiny))}
-    bad = found["random-0/A2B"]
-    assert (bad.recomputed, bad.as_base, bad.right) == (False, False, False)
-    assert found["random-0/A3B"].right is True
-    assert found["random-0/B2A"].right is True
-    assert (found["random-0/B3A"].recomputed, found["random-0/B3A"].right) == (
-        None,
-    ) * 2
-    text = page_of(tiny)
-    assert "<strong>WRONG</strong>" in text
-    assert "Wrong: random-0/A2B." in text
-    assert "3 of 3" not in text
-    assert "2 of 3 hold the base" in text
-
-
-def test_a_net_that_changed_in_training_shows(tiny: Path) -> None:
-    path = tiny / "runs" / "random-0" / "B2A" / "result.json"
-    result = json.loads(path.read_text()) | {"frozen_unchanged": False}
-    path.write_text(json.dumps(result))
-    found = {each.id: each.right for each in check_all(read(tiny))}
-    assert [name for name, right in found.items() if not right] == ["random-0/B2A"]
-
-
-def test_a_base_that_is_another_one_shows(tiny: Path) -> None:
-    """The nets' checkpoints are as their results say; the layers are not the base's."""
-    alter(tiny / "runs" / "random-0" / "baseA", "conv1.w")
-    found = {each.id: each for each in check_all(read(tiny))}
-    wrong = [each.id for each in found.values() if not each.right]
-    assert wrong == ["random-0/A2B", "random-0/A3B"]
-    assert found["random-0/A2B"].recomputed is True
-    assert (found["random-0/A2B"].conv1_moved or 0) > 0
-
-
-def test_fine_tuned_layers_must_have_moved(tmp_path: Path) -> None:
-    nets = [{"split": "random-0", "treatments": ["base", "selffer+"], "depths": [2]}]
-    made = make_study(tmp_path / "study", PLAN | {"nets": nets})
-    [each, _] = check_all(read(tmp_path / "study"))
-    assert (each.right, each.as_base, each.unchanged) == (True, False, None)
-    assert (each.conv1_moved or 0) > 0.1
-    [base] = (made.folder / "runs/random-0/baseA/checkpoints").iterdir()
-    [mine] = (made.folder / "runs/random-0/A2A+/checkpoints").iterdir()
-    shutil.copy(base, mine)
-    [each, _] = check_all(read(tmp_path / "study"))
-    assert each.right is False
-
-
-def test_real_runs_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the trainer itself writes, not what these tests make up."""
-    monkeypatch.setitem(architectures.ARCHITECTURES, "miniature", MINIATURE)
-    store = make_store(tmp_path / "tiny.h5")
-    # Two checkpoints each: the last one counts.
-    settings = {
-        "network": {"arch": "miniature"},
-        "solver": {"iterations": 6, "batch": 8, "lr": 0.001},
-        "schedule": {"checkpoint_every": 3},
-    }
-    plan = PLAN | {
-        "settings": settings,
-        "nets": [
-            {
-                "split": "random-0",
-                "treatments": ["transfer", "transfer+", "transfer-keep", "random"],
-                "targets": ["B"],
-                "depths": [2],
-                "keep": [1],
-            }
-        ],
-    }
-    made = open_plan(tmp_path / "study", plan, store)
-    for node in made.nodes:
-        dev, runs = device.get("cpu", 2), made.runs(node)
-        setup = transfer.Setup(store, dev, node.config, runs=runs)
-        transfer.execute(setup, [[node.treatment]])
-    contents = read(made.folder)
-    assert (contents.unfinished, contents.left_out) == ({}, {})
-    found = {each.id: each for each in check_all(contents)}
-    assert {each.right for each in found.values()} == {True}
-    assert found["random-0/A2B"].as_base is True
-    assert found["random-0/A2B-keep1"].as_base is True
-    assert found["random-0/A2B+"].as_base is False
-    assert found["random-0/R2B"].as_base is None
-    assert all(entry.rate and entry.seconds for entry in contents.entries)
-    report = build(made.folder, tmp_path / "report")
-    names = {path.name for path in report.files}
-    assert {"curves-random-0-seed0.svg", "filters-random-0-baseA.png"} <= names
-
-
-def test_the_published_numbers_alone(tmp_path: Path) -> None:
-    done = command("--published", "-o", tmp_path / "report")
-    assert done.exit_code == 0, done.output
-    assert re.search("^2   supported  ", done.output, re.MULTILINE)
-    assert re.search("^9   not enough runs  ", done.output, re.MULTILINE)
-    names = {path.name for path in (tmp_path / "report").iterdir()}
-    shown = {f"{name}.{suffix}" for name in FIGURES for suffix in ("png", "svg")}
-    shown -= {"preserved.png", "preserved.svg"}
-    assert names == shown | {"report.html", "nets.csv", "claims.csv"}
-    found = rows(tmp_path / "report" / "nets.csv")
-    assert [row["name"] for row in found] == [net.name for net in published()]
-    text = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
-    assert "1.6 points published" in text
-    assert "2.1 points published" in text
-
-
-def test_what_is_refused(tiny: Path, tmp_path: Path) -> None:
-    for argv in ([], [tiny, "--published"]):
-        done = command(*argv, "-o", tmp_path / "report")
-        assert isinstance(done.exception, MinicnnError)
-        assert "give a study folder" in str(done.exception)
-    with pytest.raises(MinicnnError, match=r"no study folder.*plan\.toml"):
-        build(tiny / "runs", tmp_path / "report")
-    (tmp_path / "file").write_text("")
-    with pytest.raises(MinicnnError, match="cannot be made"):
-        build(tiny, tmp_path / "file")
-    with pytest.raises(MinicnnError, match="--score best: choose final or best10"):
-        build(tiny, tmp_path / "report", "best")
-    assert not (tmp_path / "report").exists()
-
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-# Of starting a browser on a busy machine.
-PATIENCE = 120
-
-
-def browser() -> str:
-    """A headless browser: MINICNN_BROWSER, or one on the PATH."""
-    found = [os.environ.get("MINICNN_BROWSER"), *map(shutil.which, BROWSERS)]
-    path = next((each for each in found if each), None)
-    if path is None:
-        pytest.skip("no Chromium; install one, or name it in MINICNN_BROWSER")
-    return path
-
-
-def open_in_browser(page: Path, made: Path, *more: str) -> str:
-    """Opens a page to make a file of it; returns what the browser said."""
-    options = [
-        *("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"),
-        *("--disable-dev-shm-usage", "--enable-logging=stderr"),
-        f"--user-data-dir={page.parent / 'profile'}",
-        # Whatever is asked of the network fails, and says so on the console.
-        "--host-resolver-rules=MAP * ~NOTFOUND",
-        *more,
-    ]
-    done = subprocess.run(
-        [browser(), *options, page.as_uri()],
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-    )
-    assert made.exists(), done.stderr[-2000:]
-    return done.stderr
-
-
-def screenshot(page: Path, width: int, height: int) -> tuple[np.ndarray, list[str]]:
-    """The page's picture (H,W,3), and what it wrote to the console."""
-    picture = page.with_suffix(".png")
-    size = f"--window-size={width},{height}"
-    said = open_in_browser(page, picture, size, f"--screenshot={picture}")
-    with Image.open(picture) as image:
-        pixels = np.asarray(image.convert("RGB"))
-    return pixels, [line for line in said.splitlines() if ":CONSOLE" in line]
 
 
 def test_what_is_folded_is_printed(tmp_path: Path) -> None:

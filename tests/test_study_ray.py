@@ -26,7 +26,7 @@ from minicnn.experiments.study.plans import load_plan
 from minicnn.experiments.study.ray_engine import Cluster
 from minicnn.experiments.study.tasks import make_tasks
 from tests.runs import make_store
-from tests.test_study import PLAN
+from tests.studies import PLAN
 
 # Ray takes several seconds to start; more on a busy machine.
 PATIENCE = 120.0

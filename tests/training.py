@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from minicnn import config, device
+from minicnn import architectures, config, device, transfer
 from minicnn.loader import Loader
 from minicnn.transfer import Setup
+from tests.runs import MINIATURE
 
 # Checkpoints, evaluations and log lines out of step with each other and with epochs.
 SETTINGS = [
@@ -34,6 +36,15 @@ def make_setup(store: Path, runs: Path, *settings: str, **options: Any) -> Setup
     dev = device.get(options.pop("device", "cpu"), options.pop("threads", 2))
     resolved = config.override(config.Config(), [*SETTINGS, *settings])
     return Setup(store, dev, resolved, runs=runs, **options)
+
+
+def with_base(store: Path, runs: Path) -> Iterator[Setup]:
+    """A folder of runs with baseA, trained without a stop; for a module's fixture."""
+    architectures.ARCHITECTURES["miniature"] = MINIATURE
+    setup = make_setup(store, runs)
+    transfer.train_base(setup, "A")
+    yield setup
+    del architectures.ARCHITECTURES["miniature"]
 
 
 def contents(folder: Path) -> dict[str, str]:

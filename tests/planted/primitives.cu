@@ -1,4 +1,4 @@
-// What the emulator promises, asked one by one; test_emulator.py knows the answers.
+// What the emulator promises, asked one by one; test_emulated_instructions.py knows the answers.
 //
 // Layout and mapping: see each kernel. One warp unless said otherwise.
 
