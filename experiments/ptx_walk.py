@@ -4,9 +4,9 @@
     walk.count(address, parameters, grid, block, (3, 0, 0), 7)
 
 Only what decides the way is computed: integers and predicates, from the launch's own
-arguments and from tables of integers in memory. Floating-point numbers are unknown; a
-branch that depends on one is not taken, so that a loop over them ends and a guarded
-part runs.
+arguments and from tables of integers in memory. Floating-point numbers are unknown, but
+for the arguments themselves, as which they are compared; a branch that depends on an
+unknown one is not taken, so that a loop over them ends and a guarded part runs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-Value = int | None
+Value = int | None  # of a floating-point number its bits
 Registers = dict[str, Value]
 Load = Callable[[int, int], Value]
 """The unsigned integer of so many bytes at an address, or None where none is known."""
@@ -40,7 +40,11 @@ _COMPARE: dict[str, Callable[[int, int], bool]] = {
     "le": operator.le,
     "gt": operator.gt,
     "ge": operator.ge,
+    "neu": operator.ne,
 }
+# What a constant begins with, and how its bits are read, by type.
+_FLOATS = {"0f": ("f32", "<I", "<f"), "0d": ("f64", "<Q", "<d")}
+_UNPACKED = {kind: (bits, real) for kind, bits, real in _FLOATS.values()}
 
 
 def _quotient(a: int, b: int) -> int:
@@ -187,9 +191,11 @@ def _read(name: str, registers: Registers) -> Value:
     if name.startswith("%"):
         return registers.get(name)
     try:
+        if name[:2] in _FLOATS:
+            return int(name[2:], 16)
         return int(name, 0)
     except ValueError:
-        return None  # a float, or a place in shared memory
+        return None  # a place in shared memory
 
 
 def _run(
@@ -231,6 +237,8 @@ def _loaded(
     load: Load,
 ) -> Value:
     kind = _bits(words[-1])
+    if words[1] == "param" and words[-1] in _UNPACKED:
+        kind = int(words[-1][1:]), False
     if kind is None or "v2" in words or "v4" in words:
         return None
     width, signed = kind
@@ -264,13 +272,20 @@ def _logic(kind: str, given: list[Value]) -> Value:
 
 
 def _compared(words: tuple[str, ...], given: list[Value]) -> Value:
-    kind, a, b = _bits(words[-1]), *given
-    if kind is None or a is None or b is None or words[1] not in _COMPARE:
+    kind, a, b = words[-1], *given
+    if a is None or b is None or words[1] not in _COMPARE:
         return None
-    return int(_COMPARE[words[1]](_as(a, *kind), _as(b, *kind)))
+    if kind in _UNPACKED:
+        bits, real = _UNPACKED[kind]
+        x, y = (struct.unpack(real, struct.pack(bits, each))[0] for each in (a, b))
+        return int(_COMPARE[words[1]](x, y))
+    how = _bits(kind)
+    return None if how is None else int(_COMPARE[words[1]](_as(a, *how), _as(b, *how)))
 
 
 def _calculated(words: tuple[str, ...], given: list[Value]) -> Value:
+    if words[0] == "mov" and words[-1] in _UNPACKED:
+        return given[0]
     kind = _bits(words[-1])
     if kind is None or any(each is None for each in given):
         return None

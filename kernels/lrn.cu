@@ -56,7 +56,8 @@ __global__ void __launch_bounds__(THREADS, 4)
             Vec<A, W> s = load<W>(scale + at), ratio;
 #pragma unroll
             for (int e = 0; e < W; e++)
-                ratio.at[e] = A(value.at[e]) * A(d.at[e]) * power(s.at[e], beta) / s.at[e];
+                ratio.at[e] = A(value.at[e]) * A(d.at[e]) *
+                              quick_ratio(power(s.at[e], beta), s.at[e]);
             store(ratios + i, ratio);
         }
     __syncthreads();

@@ -3,12 +3,19 @@
 
 #include "common.cuh"
 
+// √x and a ÷ b, for floats to a few units of the last place: exact, they take nine instructions.
+// x is positive; b below 2^126, as a scale is.
+__device__ __forceinline__ float quick_root(float x) { return x * rsqrt(x); }
+__device__ __forceinline__ double quick_root(double x) { return sqrt(x); }
+__device__ __forceinline__ float quick_ratio(float a, float b) { return __fdividef(a, b); }
+__device__ __forceinline__ double quick_ratio(double a, double b) { return a / b; }
+
 // scale^-beta, and for the published beta = 0.75 without a pow: r·sqrt(r) with r = 1/sqrt(s).
 template <typename A>
 __device__ __forceinline__ A power(A scale, A beta) {
     if (beta == A(0.75)) {
         A r = rsqrt(scale);
-        return r * sqrt(r);
+        return r * quick_root(r);
     }
     return pow(scale, -beta);
 }

@@ -87,7 +87,7 @@ __device__ __forceinline__ void lrn_gradient(const T* dy, const T* u, A* ratios,
 #pragma unroll
             for (int e = 0; e < W; e++) {
                 d.at[e] *= power(s.at[e], lrn.beta);
-                value.at[e] *= d.at[e] / s.at[e];
+                value.at[e] *= quick_ratio(d.at[e], s.at[e]);
             }
             store(du + at, d);
             store(ratios + at, value);
@@ -138,19 +138,19 @@ __global__ void __launch_bounds__(THREADS, 4)
         if (p < first_p) continue;
         int top = max(p * shape.stride[0] - shape.pad[0], 0);
         int bottom = p + 1 < shape.p ? (p + 1) * shape.stride[0] - shape.pad[0] : shape.h;
-        int pixels = (bottom - top) * (right - left);  // none as long as bottom is in the pad
-        for (int pixel = threadIdx.y; pixel < pixels; pixel += blockDim.y)
-            for (int i = W * threadIdx.x; i < c; i += W * blockDim.x) {
-                int row = top + pixel / (right - left), column = left + pixel % (right - left);
-                auto gradient = [&](int p, int q) {
-                    return load<W>(ring + p % tile.overlap * width + (q - from_q) * c + i);
-                };
-                auto place = [&](int p, int q) {
-                    return load<W>(argmax + (p * shape.q + q) * c + i);
-                };
-                Vec<A, W> sum = gather<A, W>(shape, row, column, gradient, place);
-                store(dx + (row * shape.w + column) * c + i, cast<T>(sum));
-            }
+        for (int row = top; row < bottom; row++)  // none as long as bottom is in the pad
+            for (int column = left + threadIdx.y; column < right; column += blockDim.y)
+                for (int i = W * threadIdx.x; i < c; i += W * blockDim.x) {
+                    auto gradient = [&](int p, int q) {
+                        int slot = remainder(p, tile.overlap);
+                        return load<W>(ring + slot * width + (q - from_q) * c + i);
+                    };
+                    auto place = [&](int p, int q) {
+                        return load<W>(argmax + (p * shape.q + q) * c + i);
+                    };
+                    Vec<A, W> sum = gather<A, W>(shape, row, column, gradient, place);
+                    store(dx + (row * shape.w + column) * c + i, cast<T>(sum));
+                }
         __syncthreads();  // before the ring's oldest row is made anew
     }
 }

@@ -78,6 +78,13 @@ __device__ __forceinline__ void cp_async_wait() {
     asm volatile("cp.async.wait_group %0;" ::"n"(GROUPS_LEFT) : "memory");
 }
 
+// The larger, or NaN if one of them is.
+__device__ __forceinline__ float max_or_nan(float a, float b) {
+    float larger;
+    asm("max.NaN.f32 %0, %1, %2;" : "=f"(larger) : "f"(a), "f"(b));
+    return larger;
+}
+
 // Conversions round to nearest, ties to even (tf32: ties away); NaN stays NaN.
 __device__ __forceinline__ unsigned short bf16_from_float(float x) {
     unsigned short bits;
