@@ -42,25 +42,27 @@ def markdown(result: dict[str, Any]) -> str:
     about, machine = result["provenance"], result["environment"]
     device = machine.get("gpu") or f"{machine['threads']} threads, {about['machine']}"
     lines = [
-        "| network | batch | minicnn ms (least–most) | images/s | PyTorch's best "
+        "| network | batch | minicnn | ms (least–most) | images/s | PyTorch's best "
         "| ms (least–most) | images/s | ratio |",
-        "| --- | ---: | ---: | ---: | --- | ---: | ---: | ---: |",
+        "| --- | ---: | --- | ---: | ---: | --- | ---: | ---: | ---: |",
     ]
     for net in result["nets"]:
         ours_in = {each["precision"]: each for each in net["ours"]}
-        for theirs in net["theirs"]:
-            ours = ours_in[theirs["precision"]]
-            if theirs["name"] not in net["best"].values():
-                continue
+        best = [each for each in net["theirs"] if each["name"] in net["best"].values()]
+        for theirs, precision, ratio in (
+            (each, *pair) for each in best for pair in each["ratios"].items()
+        ):
+            ours = ours_in[precision]
             cells = [
                 net["arch"],
                 str(net["batch"]),
+                precision,
                 span(ours),
                 f"{ours['images_per_second']:,.1f}",
                 theirs["name"],
                 span(theirs),
                 f"{theirs['images_per_second']:,.1f}",
-                f"{theirs['ratio']:.2f}",
+                f"{ratio:.2f}",
             ]
             lines.append(f"| {' | '.join(cells)} |")
     busy = [net["busy"] for net in result["nets"] if net["busy"] is not None]

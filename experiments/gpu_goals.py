@@ -61,8 +61,9 @@ def _of_ratio(results: Mapping[str, Record], precision: str) -> Verdict:
     least = RATIOS[precision]
     goal = f"{NET}, batch {BATCH}, {precision}: at least {least} × PyTorch's best"
     nets = list(_compared(results))
+    # Of minicnn's precisions that are about as exact, the fastest.
     ratios = {
-        each["name"]: each["ratio"]
+        each["name"]: max((ratio, kind) for kind, ratio in each["ratios"].items())
         for net in nets
         for each in net["theirs"]
         if each["precision"] == precision
@@ -70,8 +71,9 @@ def _of_ratio(results: Mapping[str, Record], precision: str) -> Verdict:
     if not ratios:
         return Verdict(goal, "nothing was compared on a GPU", NOT_MEASURED)
     best = min(ratios, key=ratios.__getitem__)
-    said = f"{ratios[best]:.2f} × {best}"
-    if ratios[best] < least:
+    ratio, kind = ratios[best]
+    said = f"{ratio:.2f}, {best}, of minicnn's {kind}"
+    if ratio < least:
         return Verdict(goal, said, NOT_MET)
     tried = {each["mode"] for net in nets for each in net["tried"]}
     for mode in torch_step.modes(True):

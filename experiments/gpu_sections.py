@@ -22,7 +22,7 @@ from minicnn.experiments.checkup import ROOT, Checkup, Failed, Record, Skipped, 
 
 NETS = ("caffenet", "caffenet64")
 BATCH = 256
-PRECISIONS = ("bf16", "tf32", "fp32")
+PRECISIONS = ("bf16", "tf32", "tf32x3", "fp32")
 COMPILED = [mode.name for mode in torch_step.modes(True) if mode.compiled]
 ROUNDS = 5  # turns of minicnn and of PyTorch
 # What bench_torch.py ends with, and what the last line on whose turn it is says, where
@@ -210,8 +210,11 @@ def beside_torch(check: Checkup, net: str, modes: str) -> Record:
         raise Skipped(torch_ended(early)) from None
     del record["provenance"]  # it is this program's
     said = [
-        f"PyTorch {each['name']} {each['median'] * 1e3:.2f} ms, "
-        f"{each['ratio']:.2f} × minicnn's in turns"
+        f"PyTorch {each['name']} {each['median'] * 1e3:.2f} ms: "
+        + ", ".join(
+            f"{ratio:.2f} × minicnn's in {kind}"
+            for kind, ratio in each["ratios"].items()
+        )
         for each in found["theirs"]
         if each["name"] in found["best"].values()
     ]

@@ -55,11 +55,13 @@ PROCESSORS, CLOCK, ISSUED = 132, 1.755e9, 4
 # Bytes a second from the level-2 cache to all of them: published measurements of an
 # H100, the lower.
 CACHE = 5.5e12
-# Operations a second by a kernel's type: tf32 has half the rate of bf16; a
+# Operations a second by a kernel's type: tf32 has half the rate of bf16, tf32x3 makes
+# three products of one; a
 # multiprocessor adds 128 float products a clock, and half as many of double.
 RATES = {
     "bf16": PEAK * MMA_SHARE,
     "tf32": PEAK * MMA_SHARE / 2,
+    "tf32x3": PEAK * MMA_SHARE / 6,
     "float": PROCESSORS * CLOCK * 128 * 2,
     "double": PROCESSORS * CLOCK * 64 * 2,
 }
@@ -67,7 +69,7 @@ RATES = {
 # assumption.
 LAUNCH = 1.5e-6
 
-PRECISIONS = ("bf16", "tf32", "fp32")
+PRECISIONS = ("bf16", "tf32", "tf32x3", "fp32")
 NET, BATCH = "caffenet", 256
 GOAL = 4.2e-3  # seconds that a step of NET at BATCH is to take in bf16
 PLACES = (1 / 6, 1 / 2, 5 / 6)  # of the grid and of a block, where a thread is followed

@@ -5,8 +5,9 @@
 //           its edges; channels c and features k run within a group.
 // Layout    NHWC: x, dx (N,H,W,C); w, dw (K,R,S,C/groups); y, dy (N,P,Q,K); b, db (K).
 // Types     T of all arrays but dw and db, which are sums: bf16 gives float. double and float
-//           are multiplied by multiply-adds (gemm_tile.cuh), bf16 and tf32 by tensor cores
-//           (gemm_mma.cuh): tf32 arrays are float, their products have 11 significant bits.
+//           are multiplied by multiply-adds (gemm_tile.cuh), bf16, tf32 and tf32x3 by tensor
+//           cores (gemm_mma.cuh). tf32 and tf32x3 arrays are float; what is multiplied of their
+//           numbers has 11 significant bits, or 22.
 // Product   A convolution is a matrix product whose operands are read from where they lie
 //           (no patch matrix is ever written), one product for each group:
 //
@@ -46,6 +47,8 @@ template <int BM, int BN>
 struct TileOf<bf16, BM, BN> : MmaTile<bf16, BM, BN> {};
 template <int BM, int BN>
 struct TileOf<tf32, BM, BN> : MmaTile<tf32, BM, BN> {};
+template <int BM, int BN>
+struct TileOf<tf32x3, BM, BN> : MmaTile<tf32x3, BM, BN> {};
 
 // Where a block's tile starts. Tiles of N are neighbours.
 template <int BM, int BN>
@@ -234,5 +237,9 @@ INSTANTIATE(conv_backward_data<tf32, 256, 128, 4>, conv_backward_data<tf32, 256,
             conv_backward_data<tf32, 256, 48, 4>, conv_backward_data<tf32, 128, 64, 4>);
 INSTANTIATE(conv_backward_weights<tf32, 128, 256, 4>, conv_backward_weights<tf32, 192, 128, 4>,
             conv_backward_weights<tf32, 128, 128, 4>, conv_backward_weights<tf32, 128, 64, 4>);
+INSTANTIATE(conv_forward<tf32x3, 128, 96, 4>, conv_forward<tf32x3, 128, 64, 4>,
+            conv_backward_data<tf32x3, 128, 96, 4>, conv_backward_data<tf32x3, 256, 48, 4>,
+            conv_backward_data<tf32x3, 128, 64, 4>, conv_backward_weights<tf32x3, 192, 128, 4>,
+            conv_backward_weights<tf32x3, 128, 128, 4>, conv_backward_weights<tf32x3, 128, 64, 4>);
 INSTANTIATE(sum_columns<float>, sum_columns<double>, sum_columns<bf16>, relu_backward<float>,
             relu_backward<double>, relu_backward<bf16>);

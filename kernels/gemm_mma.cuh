@@ -10,7 +10,8 @@
 //
 // A step is 64 bytes of K of all the tile's lines, BM of A and BN of B. Each warp owns WM × WN
 // of the block's BM × BN sums. bf16 multiplies by mma m16n8k16; tf32, float in memory, by mma
-// m16n8k8, its numbers rounded on their way into registers. Sums are float.
+// m16n8k8, its numbers rounded on their way into registers; tf32x3 by three such, of the two
+// parts of its numbers. Sums are float.
 //
 // In shared memory an operand lies as in global memory, so that 16 bytes are copied as one:
 // along K a row is a line, across K a row is a place of K. Rows are longer than what they
@@ -27,11 +28,29 @@ struct tf32 {
     __device__ operator float() const { return x; }
 };
 
+// A float that is multiplied as the sum of two tf32, high + low: with 21 bits of mantissa. Of
+// the products all but low · low are made, 2^-22 of the whole: nearly as exact as float's own.
+// An infinity leaves low = infinity − infinity: its sums are NaN.
+struct tf32x3 {
+    float x;
+    tf32x3() = default;
+    __device__ explicit tf32x3(float x) : x(x) {}
+    __device__ operator float() const { return x; }
+};
+template <typename T>
+constexpr bool SPLIT = false;
+template <>
+constexpr bool SPLIT<tf32x3> = true;
+
 __device__ __forceinline__ void mma(bf16, float (&c)[4], const unsigned (&a)[4],
                                     const unsigned (&b)[2]) {
     mma_m16n8k16_bf16(c, a, b);
 }
 __device__ __forceinline__ void mma(tf32, float (&c)[4], const unsigned (&a)[4],
+                                    const unsigned (&b)[2]) {
+    mma_m16n8k8_tf32(c, a, b);
+}
+__device__ __forceinline__ void mma(tf32x3, float (&c)[4], const unsigned (&a)[4],
                                     const unsigned (&b)[2]) {
     mma_m16n8k8_tf32(c, a, b);
 }
@@ -100,7 +119,7 @@ struct Stage {
                 for (int b = 0; b < 4; b++)
                     fragment[n][b] = __float_as_uint(p[at(block_line(b), block_k(b))]);
             }
-            if constexpr (sizeof(T) == 4)
+            if constexpr (sizeof(T) == 4 && !SPLIT<T>)
 #pragma unroll
                 for (int b = 0; b < 4; b++)
                     fragment[n][b] = tf32_from_float(__uint_as_float(fragment[n][b]));
@@ -153,12 +172,16 @@ struct MmaTile {
             // Now every thread's share of this step is there, and the last step's is read.
             __syncthreads();
             const T* now = stage(step);
-            StageA::take(fragment_a[0], now + own_a, 0);
-            StageB::take(fragment_b[0], now + own_b, 0);
-            StageA::take(fragment_a[1], now + own_a, DEEP);
-            StageB::take(fragment_b[1], now + own_b, DEEP);
+            auto take = [&](int half) {
+                StageA::take(fragment_a[half], now + own_a, half * DEEP);
+                StageB::take(fragment_b[half], now + own_b, half * DEEP);
+            };
+            // Two parts of each number take the registers of the other half.
+            take(0);
+            if constexpr (!SPLIT<T>) take(1);
             add(fragment_a[0], fragment_b[0]);
             copy(step + STAGES - 1);  // to where the last step was
+            if constexpr (SPLIT<T>) take(1);
             add(fragment_a[1], fragment_b[1]);
         }
         cp_async_wait<0>();  // no copy outlives its block
@@ -188,8 +211,32 @@ struct MmaTile {
     }
 
   private:
-    __device__ __forceinline__ void add(const unsigned (&a)[WM / 16][4],
-                                        const unsigned (&b)[WN / 16][4]) {
+    __device__ __forceinline__ void add(unsigned (&a)[WM / 16][4], unsigned (&b)[WN / 16][4]) {
+        if constexpr (SPLIT<T>) {
+            unsigned low_a[WM / 16][4], low_b[WN / 16][4];
+            split(a, low_a), split(b, low_b);
+            add_products(low_a, b);  // small ones first: they are lost in a large sum
+            add_products(a, low_b);
+        }
+        add_products(a, b);
+    }
+
+    // Floats become the high parts, tf32; low: what these leave, tf32 too.
+    template <int N>
+    static __device__ __forceinline__ void split(unsigned (&fragment)[N][4],
+                                                 unsigned (&low)[N][4]) {
+#pragma unroll
+        for (int n = 0; n < N; n++)
+#pragma unroll
+            for (int b = 0; b < 4; b++) {
+                float whole = __uint_as_float(fragment[n][b]);
+                fragment[n][b] = tf32_from_float(whole);
+                low[n][b] = tf32_from_float(whole - __uint_as_float(fragment[n][b]));
+            }
+    }
+
+    __device__ __forceinline__ void add_products(const unsigned (&a)[WM / 16][4],
+                                                 const unsigned (&b)[WN / 16][4]) {
 #pragma unroll
         for (int i = 0; i < WM / 16; i++)
 #pragma unroll

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from minicnn import torch_step
 from minicnn.bench import OUTPUTS, Step
-from minicnn.comparison import Comparison, Losses, Tried, Turns
+from minicnn.comparison import AS_EXACT, Comparison, Losses, Tried, Turns
 from minicnn.cores import busy_cores
 from minicnn.device import Device
 from minicnn.errors import MinicnnError
@@ -186,6 +186,9 @@ def comparing(
         losses = check(torch, dev, place, arch, batch, told)
         about = arch, batch, dev.name, dev.threads, torch.__version__, busy, losses
         precisions = dict.fromkeys(mode.precision for mode in modes)
+        if _on_gpu(dev):  # elsewhere they are the same
+            for each in list(precisions):
+                precisions |= dict.fromkeys(AS_EXACT.get(each, ()))
         ours = [_ours(dev, arch, batch, precision) for precision in precisions]
         step = Step(dev, arch, batch)
         label = f"bench {arch}, batch {batch}, against PyTorch"

@@ -111,7 +111,7 @@ def bench(
 
     Args:
         batch: images; None takes 256, fewer on a CPU.
-        precision: "fp32", "tf32", "bf16" or "fp64".
+        precision: "fp32", "tf32x3", "tf32", "bf16" or "fp64".
 
     Raises:
         MinicnnError: no such architecture or precision, or the batch does not fit.

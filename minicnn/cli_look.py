@@ -35,7 +35,8 @@ def device_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 precision_option = click.option(
     "--precision",
-    help="fp32, tf32, bf16 or fp64, as network.precision; default: the recipe's, fp32.",
+    help="fp32, tf32x3, tf32, bf16 or fp64, as network.precision; default: the "
+    "recipe's, fp32.",
 )
 
 

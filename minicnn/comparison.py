@@ -6,6 +6,8 @@ import statistics
 from dataclasses import asdict, dataclass
 from typing import Any
 
+# minicnn's precisions that are about as exact as PyTorch's: where not that one alone.
+AS_EXACT = {"fp32": ("fp32", "tf32x3")}
 BUSY = 0.2  # processors that others may use before the table says so
 
 
@@ -69,10 +71,11 @@ class Comparison:
     ours: list[Turns]
     theirs: list[Turns]
 
-    def ratio(self, turns: Turns) -> float:
-        """Over minicnn's time in the same precision: above 1, minicnn is faster."""
+    def ratios(self, turns: Turns) -> dict[str, float]:
+        """Over minicnn's time in each precision that is about as exact: its speed."""
+        names = AS_EXACT.get(turns.precision, (turns.precision,))
         ours = {each.precision: each.median for each in self.ours}
-        return turns.median / ours[turns.precision]
+        return {name: turns.median / ours[name] for name in names if name in ours}
 
     def best(self) -> dict[str, Turns]:
         """PyTorch's fastest mode in turns, by precision."""
@@ -85,12 +88,14 @@ class Comparison:
         def record(turns: Turns) -> dict[str, Any]:
             rate = self.batch / turns.median
             more = {"median": turns.median, "images_per_second": rate}
-            return {**asdict(turns), **more, "ratio": self.ratio(turns)}
+            return {**asdict(turns), **more}
 
         return {
             **asdict(self),
             "ours": [record(each) for each in self.ours],
-            "theirs": [record(each) for each in self.theirs],
+            "theirs": [
+                {**record(each), "ratios": self.ratios(each)} for each in self.theirs
+            ],
             "best": {kind: each.name for kind, each in self.best().items()},
         }
 
@@ -125,11 +130,13 @@ def table(comparison: Comparison) -> str:
         taken = turns.median, min(turns.seconds), max(turns.seconds)
         cells = [f"{seconds * 1e3:.3f}" for seconds in taken]
         cells.append(f"{c.batch / turns.median:,.1f}")
-        name = f"minicnn {turns.precision}"
+        name, more = f"minicnn {turns.precision}", ""
         if turns not in c.ours:
             name = f"PyTorch {turns.name}"
-            cells.append(f"{c.ratio(turns):.2f}")
-        lines.append(line(name, *cells))
+            same, *others = c.ratios(turns).items()
+            cells.append(f"{same[1]:.2f}")
+            more = "".join(f", {ratio:.2f} of {other}" for other, ratio in others)
+        lines.append(line(name, *cells) + more)
     if (c.busy or 0) > BUSY:
         lines.append(
             f"Other programs kept {c.busy:.1f} processors busy: measure again when the "

@@ -32,7 +32,7 @@ class NetworkConfig:
     """Attributes:
     arch: name of an architecture.
     outputs: features of fc8; 0 takes the number of the task's classes.
-    precision: what it computes with: fp32, tf32, bf16 or fp64.
+    precision: what it computes with: fp32, tf32x3, tf32, bf16 or fp64.
     """
 
     arch: str = "caffenet32"

@@ -49,7 +49,8 @@ SCALARS: dict[str, np.dtype] = {
         "i64": np.int64,
         "size_t": np.uint64,
         "bf16": BF16,
-        "tf32": np.float32,  # rounded only where it is multiplied
+        "tf32": np.float32,  # rounded, or split, only where it is multiplied
+        "tf32x3": np.float32,
         "f16": np.float16,
     }.items()
 }

@@ -42,6 +42,7 @@ _C_TYPES = {
     np.dtype(np.int32): "int",
     BF16: "bf16",
     "tf32": "tf32",
+    "tf32x3": "tf32x3",
 }
 
 
@@ -106,7 +107,7 @@ class KernelFile:
 
         Args:
             name: the `__global__` function.
-            template: a dtype, "tf32", int or bool for each template parameter.
+            template: a dtype, "tf32", "tf32x3", int or bool for each parameter.
 
         Raises:
             MinicnnError: the file does not offer that instance.
@@ -133,7 +134,7 @@ class KernelFile:
 
 
 def c_name(value: Any) -> str:
-    """A template argument as C++ writes it: a dtype, "tf32", an int or a bool."""
+    """A template argument as C++ writes it: a dtype, "tf32", "tf32x3", int or bool."""
     if isinstance(value, bool | np.bool_):
         return "true" if value else "false"
     if isinstance(value, int | np.integer):

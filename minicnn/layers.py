@@ -219,8 +219,8 @@ class ConvLayer(Layer):
         return conv_scratch(self.shape(batch), *how)
 
     def slices(self, batch: int) -> tuple[int, ...]:
-        dtype, tf32 = self.precision.activations, self.precision.tf32
-        return conv.gradient_slices(self.dev, dtype, self.shape(batch), tf32)
+        dtype, tensor = self.precision.activations, self.precision.tensor
+        return conv.gradient_slices(self.dev, dtype, self.shape(batch), tensor)
 
     def filters(self) -> Array:
         """What the convolution multiplies patches by."""
@@ -230,7 +230,7 @@ class ConvLayer(Layer):
         n = len(x)
         self.x = x.reshape(n, *self.x_shape)
         y, bias = self.y[:n], self.b.operand
-        how = self.shape(n), self.relu, self.precision.tf32
+        how = self.shape(n), self.relu, self.precision.tensor
         conv.forward(self.dev, self.x, self.filters(), bias, y, *how)
         return y
 
@@ -244,13 +244,13 @@ class ConvLayer(Layer):
         if self.dx is None:
             return None
         dx, relu_y = self.dx[:n], self.x if self.takes_relu else None
-        how = self.shape(n), relu_y, self.precision.tf32
+        how = self.shape(n), relu_y, self.precision.tensor
         conv.backward_data(self.dev, dy, self.w.operand, dx, *how)
         return dx
 
     def differentiate(self, dy: Array) -> None:
         """Writes the gradients of the filters and the bias."""
-        how = self.w.grad, self.b.grad, self.shape(len(dy)), self.precision.tf32
+        how = self.w.grad, self.b.grad, self.shape(len(dy)), self.precision.tensor
         conv.backward_weights(self.dev, self.x, dy, *how)
 
 
@@ -289,7 +289,7 @@ class BlockedConvLayer(ConvLayer):
 
     def differentiate(self, dy: Array) -> None:
         blocked, shape = self.gradient_in_blocks, self.shape(len(dy))
-        how = blocked, self.b.grad, shape, self.precision.tf32
+        how = blocked, self.b.grad, shape, self.precision.tensor
         conv.backward_weights(self.dev, self.x, dy, *how)
         dw = self.w.grad[0, : int(np.prod(self.w.shape))].reshape(self.w.shape)
         space_to_depth.unblock_gradient(self.dev, blocked, dw, self.blocks)

@@ -3,7 +3,7 @@
 bfloat16 is float32 with the lower half of its bits cut off: the same range, 8 instead
 of 24 significant bits. It is a type of storage here; sums are always kept in float32.
 Devices without kernels compute bfloat16's numbers in float32 and round what they store
-(see `minicnn.ops`); tf32, which allows rounding, they compute exactly.
+(see `minicnn.ops`); tf32 and tf32x3, which allow rounding, they compute exactly.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Precision:
     """The types of one way to train.
 
     Attributes:
-        name: "fp32", "tf32", "bf16", or, to be exact, "fp64".
+        name: "fp32", "tf32x3", "tf32", "bf16", or, to be exact, "fp64".
         values: dtype of the parameters that the solver updates, of their velocities and
             of their gradients.
         activations: dtype of what the layers hand on, forward and backward, and of the
@@ -43,14 +43,14 @@ class Precision:
         return self.activations != self.values
 
     @property
-    def tf32(self) -> bool:
-        """Whether kernels may multiply float32 arrays on tensor cores, as tf32."""
-        return self.name == "tf32"
+    def tensor(self) -> str | None:
+        """As what kernels may multiply float32 arrays on tensor cores; None: not."""
+        return self.name if self.name in ("tf32", "tf32x3") else None
 
     @property
     def on_tensor_cores(self) -> bool:
         """Whether kernels multiply on tensor cores where channels allow it."""
-        return self.tf32 or self.activations == BF16
+        return self.tensor is not None or self.activations == BF16
 
 
 _FLOAT, _DOUBLE = np.dtype(np.float32), np.dtype(np.float64)
@@ -60,6 +60,9 @@ _ALL = {
     each.name: each
     for each in (
         FP32,
+        # Tensor cores multiply sums of two numbers of 11 bits, by three products:
+        # nearly as exactly as float32.
+        Precision("tf32x3", _FLOAT, _FLOAT),
         # Tensor cores round the operands of products to 11 significant bits.
         Precision("tf32", _FLOAT, _FLOAT),
         Precision("bf16", _FLOAT, BF16),

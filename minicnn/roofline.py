@@ -170,9 +170,13 @@ class HostMeter:
 _CUBLAS: dict[str, tuple[np.dtype, int, int]] = {
     "fp32": (np.dtype(np.float32), 0, 68),
     "tf32": (np.dtype(np.float32), 0, 77),
+    "tf32x3": (np.dtype(np.float32), 0, 77),
     "bf16": (BF16, 14, 68),
     "fp64": (np.dtype(np.float64), 1, 70),
 }
+
+# Of tf32, for one of tf32x3.
+SPLIT_PRODUCTS = 3
 
 
 class CudaMeter:
@@ -252,4 +256,5 @@ class CudaMeter:
                 c.data.ptr, kind, side, compute, -1,
             )  # fmt: skip
 
-        return 2 * side**3 / self.seconds(product, cold=False)
+        made = SPLIT_PRODUCTS if precision.name == "tf32x3" else 1
+        return 2 * side**3 / self.seconds(product, cold=False) / made

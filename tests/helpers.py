@@ -158,16 +158,16 @@ def run_weights(
     x: Array,
     dy: Array,
     shape: conv.ConvShape,
-    tf32: bool = False,
+    tensor: str | None = None,
     bias: bool = True,
 ) -> Arrays:
     """`conv.backward_weights` in its slices, and their sums; what is between is NaN."""
     dtype = accumulator(x.dtype)
     tensors = (shape.k, shape.r, shape.s, shape.depth), (shape.k,)
-    counts = conv.gradient_slices(dev, x.dtype, shape, tf32)
+    counts = conv.gradient_slices(dev, x.dtype, shape, tensor)
     _, (dw, db) = sgd.allocate_slices(dev, tensors, counts, dtype)
     dw[...] = db[...] = np.nan
-    conv.backward_weights(dev, x, dy, dw, db if bias else None, shape, tf32)
+    conv.backward_weights(dev, x, dy, dw, db if bias else None, shape, tensor)
     sums = {
         name: slices[:, : int(np.prod(tensor))].sum(axis=0).reshape(tensor)
         for name, slices, tensor in zip(("dw", "db"), (dw, db), tensors, strict=True)

@@ -225,7 +225,12 @@ def test_tables() -> None:
     noisy = dataclasses.replace(COMPARISON, busy=1.25)
     assert comparison.table(noisy).endswith("measure again when the machine is idle.")
     record = json.loads(json.dumps(COMPARISON.to_dict()))
-    assert record["theirs"][0]["ratio"] == 2.0
+    assert record["theirs"][0]["ratios"] == {"fp32": 2.0}
+    split = Turns("minicnn", "tf32x3", [0.5, 0.5, 0.5])
+    both = dataclasses.replace(COMPARISON, ours=[*COMPARISON.ours, split])
+    assert both.ratios(both.theirs[0]) == {"fp32": 2.0, "tf32x3": 4.0}
+    assert "  2.00, 4.00 of tf32x3\n" in comparison.table(both)
+    assert both.ratios(both.theirs[2]) == {"bf16": 2.5}
     assert [each["images_per_second"] for each in record["ours"]] == [32.0, 160.0]
     assert record["best"] == {"fp32": "fp32 NCHW", "bf16": "bf16 channels_last"}
 
@@ -258,7 +263,7 @@ def test_the_command(torch: Any, tmp_path: Path) -> None:
     assert "Other programs kept 0.5 processors busy" in turns
     record = json.loads(file.read_text())
     assert record["step"] > 0
-    assert record["against_torch"]["theirs"][0]["ratio"] > 0
+    assert record["against_torch"]["theirs"][0]["ratios"]["fp32"] > 0
 
 
 def test_the_benchmark(

@@ -58,7 +58,8 @@ def test_kernels_keep_to_their_budget(name: str, arch: str) -> None:
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_tensor_cores_multiply(arch: str) -> None:
     found = {report.name: report for report in reports("conv.cu", arch)}
-    for kind, name, bytes_of_k in (BF16, "bf16", 2), ("tf32", "tf32", 4):
+    kinds = (BF16, "bf16", 2, 1), ("tf32", "tf32", 4, 1), ("tf32x3", "tf32x3", 4, 3)
+    for kind, name, bytes_of_k, products in kinds:
         for kernel, tiles in TILES[kind].items():
             for tile in tiles:
                 report = found.pop(f"{kernel}<{name}, {', '.join(map(str, tile))}>")
@@ -66,7 +67,7 @@ def test_tensor_cores_multiply(arch: str) -> None:
                 assert f".maxntid {how.threads}, 1, 1" in report.ptx, report.name
                 # A step of a warp, written once: 64 bytes of K are two of an mma's.
                 warps = how.threads // 32
-                mma = 2 * tile[0] * tile[1] // (16 * 8 * warps)
+                mma = products * 2 * tile[0] * tile[1] // (16 * 8 * warps)
                 words = {2: "m16n8k16.row.col.f32.bf16", 4: "m16n8k8.row.col.f32.tf32"}
                 instruction = f"mma.sync.aligned.{words[bytes_of_k]}"
                 assert report.ptx.count(instruction) == mma, report.name

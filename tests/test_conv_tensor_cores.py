@@ -1,8 +1,10 @@
-"""Convolution on tensor cores, bfloat16 and tf32: emulated, and on a GPU.
+"""Convolution on tensor cores, bfloat16, tf32 and tf32x3: emulated, and on a GPU.
 
 The oracle gets the numbers that the tensor cores multiply, rounded already. Their
 products are exact in float32, so what is left are the roundings of float32 sums, and
-one more where the result is stored as bfloat16.
+one more where the result is stored as bfloat16. Of tf32x3 it gets the float32 numbers
+themselves: what their two parts lose, and the product that is left out, is as little as
+a rounding of float32.
 """
 
 from __future__ import annotations
@@ -43,7 +45,8 @@ from tests.helpers import (
 from tests.reference import conv as reference
 
 BANKS = KernelFile(Path(__file__).parent / "planted" / "banks.cu")
-KINDS: tuple[conv_plan.Kind, ...] = (BF16, "tf32")
+KINDS: tuple[conv_plan.Kind, ...] = (BF16, "tf32", "tf32x3")
+NAMES = ["bf16", "tf32", "tf32x3"]
 ORDERS = ("forward", "reverse", "shuffled:1")
 # Shared memory that a block may have: on sm_80, and on sm_90 and sm_100.
 SHARED_BYTES = {"sm_80": 163 << 10, "sm_90": 227 << 10}
@@ -60,10 +63,15 @@ def dev(request: pytest.FixtureRequest) -> Device:
         pytest.skip(str(error))
 
 
-@pytest.fixture(scope="session", params=KINDS, ids=["bf16", "tf32"])
+@pytest.fixture(scope="session", params=KINDS, ids=NAMES)
 def kind(request: pytest.FixtureRequest) -> conv_plan.Kind:
     """Each type of numbers that tensor cores multiply."""
     return request.param
+
+
+def tensor(kind: conv_plan.Kind) -> str | None:
+    """As the ops' argument of that name."""
+    return kind if isinstance(kind, str) else None
 
 
 def in_tf32(array: Array) -> Array:
@@ -81,13 +89,13 @@ def run(
     *,
     shape: ConvShape,
     relu: bool,
-    tf32: bool,
+    tensor: str | None,
 ) -> dict[str, Any]:
     """Both passes; with ReLU no bias, and dx as if x were a ReLU's output."""
     y, dx = dev.empty(dy.shape, dy.dtype), dev.empty(x.shape, x.dtype)
-    conv.forward(dev, x, w, None if relu else b, y, shape, relu, tf32)
-    conv.backward_data(dev, dy, w, dx, shape, x if relu else None, tf32)
-    return {"y": y, "dx": dx, **run_weights(dev, x, dy, shape, tf32)}
+    conv.forward(dev, x, w, None if relu else b, y, shape, relu, tensor)
+    conv.backward_data(dev, dy, w, dx, shape, x if relu else None, tensor)
+    return {"y": y, "dx": dx, **run_weights(dev, x, dy, shape, tensor)}
 
 
 def expected(
@@ -111,7 +119,7 @@ def expected(
 
 def arrays(kind: conv_plan.Kind, shape: ConvShape) -> tuple[Arrays, Arrays]:
     """Inputs of `run`, and the same as tensor cores multiply them."""
-    dtype = np.float32 if kind == "tf32" else kind
+    dtype = BF16 if kind == BF16 else np.float32
     given = {n: array.astype(dtype) for n, array in test_conv.inputs(shape).items()}
     if kind != "tf32" or not uses_tensor_cores(shape):
         return given, given
@@ -144,7 +152,7 @@ def check(
     floor = {"dx": 1 / np.sqrt(shape.taps)}
     first: Arrays = {}
     for order in in_orders(dev, orders):
-        op = partial(run, shape=shape, relu=relu, tf32=kind == "tf32")
+        op = partial(run, shape=shape, relu=relu, tensor=tensor(kind))
         got = run_op(dev, op, given)
         for name, values in right.items():
             where = f"conv {shape} on {dev.name}, {kind}, {order}: {name}"
@@ -191,11 +199,12 @@ def problem(draw: Draw) -> ConvShape:
     return widened(shape) if draw(0, 1) else shape
 
 
+@pytest.mark.parametrize("tile_kind", KINDS[:2], ids=NAMES[:2])  # tf32x3 is as tf32
 @fuzz(problem)
 def test_matches_reference_on_any_shape(
-    dev: Device, kind: conv_plan.Kind, case: ConvShape
+    dev: Device, tile_kind: conv_plan.Kind, case: ConvShape
 ) -> None:
-    check(dev, kind, case, relu=True, orders=("forward",))
+    check(dev, tile_kind, case, relu=True, orders=("forward",))
 
 
 # One image, in fully connected layers few features, and of conv1 what space-to-depth
@@ -275,7 +284,7 @@ def test_infinity_stays_within_its_patches(
     shape = widened(cases.CONV[name]) if wide else cases.CONV[name]
     given, _ = arrays(kind, shape)
     given["x"][0, 1, 2, 0] = given["dy"][-1, 0, 1, 0] = np.inf
-    got = run_op(dev, partial(run, shape=shape, relu=False, tf32=kind == "tf32"), given)
+    got = run_op(dev, partial(run, shape=shape, relu=False, tensor=tensor(kind)), given)
     right = expected(given, given, shape)
     for part in "y", "dx":
         assert 0 < np.isinf(right[part]).mean() < 1
@@ -283,21 +292,56 @@ def test_infinity_stays_within_its_patches(
         assert np.array_equal(finite, np.isfinite(right[part]))
 
 
-def test_tf32_without_four_channels_is_float32(dev: Device) -> None:
+def test_without_four_channels_float32_is_multiplied_as_it_is(dev: Device) -> None:
     shape = cases.CONV["two groups"]
     given, _ = arrays("tf32", shape)
-    exact, got = (
-        run_op(dev, partial(run, shape=shape, relu=False, tf32=tf32), given)
-        for tf32 in (False, True)
+    exact, *others = (
+        run_op(dev, partial(run, shape=shape, relu=False, tensor=each), given)
+        for each in (None, "tf32", "tf32x3")
     )
-    assert all(got[name].tobytes() == exact[name].tobytes() for name in exact)
+    for got in others:
+        assert all(got[name].tobytes() == exact[name].tobytes() for name in exact)
+
+
+def test_two_parts_hold_a_float32(dev: Device) -> None:
+    # Products that cancel but for their last bits: one of tf32 would be 1, not 2⁻²⁰.
+    shape = ConvShape(1, 1, 1, 4, 4, 1, 1)
+    x, w = np.ones((2, 4, 1, 1, 4), np.float32)
+    x[0, 0, 0] = 1 + 2.0**-20, -1, 0, 0
+    y = dev.empty((1, 1, 1, 4), np.float32)
+    operands = dev.from_host(x[:1].copy()), dev.from_host(w)
+    conv.forward(dev, *operands, None, y, shape, tensor="tf32x3")
+    assert dev.to_host(y).ravel().tolist() == [2.0**-20] * 4
+    conv.forward(dev, *operands, None, y, shape, tensor="tf32")
+    assert dev.to_host(y).ravel().tolist() == [0.0] * 4
+
+
+def test_two_parts_are_nearly_as_exact_as_float32(dev: Device) -> None:
+    shape = CAFFENET["conv3"]
+    given, _ = arrays("tf32x3", shape)
+    right = expected(given, given, shape)
+
+    def errors(kind: str | None) -> dict[str, float]:
+        got = run_op(dev, partial(run, shape=shape, relu=False, tensor=kind), given)
+        return {
+            name: float(np.linalg.norm(got[name] - right[name]))
+            / float(np.linalg.norm(right[name]))
+            for name in ("y", "dx", "dw")
+        }
+
+    single, split, rounded = errors(None), errors("tf32x3"), errors("tf32")
+    print(f"\n{shape}: fp32 {single}, tf32x3 {split}, tf32 {rounded}")
+    for name in single:
+        # Three roundings of a sum for one; a product of tf32 is off by 2⁻¹¹.
+        assert split[name] < 3 * single[name]
+        assert rounded[name] > 100 * split[name]
 
 
 # --- banks of shared memory -----------------------------------------------------
 
 
 @pytest.mark.parametrize("width", [48, 64, 96, 128, 192, 256])
-@pytest.mark.parametrize("tile_kind", KINDS, ids=["bf16", "tf32"])
+@pytest.mark.parametrize("tile_kind", KINDS[:2], ids=NAMES[:2])  # tf32x3 is as tf32
 def test_no_two_lanes_meet_in_a_bank(tile_kind: conv_plan.Kind, width: int) -> None:
     dev = device.get("emulated")
     numbers = 8 if tile_kind == BF16 else 4  # in 16 bytes
@@ -361,7 +405,9 @@ def test_plans_fit_the_card() -> None:
         for kernel, size in sizes.items():
             large = conv_plan.plan(kernel, tile_kind, size, 2, True)
             small = conv_plan.plan(kernel, tile_kind, size, 2, True, shared=SMALL)
-            assert small.shared_bytes <= SMALL < large.shared_bytes
+            assert small.shared_bytes <= SMALL
+            # tf32x3's are small anyway: they have work enough for what they read.
+            assert large.shared_bytes > SMALL or tile_kind == "tf32x3"
     # 16 bytes that cannot be read as one: its own tile, that is small anyway.
     how = conv_plan.plan(FORWARD, BF16, (1000, 30, 75), 1, False, shared=SMALL)
     assert how.tile == (32, 64, 1)
@@ -384,7 +430,7 @@ def test_caffenet_runs_on_a_small_card(precision: str) -> None:
         used(48 << 10)
 
 
-@pytest.mark.parametrize("tile_kind", KINDS, ids=["bf16", "tf32"])
+@pytest.mark.parametrize("tile_kind", KINDS, ids=NAMES)
 def test_stages_fit_shared_memory(tile_kind: conv_plan.Kind) -> None:
     for kernel, tiles in conv_plan.TILES[tile_kind].items():
         for tile in tiles:

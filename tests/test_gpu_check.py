@@ -112,7 +112,7 @@ def net(device: str, **ratios: float) -> dict[str, Any]:
         name: name.replace("_", " ").replace("last", "channels_last") for name in ratios
     }
     theirs = [
-        {"name": names[name], "precision": name[:4], "ratio": ratio}
+        {"name": names[name], "precision": name[:4], "ratios": {name[:4]: ratio}}
         for name, ratio in ratios.items()
     ]
     about = {"arch": "caffenet", "batch": 256, "device": device}
@@ -140,12 +140,16 @@ def test_goals_are_met_or_not_or_not_measured() -> None:
     assert [str(each) for each in verdicts(results)] == [
         "a step of caffenet, batch 256, bf16, in at most 4.2 ms: met (4.20 ms)",
         "caffenet, batch 256, bf16: at least 2.0 × PyTorch's best: met "
-        "(2.00 × bf16 channels_last compiled graph)",
+        "(2.00, bf16 channels_last compiled graph, of minicnn's bf16)",
         "caffenet, batch 256, tf32: at least 1.5 × PyTorch's best: not met "
-        "(1.40 × tf32 channels_last graph)",
+        "(1.40, tf32 channels_last graph, of minicnn's tf32)",
         "caffenet, batch 256, fp32: at least 1.5 × PyTorch's best: not measured "
-        "(1.60 × fp32 NCHW graph; fp32 NCHW was not tried)",
+        "(1.60, fp32 NCHW graph, of minicnn's fp32; fp32 NCHW was not tried)",
     ]
+    # What is as exact counts, too.
+    results["fp32"]["nets"][0]["theirs"][0]["ratios"]["tf32x3"] = 1.65
+    found = verdicts(results)[3].found
+    assert found.startswith("1.65, fp32 NCHW graph, of minicnn's tf32x3;")
     more = {"fp32_NCHW": 2, "fp32_last": 2, "fp32_last_compiled_graph": 1.5}
     results["more"] = net("cuda", **more)
     assert judged(results)[3] == "not measured"

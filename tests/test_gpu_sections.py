@@ -58,9 +58,9 @@ def test_pytorch_that_fails_is_no_failure_of_ours(
     assert ends(theirs, -11)[0] == ends("", 3)[0] == "skipped"
     assert ends("", 3)[1] == "PyTorch failed: took over 75 s"
     # What was measured before is kept.
-    turns = {"name": mode, "median": 0.01, "ratio": 2.0}
+    turns = {"name": mode, "median": 0.01, "ratios": {"bf16": 2.0}}
     net = {"theirs": [turns], "best": {"bf16": mode}}
-    said = f"PyTorch {mode} 10.00 ms, 2.00 × minicnn's in turns; {ended}"
+    said = f"PyTorch {mode} 10.00 ms: 2.00 × minicnn's in bf16; {ended}"
     assert ends(theirs, None, net) == ("ok", said)
     assert ends("", None, net)[0] == "FAILED"
     assert ends(theirs, None, {"theirs": []}) == ("skipped", ended)

@@ -19,6 +19,7 @@ def test_types_of_each_precision() -> None:
     single, double = np.dtype(np.float32), np.dtype(np.float64)
     assert types == {
         "fp32": (single, single, False, False),
+        "tf32x3": (single, single, False, True),
         "tf32": (single, single, False, True),
         "bf16": (single, BF16, True, True),
         "fp64": (double, double, False, False),
@@ -27,7 +28,7 @@ def test_types_of_each_precision() -> None:
 
 def test_unknown_precision_is_named() -> None:
     with pytest.raises(
-        MinicnnError, match=r"^network.precision 'fp8': .* fp32, tf32, bf16"
+        MinicnnError, match=r"^network.precision 'fp8': .* fp32, tf32x3, tf32, bf16"
     ):
         precision.get("fp8")
 

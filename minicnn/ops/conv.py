@@ -51,14 +51,15 @@ def forward(
     y: Array,
     shape: ConvShape,
     relu: bool = False,
-    tf32: bool = False,
+    tensor: str | None = None,
 ) -> None:
     """Writes y (N,P,Q,K) from x (N,H,W,C), w (K,R,S,C/groups) and b (K,).
 
     Args:
         b: the bias, or None for none.
         relu: whether y is max(·, 0).
-        tf32: whether kernels may multiply float32 numbers as tf32.
+        tensor: as what tensor cores may multiply float32 numbers, "tf32" or "tf32x3";
+            None: as they are, without them.
     """
     conv_numpy.forward(dev, x, w, b, y, shape, relu)
 
@@ -75,11 +76,11 @@ def _(
     y: Array,
     shape: ConvShape,
     relu: bool = False,
-    tf32: bool = False,
+    tensor: str | None = None,
 ) -> None:
     shape = shape.in_one_row()
     size = shape.n * shape.p * shape.q, shape.features, shape.taps
-    how = _plan(dev, FORWARD, x.dtype, size, shape, tf32)
+    how = _plan(dev, FORWARD, x.dtype, size, shape, tensor)
     _launch(dev, how, shape.groups, (x, w, b, y, shape.fields(), relu))
 
 
@@ -91,7 +92,7 @@ def backward_data(
     dx: Array,
     shape: ConvShape,
     relu_y: Array | None = None,
-    tf32: bool = False,
+    tensor: str | None = None,
 ) -> None:
     """Writes dx (N,H,W,C): convolutions of dy with w turned round.
 
@@ -102,7 +103,7 @@ def backward_data(
     Args:
         relu_y: x, if it is a ReLU's output, and dx the gradient of the ReLU's input is
             wanted: dx is 0 where it is not positive. None: dx is x's gradient.
-        tf32: as for `forward`.
+        tensor: as for `forward`.
     """
     conv_numpy.backward_data(dev, dy, w, dx, shape, relu_y)
 
@@ -118,7 +119,7 @@ def _(
     dx: Array,
     shape: ConvShape,
     relu_y: Array | None = None,
-    tf32: bool = False,
+    tensor: str | None = None,
 ) -> None:
     shape = shape.in_one_row()
     # Of the largest phase; see the kernel.
@@ -126,7 +127,7 @@ def _(
     pixels = shape.n * ceil_div(shape.h, down) * ceil_div(shape.w, right)
     taps = ceil_div(shape.r, down) * ceil_div(shape.s, right) * shape.features
     size, phases = (pixels, shape.depth, taps), down * right
-    how = _plan(dev, DATA, dx.dtype, size, shape, tf32, phases)
+    how = _plan(dev, DATA, dx.dtype, size, shape, tensor, phases)
     arguments = dy, w, relu_y, dx, shape.fields()
     _launch(dev, how, shape.groups, arguments, phases)
 
@@ -139,7 +140,7 @@ def backward_weights(
     dw: Array,
     db: Array | None,
     shape: ConvShape,
-    tf32: bool = False,
+    tensor: str | None = None,
 ) -> None:
     """Writes slices whose sums over the batch are dw (K,R,S,C/groups) and db (K,).
 
@@ -147,7 +148,7 @@ def backward_weights(
         dw, db: (slices, numbers), as many slices as `gradient_slices` says of this
             batch or a larger one; of each row the first numbers are a slice in C order,
             and the rest is left alone. Both are float32 where x and dy are bfloat16.
-        tf32: as for `forward`.
+        tensor: as for `forward`.
     """
     conv_numpy.backward_weights(dev, x, dy, dw, db, shape)
 
@@ -163,10 +164,10 @@ def _(
     dw: Array,
     db: Array | None,
     shape: ConvShape,
-    tf32: bool = False,
+    tensor: str | None = None,
 ) -> None:
     shape = shape.in_one_row()
-    how = _weights_plan(dev, x.dtype, shape, tf32, len(dw))
+    how = _weights_plan(dev, x.dtype, shape, tensor, len(dw))
     arguments = x, dy, dw, shape.fields(), dw.shape[1], how.steps
     _launch(dev, how, shape.groups, arguments, how.slices)
     if db is not None:
@@ -177,7 +178,7 @@ def _(
 
 
 def gradient_slices(
-    dev: Device, dtype: DTypeLike, shape: ConvShape, tf32: bool = False
+    dev: Device, dtype: DTypeLike, shape: ConvShape, tensor: str | None = None
 ) -> tuple[int, int]:
     """How many slices `backward_weights` makes of dw and of db.
 
@@ -193,7 +194,7 @@ def gradient_slices(
     shape = shape.in_one_row()
     rows, across = shape.n * shape.p * shape.q, ceil_div(shape.k, 32)
     each = max(LEAST_ROWS, ceil_div(rows * across, 8 * PROCESSORS))
-    slices = _weights_plan(dev, np.dtype(dtype), shape, tf32).slices
+    slices = _weights_plan(dev, np.dtype(dtype), shape, tensor).slices
     return slices, ceil_div(rows, each)
 
 
@@ -229,11 +230,11 @@ def _weights_plan(
     dev: Device,
     dtype: np.dtype,
     shape: ConvShape,
-    tf32: bool,
+    tensor: str | None,
     slices: int | None = None,
 ) -> Plan:
     size = shape.features, shape.taps, shape.n * shape.p * shape.q
-    return _plan(dev, WEIGHTS, dtype, size, shape, tf32, slices=slices)
+    return _plan(dev, WEIGHTS, dtype, size, shape, tensor, slices=slices)
 
 
 def _plan(
@@ -242,21 +243,21 @@ def _plan(
     dtype: np.dtype,
     size: tuple[int, int, int],
     shape: ConvShape,
-    tf32: bool,
+    tensor: str | None,
     phases: int = 1,
     slices: int | None = None,
 ) -> Plan:
     """How a kernel is to compute `phases` products of that size for each group.
 
     16 bytes of channels, and of features, are read as one where they are neighbours;
-    where not, there are no kernels for tf32, and float32's are more exact.
+    where not, float32 numbers are multiplied as they are.
 
     Raises:
         MinicnnError: the device gives a block too little shared memory for any tile.
     """
     widths = (vector_width(n, dtype) for n in (shape.depth, shape.features))
     vectors = min(widths) > 1
-    kind = "tf32" if tf32 and vectors and dtype == np.float32 else dtype
+    kind = tensor if tensor and vectors and dtype == np.float32 else dtype
     least = min(offered(kernel, kind, vectors).values())
     if least > dev.shared_bytes:
         card = dev.details().get("gpu", f"device {dev.name}")

@@ -37,7 +37,7 @@ def forward(
     y: Array,
     shape: ConvShape,
     relu: bool = False,
-    tf32: bool = False,
+    tensor: str | None = None,
 ) -> Any:
     """See `conv.forward`; NotImplemented where the NumPy form is to do it."""
     if shape.is_product:
@@ -56,7 +56,7 @@ def backward_data(
     dx: Array,
     shape: ConvShape,
     relu_y: Array | None = None,
-    tf32: bool = False,
+    tensor: str | None = None,
 ) -> Any:
     """See `conv.backward_data`; NotImplemented where the NumPy form is to do it.
 
@@ -108,7 +108,7 @@ def backward_weights(
     dw: Array,
     db: Array | None,
     shape: ConvShape,
-    tf32: bool = False,
+    tensor: str | None = None,
 ) -> Any:
     """See `conv.backward_weights`; NotImplemented where the NumPy form is to do it."""
     flat_dw = dw[0, : shape.k * shape.taps]

@@ -13,8 +13,8 @@ import numpy as np
 from minicnn.device import AnyDevice
 from minicnn.precision import BF16
 
-# A kernel's first template argument: its arrays' dtype, or "tf32" for float32 arrays
-# that tensor cores multiply.
+# A kernel's first template argument: its arrays' dtype, or "tf32" or "tf32x3" for
+# float32 arrays that tensor cores multiply.
 Kind = np.dtype | str
 # Rows, columns, and numbers read as one.
 Tile = tuple[int, int, int]
@@ -24,14 +24,20 @@ FLOAT, DOUBLE = np.dtype(np.float32), np.dtype(np.float64)
 # Multiprocessors to keep busy (an H100 or H200 has as many).
 PROCESSORS = 132
 # Products that a tile adds to each of its sums before its next barrier: BK.
-STEP: dict[Kind, int] = {FLOAT: 8, DOUBLE: 8, "tf32": 16, BF16: 32}
+STEP: dict[Kind, int] = {FLOAT: 8, DOUBLE: 8, "tf32": 16, "tf32x3": 16, BF16: 32}
 # Bytes of shared memory that a block may have on an H100 or H200: all tiles fit.
 SHARED_BYTES = AnyDevice.shared_bytes
 # A slice with fewer would spend its time on writing its partial sums.
 LEAST_PRODUCTS = 256
 # As many products of each sum take a block's start and end: with tensor cores far
 # more, since they multiply so much faster than memory takes the sums.
-OVERHEAD: dict[Kind, int] = {FLOAT: 64, DOUBLE: 64, "tf32": 256, BF16: 512}
+OVERHEAD: dict[Kind, int] = {
+    FLOAT: 64,
+    DOUBLE: 64,
+    "tf32": 256,
+    "tf32x3": 96,
+    BF16: 512,
+}
 # A block of tensor cores waits for level-2 cache unless it multiplies so many pairs for
 # each line that it reads: 790 TFLOP/s · 63 % against 5.5 TB/s of 2 bytes.
 PAIRS_A_LINE = 90
@@ -68,12 +74,20 @@ _FLOAT_TILES: dict[Tile, float] = {
     (128, 32, 1): 0.7,
 }
 _DOUBLE_TILES: dict[Tile, float] = {(64, 64, 2): 1.0, (64, 32, 1): 1.0}
+# Three products where tf32 makes one: no tile waits for the cache. Larger ones would
+# want more registers than there are.
+_SPLIT_TILES: dict[str, dict[Tile, float]] = {
+    FORWARD: {(128, 96, 4): 1.0, (128, 64, 4): 1.0},
+    DATA: {(128, 96, 4): 1.0, (256, 48, 4): 1.0, (128, 64, 4): 1.0},
+    WEIGHTS: {(192, 128, 4): 1.0, (128, 128, 4): 1.0, (128, 64, 4): 1.0},
+}
 # What copies numbers one by one is slow.
 _SINGLE: dict[Tile, float] = {(32, 64, 1): 0.05}
 TILES: dict[Kind, dict[str, dict[Tile, float]]] = {
     FLOAT: dict.fromkeys((FORWARD, DATA, WEIGHTS), _FLOAT_TILES),
     DOUBLE: dict.fromkeys((FORWARD, DATA, WEIGHTS), _DOUBLE_TILES),
     "tf32": _tensor_tiles(4),
+    "tf32x3": _SPLIT_TILES,
     BF16: {kernel: tiles | _SINGLE for kernel, tiles in _tensor_tiles(8).items()},
 }
 
