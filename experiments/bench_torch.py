@@ -172,9 +172,9 @@ def span(turns: dict[str, Any]) -> str:
     return f"{turns['median'] * 1e3:.2f} ({least * 1e3:.2f}–{most * 1e3:.2f})"
 
 
-def insert(page: str, kind: str, table: str) -> str:
-    """The page with what stands between the marks of that kind of device replaced."""
-    begin, end = f"<!-- bench-torch {kind} -->\n", "<!-- end -->"
+def insert(page: str, mark: str, table: str) -> str:
+    """The page with what stands at that mark replaced."""
+    begin, end = f"<!-- {mark} -->\n", "<!-- end -->"
     pattern = re.escape(begin) + ".*?" + re.escape(end)
     if not re.search(pattern, page, re.DOTALL):
         raise click.ClickException(f"{PAGE.name} has no place marked {begin.strip()}")
@@ -321,7 +321,7 @@ def main(
     if record:
         date = result["provenance"]["date"]
         write_json(RESULTS / f"{date}-bench-torch-{kind}.json", result)
-        PAGE.write_text(insert(PAGE.read_text(), kind, table))
+        PAGE.write_text(insert(PAGE.read_text(), f"bench-torch {kind}", table))
 
 
 if __name__ == "__main__":

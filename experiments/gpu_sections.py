@@ -313,6 +313,17 @@ def profiling(check: Checkup) -> Record:
     }
 
 
+def tiling(check: Checkup) -> Record:
+    """`tiles.py`: what the plans' choices cost."""
+    if not check.gpu:
+        raise Skipped("no GPU")
+    script = str(ROOT / "experiments" / "tiles.py")
+    record = check.measured(script, f"--device={check.device}", f"--batch={BATCH}")
+    lost = (f"{key} {each * 1e6:.0f} µs" for key, each in record["lost"].items())
+    record["summary"] = f"the plans lose a step: {', '.join(lost)}"
+    return record
+
+
 @dataclass(frozen=True)
 class Section:
     """One thing to do.
@@ -351,6 +362,7 @@ SECTIONS: dict[str, Section] = {
     **{f"torch {mode}": _torch(NETS[0], mode, 75) for mode in _OTHERS},
     "training": Section(training, 60),
     "profile": Section(profiling, 90),
+    "tiles": Section(tiling, 60),
     "precisions": Section(comparing, 140),
     **_bench(NETS[1]),
     f"torch {NETS[1]}": _torch(NETS[1], "eager", 100),
