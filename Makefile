@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test lint check compare bench-torch gpu-check proofs clean help
+.PHONY: run test rehearse lint check compare bench-torch gpu-check proofs clean help
 
 help:            ## what there is to make
 	@grep -E '^[a-z-]+: .*##' Makefile | sed -E 's/:[^#]*##/\t/'
@@ -36,6 +36,10 @@ run: $(VENV)/.core  ## train a base net on the demo set, then transfer three of 
 # tests/conftest.py gives them, the slowest first.
 test: $(VENV)/.test  ## run the tests, a process a core; ARGS="-n 0 -k lrn" runs some in one
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
+
+rehearse: $(VENV)/.test  ## run the tests marked gpu without one: the launch code of cuda on a stand-in for CuPy
+	MINICNN_FUZZ_EXAMPLES=2 $(BIN)/python -m pytest -p tests.cupy_stand_in -m gpu -n auto --dist loadfile \
+	    --no-loadscope-reorder $(ARGS)
 
 lint: $(VENV)/.dev  ## check style
 	$(BIN)/ruff check .

@@ -23,7 +23,8 @@ IN_NUMPY = "cpu-numpy"
 PROCESSES = 8
 # The files that take longest come first, so that processes end together.
 SLOWEST = (
-    *("sanitizers", "compile", "report", "report_studies", "report_damage"),
+    *("sanitizers", "rehearsal", "compile"),
+    *("report", "report_studies", "report_damage"),
     *("gpu_sections", "study", "study_jobs", "conv"),
 )
 

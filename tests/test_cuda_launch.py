@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -15,24 +14,16 @@ import pytest
 from minicnn.cubins import cubin
 from minicnn.errors import MinicnnError
 from minicnn.launch import CudaLauncher, KernelFile
+from tests.cupy_stand_in import kernels
+from tests.cupy_stand_in.arrays import ndarray
+from tests.cupy_stand_in.kernels import CompileException, CUDADriverError
+from tests.cupy_stand_in.streams import CUDARuntimeError
 from tests.test_launch import arguments, kernel_file
 
 
 @pytest.fixture
 def file(tmp_path: Path) -> KernelFile:
     return kernel_file(tmp_path)
-
-
-class Failure(Exception):
-    """CuPy's driver error."""
-
-
-class GpuArray(np.ndarray):
-    """CuPy's array."""
-
-    @property
-    def data(self) -> Any:  # type: ignore[override]
-        return SimpleNamespace(ptr=self.ctypes.data)
 
 
 class Function:
@@ -49,63 +40,33 @@ class Function:
     @max_dynamic_shared_size_bytes.setter
     def max_dynamic_shared_size_bytes(self, size: int) -> None:
         if size > 227 * 1024:
-            raise Failure("CUDA_ERROR_INVALID_VALUE: invalid argument")
+            raise CUDADriverError("CUDA_ERROR_INVALID_VALUE: invalid argument")
         self.shared = size
 
     def __call__(self, grid: Any, block: Any, args: Any, *, shared_mem: int) -> None:
         if grid == (13, 1, 1):
-            raise Failure("CUDA_ERROR_INVALID_VALUE: invalid argument")
+            raise CUDADriverError("CUDA_ERROR_INVALID_VALUE: invalid argument")
         self.calls.append((grid, block, args, shared_mem))
 
 
-class Nvrtc:
-    """CuPy's binding of NVRTC, that knows one GPU.
+class Nvrtc(kernels.Nvrtc):
+    """CuPy's binding of NVRTC, that only writes down what it is to compile.
 
     Attributes:
         compiled: the options and expressions of each compilation.
     """
 
-    class NVRTCError(Exception): ...
-
     def __init__(self) -> None:
+        super().__init__()
         self.compiled: list[Any] = []
-        self.programs: dict[int, Any] = {}
 
-    def getVersion(self) -> tuple[int, int]:
-        return 12, 9
-
-    def getSupportedArchs(self) -> tuple[int, ...]:
-        return 80, 90
-
-    def createProgram(
-        self, text: str, name: str, headers: tuple[()], names: tuple[()]
-    ) -> int:
-        assert "#include" not in text
-        number = len(self.programs) + 1
-        self.programs[number] = text, []
-        return number
-
-    def destroyProgram(self, program: int) -> None:
-        self.programs[program] = None
-
-    def addNameExpression(self, program: int, name: str) -> None:
-        self.programs[program][1].append(name)
-
-    def compileProgram(self, program: int, options: tuple[str, ...]) -> None:
-        text, names = self.programs[program]
-        self.compiled.append((options, tuple(names)))
-        if "broken" in text:
+    def compileProgram(self, prog: int, options: tuple[str, ...]) -> None:
+        program = self._programs[prog]
+        assert "#include" not in program.text
+        self.compiled.append((options, tuple(program.names)))
+        if "broken" in program.text:
+            program.log = 'scale.cu(3): error: identifier "broken"\n'
             raise self.NVRTCError("NVRTC_ERROR_COMPILATION (6)")
-
-    def getProgramLog(self, program: int) -> str:
-        return 'scale.cu(3): error: identifier "broken"\n'
-
-    def getLoweredName(self, program: int, name: str) -> str:
-        assert name in self.programs[program][1]
-        return "_Z" + re.sub(r"\W+", "_", name)
-
-    def getCUBIN(self, program: int) -> bytes:
-        return repr(self.programs[program][1]).encode()
 
 
 @pytest.fixture
@@ -125,8 +86,6 @@ def cupy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
 
         def __exit__(self, *_: object) -> None: ...
 
-    class CompileException(Exception): ...
-
     class RawModule:
         def __init__(self, **options: Any) -> None:
             self.options, self.function = options, Function()
@@ -136,21 +95,21 @@ def cupy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
             if "broken" in self.options.get("code", ""):
                 raise CompileException('scale.cu(3): error: identifier "broken"')
             if "path" in self.options and not Path(self.options["path"]).stat().st_size:
-                raise Failure("CUDA_ERROR_INVALID_IMAGE")
+                raise CUDADriverError("CUDA_ERROR_INVALID_IMAGE")
 
         def get_function(self, name: str) -> Function:
             known = self.options.get("name_expressions")
             assert name in known if known else name.startswith("_Z")
             return self.function
 
-    fake.ndarray, fake.RawModule = GpuArray, RawModule  # type: ignore[attr-defined]
+    fake.ndarray, fake.RawModule = ndarray, RawModule  # type: ignore[attr-defined]
     stream = SimpleNamespace(synchronize=lambda: fake.synchronised.append(True))
     fake.cuda = SimpleNamespace(  # type: ignore[attr-defined]
         Device=Device,
         nvrtc=Nvrtc(),
         compiler=SimpleNamespace(CompileException=CompileException),
-        driver=SimpleNamespace(CUDADriverError=Failure),
-        runtime=SimpleNamespace(CUDARuntimeError=Failure),
+        driver=SimpleNamespace(CUDADriverError=CUDADriverError),
+        runtime=SimpleNamespace(CUDARuntimeError=CUDARuntimeError),
         get_current_stream=lambda: stream,
     )
     monkeypatch.setitem(sys.modules, "cupy", fake)
@@ -160,7 +119,7 @@ def cupy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
 
 def test_cuda_compiles_a_group_once_and_launches(cupy: Any, file: KernelFile) -> None:
     dev = SimpleNamespace(launcher=CudaLauncher(1))
-    arrays = {name: np.zeros(8, np.float32).view(GpuArray) for name in "xy"}
+    arrays = {name: ndarray(8, np.float32) for name in "xy"}
     args = arguments(**arrays, flags=None)
     file.get("scale", np.float32, 16, True)(dev, 2, 32, args)
     file.get("scale", np.float32, 32, False)(dev, 2, 32, args, shared=100_000)
@@ -191,7 +150,7 @@ def test_cuda_finds_what_another_process_compiled(cupy: Any, file: KernelFile) -
     assert first
     assert first.names["scale<float, 32, false>"] == "_Zscale_float_32_false_"
     assert len(nvrtc.compiled) == 1
-    assert not any(nvrtc.programs.values())  # each is destroyed
+    assert not nvrtc._programs  # each is destroyed
     # Another GPU, NVRTC, text or group is other code.
     assert not cubin(nvrtc, source, "float", "80").cached
     assert not cubin(nvrtc, source, "double", "90").cached
