@@ -276,8 +276,8 @@ class CudaDevice(AnyDevice):
         return array
 
     def from_host(self, array: NDArray[Any]) -> Any:
-        """A NumPy array, copied to the GPU."""
-        return self._cupy.asarray(array)
+        """A NumPy array, copied to the GPU, in C order as kernels need it."""
+        return self._cupy.asarray(array, order="C")
 
     def to_host(self, array: Any) -> NDArray[Any]:
         """An array of the GPU, copied to the host; waits for it."""

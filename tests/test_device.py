@@ -46,6 +46,15 @@ def test_a_failure_in_a_thread_is_raised() -> None:
         device.get("cpu", 2).for_chunks(work, 4, 1)
 
 
+def test_what_comes_from_the_host_lies_as_kernels_take_it(
+    kernel_dev: device.Device,
+) -> None:
+    turned = np.arange(6.0).reshape(2, 3).T
+    there = kernel_dev.from_host(turned)
+    assert there.flags.c_contiguous
+    assert np.array_equal(kernel_dev.to_host(there), turned)
+
+
 @pytest.mark.filterwarnings("error::RuntimeWarning")
 def test_numpys_error_settings_reach_the_threads() -> None:
     def overflow(start: int, stop: int) -> None:

@@ -296,16 +296,16 @@ def empty(shape: int | tuple[int, ...], dtype: DTypeLike = float) -> ndarray:
     return ndarray(shape, dtype)
 
 
-def asarray(a: Any, dtype: DTypeLike = None) -> ndarray:
-    """CuPy's, of what is on the host; Fortran's order is kept."""
+def asarray(a: Any, dtype: DTypeLike = None, order: str | None = None) -> ndarray:
+    """CuPy's, of what is on the host; keeps Fortran's order, if not asked for C's."""
     stream, host = get_current_stream(), np.asarray(a, dtype)
     stream._refuse_copying("H2D")
-    turned = host.flags.fnc
+    turned = host.flags.fnc and order != "C"
     made = ndarray(host.shape[::-1] if turned else host.shape, host.dtype)
     if turned:
         made = made._with(made._values.T)
     # Else CuPy copies it to pinned memory of its own.
-    direct = _pinned(host) and host.flags.forc
+    direct = _pinned(host) and (turned or host.flags.c_contiguous)
     stream._add(partial(np.copyto, made._values, host if direct else host.copy()))
     return made
 
