@@ -238,8 +238,8 @@ INSTANTIATE(conv_backward_data<tf32, 256, 128, 4>, conv_backward_data<tf32, 256,
 INSTANTIATE(conv_backward_weights<tf32, 128, 256, 4>, conv_backward_weights<tf32, 192, 128, 4>,
             conv_backward_weights<tf32, 128, 128, 4>, conv_backward_weights<tf32, 128, 64, 4>);
 INSTANTIATE(conv_forward<tf32x3, 128, 96, 4>, conv_forward<tf32x3, 128, 64, 4>,
-            conv_backward_data<tf32x3, 128, 96, 4>, conv_backward_data<tf32x3, 256, 48, 4>,
-            conv_backward_data<tf32x3, 128, 64, 4>, conv_backward_weights<tf32x3, 192, 128, 4>,
-            conv_backward_weights<tf32x3, 128, 128, 4>, conv_backward_weights<tf32x3, 128, 64, 4>);
+            conv_backward_data<tf32x3, 128, 96, 4>, conv_backward_data<tf32x3, 128, 48, 4>,
+            conv_backward_data<tf32x3, 128, 64, 4>, conv_backward_weights<tf32x3, 96, 64, 4>,
+            conv_backward_weights<tf32x3, 128, 64, 4>);
 INSTANTIATE(sum_columns<float>, sum_columns<double>, sum_columns<bf16>, relu_backward<float>,
             relu_backward<double>, relu_backward<bf16>);

@@ -29,30 +29,24 @@ struct tf32 {
 };
 
 // A float that is multiplied as the sum of two tf32, high + low: with 21 bits of mantissa. Of
-// the products all but low · low are made, 2^-22 of the whole: nearly as exact as float's own.
+// the products all but low · low are made, 2^-22 of the whole: about as exact as float's own.
 // An infinity leaves low = infinity − infinity: its sums are NaN.
-struct tf32x3 {
-    float x;
-    tf32x3() = default;
-    __device__ explicit tf32x3(float x) : x(x) {}
-    __device__ operator float() const { return x; }
+struct tf32x3 : tf32 {
+    using tf32::tf32;
 };
 template <typename T>
 constexpr bool SPLIT = false;
 template <>
 constexpr bool SPLIT<tf32x3> = true;
 
-__device__ __forceinline__ void mma(bf16, float (&c)[4], const unsigned (&a)[4],
-                                    const unsigned (&b)[2]) {
-    mma_m16n8k16_bf16(c, a, b);
+// d = c + a · b
+__device__ __forceinline__ void mma(bf16, float (&d)[4], const unsigned (&a)[4],
+                                    const unsigned (&b)[2], const float (&c)[4]) {
+    mma_m16n8k16_bf16(d, a, b, c);
 }
-__device__ __forceinline__ void mma(tf32, float (&c)[4], const unsigned (&a)[4],
-                                    const unsigned (&b)[2]) {
-    mma_m16n8k8_tf32(c, a, b);
-}
-__device__ __forceinline__ void mma(tf32x3, float (&c)[4], const unsigned (&a)[4],
-                                    const unsigned (&b)[2]) {
-    mma_m16n8k8_tf32(c, a, b);
+__device__ __forceinline__ void mma(tf32, float (&d)[4], const unsigned (&a)[4],
+                                    const unsigned (&b)[2], const float (&c)[4]) {
+    mma_m16n8k8_tf32(d, a, b, c);
 }
 
 // Which of an mma's two operands fragments are for.
@@ -130,8 +124,12 @@ struct Stage {
 template <typename T, int BM, int BN>
 struct MmaTile {
     using Number = T;
-    static constexpr int THREADS = BM * BN > 128 * 128 ? 256 : 128, BLOCKS = 256 / THREADS;
-    static constexpr int WARPS_M = BM > 128 ? 4 : 2, WARPS_N = THREADS / 32 / WARPS_M;
+    // Two parts of each number, and sums beside the sums, leave registers for fewer of these.
+    static constexpr int SPLIT_N = BN % 48 ? 32 : 48, SPLIT_THREADS = BM * BN / SPLIT_N;
+    static constexpr int THREADS = SPLIT<T> ? SPLIT_THREADS : BM * BN > 128 * 128 ? 256 : 128;
+    static constexpr int BLOCKS = 256 / THREADS;
+    static constexpr int WARPS_M = SPLIT<T> ? BM / 32 : BM > 128 ? 4 : 2;
+    static constexpr int WARPS_N = THREADS / 32 / WARPS_M;
     static constexpr int WM = BM / WARPS_M, WN = BN / WARPS_N;
     static constexpr int BK = 64 / sizeof(T), DEEP = BK / 2;  // numbers in 64 and 32 bytes
     static constexpr int STAGES = 4;
@@ -172,17 +170,16 @@ struct MmaTile {
             // Now every thread's share of this step is there, and the last step's is read.
             __syncthreads();
             const T* now = stage(step);
-            auto take = [&](int half) {
-                StageA::take(fragment_a[half], now + own_a, half * DEEP);
-                StageB::take(fragment_b[half], now + own_b, half * DEEP);
-            };
-            // Two parts of each number take the registers of the other half.
-            take(0);
-            if constexpr (!SPLIT<T>) take(1);
-            add(fragment_a[0], fragment_b[0]);
+            StageA::take(fragment_a[0], now + own_a, 0);
+            StageB::take(fragment_b[0], now + own_b, 0);
+            StageA::take(fragment_a[1], now + own_a, DEEP);
+            StageB::take(fragment_b[1], now + own_b, DEEP);
+            if constexpr (!SPLIT<T>) add(fragment_a[0], fragment_b[0]);
             copy(step + STAGES - 1);  // to where the last step was
-            if constexpr (SPLIT<T>) take(1);
-            add(fragment_a[1], fragment_b[1]);
+            if constexpr (SPLIT<T>)
+                add_split(fragment_a, fragment_b);
+            else
+                add(fragment_a[1], fragment_b[1]);
         }
         cp_async_wait<0>();  // no copy outlives its block
     }
@@ -211,39 +208,56 @@ struct MmaTile {
     }
 
   private:
-    __device__ __forceinline__ void add(unsigned (&a)[WM / 16][4], unsigned (&b)[WN / 16][4]) {
-        if constexpr (SPLIT<T>) {
-            unsigned low_a[WM / 16][4], low_b[WN / 16][4];
-            split(a, low_a), split(b, low_b);
-            add_products(low_a, b);  // small ones first: they are lost in a large sum
-            add_products(a, low_b);
+    __device__ __forceinline__ void add(const unsigned (&a)[WM / 16][4],
+                                        const unsigned (&b)[WN / 16][4]) {
+#pragma unroll
+        for (int i = 0; i < WM / 16; i++) add_row(sum[i], a[i], b);
+    }
+
+    // Of 16 rows.
+    static __device__ __forceinline__ void add_row(float (&to)[WN / 8][4], const unsigned (&a)[4],
+                                                   const unsigned (&b)[WN / 16][4]) {
+#pragma unroll
+        for (int j = 0; j < WN / 8; j++) {
+            const unsigned columns[2] = {b[j / 2][j % 2 * 2], b[j / 2][j % 2 * 2 + 1]};
+            mma(T(), to[j], a, columns, to[j]);
         }
-        add_products(a, b);
+    }
+
+    // A step of numbers in two parts. Tensor cores cut off what a sum has no place for, each
+    // time on the same side. So they sum no more than a step; that is added by rounding.
+    __device__ __forceinline__ void add_split(unsigned (&a)[2][WM / 16][4],
+                                              unsigned (&b)[2][WN / 16][4]) {
+        unsigned low_a[4], low_b[2][WN / 16][4];
+#pragma unroll
+        for (int half = 0; half < 2; half++)
+#pragma unroll
+            for (int n = 0; n < WN / 16; n++) split(b[half][n], low_b[half][n]);
+#pragma unroll
+        for (int i = 0; i < WM / 16; i++) {
+            float part[WN / 8][4] = {};
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+                split(a[half][i], low_a);
+                add_row(part, low_a, b[half]);
+                add_row(part, a[half][i], low_b[half]);
+                add_row(part, a[half][i], b[half]);
+            }
+#pragma unroll
+            for (int j = 0; j < WN / 8; j++)
+#pragma unroll
+                for (int v = 0; v < 4; v++) sum[i][j][v] += part[j][v];
+        }
     }
 
     // Floats become the high parts, tf32; low: what these leave, tf32 too.
-    template <int N>
-    static __device__ __forceinline__ void split(unsigned (&fragment)[N][4],
-                                                 unsigned (&low)[N][4]) {
+    static __device__ __forceinline__ void split(unsigned (&fragment)[4], unsigned (&low)[4]) {
 #pragma unroll
-        for (int n = 0; n < N; n++)
-#pragma unroll
-            for (int b = 0; b < 4; b++) {
-                float whole = __uint_as_float(fragment[n][b]);
-                fragment[n][b] = tf32_from_float(whole);
-                low[n][b] = tf32_from_float(whole - __uint_as_float(fragment[n][b]));
-            }
-    }
-
-    __device__ __forceinline__ void add_products(const unsigned (&a)[WM / 16][4],
-                                                 const unsigned (&b)[WN / 16][4]) {
-#pragma unroll
-        for (int i = 0; i < WM / 16; i++)
-#pragma unroll
-            for (int j = 0; j < WN / 8; j++) {
-                const unsigned columns[2] = {b[j / 2][j % 2 * 2], b[j / 2][j % 2 * 2 + 1]};
-                mma(T(), sum[i][j], a[i], columns);
-            }
+        for (int b = 0; b < 4; b++) {
+            float whole = __uint_as_float(fragment[b]);
+            fragment[b] = tf32_from_float(whole);
+            low[b] = tf32_from_float(whole - __uint_as_float(fragment[b]));
+        }
     }
 
     // 16 columns from n on of a row that begins at out[start]; of each half, pair[half] is the

@@ -4,7 +4,8 @@
 #include "common.cuh"
 
 // √x and a ÷ b, for floats to a few units of the last place: exact, they take nine instructions.
-// x is positive; b below 2^126, as a scale is.
+// x is positive, b below 2^126: so are a scale and its powers, unless values beyond 2^62 are
+// normalised, which come to zero or NaN.
 __device__ __forceinline__ float quick_root(float x) { return x * rsqrt(x); }
 __device__ __forceinline__ double quick_root(double x) { return sqrt(x); }
 __device__ __forceinline__ float quick_ratio(float a, float b) { return __fdividef(a, b); }

@@ -133,7 +133,8 @@ __global__ void __launch_bounds__(THREADS, 4)
 
     for (int p = max(first_p - tile.overlap + 1, 0); p < end_p; p++) {
         int row_at = (p * shape.q + from_q) * c;
-        lrn_gradient<W>(dy + row_at, u + row_at, ratios, ring + p % tile.overlap * width,
+        A* du = ring + remainder(p, tile.overlap) * width;
+        lrn_gradient<W>(dy + row_at, u + row_at, ratios, du,
                         end_q - from_q, c, Numbers<A>{size / 2, share, slope, beta, k});
         if (p < first_p) continue;
         int top = max(p * shape.stride[0] - shape.pad[0], 0);

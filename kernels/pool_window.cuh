@@ -20,9 +20,9 @@ struct Largest {
     Vec<u8, W> place;  // in its window, r·S + s
 };
 
-// As the instruction does it for floats.
+// There is no such instruction for them.
 __device__ __forceinline__ double max_or_nan(double a, double b) {
-    return a > b || a != a ? a : b;
+    return a >= b || a != a ? a : b;
 }
 
 // The maxima of window (p, q) in W channels of an image that starts at those channels. Of

@@ -1,29 +1,32 @@
 // The PTX instructions that the kernels use, one small function each.
 //
-// On the host their twins in host/ptx.h, which also draws the fragments' layouts.
+// On the host their twins in host/ptx.h, which also draws the fragments' layouts, host/lowp.h
+// and host/intrinsics.h.
 // mma: needs sm_80. Shared-memory addresses must be 16-byte aligned.
 #pragma once
 
 #ifndef MINICNN_EMULATED
 
-// c += a · b: a 16×16 row-major, b 16×8 column-major, both bfloat16; c 16×8 float.
+// d = c + a · b: a 16×16 row-major, b 16×8 column-major, both bfloat16; c and d 16×8 float.
 __device__ __forceinline__ void mma_m16n8k16_bf16(
-    float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+    float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], const float (&c)[4]) {
     asm volatile(
         "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
-        "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+        "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%10, %11, %12, %13};"
+        : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]),
+          "f"(c[0]), "f"(c[1]), "f"(c[2]), "f"(c[3]));
 }
 
-// c += a · b: a 16×8 row-major, b 8×8 column-major, both tf32 (tf32_from_float); c float.
+// d = c + a · b: a 16×8 row-major, b 8×8 column-major, both tf32 (tf32_from_float); float sums.
 __device__ __forceinline__ void mma_m16n8k8_tf32(
-    float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+    float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], const float (&c)[4]) {
     asm volatile(
         "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
-        "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+        "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%10, %11, %12, %13};"
+        : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]),
+          "f"(c[0]), "f"(c[1]), "f"(c[2]), "f"(c[3]));
 }
 
 __device__ __forceinline__ unsigned shared_address(const void* p) {

@@ -61,7 +61,7 @@ _ALL = {
     for each in (
         FP32,
         # Tensor cores multiply sums of two numbers of 11 bits, by three products:
-        # nearly as exactly as float32.
+        # as exactly as float32.
         Precision("tf32x3", _FLOAT, _FLOAT),
         # Tensor cores round the operands of products to 11 significant bits.
         Precision("tf32", _FLOAT, _FLOAT),

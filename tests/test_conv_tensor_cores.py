@@ -292,51 +292,6 @@ def test_infinity_stays_within_its_patches(
         assert np.array_equal(finite, np.isfinite(right[part]))
 
 
-def test_without_four_channels_float32_is_multiplied_as_it_is(dev: Device) -> None:
-    shape = cases.CONV["two groups"]
-    given, _ = arrays("tf32", shape)
-    exact, *others = (
-        run_op(dev, partial(run, shape=shape, relu=False, tensor=each), given)
-        for each in (None, "tf32", "tf32x3")
-    )
-    for got in others:
-        assert all(got[name].tobytes() == exact[name].tobytes() for name in exact)
-
-
-def test_two_parts_hold_a_float32(dev: Device) -> None:
-    # Products that cancel but for their last bits: one of tf32 would be 1, not 2⁻²⁰.
-    shape = ConvShape(1, 1, 1, 4, 4, 1, 1)
-    x, w = np.ones((2, 4, 1, 1, 4), np.float32)
-    x[0, 0, 0] = 1 + 2.0**-20, -1, 0, 0
-    y = dev.empty((1, 1, 1, 4), np.float32)
-    operands = dev.from_host(x[:1].copy()), dev.from_host(w)
-    conv.forward(dev, *operands, None, y, shape, tensor="tf32x3")
-    assert dev.to_host(y).ravel().tolist() == [2.0**-20] * 4
-    conv.forward(dev, *operands, None, y, shape, tensor="tf32")
-    assert dev.to_host(y).ravel().tolist() == [0.0] * 4
-
-
-def test_two_parts_are_nearly_as_exact_as_float32(dev: Device) -> None:
-    shape = CAFFENET["conv3"]
-    given, _ = arrays("tf32x3", shape)
-    right = expected(given, given, shape)
-
-    def errors(kind: str | None) -> dict[str, float]:
-        got = run_op(dev, partial(run, shape=shape, relu=False, tensor=kind), given)
-        return {
-            name: float(np.linalg.norm(got[name] - right[name]))
-            / float(np.linalg.norm(right[name]))
-            for name in ("y", "dx", "dw")
-        }
-
-    single, split, rounded = errors(None), errors("tf32x3"), errors("tf32")
-    print(f"\n{shape}: fp32 {single}, tf32x3 {split}, tf32 {rounded}")
-    for name in single:
-        # Three roundings of a sum for one; a product of tf32 is off by 2⁻¹¹.
-        assert split[name] < 3 * single[name]
-        assert rounded[name] > 100 * split[name]
-
-
 # --- banks of shared memory -----------------------------------------------------
 
 

@@ -151,6 +151,26 @@ def nearest(x: np.ndarray, mantissa: int, smallest: int) -> np.ndarray:
     return np.rint(x / unit) * unit  # exact but for rint, which takes ties to even
 
 
+def test_mma_cuts_off_what_a_sum_has_no_place_for(dev: Any) -> None:
+    # 1 + 1.5 · 2⁻²⁴ would round up.
+    a, b = np.zeros((16, 8), F32), np.zeros((8, 8), F32)
+    a[:, :2], b[:2] = [1, 2**-12], [[1], [1.5 * 2**-12]]
+    c = poisoned((16, 8), F32)
+    for sign in (1, -1):
+        kernel("primitives.cu", "mma_tf32")(dev, 1, 32, (sign * a, b, c))
+        assert np.all(c == sign)
+
+
+def test_the_larger_or_nan(dev: Any) -> None:
+    values = np.array([0.0, -0.0, 1, -1, np.inf, -np.inf, np.nan], F32)
+    a, b = (each.ravel().copy() for each in np.meshgrid(values, values))
+    found = poisoned(a.shape, F32)
+    kernel("primitives.cu", "larger")(dev, 1, 32, (a, b, found, a.size))
+    assert np.array_equal(found, np.maximum(a, b), equal_nan=True)
+    zeros = (a == 0) & (b == 0)
+    assert np.array_equal(np.signbit(found[zeros]), np.signbit(a[zeros] + b[zeros]))
+
+
 def test_bf16_half_and_tf32_round_to_nearest_even(dev: Any) -> None:
     rng = np.random.default_rng(4)
     patterns = rng.integers(0, 1 << 32, 200_000, dtype=np.uint64).astype(np.uint32)

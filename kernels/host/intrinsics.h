@@ -29,7 +29,11 @@ inline float max(float a, float b) { return fmaxf(a, b); }
 inline double min(double a, double b) { return fmin(a, b); }
 inline double max(double a, double b) { return fmax(a, b); }
 
-inline float max_or_nan(float a, float b) { return a > b || a != a ? a : b; }
+// As max.NaN: of zeros the positive one.
+inline float max_or_nan(float a, float b) {
+    if (a == b) return signbit(a) ? b : a;
+    return a > b || a != a ? a : b;
+}
 
 inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
 inline float rsqrt(float x) { return 1.0f / sqrtf(x); }

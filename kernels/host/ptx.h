@@ -18,25 +18,29 @@ namespace emu {
 
 struct Mma {
     const unsigned *a, *b;
-    float* c;
+    const float* c;
+    float* d;
 };
 
-// C += A·B with float sums in the order of k.
+// What is left of a sum on tensor cores, which cut off and do not round (Fasi et al., "Numerical
+// behavior of NVIDIA tensor cores", 2021).
+inline float cut(double sum) {
+    float near = (float)sum;
+    return fabs((double)near) > fabs(sum) ? nextafterf(near, 0.0f) : near;
+}
+
+// D = C + A·B: all K products and C are summed, and that is cut to a float.
 template <int K>
 void multiply_tile(const float (&a)[16][K], const float (&b)[K][8], void* const* operands) {
-    float c[16][8];
-    auto each = [&](auto use) {
-        for (int lane = 0; lane < 32; lane++)
-            for (int i = 0; i < 4; i++)
-                use(c[lane / 4 + i / 2 * 8][lane % 4 * 2 + i % 2],
-                    static_cast<const Mma*>(operands[lane])->c[i]);
-    };
-    each([](float& sum, float& part) { sum = part; });
-    for (int row = 0; row < 16; row++)
-        for (int k = 0; k < K; k++)
-            for (int column = 0; column < 8; column++)
-                c[row][column] += a[row][k] * b[k][column];
-    each([](float& sum, float& part) { part = sum; });
+    for (int lane = 0; lane < 32; lane++) {
+        const Mma& mine = *static_cast<const Mma*>(operands[lane]);
+        for (int i = 0; i < 4; i++) {
+            int row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
+            double sum = mine.c[i];
+            for (int k = 0; k < K; k++) sum += (double)a[row][k] * b[k][column];
+            mine.d[i] = cut(sum);
+        }
+    }
 }
 
 inline void mma_bf16(void* const* operands, unsigned) {
@@ -106,9 +110,9 @@ inline void need_shared(const char* what, const void* address, Place place) {
                                                      "memory").c_str());
 }
 
-inline void mma(const Collective& kind, Place place, float (&c)[4], const unsigned (&a)[4],
-                const unsigned (&b)[2]) {
-    Mma operand{a, b, c};
+inline void mma(const Collective& kind, Place place, float (&d)[4], const unsigned (&a)[4],
+                const unsigned (&b)[2], const float (&c)[4]) {
+    Mma operand{a, b, c, d};
     minicnn_emu_collective(&kind, 0xffffffffu, &operand, place);
 }
 

@@ -7,8 +7,8 @@ fully connected layer is the case whose filter covers the whole image.
 
 NumPy form: matrix products of patches, see `conv_numpy`. Kernels: the same products,
 with no patch ever written; see kernels/conv.cu. They take x, w, y and their gradients
-in bfloat16 too (b, dw and db stay float32), and multiply float32 ones as tf32 where
-told so: both on tensor cores.
+in bfloat16 too (b, dw and db stay float32), and multiply float32 ones as tf32 or tf32x3
+where told so: on tensor cores.
 """
 
 from __future__ import annotations

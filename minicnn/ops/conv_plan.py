@@ -78,8 +78,8 @@ _DOUBLE_TILES: dict[Tile, float] = {(64, 64, 2): 1.0, (64, 32, 1): 1.0}
 # want more registers than there are.
 _SPLIT_TILES: dict[str, dict[Tile, float]] = {
     FORWARD: {(128, 96, 4): 1.0, (128, 64, 4): 1.0},
-    DATA: {(128, 96, 4): 1.0, (256, 48, 4): 1.0, (128, 64, 4): 1.0},
-    WEIGHTS: {(192, 128, 4): 1.0, (128, 128, 4): 1.0, (128, 64, 4): 1.0},
+    DATA: {(128, 96, 4): 1.0, (128, 48, 4): 1.0, (128, 64, 4): 1.0},
+    WEIGHTS: {(96, 64, 4): 1.0, (128, 64, 4): 1.0},
 }
 # What copies numbers one by one is slow.
 _SINGLE: dict[Tile, float] = {(32, 64, 1): 0.05}
@@ -120,6 +120,8 @@ class Plan:
     @property
     def threads(self) -> int:
         """Threads of a block."""
+        if self.kind == "tf32x3":  # a warp has 32 rows, and 32 or 48 columns
+            return self.tile[0] * self.tile[1] // (32 if self.tile[1] % 48 else 48)
         large = self.tile[0] * self.tile[1] > 128 * 128
         return 256 if large or not self.on_tensor_cores else 128
 

@@ -28,7 +28,7 @@ __global__ void diverge(int* __restrict__ y, int n) {
     if (CASE == 5) {
         float c[4] = {};
         unsigned a[4] = {}, b[2] = {};
-        mma_m16n8k16_bf16(c, a, b);  // mma
+        mma_m16n8k16_bf16(c, a, b, c);  // mma
     }
     if (CASE == 6) value = __shfl_sync(0x0000ffffu, value, 0);  // mask
     if (CASE == 7)

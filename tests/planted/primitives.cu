@@ -76,7 +76,7 @@ __global__ void mma_bf16(const bf16* __restrict__ a, const bf16* __restrict__ b,
     else
         ldmatrix_x2(fb, &sb[lane % 8 * 16 + lane / 8 % 2 * 8]);
     float acc[4] = {1, 1, 1, 1};  // shows that mma adds
-    mma_m16n8k16_bf16(acc, fa, fb);
+    mma_m16n8k16_bf16(acc, fa, fb, acc);
     for (int i = 0; i < 4; i++)
         c[(lane / 4 + i / 2 * 8) * 8 + lane % 4 * 2 + i % 2] = acc[i] - 1;
 }
@@ -104,7 +104,7 @@ __global__ void mma_tf32(const float* __restrict__ a, const float* __restrict__ 
         fa[i] = tf32_from_float(a[(g + i % 2 * 8) * 8 + t + i / 2 * 4]);
     for (int i = 0; i < 2; i++) fb[i] = tf32_from_float(b[(t + 4 * i) * 8 + g]);
     float acc[4] = {};
-    mma_m16n8k8_tf32(acc, fa, fb);
+    mma_m16n8k8_tf32(acc, fa, fb, acc);
     for (int i = 0; i < 4; i++) c[(g + i / 2 * 8) * 8 + 2 * t + i % 2] = acc[i];
 }
 
@@ -133,6 +133,11 @@ __global__ void random_words(u32* __restrict__ out, u64 seed, u32 stream, u64 st
     uint4 words = philox_words(seed, stream, step, first + i);
     out[4 * i] = words.x, out[4 * i + 1] = words.y;
     out[4 * i + 2] = words.z, out[4 * i + 3] = words.w;
+}
+
+__global__ void larger(const float* __restrict__ a, const float* __restrict__ b,
+                       float* __restrict__ found, int n) {
+    for (int i = threadIdx.x; i < n; i += blockDim.x) found[i] = max_or_nan(a[i], b[i]);
 }
 
 // A shape passed by value, and every kind of number.
