@@ -123,7 +123,7 @@ def compare(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """The comparison for people."""
     lines = [
-        f"{'':6}{'score':7}{'fp32':>9}{'other':>9}{'difference, 95 %':>30}"
+        f"{'':8}{'score':7}{'fp32':>9}{'other':>9}{'difference, 95 %':>30}"
         f"{'seeds differ by':>18}"
         "  verdict"
     ]
@@ -142,7 +142,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         )
         apart = f"{d:+.3f} [{low:+.3f}, {high:+.3f}]"
         lines.append(
-            f"{row['precision']:6}{row['score']:7}{a:>8.3f}{b:>9.3f}{apart:>30}"
+            f"{row['precision']:8}{row['score']:7}{a:>8.3f}{b:>9.3f}{apart:>30}"
             f"{spread:>15.3f}{unit:3}  {row['verdict']}"
         )
     return "\n".join(lines)

@@ -61,9 +61,15 @@ def _of_ratio(results: Mapping[str, Record], precision: str) -> Verdict:
     least = RATIOS[precision]
     goal = f"{NET}, batch {BATCH}, {precision}: at least {least} × PyTorch's best"
     nets = list(_compared(results))
-    # Of minicnn's precisions that are about as exact, the fastest.
+    # Of minicnn's precisions that are as exact the fastest: another one than PyTorch's
+    # if the tests passed, which measure its errors on this card.
+    passed = results.get("tests", {}).get("state") == "ok"
     ratios = {
-        each["name"]: max((ratio, kind) for kind, ratio in each["ratios"].items())
+        each["name"]: max(
+            (ratio, kind)
+            for kind, ratio in each["ratios"].items()
+            if kind == precision or passed
+        )
         for net in nets
         for each in net["theirs"]
         if each["precision"] == precision

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from minicnn.experiments.checkup import Checkup, Record, Skipped, tail
+from minicnn.kernel_source import FOLDER, KernelSource
 
 # Sections hold what every GPU and release measures; a metric's name may be unknown.
 SECTIONS = ("SpeedOfLight", "Occupancy", "LaunchStats", "WarpStateStats")
@@ -16,7 +17,7 @@ SECTIONS = ("SpeedOfLight", "Occupancy", "LaunchStats", "WarpStateStats")
 OPTIONS = ("--clock-control", "none", "--csv", "--page", "details")
 UNITS = ("--print-units", "base")
 NANOSECONDS = {"ns", "nsecond"}
-# One step as written: every kernel is launched once.
+# One step as written: every kernel is launched once. CuPy's own fill buffers before.
 STEP = """
 from minicnn import bench, device
 dev = device.get({device!r})
@@ -43,12 +44,19 @@ def profile(check: Checkup, arch: str, batch: int, precision: str) -> list[Recor
     sections = [word for name in SECTIONS for word in ("--section", name)]
     tool = "ncu", *OPTIONS, *UNITS, *sections, "--log-file", str(log)
     status, said = check.child("-c", code, under=tool)
-    kernels = list(read(log)) if log.exists() else []
+    found = list(read(log)) if log.exists() else []
+    kernels = [each for each in found if any(name in each["name"] for name in ours())]
     if status or not kernels:
         # What it lacks, such as the right to read counters, is in either.
         log_said = log.read_text() if log.exists() else ""
         raise Skipped(f"ncu measured nothing\n{tail(log_said + said)}")
     return kernels
+
+
+def ours() -> set[str]:
+    """The names of minicnn's kernels."""
+    files = map(KernelSource.read, FOLDER.glob("*.cu"))
+    return {name.partition("<")[0] for file in files for name in file.instances}
 
 
 def read(log: Path) -> Iterator[Record]:

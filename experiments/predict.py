@@ -56,8 +56,8 @@ PROCESSORS, CLOCK, ISSUED = 132, 1.755e9, 4
 # H100, the lower.
 CACHE = 5.5e12
 # Operations a second by a kernel's type: tf32 has half the rate of bf16, tf32x3 makes
-# three products of one; a
-# multiprocessor adds 128 float products a clock, and half as many of double.
+# three products of one; a multiprocessor adds 128 float products a clock, and half as
+# many of double.
 RATES = {
     "bf16": PEAK * MMA_SHARE,
     "tf32": PEAK * MMA_SHARE / 2,

@@ -114,6 +114,18 @@ def slower(found: list[Timed]) -> float:
     )
 
 
+def result(
+    dev: Any, arch: str, batch: int, found: dict[str, list[Timed]]
+) -> dict[str, Any]:
+    """As JSON has it."""
+    from minicnn.environment import describe
+
+    rows = {key: [asdict(each) for each in tiles] for key, tiles in found.items()}
+    lost = {key: slower(tiles) for key, tiles in found.items()}
+    about = {"arch": arch, "batch": batch, "environment": describe(dev)}
+    return {**about, "tiles": rows, "lost": lost}
+
+
 @click.command()
 @click.option("--device", "name", default="cuda", show_default=True)
 @click.option("--arch", default="caffenet", show_default=True)
@@ -122,14 +134,13 @@ def slower(found: list[Timed]) -> float:
 @click.option("--json", "out", type=click.Path(path_type=Path), help="Result file.")
 def main(name: str, arch: str, batch: int, names: str, out: Path | None) -> None:
     """Time every tile of every convolution; * marks the plan's."""
-    from minicnn.environment import describe
     from minicnn.files import write_json
 
     try:
         dev = device.get(name)
         if not dev.has_kernels:
             raise MinicnnError(f"--device {name}: has no kernels; use cuda or emulated")
-        found = {}
+        found: dict[str, list[Timed]] = {}
         for precision in names.split(","):
             found[precision] = measure(dev, arch, batch, precision)
             for each in found[precision]:
@@ -140,13 +151,10 @@ def main(name: str, arch: str, batch: int, names: str, out: Path | None) -> None
                 )
             lost = slower(found[precision]) * 1e6
             click.echo(f"{precision}: the plans lose {lost:.0f} µs a step\n")
+            if out:  # what there is so far
+                write_json(out, result(dev, arch, batch, found))
     except MinicnnError as error:
         raise click.BadParameter(str(error)) from None
-    if out:
-        rows = {key: [asdict(each) for each in rows] for key, rows in found.items()}
-        lost = {key: slower(rows) for key, rows in found.items()}
-        about = {"arch": arch, "batch": batch, "environment": describe(dev)}
-        write_json(out, {**about, "tiles": rows, "lost": lost})
 
 
 if __name__ == "__main__":

@@ -185,11 +185,10 @@ def comparing(
         place = on_torch(torch, dev)
         losses = check(torch, dev, place, arch, batch, told)
         about = arch, batch, dev.name, dev.threads, torch.__version__, busy, losses
-        precisions = dict.fromkeys(mode.precision for mode in modes)
-        if _on_gpu(dev):  # elsewhere they are the same
-            for each in list(precisions):
-                precisions |= dict.fromkeys(AS_EXACT.get(each, ()))
-        ours = [_ours(dev, arch, batch, precision) for precision in precisions]
+        ours = [
+            _ours(dev, arch, batch, precision)
+            for precision in rivals(modes, _on_gpu(dev))
+        ]
         step = Step(dev, arch, batch)
         label = f"bench {arch}, batch {batch}, against PyTorch"
         with Progress(len(modes) + rounds, "measurements", label) as bar:
@@ -199,6 +198,19 @@ def comparing(
                 raise TorchFailed(f"--against torch: failed in all; {tried[0].error}")
             for turns in _take_turns([*ours, *best], rounds, bar, told):
                 yield Comparison(*about, tried, turns[: len(ours)], turns[len(ours) :])
+
+
+def rivals(modes: Sequence[Mode], on_gpu: bool) -> list[str]:
+    """minicnn's precisions beside those of PyTorch's modes.
+
+    Args:
+        on_gpu: whether those that are as exact as another are not the same.
+    """
+    names = dict.fromkeys(mode.precision for mode in modes)
+    if on_gpu:
+        for name in list(names):
+            names |= dict.fromkeys(AS_EXACT.get(name, ()))
+    return list(names)
 
 
 def _ours(dev: Device, arch: str, batch: int, precision: str) -> Contender:

@@ -6,7 +6,7 @@ import statistics
 from dataclasses import asdict, dataclass
 from typing import Any
 
-# minicnn's precisions that are about as exact as PyTorch's: where not that one alone.
+# minicnn's precisions that are as exact as one of PyTorch's, if not that one alone.
 AS_EXACT = {"fp32": ("fp32", "tf32x3")}
 BUSY = 0.2  # processors that others may use before the table says so
 
@@ -56,7 +56,8 @@ class Comparison:
         torch: PyTorch's version.
         busy: processors that other programs used when it began; None if unknown.
         tried: each mode alone.
-        ours: minicnn's turns, in each precision that PyTorch was tried in.
+        ours: minicnn's turns, in each precision that PyTorch was tried in, and those
+            that are as exact.
         theirs: those of PyTorch's fastest modes of each precision.
     """
 
@@ -72,7 +73,7 @@ class Comparison:
     theirs: list[Turns]
 
     def ratios(self, turns: Turns) -> dict[str, float]:
-        """Over minicnn's time in each precision that is about as exact: its speed."""
+        """Over minicnn's time, in each precision that is as exact."""
         names = AS_EXACT.get(turns.precision, (turns.precision,))
         ours = {each.precision: each.median for each in self.ours}
         return {name: turns.median / ours[name] for name in names if name in ours}

@@ -52,8 +52,11 @@ def processor() -> str:
 
 
 DIRTY = "-dirty"
+_CODE = {".py", ".toml", ".cu", ".cuh", ".cpp", ".h"}
 # What programs write, and none reads as code: a result is no change of what made it.
 _WRITTEN = ("docs", "experiments/results")
+# Folders of code beside the package in a source tree.
+_BESIDE = ("data_prep", "experiments", "tests")
 
 
 @cache
@@ -78,8 +81,9 @@ def commit() -> str:
         changed = git("status", "--porcelain", "--untracked-files=no", "--", *code)
         return git("rev-parse", "--short=12", "HEAD") + (DIRTY if changed else "")
     except (OSError, subprocess.SubprocessError):
-        told = os.environ.get("MINICNN_COMMIT", "unknown")
-        return f"{told} (code {digest(file.parent, kernel_source.FOLDER)})"
+        told = os.environ.get("MINICNN_COMMIT") or "unknown"
+        beside = [file.parent.parent / name for name in _BESIDE]
+        return f"{told} (code {digest(file.parent, kernel_source.FOLDER, *beside)})"
 
 
 def digest(*folders: Path) -> str:
@@ -87,7 +91,7 @@ def digest(*folders: Path) -> str:
     found = hashlib.sha256()
     for folder in folders:
         for file in sorted(folder.rglob("*")):
-            if file.is_file() and "__pycache__" not in file.parts:
+            if file.suffix in _CODE and file.is_file():
                 content = file.read_bytes()
                 name = file.relative_to(folder).as_posix()
                 found.update(f"{name}\0{len(content)}\0".encode() + content)

@@ -116,9 +116,10 @@ def _nvrtc() -> ctypes.CDLL:
     system = ctypes.util.find_library("nvrtc")
     for name in [*map(str, wheels), *([system] if system else [])]:
         try:
-            # CUDA 13's does not find its other half by itself, unless that is loaded.
+            # CUDA 13's wheel does not find its other half, unless that is loaded.
             for other in Path(name).parent.glob("libnvrtc-builtins.so.*"):
-                ctypes.CDLL(str(other))
+                if name != system:
+                    ctypes.CDLL(str(other))
             return ctypes.CDLL(name)
         except OSError:
             continue

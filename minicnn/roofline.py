@@ -9,8 +9,9 @@ sums and second reads are the op's own affair, and lower its share.
 Roofline: an op can take no less than operations ÷ peak and bytes ÷ bandwidth. Its share
 is the larger of the two over the time it took. Both ceilings are measured in the same
 run: a copy of arrays far larger than any cache, and one large product by the vendor's
-library, in the step's precision: cuBLAS in float32 without TF32, in TF32, or in
-bfloat16; on a host, which has no others, BLAS in float32 or float64.
+library, in the step's precision: cuBLAS in float32 without TF32, in TF32 (for tf32x3
+a third of it), or in bfloat16; on a host, which has no others, BLAS in float32 or
+float64.
 Source: Williams, Waterman, Patterson, CACM 52(4), 2009.
 """
 

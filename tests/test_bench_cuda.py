@@ -97,18 +97,19 @@ def test_cuda_times_are_between_events_after_a_flush() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "itemsize", "kind", "compute"),
+    ("name", "itemsize", "kind", "compute", "products"),
     [
         # CUDA_R_32F, CUDA_R_16BF, CUDA_R_64F of library_types.h; CUBLAS_COMPUTE_32F,
         # _32F_FAST_TF32 and _64F of cublas_api.h.
-        ("fp32", 4, 0, 68),
-        ("tf32", 4, 0, 77),
-        ("bf16", 2, 14, 68),
-        ("fp64", 8, 1, 70),
+        ("fp32", 4, 0, 68, 1),
+        ("tf32", 4, 0, 77, 1),
+        ("tf32x3", 4, 0, 77, 3),
+        ("bf16", 2, 14, 68, 1),
+        ("fp64", 8, 1, 70, 1),
     ],
 )
 def test_cuda_multiplies_in_the_steps_precision(
-    name: str, itemsize: int, kind: int, compute: int
+    name: str, itemsize: int, kind: int, compute: int, products: int
 ) -> None:
     cupy, side = FakeCupy(), 16
     scalar = ctypes.c_double if name == "fp64" else ctypes.c_float
@@ -125,7 +126,7 @@ def test_cuda_multiplies_in_the_steps_precision(
     meter = CudaMeter(cupy, fake_gpu(cupy), side)
     ceilings = meter.ceilings(precision.get(name))
     assert ceilings.precision == name
-    assert ceilings.flops == pytest.approx(2 * side**3 / 1e-3)
+    assert ceilings.flops == pytest.approx(2 * side**3 / 1e-3 / products)
     assert ceilings.bytes == pytest.approx(2e12)  # a copy reads and writes
     args = cupy.products[-1]
     assert args[:6] == (17, 0, 0, side, side, side)

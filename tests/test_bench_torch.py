@@ -163,6 +163,12 @@ def test_a_comparison(torch: Any) -> None:
             against_torch.compare(dev, "miniature", batch, rounds)
 
 
+def test_rivals_are_as_exact() -> None:
+    modes = [Mode("bf16"), Mode("fp32"), Mode("fp32", True)]
+    assert against_torch.rivals(modes, on_gpu=False) == ["bf16", "fp32"]
+    assert against_torch.rivals(modes, on_gpu=True) == ["bf16", "fp32", "tf32x3"]
+
+
 def test_contenders_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, log = [0.0], []
     monkeypatch.setattr(against_torch, "TURN", 0.4)

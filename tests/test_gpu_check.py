@@ -146,8 +146,10 @@ def test_goals_are_met_or_not_or_not_measured() -> None:
         "caffenet, batch 256, fp32: at least 1.5 × PyTorch's best: not measured "
         "(1.60, fp32 NCHW graph, of minicnn's fp32; fp32 NCHW was not tried)",
     ]
-    # What is as exact counts, too.
+    # What is as exact counts, too, if the tests found it so.
     results["fp32"]["nets"][0]["theirs"][0]["ratios"]["tf32x3"] = 1.65
+    assert verdicts(results)[3].found.startswith("1.60, fp32 NCHW graph")
+    results["tests"] = {"state": "ok"}
     found = verdicts(results)[3].found
     assert found.startswith("1.65, fp32 NCHW graph, of minicnn's tf32x3;")
     more = {"fp32_NCHW": 2, "fp32_last": 2, "fp32_last_compiled_graph": 1.5}
@@ -220,6 +222,27 @@ def test_a_section_leaves_others_their_time(
     gpu_check.run_all(check, list(sections), None)
     assert left == [20.0, 32.0]
     assert check.results["c"]["summary"] == "no time was left"
+
+
+@pytest.mark.parametrize(
+    ("budget", "takes", "state"),
+    [(10, 8, "FAILED"), (30, 8, "FAILED"), (30, 18, "skipped"), (10, 18, "FAILED")],
+)
+def test_it_is_no_failure_to_end_with_too_little_time(
+    budget: float, takes: float, state: str, check: Checkup, monkeypatch: Any
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    check.deadline = 20.0
+
+    def work(check: Checkup) -> Any:
+        clock[0] += takes
+        return {"summary": "half of it", "problem": "took over 20 s"}
+
+    record = gpu_check.run(check, "tests", work, budget)
+    assert record["state"] == state
+    assert record["summary"].endswith("half of it")
+    assert (state == "skipped") == record["summary"].startswith("too little time; ")
 
 
 def test_a_command_that_was_killed_goes_on(
@@ -295,7 +318,8 @@ def test_runs_from_a_tree_that_is_not_installed(tmp_path: Path) -> None:
     for folder in ("minicnn", "kernels", "data_prep", "experiments"):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / folder, tree / folder, ignore=ignored)
-    digest = environment.digest(tree / "minicnn", tree / "kernels")
+    beside = [tree / name for name in ("data_prep", "experiments")]
+    digest = environment.digest(tree / "minicnn", tree / "kernels", *beside)
     out = tmp_path / "check.json"
     script = tree / "experiments" / "gpu_check.py"
     command = [sys.executable, script, "--only=environment", f"--out={out}"]

@@ -58,12 +58,25 @@ def test_pytorch_that_fails_is_no_failure_of_ours(
     assert ends(theirs, -11)[0] == ends("", 3)[0] == "skipped"
     assert ends("", 3)[1] == "PyTorch failed: took over 75 s"
     # What was measured before is kept.
-    turns = {"name": mode, "median": 0.01, "ratios": {"bf16": 2.0}}
-    net = {"theirs": [turns], "best": {"bf16": mode}}
-    said = f"PyTorch {mode} 10.00 ms: 2.00 × minicnn's in bf16; {ended}"
+    turns = {
+        "name": mode,
+        "median": 0.01,
+        "ratios": {"bf16": 2.0},
+        "seconds": [0.01] * 4,
+    }
+    tried = [{"mode": mode, "error": ""}]
+    net = {"theirs": [turns], "best": {"bf16": mode}, "tried": tried}
+    said = f"PyTorch {mode} 10.00 ms: 2.00 × minicnn's in bf16; 4 rounds; {ended}"
     assert ends(theirs, None, net) == ("ok", said)
     assert ends("", None, net)[0] == "FAILED"
-    assert ends(theirs, None, {"theirs": []}) == ("skipped", ended)
+    few = {**net, "theirs": [{**turns, "seconds": [0.01] * 2}]}
+    for each in ({**net, "theirs": []}, few):
+        assert ends(theirs, None, each) == ("skipped", ended)
+    # A mode that cannot be run was tried, and is not tried again.
+    failed = {"theirs": [], "best": {}, "tried": [{"mode": mode, "error": "no Triton"}]}
+    state, said = ends("", 3, failed)
+    assert state == "ok"
+    assert said.startswith("no Triton; 0 rounds; PyTorch failed")
     # Whatever else fails is ours: other losses, a CUDA error, a hang, a crash.
     ours = theirs.replace("Trace", "\nturn of minicnn\nTrace")
     failures = [(theirs, 2), (theirs, 1), (ours, None), (ours, -11), ("", None)]
