@@ -36,7 +36,7 @@ if __name__ == "__main__":  # runs from a tree that is not installed, too
 
 from minicnn import nvrtc
 from minicnn.bench import Call, Step
-from minicnn.device import EmulatedDevice
+from minicnn.device import Device, EmulatedDevice
 from minicnn.experiments.ptx_walk import Walk, packed, special
 from minicnn.nvrtc import KernelReport
 from minicnn.recording import Launch, noting
@@ -146,7 +146,7 @@ def launches(arch: str, batch: int, precision: str) -> list[tuple[Call, list[Lau
     return [(call, launched(step.dev, call)) for call in step.recorded()]
 
 
-def launched(dev: DryDevice, call: Call) -> list[Launch]:
+def launched(dev: Device, call: Call) -> list[Launch]:
     """What a call launches."""
     with noting(dev) as noted:
         call.op(dev, **call.arguments)

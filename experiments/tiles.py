@@ -25,13 +25,12 @@ if __name__ == "__main__":  # runs from a tree that is not installed, too
 from minicnn import device
 from minicnn.bench import Call, Step
 from minicnn.errors import MinicnnError
+from minicnn.experiments import predict
 from minicnn.launch import c_name
 from minicnn.ops import conv_plan
 from minicnn.ops.conv_plan import DATA, FORWARD, WEIGHTS, Kind, Tile
 from minicnn.precision import get as get_precision
-from minicnn.recording import noting
 
-PRECISIONS = "bf16,tf32,tf32x3,fp32"
 KERNELS = {
     "conv.forward": FORWARD,
     "conv.backward_data": DATA,
@@ -69,11 +68,10 @@ def only(kind: Kind, kernel: str, tile: Tile) -> Iterator[None]:
         conv_plan.TILES[kind] = before
 
 
-def launched(dev: Any, call: Call, kernel: str) -> tuple[str, ...]:
+def template(dev: Any, call: Call, kernel: str) -> tuple[str, ...]:
     """The template arguments of the kernel that a call launches."""
-    with noting(dev) as launches:
-        call.op(dev, **call.arguments)
-    (name,) = {each[0].name for each in launches if each[0].name.startswith(kernel)}
+    names = {launch[0].name for launch in predict.launched(dev, call)}
+    (name,) = {each for each in names if each.startswith(kernel)}
     return tuple(name.partition("<")[2].rstrip(">").split(", "))
 
 
@@ -86,7 +84,7 @@ def measure(dev: Any, arch: str, batch: int, precision: str) -> list[Timed]:
         kernel = KERNELS.get(call.name)
         if kernel is None:
             continue
-        name, *numbers = launched(dev, call, kernel)
+        name, *numbers = template(dev, call, kernel)
         chosen = tuple(map(int, numbers))
         kinds: tuple[Kind, ...] = how.activations, how.tensor or how.activations
         (kind,) = {each for each in kinds if c_name(each) == name}
@@ -130,7 +128,9 @@ def result(
 @click.option("--device", "name", default="cuda", show_default=True)
 @click.option("--arch", default="caffenet", show_default=True)
 @click.option("--batch", default=256, show_default=True)
-@click.option("--precision", "names", default=PRECISIONS, show_default=True)
+@click.option(
+    "--precision", "names", default=",".join(predict.PRECISIONS), show_default=True
+)
 @click.option("--json", "out", type=click.Path(path_type=Path), help="Result file.")
 def main(name: str, arch: str, batch: int, names: str, out: Path | None) -> None:
     """Time every tile of every convolution; * marks the plan's."""

@@ -31,7 +31,7 @@ class Stream:
 
     def __init__(self, null: bool = False, non_blocking: bool = False) -> None:
         if null or not non_blocking:
-            raise NotImplementedError("no stream of the stand-in waits for Stream.null")
+            raise AssertionError("no stream of the stand-in waits for Stream.null")
         self.ptr = id(self)
         self._captured: list[Work] | None = None
         self._spoilt = False
@@ -93,7 +93,7 @@ class Stream:
         if event._mark.captured is not self._captured:
             # CUDA would capture a stream that waits for one that is captured.
             self._refuse_waiting("cudaErrorStreamCaptureIsolation")
-            raise NotImplementedError("the stand-in captures one stream")
+            raise AssertionError("the stand-in captures one stream")
         if self._captured is None:
             self._add(event._mark.reach)
 
