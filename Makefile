@@ -38,7 +38,7 @@ test: $(VENV)/.test  ## run the tests, a process a core; ARGS="-n 0 -k lrn" runs
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 rehearse: $(VENV)/.test  ## run the tests marked gpu without one: the launch code of cuda on a stand-in for CuPy
-	MINICNN_FUZZ_EXAMPLES=2 $(BIN)/python -m pytest -p tests.cupy_stand_in -m gpu -n auto --dist loadfile \
+	MINICNN_FUZZ_EXAMPLES=2 $(BIN)/python -m pytest -p tests.support.cupy_stand_in -m gpu -n auto --dist loadfile \
 	    --no-loadscope-reorder $(ARGS)
 
 lint: $(VENV)/.dev  ## check style
@@ -49,14 +49,14 @@ compare: $(VENV)/.core  ## install PyTorch, for the tests and benchmarks that co
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[compare]'
 
 bench-torch: compare  ## time a training step beside PyTorch's; keep it in docs/performance.md
-	$(BIN)/python experiments/bench_torch.py --layers --record $(ARGS)
+	$(BIN)/python -m minicnn.experiments.bench.step_against_torch --layers --record $(ARGS)
 
 gpu-check: $(VENV)/.test  ## prove and measure all on a GPU; CUDA=12 or CUDA=13 installs CuPy first
 	$(if $(CUDA),$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[cuda$(CUDA)]')
 	$(BIN)/python experiments/gpu_check.py $(ARGS)
 
 proofs: $(VENV)/.test  ## write docs/proofs.md afresh: errors, gradients, compile table
-	$(BIN)/python experiments/proofs.py $(ARGS)
+	$(BIN)/python -m minicnn.experiments.proofs.proofs $(ARGS)
 
 check: test lint  ## what a change must pass
 

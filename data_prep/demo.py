@@ -16,13 +16,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from minicnn.base.errors import MinicnnError, Stopped
+from minicnn.base.files import make_folder
+from minicnn.base.interrupt import Interrupt
+from minicnn.base.progress import Progress
+from minicnn.data.store import TRAIN, VAL, Contents, Store, create, mark_complete
 from minicnn.data_prep.demo_scene import CLASSES, DRAWINGS, render
 from minicnn.data_prep.workers import Workers, write_at
-from minicnn.errors import MinicnnError, Stopped
-from minicnn.files import make_folder
-from minicnn.interrupt import Interrupt
-from minicnn.progress import Progress
-from minicnn.store import TRAIN, VAL, Contents, Store, create, mark_complete
 
 VERSION = 1
 """Of the pictures: to be raised when they change, so that no older store is used."""

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ImageDraw
 
-from minicnn import philox
+from minicnn.base import philox
 
 Point = tuple[float, float]
 Points = list[Point]

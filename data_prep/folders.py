@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from minicnn.base.errors import MinicnnError
 from minicnn.data_prep.sources import Found, class_folders
 from minicnn.data_prep.tree import Tree
-from minicnn.errors import MinicnnError
 
 SIZE = 256
 

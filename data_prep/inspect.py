@@ -14,14 +14,14 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from minicnn.cores import available_cores
-from minicnn.data_prep.classes import class_index
+from minicnn.base.cores import available_cores
+from minicnn.base.errors import MinicnnError
+from minicnn.base.files import write_atomically
+from minicnn.base.philox import Stream, permutation
+from minicnn.base.progress import Progress
+from minicnn.data.classes import class_index
+from minicnn.data.store import EXCLUDED, GROUPS, PARTS, Store
 from minicnn.data_prep.tree import read_at
-from minicnn.errors import MinicnnError
-from minicnn.files import write_atomically
-from minicnn.philox import Stream, permutation
-from minicnn.progress import Progress
-from minicnn.store import EXCLUDED, GROUPS, PARTS, Store
 
 _PIECE_BYTES = 16 << 20
 _SMALLEST_TILE, _LARGEST_TILE = 96, 192

@@ -8,8 +8,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from minicnn.base.errors import MinicnnError
 from minicnn.data_prep.workers import Done
-from minicnn.errors import MinicnnError
 
 
 class Journal:

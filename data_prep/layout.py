@@ -13,10 +13,10 @@ from pathlib import Path
 
 import h5py
 
-from minicnn import store
-from minicnn.data_prep.images import decoder
+from minicnn.base.errors import MinicnnError
+from minicnn.data import store
+from minicnn.data.images import decoder
 from minicnn.data_prep.sources import Source
-from minicnn.errors import MinicnnError
 
 _PIPELINE = 2
 """Raised whenever the same source and options would give other bytes."""

@@ -21,9 +21,12 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from minicnn import store
+from minicnn.base.errors import MinicnnError, Stopped
+from minicnn.base.interrupt import Interrupt, raising
+from minicnn.base.progress import Progress
+from minicnn.data import store
+from minicnn.data.images import RESIZES, decoder
 from minicnn.data_prep import resample
-from minicnn.data_prep.images import RESIZES, decoder
 from minicnn.data_prep.journal import Journal
 from minicnn.data_prep.layout import Files, Plan, lay_out, offsets, sync
 from minicnn.data_prep.recognise import open_source
@@ -36,9 +39,6 @@ from minicnn.data_prep.workers import (
     is_intact,
     write_at,
 )
-from minicnn.errors import MinicnnError, Stopped
-from minicnn.interrupt import Interrupt, raising
-from minicnn.progress import Progress
 
 ON_ERROR = ("fail", "skip")
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from minicnn.base.errors import MinicnnError
 from minicnn.data_prep import cifar, folders, imagenet, tiny_imagenet
 from minicnn.data_prep.sources import Source, assemble
 from minicnn.data_prep.tree import open_tree
-from minicnn.errors import MinicnnError
 
 _RECOGNISERS = (
     cifar.recognise,

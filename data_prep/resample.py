@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from minicnn.errors import MinicnnError
+from minicnn.base.errors import MinicnnError
 
 Box = tuple[float, float, float, float]
 """Left, upper, right and lower edge of what is resized, in pixels."""
@@ -62,7 +62,7 @@ def compiled() -> str:
 
     It needs AVX2, and Pillow 11.2 or later.
     """
-    from minicnn.host_compiler import compile_library
+    from minicnn.compile.host_compiler import compile_library
 
     if not hasattr(Image.Image, _ARROW):
         return ""

@@ -12,11 +12,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from minicnn.data_prep.classes import group_classes, ilsvrc2012
+from minicnn.base.errors import MinicnnError
+from minicnn.base.philox import Stream, permutation
+from minicnn.data.classes import group_classes, ilsvrc2012
+from minicnn.data.store import TRAIN, VAL
 from minicnn.data_prep.tree import Place, Tree
-from minicnn.errors import MinicnnError
-from minicnn.philox import Stream, permutation
-from minicnn.store import TRAIN, VAL
 
 VAL_FRACTION = 0.1
 # Texts that lie about in class folders; all else is judged by its content.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from minicnn.base.errors import MinicnnError
 from minicnn.data_prep.sources import Found, Labelled
 from minicnn.data_prep.tree import Tree
-from minicnn.errors import MinicnnError
 
 SIZE = 64
 _ANNOTATIONS = "val/val_annotations.txt"

@@ -19,7 +19,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from minicnn.errors import MinicnnError
+from minicnn.base.errors import MinicnnError
 
 _JUNK_FOLDERS = ("__MACOSX",)
 

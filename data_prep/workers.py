@@ -15,10 +15,10 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from minicnn.cores import available_cores
-from minicnn.data_prep.images import BadImageError, cifar_to_rgb, to_rgb
+from minicnn.base.cores import available_cores
+from minicnn.base.errors import MinicnnError
+from minicnn.data.images import BadImageError, cifar_to_rgb, to_rgb
 from minicnn.data_prep.tree import Place, read, read_at
-from minicnn.errors import MinicnnError
 
 Common = TypeVar("Common")
 Item = TypeVar("Item")

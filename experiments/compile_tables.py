@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from minicnn.devices.nvrtc import KernelReport
 from minicnn.experiments.predict import LAUNCH, Prediction, by_kernel, total
-from minicnn.nvrtc import KernelReport
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -71,8 +71,8 @@ def earlier(file: Path, gpu: str, commit: str) -> dict[str, Record]:
     Raises:
         ClickException: it is of another commit or GPU, or cannot be read.
     """
-    from minicnn.errors import MinicnnError
-    from minicnn.files import read_json
+    from minicnn.base.errors import MinicnnError
+    from minicnn.base.files import read_json
 
     try:
         found = read_json(file) if file.exists() else {}
@@ -144,7 +144,7 @@ def default_out(gpu: str) -> Path:
 
 def gpu_name() -> str:
     """The first GPU's, or "" where none answers."""
-    from minicnn.device import cuda_count
+    from minicnn.devices.device import cuda_count
 
     if not cuda_count():
         return ""
@@ -155,7 +155,7 @@ def gpu_name() -> str:
 
 def run_all(check: Checkup, names: Sequence[str], file: Path | None) -> None:
     """Runs sections; each may take what the budgets of later ones leave."""
-    from minicnn.files import make_folder, write_json
+    from minicnn.base.files import make_folder, write_json
 
     for number, name in enumerate(names):
         later = sum(SECTIONS[each].budget for each in names[number + 1 :])
@@ -204,7 +204,7 @@ def main(
 
     docs/kernels.md says how to look at one kernel with ncu and compute-sanitizer.
     """
-    from minicnn.environment import commit
+    from minicnn.training.environment import commit
 
     data = data.resolve() if data else None
     gpu = gpu_name()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from minicnn import torch_step
+from minicnn.experiments.bench import torch_step
 from minicnn.experiments.checkup import Record
 
 NET, BATCH = "caffenet", 256

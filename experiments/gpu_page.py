@@ -8,23 +8,20 @@ table out; without NVRTC nothing is predicted.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
-if __name__ == "__main__":  # runs from a tree that is not installed, too
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
-
-from minicnn import nvrtc
-from minicnn.errors import MinicnnError
-from minicnn.experiments import bench_torch, predict
+from minicnn.base.errors import MinicnnError
+from minicnn.base.files import read_json
+from minicnn.devices import nvrtc
+from minicnn.experiments import predict
+from minicnn.experiments.bench import step_against_torch as bench_torch
 from minicnn.experiments.checkup import Record
 from minicnn.experiments.compile_tables import markdown
 from minicnn.experiments.gpu_goals import BATCH, NET, verdicts
-from minicnn.files import read_json
 
 Rows = list[list[str]]
 # Of ncu's metrics those that say what a kernel waits for, and their columns.

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from minicnn import torch_step
 from minicnn.experiments import ncu
+from minicnn.experiments.bench import torch_step
 from minicnn.experiments.checkup import ROOT, Checkup, Failed, Record, Skipped, tail
 
 NETS = ("caffenet", "caffenet64")
@@ -38,14 +38,15 @@ SLOWEST = 10  # tests whose seconds are kept
 def about(check: Checkup) -> Record:
     """Where and when: device, versions, commit."""
     code = (
-        "import json; from minicnn import device, environment; "
+        "import json; from minicnn.devices import device; "
+        "from minicnn.training import environment; "
         f"print(json.dumps(environment.describe(device.get({check.device!r}))))"
     )
     status, said = check.child("-c", code)
     if status:
         raise Failed(tail(said))
     record = _json(said, "{")
-    from minicnn.environment import commit
+    from minicnn.training.environment import commit
 
     for package in ("torch", "pytest", "h5py"):
         try:
@@ -254,7 +255,7 @@ def torchs(failure: Failed) -> bool:
 def comparing(check: Checkup) -> Record:
     """Demo trainings in reduced precision beside float32, over seeds."""
     if not check.gpu:
-        raise Skipped("no GPU; 'experiments/compare_precisions.py' simulates it")
+        raise Skipped("no GPU; 'experiments/bench/compare_precisions.py' simulates it")
     script = str(ROOT / "experiments" / "compare_precisions.py")
     options = f"--device={check.device}", "--seeds=3", f"--jobs={TRAININGS}"
     names = "--precision=tf32", "--precision=bf16"

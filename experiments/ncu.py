@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from minicnn.compile.kernel_source import FOLDER, KernelSource
 from minicnn.experiments.checkup import Checkup, Record, Skipped, tail
-from minicnn.kernel_source import FOLDER, KernelSource
 
 # Sections hold what every GPU and release measures; a metric's name may be unknown.
 SECTIONS = ("SpeedOfLight", "Occupancy", "LaunchStats", "WarpStateStats")
@@ -19,7 +19,8 @@ UNITS = ("--print-units", "base")
 NANOSECONDS = {"ns", "nsecond"}
 # One step as written: every kernel is launched once. CuPy's own fill buffers before.
 STEP = """
-from minicnn import bench, device
+from minicnn.devices import device
+from minicnn.experiments.bench import ops as bench
 dev = device.get({device!r})
 bench.Step(dev, {arch!r}, {batch}, {precision!r}).recorded()
 dev.synchronize()

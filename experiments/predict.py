@@ -5,7 +5,8 @@
 The step is recorded without running anything: which kernels, with what grids, blocks
 and arguments. Each kernel is compiled for sm_90. Then a launch takes the longest of
 
-- memory: the bytes of its op (`minicnn.roofline`) at the bandwidth of a copy;
+- memory: the bytes of its op (`minicnn.experiments.bench.roofline`) at the bandwidth of
+  a copy;
 - products: its multiply-adds at the rate that their kind reaches;
 - issue: its instructions, four a clock on each multiprocessor. Which a thread runs, and
   how often, is found by walking through the PTX (`ptx_walk`), with the launch's own
@@ -22,25 +23,20 @@ from __future__ import annotations
 import ctypes
 import functools
 import statistics
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 
-if __name__ == "__main__":  # runs from a tree that is not installed, too
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
-
-from minicnn import nvrtc
-from minicnn.bench import Call, Step
-from minicnn.device import Device, EmulatedDevice
+from minicnn.devices import nvrtc
+from minicnn.devices.device import Device, EmulatedDevice
+from minicnn.devices.nvrtc import KernelReport
+from minicnn.devices.recording import Launch, noting
+from minicnn.experiments.bench.ops import Call, Step
+from minicnn.experiments.bench.roofline import cost
 from minicnn.experiments.ptx_walk import Walk, packed, special
-from minicnn.nvrtc import KernelReport
-from minicnn.recording import Launch, noting
-from minicnn.roofline import cost
 
 # --- An H200 ----------------------------------------------------------------------
 ARCH = "sm_90"
@@ -261,7 +257,7 @@ def compiled() -> dict[str, KernelReport]:
     Raises:
         MinicnnError: NVRTC is absent.
     """
-    from minicnn.kernel_source import FOLDER
+    from minicnn.compile.kernel_source import FOLDER
 
     files = sorted(FOLDER.glob("*.cu"))
     return {

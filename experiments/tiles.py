@@ -10,7 +10,6 @@ as many slices as its plan has, since its array holds so many.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -19,17 +18,14 @@ from typing import Any
 
 import click
 
-if __name__ == "__main__":  # runs from a tree that is not installed, too
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
-
-from minicnn import device
-from minicnn.bench import Call, Step
-from minicnn.errors import MinicnnError
+from minicnn.base.errors import MinicnnError
+from minicnn.base.precision import get as get_precision
+from minicnn.devices import device
+from minicnn.devices.launch import c_name
 from minicnn.experiments import predict
-from minicnn.launch import c_name
-from minicnn.ops import conv_plan
-from minicnn.ops.conv_plan import DATA, FORWARD, WEIGHTS, Kind, Tile
-from minicnn.precision import get as get_precision
+from minicnn.experiments.bench.ops import Call, Step
+from minicnn.ops.conv import plan as conv_plan
+from minicnn.ops.conv.plan import DATA, FORWARD, WEIGHTS, Kind, Tile
 
 KERNELS = {
     "conv.forward": FORWARD,
@@ -116,7 +112,7 @@ def result(
     dev: Any, arch: str, batch: int, found: dict[str, list[Timed]]
 ) -> dict[str, Any]:
     """As JSON has it."""
-    from minicnn.environment import describe
+    from minicnn.training.environment import describe
 
     rows = {key: [asdict(each) for each in tiles] for key, tiles in found.items()}
     lost = {key: slower(tiles) for key, tiles in found.items()}
@@ -134,7 +130,7 @@ def result(
 @click.option("--json", "out", type=click.Path(path_type=Path), help="Result file.")
 def main(name: str, arch: str, batch: int, names: str, out: Path | None) -> None:
     """Time every tile of every convolution; * marks the plan's."""
-    from minicnn.files import write_json
+    from minicnn.base.files import write_json
 
     try:
         dev = device.get(name)

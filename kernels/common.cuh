@@ -5,7 +5,7 @@
 
 // Names the instances of kernel templates that a file offers, for example
 //     INSTANTIATE(lrn_forward<float>, lrn_forward<double>);
-// To the compiler it means nothing: minicnn/kernel_source.py reads it.
+// To the compiler it means nothing: minicnn/compile/kernel_source.py reads it.
 #define INSTANTIATE(...) static_assert(true, "")
 
 using u8 = unsigned char;
@@ -107,7 +107,7 @@ __device__ __forceinline__ i64 global_thread() {
 }
 __device__ __forceinline__ i64 grid_threads() { return (i64)gridDim.x * blockDim.x; }
 
-// Philox4x32-10 (Salmon et al., SC 2011), the same words as minicnn/philox.py.
+// Philox4x32-10 (Salmon et al., SC 2011), the same words as minicnn/base/philox.py.
 __device__ __forceinline__ uint4 philox4x32(uint4 counter, uint2 key) {
     for (int round = 0; round < 10; round++) {
         u32 high0 = __umulhi(0xD2511F53u, counter.x), low0 = 0xD2511F53u * counter.x;
@@ -119,7 +119,7 @@ __device__ __forceinline__ uint4 philox4x32(uint4 counter, uint2 key) {
     return counter;
 }
 
-// Words 4·block to 4·block + 3 of (seed, stream, step), as minicnn.philox.words counts them.
+// Words 4·block to 4·block + 3 of (seed, stream, step), as minicnn.base.philox.words counts them.
 __device__ __forceinline__ uint4 philox_words(u64 seed, u32 stream, u64 step, u32 block) {
     return philox4x32(make_uint4(block, stream, (u32)step, (u32)(step >> 32)),
                       make_uint2((u32)seed, (u32)(seed >> 32)));

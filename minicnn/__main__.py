@@ -1,5 +1,5 @@
 """`python -m minicnn`."""
 
-from minicnn.cli import main
+from minicnn.cli.main import main
 
 main()

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from minicnn import device, native
-from minicnn.cores import available_cores
-from minicnn.errors import MinicnnError
-from tests import helpers
+from minicnn.base.cores import available_cores
+from minicnn.base.errors import MinicnnError
+from minicnn.compile import native
+from minicnn.devices import device
+from tests.support import helpers
 
 # Markers that keep a device's tests apart: `pytest -m gpu` runs those on a GPU alone.
 MARKS = {"cuda": pytest.mark.gpu}

@@ -7,7 +7,9 @@ from functools import cache
 from pathlib import Path
 
 from minicnn import __version__
-from minicnn.errors import MinicnnError
+from minicnn.base.errors import MinicnnError
+from minicnn.base.files import make_folder, write_atomically
+from minicnn.base.progress import Progress
 from minicnn.experiments.report import (
     checks,
     claims,
@@ -24,9 +26,7 @@ from minicnn.experiments.report.tables import Html
 from minicnn.experiments.report.units import SCORES, units
 from minicnn.experiments.study import records
 from minicnn.experiments.study.records import Net
-from minicnn.files import make_folder, write_atomically
-from minicnn.progress import Progress
-from minicnn.run import BEST
+from minicnn.training.run import BEST
 
 PAGE = "report.html"
 _NAMED = 5

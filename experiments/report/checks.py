@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from minicnn.errors import MinicnnError
+from minicnn.base.errors import MinicnnError
+from minicnn.base.progress import Progress
 from minicnn.experiments.report.contents import Contents, Entry
-from minicnn.network import tensor_hashes
-from minicnn.progress import Progress
+from minicnn.nn.network import tensor_hashes
 
 Hashes = dict[str, str]
 

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from minicnn.errors import MinicnnError
+from minicnn.base.errors import MinicnnError
+from minicnn.base.files import read_json
 from minicnn.experiments.study import records
 from minicnn.experiments.study.folder import State, Study, read_study
 from minicnn.experiments.study.graph import differences
 from minicnn.experiments.study.records import Net
-from minicnn.files import read_json
-from minicnn.run import Run
+from minicnn.training.run import Run
 
 
 def sharers(session: dict[str, Any]) -> int:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from minicnn.pictures import FORMATS
+from minicnn.results.pictures import FORMATS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

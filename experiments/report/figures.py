@@ -240,7 +240,7 @@ def _keeps(units: Iterable[Unit], kind: str) -> list[int]:
 
 
 def _kept_look(keep: int, number: int) -> Look:
-    from minicnn.pictures import COLOURS, DASHES, MARKERS
+    from minicnn.results.pictures import COLOURS, DASHES, MARKERS
 
     more = "1 more layer" if keep == 1 else f"{keep} more layers"
     label = f"{more} kept" if keep else "none kept"

@@ -13,7 +13,7 @@ from minicnn.experiments.report.checks import Check, read_tensors
 from minicnn.experiments.report.contents import Contents, Entry
 from minicnn.experiments.report.drawing import BLUE, QUIET, RED
 from minicnn.experiments.report.units import DEPTHS
-from minicnn.pictures import mosaic
+from minicnn.results.pictures import mosaic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

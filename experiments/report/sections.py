@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from minicnn.base.progress import duration
 from minicnn.experiments.report import page, tables
 from minicnn.experiments.report.checks import Check
 from minicnn.experiments.report.claims import Finding, unpaired_boost
@@ -13,7 +14,6 @@ from minicnn.experiments.report.drawing import Picture
 from minicnn.experiments.report.intervals import LEAST, RESAMPLES
 from minicnn.experiments.report.tables import NONE, Html
 from minicnn.experiments.study.records import Net
-from minicnn.progress import duration
 
 # Of env.json's sessions: what differs from session to session, and is told elsewhere.
 _PASSING = {"began", "seconds", "first_step", "last_step", "images_per_second"}

@@ -10,12 +10,12 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from minicnn.base.progress import duration
 from minicnn.experiments.report.claims import Finding
 from minicnn.experiments.report.contents import Entry
 from minicnn.experiments.report.units import twin
 from minicnn.experiments.study.records import Net
-from minicnn.progress import duration
-from minicnn.run import BEST
+from minicnn.training.run import BEST
 
 NONE = "–"
 FEW_EVALUATIONS = f"{NONE} for best 10: fewer than {BEST} evaluations."

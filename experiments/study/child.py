@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from minicnn.files import make_folder
+from minicnn.base.files import make_folder
 
 PATIENCE = 120.0
 """Seconds that a command waits for its run folders: of an engine that was killed, the
@@ -128,7 +128,7 @@ def main() -> None:
     until = time.monotonic() + PATIENCE
     while any(map(held, folders)) and time.monotonic() < until:
         time.sleep(0.1)
-    from minicnn.cli import main as minicnn
+    from minicnn.cli.main import main as minicnn
 
     sys.argv = ["minicnn", *sys.argv[split + 1 :]]
     minicnn()

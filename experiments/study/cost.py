@@ -17,19 +17,19 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from minicnn import architectures, assembly
-from minicnn import device as devices
-from minicnn.checkpoint import KEPT
-from minicnn.config import Config
-from minicnn.errors import MinicnnError
+from minicnn.base.config import Config
+from minicnn.base.errors import MinicnnError
+from minicnn.base.files import read_json
+from minicnn.base.precision import FP32
+from minicnn.data.store import Store
+from minicnn.devices import device as devices
 from minicnn.experiments.study.folder import Study
 from minicnn.experiments.study.graph import Node, Plan, task_of
 from minicnn.experiments.study.tasks import Queue, Task, makespan
-from minicnn.files import read_json
-from minicnn.layers import ConvLayer
-from minicnn.precision import FP32
-from minicnn.store import Store
-from minicnn.treatment import DEPTH
+from minicnn.nn import architectures, assembly
+from minicnn.nn.layers import ConvLayer
+from minicnn.training.checkpoint import KEPT
+from minicnn.training.treatment import DEPTH
 
 
 @cache
@@ -260,8 +260,8 @@ def _trained(study: Study, node: Node, session: Mapping[str, Any]) -> Task | Non
 
 def measure(node: Node, dev: devices.Device) -> Rate:
     """The rate of a node's network on a device, by a few training steps on noise."""
-    from minicnn.bench import Step
-    from minicnn.environment import describe
+    from minicnn.experiments.bench.ops import Step
+    from minicnn.training.environment import describe
 
     batch, network = node.config.solver.batch, node.config.network
     step = Step(dev, network.arch, batch, network.precision)

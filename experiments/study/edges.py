@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from minicnn.experiments.study.graph import REDUCED, Node
-from minicnn.treatment import RANDOM
+from minicnn.training.treatment import RANDOM
 
 SHORTEST = 3
 """Consecutive depths that are written as a range."""

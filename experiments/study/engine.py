@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from minicnn.cores import available_cores
-from minicnn.device import NAMES, cuda_count
-from minicnn.errors import MinicnnError
+from minicnn.base.cores import available_cores
+from minicnn.base.errors import MinicnnError
+from minicnn.base.progress import Progress, duration
+from minicnn.devices.device import NAMES, cuda_count
 from minicnn.experiments.study.folder import State, Study
 from minicnn.experiments.study.graph import Node
 from minicnn.experiments.study.tasks import Task
-from minicnn.progress import Progress, duration
 
 EVERY = 60.0
 """Seconds between plain lines of progress."""

@@ -22,16 +22,9 @@ from typing import Any
 
 import tomli_w
 
-from minicnn.config import Config, from_dict, read_toml
-from minicnn.errors import MinicnnError
-from minicnn.experiments.study.graph import (
-    Node,
-    Plan,
-    differences,
-    task_of,
-)
-from minicnn.experiments.study.protocol import odds
-from minicnn.files import (
+from minicnn.base.config import Config, from_dict, read_toml
+from minicnn.base.errors import MinicnnError
+from minicnn.base.files import (
     held_alone,
     holds_only,
     make_folder,
@@ -41,9 +34,16 @@ from minicnn.files import (
     write_atomically,
     write_json,
 )
-from minicnn.run import Run
-from minicnn.store import Store
-from minicnn.treatment import Treatment
+from minicnn.data.store import Store
+from minicnn.experiments.study.graph import (
+    Node,
+    Plan,
+    differences,
+    task_of,
+)
+from minicnn.experiments.study.protocol import odds
+from minicnn.training.run import Run
+from minicnn.training.treatment import Treatment
 
 PLAN = "plan.toml"
 LOCK = ".lock"

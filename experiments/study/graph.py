@@ -14,11 +14,11 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from minicnn.config import Config
-from minicnn.data_prep.splits import Task, task_classes
-from minicnn.errors import MinicnnError
-from minicnn.store import Store
-from minicnn.treatment import RANDOM, Treatment
+from minicnn.base.config import Config
+from minicnn.base.errors import MinicnnError
+from minicnn.data.splits import Task, task_classes
+from minicnn.data.store import Store
+from minicnn.training.treatment import RANDOM, Treatment
 
 REDUCED = "reduced"
 """A base on few images of each class."""

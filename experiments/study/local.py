@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from minicnn.errors import Stopped
+from minicnn.base.errors import Stopped
+from minicnn.base.interrupt import Interrupt
 from minicnn.experiments.study.child import Child
 from minicnn.experiments.study.engine import Ledger, Outcome, Workers
 from minicnn.experiments.study.folder import Study
 from minicnn.experiments.study.tasks import Queue, Task
-from minicnn.interrupt import Interrupt
 
 POLL = 0.05
 """Seconds between looks at the processes."""

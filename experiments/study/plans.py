@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from minicnn.config import Config, from_dict, load_recipe, override, read_toml
-from minicnn.data_prep.splits import other, task_classes
-from minicnn.errors import MinicnnError
+from minicnn.base.config import Config, from_dict, load_recipe, override, read_toml
+from minicnn.base.errors import MinicnnError
+from minicnn.data.splits import other, task_classes
 from minicnn.experiments.study.graph import (
     REDUCED,
     Expected,
@@ -20,7 +20,7 @@ from minicnn.experiments.study.graph import (
     differences,
 )
 from minicnn.experiments.study.protocol import same_numbers
-from minicnn.treatment import DEEPEST, RANDOM, Treatment
+from minicnn.training.treatment import DEEPEST, RANDOM, Treatment
 
 PLANS = "plans"
 DEMO = "demo"

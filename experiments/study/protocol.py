@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from minicnn.config import Config
-from minicnn.data_prep.classes import group_classes, ilsvrc2012
+from minicnn.base.config import Config
+from minicnn.data.classes import group_classes, ilsvrc2012
+from minicnn.data.store import PARTS, Store
 from minicnn.experiments.study.graph import Plan, flat
-from minicnn.store import PARTS, Store
 
 # A net that goes on from a checkpoint ends bit for bit as one that was never stopped,
 # and how many updates share a line of the metrics changes no update. All else decides:

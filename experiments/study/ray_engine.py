@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from minicnn.cores import available_cores
-from minicnn.device import NAMES
-from minicnn.errors import MinicnnError, Stopped
+from minicnn.base.cores import available_cores
+from minicnn.base.errors import MinicnnError, Stopped
+from minicnn.base.interrupt import Interrupt
+from minicnn.devices.device import NAMES
 from minicnn.experiments.study.child import Child
 from minicnn.experiments.study.engine import Ledger, Outcome, Workers
 from minicnn.experiments.study.folder import Study
 from minicnn.experiments.study.tasks import Queue, Task
-from minicnn.interrupt import Interrupt
 
 RETRIES = 3
 """How often a task is run again whose worker died."""

@@ -11,7 +11,7 @@ import importlib.resources
 from dataclasses import dataclass
 from pathlib import Path
 
-from minicnn.run import Run
+from minicnn.training.run import Run
 
 PUBLISHED = "yosinski2014.csv"
 

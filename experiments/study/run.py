@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from minicnn import architectures
-from minicnn.errors import MinicnnError
+from minicnn.base.errors import MinicnnError
+from minicnn.data.store import Store
 from minicnn.experiments.study.cost import (
     Cost,
     Rate,
@@ -36,7 +36,7 @@ from minicnn.experiments.study.local import LocalEngine
 from minicnn.experiments.study.plans import DEMO, load_plan
 from minicnn.experiments.study.protocol import warning
 from minicnn.experiments.study.tasks import make_tasks
-from minicnn.store import Store
+from minicnn.nn import architectures
 
 if TYPE_CHECKING:
     from minicnn.experiments.study.ray_engine import RayEngine
@@ -115,7 +115,7 @@ def preview(
     sizes = TaskSizes(plan, Store(path) if path else None, request.groups)
     known = Rate(rate, "given by --rate") if rate else None
     if known is None and measure_on:
-        from minicnn import device
+        from minicnn.devices import device
 
         known = measure(plan.nodes[0], device.get(*measure_on))
     if known is None and study:

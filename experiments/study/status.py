@@ -9,7 +9,7 @@ from minicnn.experiments.study.cost import Cost
 from minicnn.experiments.study.folder import STATES, State, Study
 from minicnn.experiments.study.graph import REDUCED, Node, Plan, published_name
 from minicnn.experiments.study.plans import KINDS
-from minicnn.treatment import DEEPEST, RANDOM
+from minicnn.training.treatment import DEEPEST, RANDOM
 
 SIGNS = {"running": ">", "stopped": "|", "failed": "FAIL", "ready": ".", "waiting": "-"}
 LEGEND = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from minicnn.config import Config, load_recipe
+from minicnn.base.config import Config, load_recipe
 from minicnn.experiments.study.folder import Study
 from minicnn.experiments.study.graph import Node, assignments
 

@@ -1,4 +1,4 @@
-// What the cpu device's files share: types, and the words that minicnn/native.py reads.
+// What the cpu device's files share: types, and the words that minicnn/compile/native.py reads.
 #pragma once
 
 #include <algorithm>

@@ -1,4 +1,4 @@
-// Makes a CUDA C++ kernel file plain C++17: included before it by minicnn/emulator.py, which
+// Makes a CUDA C++ kernel file plain C++17: included before it by minicnn/compile/emulator.py, which
 // also rewrites `__shared__` declarations (to emu::shared and emu::dynamic_shared, below) and
 // `#pragma unroll`.
 #pragma once

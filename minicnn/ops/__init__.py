@@ -27,8 +27,8 @@ from typing import Any, Concatenate, Generic, ParamSpec
 
 import numpy as np
 
-from minicnn.device import Device
-from minicnn.precision import BF16
+from minicnn.base.precision import BF16
+from minicnn.devices.device import Device
 
 Args = ParamSpec("Args")
 Form = Callable[Concatenate[Device, Args], None]

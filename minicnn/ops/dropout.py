@@ -13,11 +13,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from minicnn import philox
-from minicnn.arguments import Changing
-from minicnn.device import Device
-from minicnn.launch import KernelFile
-from minicnn.native import NativeFile
+from minicnn.base import philox
+from minicnn.compile.arguments import Changing
+from minicnn.compile.native import NativeFile
+from minicnn.devices.device import Device
+from minicnn.devices.launch import KernelFile
 from minicnn.ops import op
 
 Array = NDArray[np.floating]

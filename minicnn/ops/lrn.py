@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minicnn.device import Device
-from minicnn.launch import KernelFile
-from minicnn.native import NativeFile
+from minicnn.base.precision import accumulator
+from minicnn.compile.native import NativeFile
+from minicnn.devices.device import Device
+from minicnn.devices.launch import KernelFile
 from minicnn.ops import op, vector_width
-from minicnn.precision import accumulator
 
 Array = NDArray[np.floating]
 

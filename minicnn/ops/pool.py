@@ -14,9 +14,9 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from minicnn.device import Device
-from minicnn.launch import KernelFile
-from minicnn.native import NativeFile
+from minicnn.compile.native import NativeFile
+from minicnn.devices.device import Device
+from minicnn.devices.launch import KernelFile
 from minicnn.ops import op, select, vector_width
 from minicnn.ops.pool_shape import PoolShape
 

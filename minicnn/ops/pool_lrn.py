@@ -16,14 +16,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from minicnn.device import Device
-from minicnn.errors import MinicnnError
-from minicnn.launch import KernelFile
-from minicnn.native import NativeFile
+from minicnn.base.errors import MinicnnError
+from minicnn.base.precision import accumulator
+from minicnn.compile.native import NativeFile
+from minicnn.devices.device import Device
+from minicnn.devices.launch import KernelFile
 from minicnn.ops import lrn, op, pool, select, vector_width
-from minicnn.ops.conv_plan import PROCESSORS
+from minicnn.ops.conv.plan import PROCESSORS
 from minicnn.ops.pool_shape import PoolShape
-from minicnn.precision import accumulator
 
 Array = NDArray[np.floating]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from minicnn.errors import MinicnnError
-from minicnn.ops.conv_shape import Pair, four, pair
+from minicnn.base.errors import MinicnnError
+from minicnn.ops.conv.shape import Pair, four, pair
 
 
 @dataclass(frozen=True)

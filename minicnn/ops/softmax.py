@@ -20,9 +20,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from minicnn.device import Device
-from minicnn.launch import KernelFile
-from minicnn.native import NativeFile
+from minicnn.compile.native import NativeFile
+from minicnn.devices.device import Device
+from minicnn.devices.launch import KernelFile
 from minicnn.ops import op
 
 Array = NDArray[np.floating]

@@ -20,11 +20,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from minicnn.device import Device
-from minicnn.errors import MinicnnError
-from minicnn.launch import KernelFile
+from minicnn.base.errors import MinicnnError
+from minicnn.devices.device import Device
+from minicnn.devices.launch import KernelFile
 from minicnn.ops import op
-from minicnn.ops.conv_shape import ConvShape, Pair
+from minicnn.ops.conv.shape import ConvShape, Pair
 
 Array = NDArray[np.floating]
 

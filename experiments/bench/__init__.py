@@ -1,0 +1,1 @@
+"""Benchmarks: what a step, an op, the loader and PyTorch take."""

@@ -1,0 +1,317 @@
+"""How long each op of a training step takes, and how near that is to the roofline.
+
+A step runs once as in training, on random images, and every call of an op in it is
+kept. Then each call is repeated alone, with the very same arrays, and its median time
+taken; at last the whole step. `roofline` says what is counted and how it is timed.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from minicnn.base import precision as precisions
+from minicnn.base.config import SolverConfig
+from minicnn.base.errors import MinicnnError
+from minicnn.base.progress import Progress
+from minicnn.data.loader import Batch
+from minicnn.devices.device import Device
+from minicnn.devices.recording import Repeated
+from minicnn.experiments.bench.roofline import Ceilings, Meter, cost
+from minicnn.nn.layers import Context, Layer
+from minicnn.nn.network import Network
+from minicnn.ops import op
+from minicnn.training.environment import describe
+from minicnn.training.solver import Solver
+from minicnn.training.trainer import Inputs
+
+OUTPUTS = 1000
+# Images of a step unless asked for otherwise: what a device manages in about a minute.
+BATCHES = {"cpu": 16, "emulated": 1}
+BATCH = 256
+NOTES = {
+    "cpu": "caches are not flushed",
+    "emulated": "the emulator's times say nothing about a GPU; caches are not flushed",
+}
+NOTE = "CUDA events, level-2 cache flushed before each op"
+
+
+@dataclass
+class Call:
+    """One call of an op in a step: where in the network, and all that it was given."""
+
+    place: str
+    op: Any
+    arguments: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Module and op, such as "conv.forward"."""
+        return f"{self.op.__module__.rpartition('.')[2]}.{self.op.__name__}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One op's line: medians.
+
+    Attributes:
+        place: the layer, or what else the step does there.
+        op: module and name.
+        seconds: of one call.
+        gflop, gbyte: what a call must do and move; see `roofline`.
+        share: of the roofline, 0 to 1.
+    """
+
+    place: str
+    op: str
+    seconds: float
+    gflop: float
+    gbyte: float
+    share: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `bench` measured.
+
+    Attributes:
+        step: seconds of a whole training step whose images are on the device.
+        upload: seconds of one that also copies them from the host.
+    """
+
+    arch: str
+    batch: int
+    precision: str
+    note: str
+    ceilings: Ceilings
+    rows: list[Row]
+    step: float
+    upload: float
+    environment: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: all of it, and images a second."""
+        rates = {"images_per_second": self.batch / self.step}
+        return {**asdict(self), **rates}
+
+
+def bench(
+    dev: Device,
+    arch: str = "caffenet",
+    batch: int | None = None,
+    precision: str = "fp32",
+) -> Report:
+    """Measures a training step of a network of 1000 classes.
+
+    Args:
+        batch: images; None takes 256, fewer on a CPU.
+        precision: "fp32", "tf32x3", "tf32", "bf16" or "fp64".
+
+    Raises:
+        MinicnnError: no such architecture or precision, or the batch does not fit.
+    """
+    batch = BATCHES.get(dev.name, BATCH) if batch is None else batch
+    if batch < 1:
+        raise MinicnnError(f"--batch {batch}: must be at least 1")
+    step = Step(dev, arch, batch, precision)
+    meter = dev.meter()
+    with np.errstate(all="ignore"):
+        calls = step.recorded()
+        ceilings = meter.ceilings(step.network.precision)
+        rows = []
+        with Progress(len(calls), "ops", f"bench {arch}, batch {batch}") as bar:
+            for call in calls:
+                rows.append(_measure(dev, meter, call, ceilings))
+                bar.update(1, call.place)
+        resident = meter.seconds(step.resident, cold=False)
+        uploading = meter.seconds(step.whole, cold=False)
+    note = NOTES.get(dev.name, NOTE)
+    about = describe(dev)
+    measured = ceilings, rows, resident, uploading, about
+    return Report(arch, batch, precision, note, *measured)
+
+
+class Step:
+    """A training step on random images that can be repeated without end.
+
+    Args:
+        lr: the rate; 0 changes no time, and leaves the weights as they are.
+        seed: of the weights; None draws none, for those who look at launches alone.
+    """
+
+    def __init__(
+        self,
+        dev: Device,
+        arch: str,
+        batch: int,
+        precision: str = "fp32",
+        lr: float = 0.0,
+        seed: int | None = 0,
+    ) -> None:
+        self.dev = dev
+        how = precisions.get(precision)
+        self.network = Network(arch, OUTPUTS, dev, seed, how)
+        self.solver = Solver(self.network, SolverConfig(lr=lr, batch=batch))
+        self.network.plan(batch)
+        rng = np.random.default_rng(0)
+        size, crop = self.network.arch.size, self.network.arch.crop
+        shape = (size, size, 3)
+        mean = rng.uniform(0, 255, shape).astype(np.float32)
+        self.inputs = Inputs(self.network, mean, batch)
+        images = dev.host_empty((batch, *shape), np.uint8)
+        images[...] = rng.integers(0, 256, images.shape, dtype=np.uint8)
+        self.batch = Batch(
+            images=images,
+            rows=np.full(batch, -1),
+            labels=rng.integers(0, OUTPUTS, batch, dtype=np.int32),
+            top=rng.integers(0, size - crop + 1, batch),
+            left=rng.integers(0, size - crop + 1, batch),
+            mirror=rng.integers(0, 2, batch).astype(bool),
+        )
+        self.totals = dev.zeros((3,), np.float64)
+        self.context = Context.training(dev, seed=0)
+        self.repeated = Repeated(dev)
+
+    def recorded(self) -> list[Call]:
+        """The calls of a step, in order; the step itself is a warm-up."""
+        with _recording(self.network.layers) as calls:
+            self.x, self.labels = self.inputs.fill(self.batch)
+            self._train()
+        self._augment = calls[0]
+        return calls
+
+    def whole(self) -> None:
+        """Copies images to the device, augments, trains."""
+        self.x, self.labels = self.inputs.fill(self.batch)
+        self.repeated("step", self._train)
+
+    def resident(self) -> None:
+        """Augments the images that lie on the device, and trains."""
+        self._augment.op(self.dev, **self._augment.arguments)
+        self.repeated("step", self._train)
+
+    def _train(self) -> None:
+        self.network.forward(self.x, self.context)
+        self.network.score(self.labels, self.totals, gradient=True)
+        self.network.backward()
+        self.solver.update()
+
+
+@contextmanager
+def _recording(layers: list[Layer]) -> Iterator[list[Call]]:
+    """Keeps every call of an op, with the layer that makes it.
+
+    An op's form may call other ops: those calls are part of its own.
+    """
+    calls: list[Call] = []
+    place = [""]
+    inside = False
+    original = op.__call__
+
+    def kept(self: Any, dev: Device, *args: Any, **kwargs: Any) -> Any:
+        nonlocal inside
+        if inside:
+            return original(self, dev, *args, **kwargs)
+        given = inspect.signature(self._form).bind(dev, *args, **kwargs)
+        given.apply_defaults()
+        arguments = {k: v for k, v in given.arguments.items() if k != "dev"}
+        calls.append(Call(place[-1], self, arguments))
+        inside = True
+        try:
+            return original(self, dev, *args, **kwargs)
+        finally:
+            inside = False
+
+    def named(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        def called(*args: Any) -> Any:
+            place.append(name)
+            try:
+                return method(*args)
+            finally:
+                place.pop()
+
+        return called
+
+    for layer in layers:
+        layer.forward = named(layer.spec.name, layer.forward)  # type: ignore
+        layer.backward = named(layer.spec.name, layer.backward)  # type: ignore
+    op.__call__ = kept  # type: ignore
+    try:
+        yield calls
+    finally:
+        op.__call__ = original  # type: ignore
+        for layer in layers:
+            del layer.forward, layer.backward
+
+
+def _measure(dev: Device, meter: Meter, call: Call, ceilings: Ceilings) -> Row:
+    """Times one call alone.
+
+    Repeated, an op finds the same numbers, but that dropout in place scales what it
+    keeps again and again, which takes no longer.
+    """
+    spent = cost(call.name, call.arguments)
+    seconds = meter.seconds(lambda: call.op(dev, **call.arguments))
+    share = ceilings.share(spent, seconds)
+    gflop, gbyte = spent.flops / 1e9, spent.bytes / 1e9
+    return Row(call.place, call.name, seconds, gflop, gbyte, share)
+
+
+def table(report: Report) -> str:
+    """The report for people."""
+    about, ceilings = report.environment, report.ceilings
+    name = about.get("gpu") or about["processor"]
+    measured = [f"{_number(ceilings.bytes / 1e9)} GB/s copy"]
+    if math.isfinite(ceilings.flops):
+        rate = _number(ceilings.flops / 1e9)
+        measured.append(f"{rate} GFLOP/s product in {ceilings.precision}")
+    lines = [
+        f"{report.arch}, batch {report.batch}, {report.precision}: a training step on "
+        f"device {about['device']} ({name}, {about['threads']} threads); "
+        f"{report.note}.",
+        f"Ceilings measured in this run: {', '.join(measured)}.",
+        "",
+        _line("", "op", "ms", "of sum", "GFLOP/s", "GB/s", "roofline"),
+    ]
+    total = sum(row.seconds for row in report.rows)
+    for row in report.rows:
+        lines.append(
+            _line(
+                row.place,
+                row.op,
+                f"{row.seconds * 1e3:.3f}",
+                f"{row.seconds / total:.1%}",
+                _number(row.gflop / row.seconds) if row.gflop else "",
+                _number(row.gbyte / row.seconds),
+                f"{row.share:.0%}",
+            )
+        )
+    gflop = sum(row.gflop for row in report.rows)
+    share = sum(row.share * row.seconds for row in report.rows) / total
+    rate = _number(gflop / total)
+    ms = f"{total * 1e3:.3f}"
+    lines.append(_line("", "sum of the ops", ms, "100.0%", rate, "", f"{share:.0%}"))
+
+    def step(what: str, seconds: float) -> str:
+        return (
+            f"{what}: {seconds * 1e3:.3f} ms, {_number(report.batch / seconds)} "
+            f"images/s, {_number(gflop / seconds)} GFLOP/s."
+        )
+
+    lines += ["", step("Whole step, images on the device", report.step)]
+    lines.append(step("Whole step, images copied from the host", report.upload))
+    return "\n".join(lines)
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
+
+
+def _line(place: str, op: str, *cells: str) -> str:
+    return f"{place:6}{op:23}" + "".join(f"{cell:>10}" for cell in cells)

@@ -1,0 +1,329 @@
+"""minicnn's training step beside PyTorch's: the tables of docs/performance.md.
+
+    python -m minicnn.experiments.bench.step_against_torch [--arch NAMES]
+        [--batch SIZES] [--device cpu] [--threads N]
+        [--rounds 9] [--modes all|eager|compiled|NAME,…]
+        [--layers] [--json FILE] [--record]
+
+`minicnn.experiments.bench.against_torch` says what is measured and how: one process, in
+turns, medians of the rounds. `--layers` then times each of the eight layers alone,
+forward and backward: minicnn's ops by `minicnn bench`, PyTorch's layers as they
+are (compiled ones have no layers), in the memory format that was the
+faster for the whole step.
+`--record` keeps the result in experiments/results and writes its table into
+docs/performance.md. On standard error a line says whose turn begins. The exit status is
+3 where PyTorch is absent or failed, and 2 where anything else did.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "performance.md"
+RESULTS = ROOT / "experiments" / "results"
+FAILED, TORCH_FAILED = 2, 3  # exit statuses
+Nets = list[tuple[str, int]]
+# What is compared unless asked for otherwise, by kind of device: batches by network.
+NETS = {
+    "cpu": {"caffenet": 32, "caffenet64": 128},
+    "cuda": {"caffenet": 256, "caffenet64": 256},
+}
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """The result's table, one row a network and precision, and where it is from."""
+    about, machine = result["provenance"], result["environment"]
+    device = machine.get("gpu") or f"{machine['threads']} threads, {about['machine']}"
+    lines = [
+        "| network | batch | minicnn | ms (least–most) | images/s | PyTorch's best "
+        "| ms (least–most) | images/s | ratio |",
+        "| --- | ---: | --- | ---: | ---: | --- | ---: | ---: | ---: |",
+    ]
+    for net in result["nets"]:
+        ours_in = {each["precision"]: each for each in net["ours"]}
+        best = [each for each in net["theirs"] if each["name"] in net["best"].values()]
+        for theirs, precision, ratio in (
+            (each, *pair) for each in best for pair in each["ratios"].items()
+        ):
+            ours = ours_in[precision]
+            cells = [
+                net["arch"],
+                str(net["batch"]),
+                precision,
+                span(ours),
+                f"{ours['images_per_second']:,.1f}",
+                theirs["name"],
+                span(theirs),
+                f"{theirs['images_per_second']:,.1f}",
+                f"{ratio:.2f}",
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
+    busy = [net["busy"] for net in result["nets"] if net["busy"] is not None]
+    said = f", {max(busy):.1f} processors busy with other programs" if busy else ""
+    lines.append(
+        f"\nMedians of {result['rounds']} rounds; {device}{said}; PyTorch "
+        f"{result['torch']}, NumPy {machine['numpy']}, {machine['blas']}; "
+        f"{about['date']}, commit {about['commit']}: `{about['command']}`"
+    )
+    parts = [layers_table(net) for net in result["nets"] if "layers" in net]
+    return "\n\n".join(["\n".join(lines), *parts])
+
+
+def layers_table(net: dict[str, Any]) -> str:
+    """A network's layers, one row each."""
+    layout = "channels_last" if net["channels_last"] else "NCHW"
+    lines = [
+        f"| {net['arch']}, batch {net['batch']} | minicnn ms | PyTorch fp32 {layout} "
+        "ms | ratio |",
+        "| --- | ---: | ---: | ---: |",
+    ]
+    for name, (ours, theirs) in net["layers"].items():
+        ratio = f"{theirs / ours:.2f}"
+        lines.append(f"| {name} | {ours * 1e3:.2f} | {theirs * 1e3:.2f} | {ratio} |")
+    return "\n".join(lines)
+
+
+def layer_of(name: str) -> str:
+    """The paper's layer that a part or an op's place belongs to, such as "layer 5"."""
+    return f"layer {name[-1]}" if name[-1:].isdigit() else ""
+
+
+def our_layers(report: Any) -> dict[str, float]:
+    """Seconds of each layer's ops, of the loss and of the update; without the rest."""
+    others = {"softmax.cross_entropy": "loss", "sgd.update": "update"}
+    taken: dict[str, float] = {}
+    for row in report.rows:
+        name = layer_of(row.place) or others.get(row.op)
+        if name:
+            taken[name] = taken.get(name, 0.0) + row.seconds
+    return taken
+
+
+def their_layers(torch: Any, dev: Any, arch: str, batch: int, last: bool) -> Any:
+    """Seconds of each layer of PyTorch's, of the loss and of the update, float32."""
+    from minicnn.experiments.bench import against_torch, torch_step
+    from minicnn.experiments.bench.against_torch import Contender
+    from minicnn.experiments.bench.ops import OUTPUTS
+    from minicnn.nn import architectures
+
+    shape = architectures.get(arch)
+    cuda = dev.name.startswith("cuda")
+    wait = torch.cuda.synchronize if cuda else dev.synchronize
+    layout = torch.channels_last if last else torch.contiguous_format
+    place = against_torch.on_torch(torch, dev)
+    net = torch_step.build(torch, shape, OUTPUTS).to(place, memory_format=layout)
+    parts: dict[str, list[Any]] = {}
+    for name, module in net.named_children():
+        parts.setdefault(layer_of(name) or "layer 6", []).append(module)
+    x = torch.randn(batch, 3, shape.crop, shape.crop, device=place)
+    x = x.contiguous(memory_format=layout)
+    labels = torch.zeros(batch, dtype=torch.long, device=place)
+    update, taken = torch_step.optimizer(torch, net), {}
+
+    def seconds(name: str, work: Any) -> None:
+        taken[name] = Contender(name, "fp32", work, wait).settled()
+
+    torch_step.use(torch, "fp32")
+    for name, modules in parts.items():
+        part = torch.nn.Sequential(*modules).train()
+        y = part(x).detach()
+        dy = torch.randn_like(y)
+
+        def both(part: Any = part, x: Any = x, dy: Any = dy) -> None:
+            part.zero_grad()
+            part(x).backward(dy)
+
+        seconds(name, both)
+        x = y.requires_grad_()  # from the second layer on, x has a gradient too
+    score = torch.nn.functional.cross_entropy
+    seconds("loss", lambda: score(x, labels).backward())
+    seconds("update", update.step)
+    return taken
+
+
+def layers(dev: Any, net: dict[str, Any]) -> dict[str, Any]:
+    """What `--layers` adds to a network's result."""
+    from minicnn.experiments.bench import against_torch, torch_step
+    from minicnn.experiments.bench import ops as bench
+
+    torch = against_torch.require(dev)
+    arch, batch = net["arch"], net["batch"]
+    alone = {each["mode"]: each["seconds"] for each in net["tried"]}
+    formats = [torch_step.Mode(channels_last=last) for last in (False, True)]
+    known = [mode for mode in formats if alone.get(mode.name)]
+    last = (
+        min(known, key=lambda mode: alone[mode.name]).channels_last if known else True
+    )
+    ours = our_layers(bench.bench(dev, arch, batch))
+    with torch_step.settings(torch, dev.threads):
+        theirs = their_layers(torch, dev, arch, batch, last)
+    both = {name: (ours[name], theirs[name]) for name in ours.keys() & theirs.keys()}
+    return {"channels_last": last, "layers": dict(sorted(both.items()))}
+
+
+def span(turns: dict[str, Any]) -> str:
+    """Milliseconds: the median, and between what the rounds lie."""
+    least, most = min(turns["seconds"]), max(turns["seconds"])
+    return f"{turns['median'] * 1e3:.2f} ({least * 1e3:.2f}–{most * 1e3:.2f})"
+
+
+def insert(page: str, mark: str, table: str) -> str:
+    """The page with what stands at that mark replaced."""
+    begin, end = f"<!-- {mark} -->\n", "<!-- end -->"
+    pattern = re.escape(begin) + ".*?" + re.escape(end)
+    if not re.search(pattern, page, re.DOTALL):
+        raise click.ClickException(f"{PAGE.name} has no place marked {begin.strip()}")
+    return re.sub(pattern, lambda _: f"{begin}{table}\n{end}", page, flags=re.DOTALL)
+
+
+def wanted(archs: str | None, batches: str | None, kind: str) -> Nets:
+    """Networks and their batches, from the options.
+
+    Raises:
+        click.BadParameter: there is not one batch, or one for each network.
+    """
+    defaults = NETS[kind]
+    names = archs.split(",") if archs else list(defaults)
+    try:
+        given = [int(each) for each in batches.split(",")] if batches else []
+    except ValueError:
+        what = f"{batches}: must be numbers"
+        raise click.BadParameter(what, None, None, "--batch") from None
+    if not given:
+        given = [defaults.get(name, max(defaults.values())) for name in names]
+    given *= len(names) if len(given) == 1 else 1
+    if len(given) != len(names):
+        what = (
+            f"{len(given)} batches for {len(names)} networks; give one, or each its own"
+        )
+        raise click.BadParameter(what, None, None, "--batch")
+    return list(zip(names, given, strict=True))
+
+
+def chosen(which: str, cuda: bool) -> list[Any]:
+    """PyTorch's modes that `--modes` means, on a GPU or a CPU.
+
+    Raises:
+        click.BadParameter: there is none of that name.
+    """
+    from minicnn.experiments.bench import torch_step
+
+    every = torch_step.modes(cuda)
+    kinds = {
+        "all": every,
+        "eager": [mode for mode in every if not mode.compiled],
+        "compiled": [mode for mode in every if mode.compiled],
+    }
+    named = {mode.name: [mode] for mode in every} | kinds
+    parts = which.split(",")
+    if unknown := [name for name in parts if name not in named]:
+        what = f"{unknown[0]}: unknown; choose from {', '.join([*kinds, *named])}"
+        raise click.BadParameter(what, None, None, "--modes")
+    return [mode for name in parts for mode in named[name]]
+
+
+def tell(whose: str) -> None:
+    """Says whose turn begins: `gpu_check.py` reads it where the last one never ends."""
+    if not sys.stderr.isatty():  # a person has the progress bar
+        click.echo(f"turn of {whose}", err=True)
+
+
+def measure(
+    dev: Any,
+    nets: Nets,
+    rounds: int,
+    modes: list[Any],
+    by_layer: bool,
+    out: Path | None,
+) -> dict[str, Any]:
+    """The comparisons of all networks; prints each one's table.
+
+    Args:
+        out: where what there is so far is written after every round, so that little is
+            lost where time ends, or PyTorch fails.
+    """
+    from minicnn.base.files import write_json
+    from minicnn.experiments.bench import against_torch
+    from minicnn.experiments.bench.comparison import table
+    from minicnn.experiments.bench.provenance import provenance
+    from minicnn.training.environment import describe
+
+    compared: list[dict[str, Any]] = []
+    result = {
+        "provenance": provenance(),
+        "environment": describe(dev),
+        "torch": against_torch.require(dev).__version__,
+        "rounds": rounds,
+        "nets": compared,
+    }
+    for arch, batch in nets:
+        compared.append({})
+        for made in against_torch.comparing(dev, arch, batch, rounds, modes, tell):
+            compared[-1] = made.to_dict()
+            if out:
+                write_json(out, result)
+        click.echo(table(made) + "\n")
+        if by_layer:
+            compared[-1] |= layers(dev, compared[-1])
+    return result
+
+
+@click.command()
+@click.option("--arch", help="Networks; default: caffenet,caffenet64.")
+@click.option("--batch", help="Images, for all networks or each; default: by device.")
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
+@click.option("--threads", type=int, help="CPU threads of both; default: all cores.")
+@click.option("--rounds", default=9, show_default=True, help="Turns of each.")
+@click.option(
+    "--modes",
+    default="all",
+    show_default=True,
+    help="Of PyTorch: all, eager, compiled (a minute each), or their names.",
+)
+@click.option("--layers", "by_layer", is_flag=True, help="Also time each layer alone.")
+@click.option("--json", "out", type=click.Path(path_type=Path), help="Result file.")
+@click.option("--record", is_flag=True, help="Keep the result, and write its table.")
+def main(
+    arch: str | None,
+    batch: str | None,
+    device: str,
+    threads: int | None,
+    rounds: int,
+    modes: str,
+    by_layer: bool,
+    out: Path | None,
+    record: bool,
+) -> None:
+    """minicnn's training step beside PyTorch's."""
+    from minicnn.base.errors import MinicnnError
+    from minicnn.base.files import write_json
+    from minicnn.devices import device as devices
+    from minicnn.experiments.bench.against_torch import TorchFailed
+
+    try:
+        dev = devices.get(device, threads)
+        kind = "cuda" if dev.name.startswith("cuda") else "cpu"
+        how = chosen(modes, kind == "cuda")
+        nets = wanted(arch, batch, kind)
+        result = measure(dev, nets, rounds, how, by_layer, out)
+    except MinicnnError as error:
+        click.echo(str(error), err=True)
+        sys.exit(TORCH_FAILED if isinstance(error, TorchFailed) else FAILED)
+    table = markdown(result)
+    click.echo(table)
+    if out:
+        write_json(out, result)
+    if record:
+        date = result["provenance"]["date"]
+        write_json(RESULTS / f"{date}-bench-torch-{kind}.json", result)
+        PAGE.write_text(insert(PAGE.read_text(), f"bench-torch {kind}", table))
+
+
+if __name__ == "__main__":
+    main()

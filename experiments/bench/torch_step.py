@@ -1,0 +1,195 @@
+"""The same network and training step in PyTorch, in every way that may be its fastest.
+
+The step does what `bench.Step` does: forward with LRN and dropout, cross-entropy,
+backward, SGD with momentum, decay and each parameter's multipliers, on one batch of
+random images. These lie on the device with the mean subtracted: PyTorch is spared the
+augmentation.
+
+PyTorch is handed in as `torch`, so that nothing here needs it to be imported.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from minicnn.nn import architectures as specs
+
+MOMENTUM, DECAY = 0.9, 5e-4
+WARM_UP = 3  # steps before one is captured as a graph: libraries choose their kernels
+
+
+@dataclass(frozen=True)
+class Mode:
+    """One way to run the step.
+
+    Attributes:
+        precision: "fp32", "tf32", or "bf16" (autocast; the weights stay float32).
+        channels_last: whether activations and filters lie so, that is NHWC, in memory.
+        compiled: by `torch.compile`: its `mode`, or None for the layers as they are.
+        graph: whether the whole step is captured once as a CUDA graph, and replayed.
+    """
+
+    precision: str = "fp32"
+    channels_last: bool = False
+    compiled: str | None = None
+    graph: bool = False
+
+    @property
+    def name(self) -> str:
+        """Such as "bf16 channels_last compiled graph"."""
+        parts = [self.precision, "channels_last" if self.channels_last else "NCHW"]
+        if self.compiled:
+            parts.append("compiled" if self.compiled == "default" else "autotuned")
+        return " ".join([*parts, "graph"] if self.graph else parts)
+
+
+def modes(cuda: bool) -> list[Mode]:
+    """All modes worth trying on a GPU or a CPU; those that compile, the slow ones,
+    last."""
+    if not cuda:
+        return [
+            Mode(channels_last=last, compiled=compiled)
+            for compiled in (None, "default")
+            for last in (False, True)
+        ]
+    # Tensor cores read channels_last; for plain fp32 either may be faster.
+    layouts = [("fp32", False), ("fp32", True), ("tf32", True), ("bf16", True)]
+    eager = [
+        Mode(p, last, graph=graph) for p, last in layouts for graph in (False, True)
+    ]
+    compiled = [Mode(p, last, "default", True) for p, last in reversed(layouts)]
+    # It tries many kernels for each product; captured by us, so not by itself.
+    tuned = Mode("bf16", True, "max-autotune-no-cudagraphs", True)
+    return [*eager, *compiled, tuned]
+
+
+def build(torch: Any, arch: specs.Architecture, outputs: int) -> Any:
+    """An architecture as a PyTorch module; parameters named as `export` names them."""
+    nn = torch.nn
+    layers: OrderedDict[str, Any] = OrderedDict()
+    channels = 3
+    for spec in arch.layers:
+        if isinstance(spec, specs.Conv):
+            geometry = spec.window, spec.stride, spec.pad
+            layers[spec.name] = nn.Conv2d(
+                channels, spec.features, *geometry, groups=spec.groups
+            )
+            layers[f"relu{spec.index}"] = nn.ReLU(inplace=True)
+            channels = spec.features
+        elif isinstance(spec, specs.Pool):
+            layers[spec.name] = nn.MaxPool2d(spec.window, spec.stride, ceil_mode=True)
+        elif isinstance(spec, specs.LRN):
+            parameters = spec.size, spec.alpha, spec.beta, spec.k
+            layers[spec.name] = nn.LocalResponseNorm(*parameters)
+        elif isinstance(spec, specs.Dropout):
+            layers[spec.name] = nn.Dropout(spec.rate)
+        else:
+            layers.setdefault("flatten", nn.Flatten())
+            layers[spec.name] = nn.LazyLinear(spec.features or outputs)
+            if spec.relu:
+                layers[f"relu{spec.index}"] = nn.ReLU(inplace=True)
+    module = nn.Sequential(layers)
+    with torch.no_grad():
+        module(torch.zeros(1, 3, arch.crop, arch.crop))  # gives fc6 its size
+    return module
+
+
+def optimizer(torch: Any, net: Any, lr: float = 0.0) -> Any:
+    """SGD with Caffe's multipliers: biases at twice the rate, without decay.
+
+    Args:
+        lr: the rate; 0, as in `minicnn bench`, changes no time and keeps the weights.
+    """
+    named = list(net.named_parameters())
+    weights = [p for name, p in named if name.endswith("weight")]
+    biases = {"params": [p for name, p in named if name.endswith("bias")]}
+    groups = [{"params": weights}, {**biases, "lr": 2 * lr, "weight_decay": 0.0}]
+    # One kernel, or one loop over the threads, for many parameters.
+    return torch.optim.SGD(groups, lr, MOMENTUM, weight_decay=DECAY, fused=True)
+
+
+@contextlib.contextmanager
+def settings(torch: Any, threads: int) -> Iterator[None]:
+    """PyTorch's switches for the comparison, put back afterwards."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = torch.get_num_threads(), matmul.allow_tf32, cudnn.allow_tf32
+    benchmark, cudnn.benchmark = cudnn.benchmark, True  # the fastest convolutions
+    torch.set_num_threads(threads)
+    torch.compiler.reset()  # it keeps few compiled forms of a function
+    try:
+        with warnings.catch_warnings():
+            # Of how compiled code might be faster, in the middle of our tables.
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        torch.set_num_threads(before[0])
+        matmul.allow_tf32, cudnn.allow_tf32 = before[1:]
+        cudnn.benchmark = benchmark
+
+
+def use(torch: Any, precision: str) -> None:
+    """Allows TF32 in products and convolutions, or forbids it."""
+    # Whoever allows bfloat16 allows the more exact TF32 in what remains float32.
+    allowed = precision != "fp32"
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    torch.backends.cudnn.allow_tf32 = allowed
+
+
+def make(
+    torch: Any, net: Any, images: Any, labels: Any, mode: Mode
+) -> Callable[[], None]:
+    """A training step that can be repeated without end, as a function.
+
+    Args:
+        net: of `build`, on the device; is changed to the mode's memory format.
+        images: float32 (N,3,H,W), on the device.
+        labels: int64 (N,).
+    """
+    net.train()
+    if mode.channels_last:
+        last = torch.channels_last
+        net, images = net.to(memory_format=last), images.contiguous(memory_format=last)
+    update = optimizer(torch, net)
+    casting: Callable[[], Any] = contextlib.nullcontext
+    if mode.precision == "bf16":
+
+        def casting() -> Any:
+            return torch.autocast(images.device.type, torch.bfloat16)
+
+    def score(images: Any, labels: Any) -> Any:
+        logits = net(images).float()
+        return torch.nn.functional.cross_entropy(logits, labels)
+
+    # Sizes never change; PyTorch would take two modes for one of changing sizes.
+    how = {"mode": mode.compiled, "dynamic": False}
+    run = torch.compile(score, **how) if mode.compiled else score
+
+    def step() -> None:
+        use(torch, mode.precision)
+        update.zero_grad(set_to_none=True)
+        with casting():
+            loss = run(images, labels)
+        loss.backward()
+        update.step()
+
+    return captured(torch, step) if mode.graph else step
+
+
+def captured(torch: Any, step: Callable[[], None]) -> Callable[[], None]:
+    """A step as one CUDA graph, which launches all of its kernels at once."""
+    here, side = torch.cuda.current_stream(), torch.cuda.Stream()
+    side.wait_stream(here)
+    with torch.cuda.stream(side):
+        for _ in range(WARM_UP):
+            step()
+    here.wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    replay: Callable[[], None] = graph.replay
+    return replay

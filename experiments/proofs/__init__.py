@@ -1,0 +1,1 @@
+"""Proofs: gradients, devices beside each other, runs that were killed."""

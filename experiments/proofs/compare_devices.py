@@ -1,0 +1,269 @@
+"""Short real trainings that prove a device: same bits again, resumed, and like the CPU.
+
+    python -m minicnn.experiments.proofs.compare_devices [--device cuda] [--data STORE]
+        [--iterations 300] [--compared 50] [--precision fp32] [--json FILE]
+
+Trains a base net on the device; again, which must end with the same bits; a third time,
+stopped by SIGTERM half-way and resumed, likewise; and on the CPU for the first losses,
+which are put side by side. Exits 1 where bits differ or the first losses do not agree.
+
+In float32 two places of a pooling window, or a ReLU's input and zero, now and then lie
+within a rounding of each other; devices that round in another order choose otherwise,
+and training multiplies the difference. With --precision fp64, where hardly any lie so
+close, only the first losses are compared, and must be equal to rounding.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from minicnn.devices.device import Device
+    from minicnn.training.transfer import Setup
+
+Record = dict[str, Any]
+# Devices add in other orders: the first updates differ by roundings alone, and training
+# multiplies such differences with every step.
+FIRST, AGREE = 10, 1e-3
+# Roundings of float64, and room for what some updates make of them.
+AGREE_FLOAT64 = 1e-9
+
+
+def make_setup(
+    store: Path, runs: Path, dev: Device, iterations: int, batch: int, split: str
+) -> Setup:
+    """The demo recipe, cut short, with every loss in its metrics."""
+    from minicnn.base import config
+    from minicnn.data.store import Store
+    from minicnn.training.transfer import Setup
+
+    recipe = config.load_recipe(config.recipe_for(Store(store).image_size))
+    settings = [
+        f"solver.iterations={iterations}",
+        f"schedule.evaluate_every={iterations}",
+        f"schedule.checkpoint_every={iterations}",
+        "schedule.log_every=1",
+        *([f"solver.batch={batch}"] if batch else []),
+    ]
+    return Setup(store, dev, config.override(recipe, settings), split, runs=runs)
+
+
+def few_classes(store: Path, count: int, folder: Path) -> str:
+    """A split whose task A is the first `count` classes; "random-0" for all of them."""
+    from minicnn.data.store import Store
+
+    if not count:
+        return "random-0"
+    wnids = list(Store(store).wnids)
+    lists = {"A": wnids[:count], "B": wnids[count : 2 * count]}
+    path = folder / "few.toml"
+    path.write_text("".join(f"{k} = {json.dumps(v)}\n" for k, v in lists.items()))
+    return f"file:{path}"
+
+
+def train(setup: Setup, stop_at: int | None = None) -> dict[str, Any]:
+    """Trains task A's base net.
+
+    Args:
+        stop_at: the step at which SIGTERM comes, after which training is resumed.
+
+    Returns:
+        Its losses, its weights' fingerprints, its score and images a second.
+    """
+    from minicnn.training import transfer
+    from minicnn.training.trainer import Stopped
+    from minicnn.training.transfer import Treatment
+
+    trainer = transfer.start(setup, Treatment("A"))
+    if stop_at is not None:
+        train_batch = trainer.loader.train_batch
+
+        def stopping(step: int) -> Any:
+            if step == stop_at:
+                signal.raise_signal(signal.SIGTERM)
+            return train_batch(step)
+
+        trainer.loader.train_batch = stopping  # type: ignore[method-assign]
+        try:
+            trainer.run()
+            raise click.ClickException(f"SIGTERM at step {stop_at} stopped nothing")
+        except Stopped:
+            trainer = transfer.start(setup, Treatment("A"))
+    began = time.perf_counter()
+    trainer.run()
+    taken = time.perf_counter() - began
+    run = trainer.runs[0]
+    assert run.result is not None
+    return {
+        "losses": [r["loss"] for r in run.metrics() if "loss" in r],
+        "weights": run.result["weights_sha256"],
+        "top1": run.result["top1"],
+        "seconds": round(taken, 2),
+    }
+
+
+def first_losses(setup: Setup, precision: str, count: int) -> list[float]:
+    """The losses of the first updates of task A's base net, in any precision.
+
+    The weights begin as those of the run, which are float32; batches, mean image and
+    masks are the run's too.
+    """
+    from minicnn.base import precision as precisions
+    from minicnn.base.progress import Progress
+    from minicnn.data.loader import mean_image
+    from minicnn.nn.layers import Context
+    from minicnn.nn.network import Network
+    from minicnn.training import transfer
+    from minicnn.training.solver import Solver
+    from minicnn.training.trainer import Inputs
+    from minicnn.training.transfer import Treatment
+
+    trainer = transfer.start(setup, Treatment("A"))
+    loader, config = trainer.loader, trainer.config.solver
+    of_run = trainer.heads[0].network
+    how = precisions.get(precision)
+    network = Network(of_run.arch, of_run.outputs, setup.dev, None, how)
+    network.load(of_run.tensors())
+    solver = Solver(network, config)
+    mean = mean_image(setup.dev, loader.store, loader.train)
+    inputs, losses = Inputs(network, mean, config.batch), []
+    with Progress(count, "steps", f"{setup.dev.name} {precision}") as bar:
+        for step in range(count):
+            x, labels = inputs.fill(loader.train_batch(step))
+            network.forward(x, Context.training(setup.dev, trainer.seed, step))
+            losses.append(network.scored(labels, gradient=True).loss / len(labels))
+            network.backward()
+            solver.set_rate(step)
+            solver.update()
+            bar.update(1)
+    loader.close()
+    return losses
+
+
+def side_by_side(ours: list[float], cpu: list[float]) -> list[float]:
+    """The losses' relative differences."""
+    return [abs(a - b) / abs(b) for a, b in zip(ours, cpu, strict=False)]
+
+
+def prove_runs(run: Callable[..., Any], name: str, count: int, compared: int) -> Record:
+    """Whole runs on the device, and the first losses of one on the CPU."""
+    first = run(train, name, "first", count)
+    again = run(train, name, "again", count)
+    resumed = run(train, name, "resumed", count, stop_at=count // 2)
+    cpu = run(train, "cpu", "cpu", min(compared, count))
+    return {
+        "seconds": first["seconds"],
+        "top1": first["top1"],
+        "same_bits_again": again["weights"] == first["weights"],
+        "same_bits_resumed": resumed["weights"] == first["weights"],
+        "losses": first["losses"],
+        "cpu_losses": cpu["losses"],
+    }
+
+
+def prove_losses(
+    run: Callable[..., Any], name: str, count: int, precision: str
+) -> Record:
+    """The first losses alone, in any type of floats, on the device and on the CPU."""
+    ours, cpu = (
+        run(first_losses, dev, dev, count, precision=precision, count=count)
+        for dev in (name, "cpu")
+    )
+    return {"losses": ours, "cpu_losses": cpu}
+
+
+def report(result: Record, differences: list[float]) -> None:
+    """Prints the losses side by side, and what was proven."""
+    name, cpu = result["device"], result["cpu_losses"]
+    click.echo(f"{'step':>5}{name:>12}{'cpu':>12}{'difference':>12}")
+    for step, difference in enumerate(differences):
+        losses = f"{result['losses'][step]:12.6f}{cpu[step]:12.6f}"
+        click.echo(f"{step + 1:5}{losses}{difference:12.1e}")
+    if "seconds" in result:
+        click.echo(
+            f"{result['iterations']} updates in {result['seconds']} s, top-1 "
+            f"{result['top1']:.1%}; same bits again: {result['same_bits_again']}; "
+            f"resumed after SIGTERM: {result['same_bits_resumed']}"
+        )
+    click.echo(
+        f"{result['precision']}: largest difference from the CPU's first "
+        f"{len(differences)} losses: {max(differences):.1e}"
+    )
+
+
+def proven(result: Record, differences: list[float]) -> bool:
+    """Whether losses agree as they must, and bits where they were compared."""
+    if result["precision"] == "fp64":
+        return max(differences) <= AGREE_FLOAT64
+    bits = result["same_bits_again"] and result["same_bits_resumed"]
+    return bits and max(differences[:FIRST]) <= AGREE
+
+
+@click.command()
+@click.option("--device", "name", default="cuda", show_default=True)
+@click.option("--data", type=click.Path(path_type=Path), help="Store; default: demo.")
+@click.option("--iterations", default=300, show_default=True)
+@click.option("--compared", default=50, show_default=True, help="Losses on the CPU.")
+@click.option("--batch", default=0, help="Images a step; 0: the recipe's.")
+@click.option("--classes", default=0, help="Only so many classes; 0: half of them.")
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "fp64"]),
+    default="fp32",
+    show_default=True,
+    help="fp64: compares the first losses alone.",
+)
+@click.option("--json", "out", type=click.Path(path_type=Path), help="Result file.")
+def main(
+    name: str,
+    data: Path | None,
+    iterations: int,
+    compared: int,
+    batch: int,
+    classes: int,
+    precision: str,
+    out: Path | None,
+) -> None:
+    """Short real trainings that prove a device."""
+    from minicnn.data_prep.demo import ensure_demo
+    from minicnn.devices import device
+    from minicnn.experiments.bench.provenance import provenance
+
+    store = (data or ensure_demo()).resolve()
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        split = few_classes(store, classes, folder)
+
+        def run(work: Any, dev: str, runs: str, length: int, **options: Any) -> Any:
+            how = device.get(dev), length, batch, split
+            return work(make_setup(store, folder / runs, *how), **options)
+
+        if precision == "fp64":
+            iterations = compared
+            result = prove_losses(run, name, compared, precision)
+        else:
+            result = prove_runs(run, name, iterations, compared)
+    differences = side_by_side(result["losses"], result["cpu_losses"])
+    about = {"device": name, "precision": precision, "iterations": iterations}
+    largest = {
+        "largest_difference": max(differences),
+        f"largest_difference_of_first_{FIRST}": max(differences[:FIRST]),
+    }
+    result = {**provenance(), **about, **result, **largest}
+    if out:
+        out.write_text(json.dumps(result, indent=2) + "\n")
+    report(result, differences)
+    sys.exit(0 if proven(result, differences) else 1)
+
+
+if __name__ == "__main__":
+    main()

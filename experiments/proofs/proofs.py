@@ -1,0 +1,378 @@
+"""Writes docs/proofs.md: what is proven of the kernels, measured by this very run.
+
+    python -m minicnn.experiments.proofs.proofs [--out docs/proofs.md] [--examples 300]
+
+Runs the tests of every op, of the emulator and of the sanitizers, the gradient checks
+on the emulated device, and NVRTC for each architecture; takes about three minutes on
+two cores, and needs the `test` extra. Nothing is written where any of it fails.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+ROOT = Path(__file__).resolve().parents[2]
+from minicnn.experiments import predict  # noqa: E402
+from minicnn.experiments.compile_tables import (  # noqa: E402
+    compile_table,
+    markdown,
+    prediction_table,
+)
+from minicnn.experiments.predict import (  # noqa: E402
+    BATCH,
+    GOAL,
+    LAUNCH,
+    NET,
+    Prediction,
+)
+
+if TYPE_CHECKING:
+    from minicnn.devices.nvrtc import KernelReport
+    from minicnn.experiments.proofs.gradcheck import Check
+
+ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
+# Planted mistakes, by the beginning of the test that plants them.
+MISTAKES = {
+    "test_removed_barrier_shows": "a `__syncthreads` or `__syncwarp` removed",
+    "test_barrier_that_not_all_reach": "a barrier in a divergent branch, or after a "
+    "return; a lane missing from a shuffle or an `mma`; a mask without its caller",
+    "test_unwritten_output_stays_nan": "an output left unwritten",
+    "test_shared_memory_starts_as_nan": "shared memory read before it is written",
+    "test_missing_cp_async_wait_shows": "a missing `cp.async` wait",
+    "test_value_of_another_size": "a `float` passed as a `double`",
+    "test_index_past_the_end": "an index one past the end of global, shared or dynamic "
+    "shared memory; a misaligned vector",
+    "test_an_index_astray": "an index off by one in minicnn's own kernels, in one of "
+    "each file",
+    "test_write_past_shared_memory": "a write past shared memory, found without "
+    "sanitizers",
+}
+STEPS = (1, 2, 5, 10, 20, 30, 40, 50)  # of the losses that are shown
+
+
+class Outcomes:
+    """A plugin that keeps how each test ended, by its id."""
+
+    def __init__(self) -> None:
+        self.of: dict[str, str] = {}
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        """Called by pytest for the set-up, the call and the end of each test."""
+        if report.when == "call" or report.outcome != "passed":
+            self.of[report.nodeid] = report.outcome
+
+    def count(self, name: str = "") -> dict[str, int]:
+        """How many tests with that in their name ended how."""
+        ended = [how for test, how in self.of.items() if name in test]
+        return {how: ended.count(how) for how in sorted(set(ended))}
+
+
+def run_tests() -> Outcomes:
+    """The tests of every op on every device here, of the emulator, and sanitized ones.
+
+    Raises:
+        ClickException: some failed.
+    """
+    import pytest
+
+    outcomes = Outcomes()
+    oracles = sorted((ROOT / "tests" / "reference").glob("[!_]*.py"))
+    others = "emulator", "emulated_instructions", "nvrtc", "sanitizers"
+    names = (*(path.stem for path in oracles), *others)
+    files = [str(ROOT / "tests" / f"test_{name}.py") for name in names]
+    # So that pytest reads this tree's settings, wherever it is started from.
+    options = ["--rootdir", str(ROOT), "-p", "no:cacheprovider"]
+    if pytest.main([*options, *files], plugins=[outcomes]):
+        raise click.ClickException("tests failed")
+    return outcomes
+
+
+def error_table(worst: Mapping[tuple[str, str, str, str], Any]) -> str:
+    """Each output's worst error on each device and dtype, and its share of the limit.
+
+    Args:
+        worst: `tests.support.helpers.WORST`.
+    """
+    columns = sorted({(device, dtype) for _, device, dtype, _ in worst})
+    outputs = sorted({(op, output) for op, _, _, output in worst})
+    rows = []
+    for op, output in outputs:
+        cells = []
+        for column in columns:
+            found = worst.get((op, *column, output))
+            share = f"{found.error / found.tolerance:.0%}" if found else ""
+            exact = "0" if found and not found.error else ""
+            error = f"{found.error:.1e} ({share})" if found else "–"
+            cells.append(exact or error)
+        rows.append([op, output, *cells])
+    return markdown(["op", "output", *(f"{d} {t}" for d, t in columns)], rows)
+
+
+def gradient_table(checks: Sequence[Check]) -> str:
+    """Each op's worst errors in `minicnn gradcheck`."""
+    kinds = {
+        "against differences, float64": ("differences", "float64"),
+        "against cpu, float64": ("reference", "float64"),
+        "against cpu, float32": ("reference", "float32"),
+    }
+    rows = []
+    for op in dict.fromkeys(check.op for check in checks):
+        mine = [check for check in checks if check.op == op]
+        cells = [op, str(len({check.case for check in mine}))]
+        for kind in kinds.values():
+            errors = [c.error for c in mine if (c.against, c.dtype) == kind]
+            cells.append(f"{max(errors):.1e}" if errors else "–")
+        rows.append(cells)
+    return markdown(["op", "cases", *kinds], rows)
+
+
+def mistake_table(outcomes: Outcomes) -> str:
+    """The planted mistakes, and how many of them were caught."""
+    rows = []
+    for test, mistake in MISTAKES.items():
+        counts = outcomes.count(f"::{test}")
+        if not counts:
+            raise click.ClickException(f"no test's name begins with {test}")
+        caught = f"{counts.get('passed', 0)} of {sum(counts.values())}"
+        rows.append([mistake, f"`{test}…`", caught])
+    return markdown(["planted", "test", "caught"], rows)
+
+
+def precision_of(result: Mapping[str, Any]) -> str:
+    """The precision of a recorded training."""
+    return result.get("precision", "fp32")
+
+
+def loss_table(results: Sequence[Mapping[str, Any]]) -> str:
+    """Recorded losses beside the CPU's, at some steps.
+
+    Args:
+        results: what `compare_devices.py --json` wrote.
+    """
+    head, rows = ["step"], [[str(step)] for step in STEPS]
+    for result in results:
+        precision = precision_of(result)
+        head += [f"emulated, {precision}", f"cpu, {precision}", "difference"]
+        pairs = list(zip(result["losses"], result["cpu_losses"], strict=False))
+        for row, step in zip(rows, STEPS, strict=True):
+            ours, cpu = pairs[step - 1]
+            row += [f"{ours:.6f}", f"{cpu:.6f}", f"{abs(ours - cpu) / abs(cpu):.1e}"]
+    largest = [f"{result['largest_difference']:.1e}" for result in results]
+    rows.append(["largest", *(cell for each in largest for cell in ("", "", each))])
+    return markdown(head, rows)
+
+
+def refuse_changes(commit: str, what: str, again: str) -> None:
+    """Proofs are of code that others can get.
+
+    Raises:
+        ClickException: the commit says that there were changes.
+    """
+    from minicnn.training.environment import DIRTY
+
+    if commit.endswith(DIRTY):
+        raise click.ClickException(
+            f"{what}: made from changes to commit {commit.removesuffix(DIRTY)} that "
+            f"nobody else has; commit them, then: {again}"
+        )
+
+
+def recorded_losses() -> dict[str, dict[str, Any]]:
+    """What `compare_devices.py --json` wrote, by file name; float32 first.
+
+    Raises:
+        ClickException: one is of code that was not committed.
+    """
+    folder = ROOT / "experiments" / "results"
+    files = sorted(folder.glob("*emulated-losses*.json"))
+    found = {path.name: json.loads(path.read_text()) for path in files}
+    for name, each in found.items():
+        refuse_changes(each["commit"], name, each["command"])
+    return dict(sorted(found.items(), key=lambda item: precision_of(item[1])))
+
+
+def loss_sources(losses: Mapping[str, Mapping[str, Any]]) -> str:
+    """Where the recorded losses come from."""
+    return "\n".join(
+        f"- [`{name}`](../experiments/results/{name}): `{each['command']}`; "
+        f"{each['machine']}, {each['date']}, commit {each['commit']}"
+        for name, each in losses.items()
+    )
+
+
+@dataclass(frozen=True)
+class Proofs:
+    """What the page says.
+
+    Attributes:
+        about: `provenance` of this run.
+        examples: random shapes an op.
+        outcomes: of the tests.
+        worst: `tests.support.helpers.WORST`.
+        checks: of `minicnn gradcheck --device emulated`.
+        losses: what `compare_devices.py --json` wrote, by file name.
+        nvrtc: its version.
+        reports: of every kernel.
+        predicted: what a step of caffenet should take, by precision.
+    """
+
+    about: Mapping[str, str]
+    examples: int
+    outcomes: Outcomes
+    worst: Mapping[tuple[str, str, str, str], Any]
+    checks: Sequence[Check]
+    losses: Mapping[str, Mapping[str, Any]]
+    nvrtc: str
+    reports: Sequence[KernelReport]
+    predicted: Mapping[str, Sequence[Prediction]]
+
+
+def page(proofs: Proofs) -> str:
+    """The page."""
+    about, counts = proofs.about, proofs.outcomes.count()
+    ended = ", ".join(f"{number} {how}" for how, number in counts.items())
+    return f"""\
+# Proofs
+
+Written by `make proofs`
+([`experiments/proofs/proofs.py`](../experiments/proofs/proofs.py)), not by hand.
+{about["machine"]}, {about["date"]}, commit
+{about["commit"]}. A GPU took part only where a column is called
+`cuda`. Of the tests behind this page: {ended}.
+
+## Every op against its float64 oracle
+
+Each output's relative error in the case that fills most of what the tests allow, and in
+brackets how much of it that is: allowed are 16 roundings of the type times the square
+root of the number of terms that are summed; in bfloat16 also those of the numbers as
+they are stored, which fill most of it. Over the shared cases (`tests/support/cases.py`)
+and {proofs.examples} random shapes an op, device and dtype. 0: the very same numbers.
+`pytest --worst-errors` also names the case.
+
+{error_table(proofs.worst)}
+
+## Gradients
+
+`minicnn gradcheck --device emulated`, {len(proofs.checks)} checks, all passed: each
+op's worst relative errors. `network` is eight layers, whole and with the first 2, 5 and
+7 frozen.
+
+{gradient_table(proofs.checks)}
+
+## Training follows the CPU
+
+The losses of one training's first updates on both devices, side by side. In float32 two
+places of a pooling window, or a ReLU's input and zero, now and then lie within a
+rounding of each other: devices that add in another order choose otherwise there, and
+from then on training multiplies the difference. In float64 none came so close: the
+losses stay equal to rounding, so that nothing but rounding makes the others differ.
+
+{loss_table(list(proofs.losses.values()))}
+
+{loss_sources(proofs.losses)}
+
+## Planted mistakes
+
+{mistake_table(proofs.outcomes)}
+
+And under AddressSanitizer and UBSan every instance of every kernel is clean over the
+shared cases (`test_every_kernel_is_clean`).
+
+## Compiled for real GPUs
+
+NVRTC {proofs.nvrtc}: registers a thread, bytes of static shared memory a block, bytes
+of local memory a thread (spills), machine instructions.
+`tests/devices/test_compile.py` holds each kernel to the budget that its
+file names. The LRN kernels use dynamic shared memory besides, a number for each
+channel of the rows that a block takes.
+
+The last columns are a **prediction; nothing of it was run on a GPU**: what all launches
+of the kernel (how many, in brackets) in one training step of `{NET}` at batch {BATCH}
+should take on an H200, in microseconds, by the bytes they move, the products and the
+machine instructions they do, and what they read through the level-2 cache, whichever
+takes longest, and {LAUNCH * 1e6:.1f} µs a launch.
+[`experiments/predict.py`](../experiments/predict.py) has the model and the card's
+figures, and prints each launch. It leaves out latencies, barriers and bank conflicts:
+read it as a bound.
+
+{compile_table(proofs.reports, proofs.predicted)}
+
+The sums over a step, by what bounds its kernels, in milliseconds. The goal is
+{GOAL * 1e3:.1f} ms in bf16.
+
+{prediction_table(proofs.predicted)}
+"""
+
+
+def collect(examples: int) -> Proofs:
+    """Runs everything.
+
+    Raises:
+        ClickException: something failed, or NVRTC is absent.
+    """
+    os.environ["MINICNN_FUZZ_EXAMPLES"] = str(examples)
+    from minicnn.base.errors import MinicnnError
+    from minicnn.compile.kernel_source import FOLDER
+    from minicnn.devices import device, nvrtc
+    from minicnn.experiments.bench.provenance import provenance
+    from minicnn.experiments.proofs.gradcheck import gradcheck
+
+    about, losses = provenance(), recorded_losses()
+    refuse_changes(about["commit"], "docs/proofs.md", "make proofs")
+    try:
+        version = nvrtc.version()
+        reports = [
+            report
+            for file in sorted(FOLDER.glob("*.cu"))
+            for arch in ARCHITECTURES
+            for report in nvrtc.compile_report(file, arch)
+        ]
+        known = {each.name: each for each in reports if each.arch == predict.ARCH}
+        predicted = {
+            precision: predict.predictions(known, NET, BATCH, precision)
+            for precision in predict.PRECISIONS
+        }
+        checks = gradcheck(device.get("emulated"))
+    except MinicnnError as error:
+        raise click.ClickException(str(error)) from None
+    if not all(check.ok for check in checks):
+        raise click.ClickException("minicnn gradcheck --device emulated failed")
+    outcomes = run_tests()
+    from tests.support.helpers import WORST
+
+    return Proofs(
+        about,
+        examples,
+        outcomes,
+        WORST,
+        checks,
+        losses,
+        version,
+        reports,
+        predicted,
+    )
+
+
+@click.command()
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=ROOT / "docs" / "proofs.md",
+    help="File to write; default: docs/proofs.md.",
+)
+@click.option("--examples", default=300, show_default=True, help="Random shapes an op.")
+def main(out: Path, examples: int) -> None:
+    """Write docs/proofs.md afresh."""
+    out.write_text(page(collect(examples)))
+    click.echo(f"Written: {out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The ground floor: errors, files, settings, random numbers; no work on arrays."""

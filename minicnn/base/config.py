@@ -1,0 +1,224 @@
+"""A run's settings: typed, read from TOML recipes, overridden by --set, written back.
+
+Every field can be set from a recipe file and from the command line by its dotted name,
+such as `solver.lr`. Unknown names and values of the wrong kind are refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.resources
+import math
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from minicnn.base.errors import MinicnnError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+RECIPES = "recipes"
+# The built-in recipe for stores of at least so many pixels a side.
+BY_SIZE = ((227, "paper"), (56, "tiny-imagenet"), (0, "demo"))
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Attributes:
+    arch: name of an architecture.
+    outputs: features of fc8; 0 takes the number of the task's classes.
+    precision: what it computes with: fp32, tf32x3, tf32, bf16 or fp64.
+    """
+
+    arch: str = "caffenet32"
+    outputs: int = 0
+    precision: str = "fp32"
+
+
+@dataclass(frozen=True)
+class SolverConfig:
+    """Attributes:
+    lr: base learning rate.
+    gamma, step_size: the rate is multiplied by gamma every step_size updates.
+    momentum, decay: of the velocity, and of the weights.
+    batch: images an update.
+    iterations: updates in all.
+    """
+
+    lr: float = 0.01
+    gamma: float = 0.1
+    step_size: int = 0
+    momentum: float = 0.9
+    decay: float = 0.0005
+    batch: int = 64
+    iterations: int = 1000
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Attributes:
+    mirror: whether training images are mirrored at random.
+    images_per_class: training images kept of each class; 0 keeps all.
+    """
+
+    mirror: bool = True
+    images_per_class: int = 0
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """Attributes:
+    evaluate_every: updates between evaluations on the validation part.
+    checkpoint_every: updates between checkpoints.
+    log_every: updates whose mean loss makes one training line of the metrics.
+    """
+
+    evaluate_every: int = 200
+    checkpoint_every: int = 200
+    log_every: int = 20
+
+
+@dataclass(frozen=True)
+class Config:
+    """All that decides a run's numbers, beside store, split and treatment."""
+
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    solver: SolverConfig = field(default_factory=SolverConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+
+    def to_dict(self) -> dict[str, dict[str, Any]]:
+        """Sections of plain values, as TOML has them."""
+        return dataclasses.asdict(self)
+
+
+_LEAST = {
+    "solver.batch": 1,
+    "solver.iterations": 1,
+    "schedule.evaluate_every": 1,
+    "schedule.checkpoint_every": 1,
+    "schedule.log_every": 1,
+}
+
+
+def _checked(name: str, value: Any, kind: type, where: str) -> Any:
+    """A value of the field's kind; whole numbers serve as floats."""
+    if kind is float and type(value) is int:
+        value = float(value)
+    if type(value) is not kind:
+        raise MinicnnError(
+            f"{where}: {name} = {value!r} must be of type {kind.__name__}"
+        )
+    if kind in (int, float) and not (
+        value >= _LEAST.get(name, 0) and math.isfinite(value)
+    ):
+        raise MinicnnError(
+            f"{where}: {name} = {value!r} must be at least {_LEAST.get(name, 0)}"
+        )
+    return value
+
+
+def from_dict(
+    sections: Mapping[str, Any], where: str, base: Config | None = None
+) -> Config:
+    """A configuration from nested sections; what is not named keeps `base`'s value.
+
+    Args:
+        where: what the values come from, for the errors.
+
+    Raises:
+        MinicnnError: an unknown section or key, or a value of the wrong kind.
+    """
+    base = base or Config()
+    known = {each.name: getattr(base, each.name) for each in dataclasses.fields(base)}
+    changed = {}
+    for section, values in sections.items():
+        if section not in known:
+            raise MinicnnError(
+                f"{where}: unknown section {section!r}; known: {', '.join(known)}"
+            )
+        if not isinstance(values, Mapping):
+            raise MinicnnError(f"{where}: {section} must be a section of values")
+        kinds = get_type_hints(type(known[section]))
+        for key in values:
+            if key not in kinds:
+                raise MinicnnError(
+                    f"{where}: unknown key {section}.{key}; known in {section}: "
+                    f"{', '.join(kinds)}"
+                )
+        checked = {
+            key: _checked(f"{section}.{key}", value, kinds[key], where)
+            for key, value in values.items()
+        }
+        changed[section] = dataclasses.replace(known[section], **checked)
+    return dataclasses.replace(base, **changed)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file's content.
+
+    Raises:
+        MinicnnError: it cannot be read, or is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise MinicnnError(f"{path}: cannot be read ({error.strerror})") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise MinicnnError(f"{path}: not valid TOML: {error}") from None
+
+
+def recipe_names() -> list[str]:
+    """The built-in recipes."""
+    folder = importlib.resources.files("minicnn.experiments") / RECIPES
+    return sorted(each.name[:-5] for each in folder.iterdir() if ".toml" in each.name)
+
+
+def load_recipe(name: str) -> Config:
+    """The configuration of a built-in recipe, or of a TOML file.
+
+    Args:
+        name: a built-in name such as "paper", or a path that ends in .toml.
+
+    Raises:
+        MinicnnError: there is no such recipe, or it is malformed.
+    """
+    if name.endswith(".toml"):
+        return from_dict(read_toml(Path(name)), name)
+    if name not in recipe_names():
+        raise MinicnnError(
+            f"--recipe {name}: unknown; built in are {', '.join(recipe_names())}, or "
+            "give a path that ends in .toml"
+        )
+    folder = importlib.resources.files("minicnn.experiments") / RECIPES
+    with importlib.resources.as_file(folder / f"{name}.toml") as path:
+        return from_dict(read_toml(path), f"recipe {name}")
+
+
+def recipe_for(image_size: tuple[int, int]) -> str:
+    """The built-in recipe whose network fits a store's images, (height, width)."""
+    return next(name for least, name in BY_SIZE if min(image_size) >= least)
+
+
+def override(config: Config, assignments: list[str]) -> Config:
+    """The configuration with `section.key=value` texts applied in order.
+
+    Raises:
+        MinicnnError: a text is not of that form, or names what does not exist.
+    """
+    for text in assignments:
+        name, equals, value = text.partition("=")
+        section, dot, key = name.strip().partition(".")
+        if not (equals and dot and section and key):
+            raise MinicnnError(f"--set {text}: write it as section.key=value")
+        try:
+            parsed = tomllib.loads(f"v = {value}")["v"]
+        except tomllib.TOMLDecodeError:
+            parsed = value.strip()
+        config = from_dict({section: {key: parsed}}, f"--set {text}", config)
+    return config

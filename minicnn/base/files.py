@@ -1,0 +1,107 @@
+"""Files that are either whole or absent, and locks."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from minicnn.base.errors import MinicnnError
+
+# Seconds that a lock is waited for: whoever only looks at one holds it for an instant.
+PATIENCE = 0.5
+
+
+def partial(path: Path) -> Path:
+    """Where a file is written before it is whole; a kill may leave it there."""
+    return path.with_name(f".{path.name}.partial")
+
+
+def holds_only(folder: Path, names: set[str]) -> bool:
+    """Whether a folder is absent, or has nothing in it but what is named."""
+    return not folder.exists() or {each.name for each in folder.iterdir()} <= names
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes a file under a temporary name, to the disk, and renames it.
+
+    Raises:
+        MinicnnError: the disk is full or the folder not writable; what was there
+            before is unharmed.
+    """
+    temporary = partial(path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise MinicnnError(
+            f"{path}: cannot be written ({error.strerror}); {len(content):,} bytes are "
+            "needed there"
+        ) from None
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a value as indented JSON, atomically."""
+    write_atomically(path, (json.dumps(value, indent=2) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file's value.
+
+    Raises:
+        MinicnnError: it cannot be read or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise MinicnnError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise MinicnnError(f"{path}: not valid JSON: {error}") from None
+
+
+def make_folder(path: Path) -> None:
+    """Makes a folder and its parents.
+
+    Raises:
+        MinicnnError: it cannot be made or written to.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MinicnnError(f"{path}: cannot be made ({error.strerror})") from None
+    if not os.access(path, os.W_OK):
+        raise MinicnnError(f"{path}: no permission to write there")
+
+
+def try_lock(file: IO[Any], how: int) -> bool:
+    """Locks an open file, `how` as fcntl names it, unless another holds it."""
+    try:
+        fcntl.flock(file, how | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+@contextmanager
+def held_alone(path: Path, refusal: str) -> Iterator[None]:
+    """Holds a lock file, made if missing, alone.
+
+    Raises:
+        MinicnnError: another process holds it; says `refusal`.
+    """
+    with path.open("w") as file:
+        until = time.monotonic() + PATIENCE
+        while not try_lock(file, fcntl.LOCK_EX):
+            if time.monotonic() > until:
+                raise MinicnnError(refusal)
+            time.sleep(0.02)
+        yield

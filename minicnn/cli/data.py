@@ -1,0 +1,281 @@
+"""The commands of `minicnn data` and `minicnn splits`: parse, call, print."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from minicnn.base.interrupt import SIGNALS
+
+if TYPE_CHECKING:
+    from minicnn.data_prep.prepare import Outcome
+
+_SOURCE = click.Path(path_type=Path)
+_FILE = click.Path(path_type=Path, dir_okay=False)
+_jobs = click.option(
+    "-j",
+    "--jobs",
+    type=click.IntRange(min=1),
+    help="Work in parallel; default: all cores.",
+)
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.group()
+def data() -> None:
+    """Make image stores and look into them."""
+
+
+@data.command()
+@click.argument("source", type=_SOURCE)
+@click.option("-o", "--output", type=_FILE, required=True, help="Store to make.")
+@click.option(
+    "--size",
+    type=click.IntRange(1, 4096),
+    help="Height and width in pixels; default: 256, Tiny ImageNet 64, CIFAR 32.",
+)
+@click.option(
+    "--resize",
+    type=click.Choice(["warp", "short-center"]),
+    default="warp",
+    show_default=True,
+    help="Stretch to the square, or cut it from the middle.",
+)
+@click.option(
+    "--val-fraction",
+    type=float,
+    help="Part of each class to hold out for validation where the source has no "
+    "validation part; default: 0.1.",
+)
+@click.option(
+    "--seed", default=0, show_default=True, help="Of the choice of what is held out."
+)
+@click.option(
+    "--groups",
+    type=_FILE,
+    help="TOML file with two lists of classes, natural and manmade.",
+)
+@click.option(
+    "--on-error",
+    type=click.Choice(["fail", "skip"]),
+    default="fail",
+    show_default=True,
+    help="What to do about files that are no readable image.",
+)
+@click.option(
+    "--exact",
+    is_flag=True,
+    help="Decode large JPEGs in full and let Pillow alone resize, bit for bit as its "
+    "Image.resize does; slower.",
+)
+@_jobs
+@click.option(
+    "--fresh", is_flag=True, help="Discard unfinished work and replace the store."
+)
+def prepare(source: Path, output: Path, **options: Any) -> None:
+    """Make a store of the images in SOURCE.
+
+    SOURCE is recognised by its content: a folder with ImageNet's archives, or their
+    extracted folders; Tiny ImageNet's folder or zip; CIFAR-100's binary version; any
+    folder, zip or tar with one folder of images per class, or with train/ and val/.
+
+    Stopped at any moment, the same command goes on where it stopped.
+    """
+    from minicnn.data_prep.prepare import Options
+    from minicnn.data_prep.prepare import prepare as make
+
+    _report(make(source, output, Options(**options)), output)
+
+
+def _report(outcome: Outcome, output: Path) -> None:
+    if outcome.state == "already":
+        click.echo(f"{output} is done already: {outcome.rows} images.")
+        return
+    if outcome.state == "interrupted":
+        done = f" after {outcome.kept + outcome.converted} of {outcome.rows} images"
+        click.echo(
+            f"Stopped by {outcome.signal_name}{done if outcome.rows else ''}; the same "
+            "command (without --fresh) goes on from there.",
+            err=True,
+        )
+        sys.exit(SIGNALS[outcome.signal_name])
+    speed = outcome.converted / max(outcome.seconds, 1e-9)
+    kept = f", {outcome.kept} kept from before" if outcome.kept else ""
+    click.echo(
+        f"{output}: {outcome.rows} images, {outcome.converted} of them prepared in "
+        f"{outcome.seconds:.1f} s ({speed:,.0f} images/s){kept}."
+    )
+    if outcome.bad:
+        click.echo(
+            f"{len(outcome.bad)} images could not be read and are excluded: see "
+            f"{output}.bad.txt."
+        )
+
+
+@data.command()
+@click.option("-o", "--output", type=_FILE, required=True, help="Store to make.")
+@click.option("--size", default=32, show_default=True, help="Height and width.")
+@click.option("--seed", default=0, show_default=True, help="Of the pictures.")
+@_jobs
+@click.option("--fresh", is_flag=True, help="Replace what is there.")
+def demo(output: Path, size: int, seed: int, jobs: int | None, fresh: bool) -> None:
+    """Draw the demo set, for when there is no data at all."""
+    from minicnn.data_prep.demo import prepare_demo
+
+    if prepare_demo(output, size=size, seed=seed, jobs=jobs, fresh=fresh):
+        click.echo(f"{output}: the demo set is drawn.")
+    else:
+        click.echo(f"{output} is done already: the demo set.")
+
+
+@data.command()
+@click.argument("store", type=_FILE)
+@_json
+def info(store: Path, as_json: bool) -> None:
+    """Tell what is in STORE."""
+    import json
+
+    from minicnn.data.store import Store
+    from minicnn.data_prep.inspect import describe
+
+    told = describe(Store(store))
+    if as_json:
+        click.echo(json.dumps(told, indent=2))
+        return
+    height, width = told["image_size"]
+    rows = [
+        ("store", told["store"]),
+        ("size on disk", f"{told['bytes'] / 1e6:,.1f} MB"),
+        ("images", f"{told['images']:,} of {height}x{width}x3 bytes"),
+        ("classes", f"{told['classes']:,}"),
+    ]
+    for part, counts in told["parts"].items():
+        each = f"{counts['class_min']} to {counts['class_max']} a class"
+        rows.append((part, f"{counts['images']:,} images, {each}"))
+    rows.append(("excluded", f"{told['excluded']:,} images that could not be read"))
+    groups = (f"{group} {count}" for group, count in told["groups"].items() if count)
+    rows.append(("groups", ", ".join(groups)))
+    rows += [(key, str(value)) for key, value in sorted(told["attributes"].items())]
+    for key, value in rows:
+        click.echo(f"{key:14}{value}")
+
+
+@data.command()
+@click.argument("store", type=_FILE)
+@_jobs
+@_json
+def verify(store: Path, jobs: int | None, as_json: bool) -> None:
+    """Check every image of STORE against its checksum; exit 1 if any is damaged."""
+    import json
+
+    from minicnn.data.store import Store
+    from minicnn.data_prep import inspect
+
+    opened = Store(store)
+    damaged = inspect.verify(opened, jobs)
+    if as_json:
+        told = [each._asdict() for each in damaged]
+        click.echo(json.dumps({"images": len(opened), "damaged": told}, indent=2))
+    else:
+        for each in damaged:
+            click.echo(
+                f"row {each.row}, class {each.wnid} ({each.name}), {each.file}: "
+                f"{each.reason}"
+            )
+        verdict = f"{len(damaged)} damaged" if damaged else "all whole"
+        click.echo(f"{store}: {len(opened)} images, {verdict}.")
+    if damaged:
+        sys.exit(1)
+
+
+@data.command()
+@click.argument("store", type=_FILE)
+@click.option("-o", "--output", type=_FILE, required=True, help="Picture to write.")
+@click.option(
+    "--classes", help="Indices, class ids or names, with commas; default: all."
+)
+@click.option(
+    "--part",
+    type=click.Choice(["train", "val"]),
+    default="train",
+    show_default=True,
+    help="Which images to draw from.",
+)
+@click.option(
+    "--rows",
+    type=click.IntRange(1, 100),
+    default=8,
+    show_default=True,
+    help="Images down the sheet.",
+)
+@click.option(
+    "--cols",
+    type=click.IntRange(1, 100),
+    default=10,
+    show_default=True,
+    help="Images across the sheet.",
+)
+@click.option("--seed", default=0, show_default=True, help="Of the choice of images.")
+def show(
+    store: Path, output: Path, classes: str | None, part: str, **grid: Any
+) -> None:
+    """Draw a contact sheet of STORE, class names under the images."""
+    from minicnn.data.store import Store
+    from minicnn.data_prep.inspect import contact_sheet, find_classes, write_picture
+
+    opened = Store(store)
+    wanted = [each.strip() for each in (classes or "").split(",") if each.strip()]
+    sheet = contact_sheet(opened, find_classes(opened, wanted), part=part, **grid)
+    write_picture(sheet, output)
+    click.echo(f"{output}: {sheet.width}x{sheet.height} pixels.")
+
+
+@click.command()
+@click.option("--data", "store", type=_FILE, help="Image store; default: the demo set.")
+@click.option(
+    "--classes",
+    "known",
+    type=click.Choice(["ilsvrc2012"]),
+    help="A class list in place of a store.",
+)
+@click.option(
+    "--split",
+    default="random-0",
+    show_default=True,
+    help="random-S, natural-manmade, file:PATH or all.",
+)
+@click.option("--task", required=True, help="A, B, or all with --split all.")
+@click.option("--groups", type=_FILE, help="Groups file for --split natural-manmade.")
+@_json
+def splits(
+    store: Path | None,
+    known: str | None,
+    split: str,
+    task: str,
+    groups: Path | None,
+    as_json: bool,
+) -> None:
+    """List the classes of a task."""
+    import json
+
+    from minicnn.base.errors import MinicnnError
+    from minicnn.data.classes import ClassList, ilsvrc2012
+    from minicnn.data.splits import split_report, split_table, task_classes
+
+    if store and known:
+        raise MinicnnError(f"--data {store} and --classes {known}: give one of them")
+    if known:
+        classes = ilsvrc2012()
+    else:
+        from minicnn.data.store import Store
+        from minicnn.data_prep.demo import ensure_demo
+
+        opened = Store(store or ensure_demo())
+        texts = (opened.wnids, opened.names, opened.groups)
+        classes = ClassList(*map(tuple, texts))
+    chosen = task_classes(split, task, *classes, groups)
+    told = split_report(chosen, classes.wnids, classes.names)
+    click.echo(json.dumps(told, indent=2) if as_json else split_table(told))

@@ -1,0 +1,189 @@
+"""The commands that look at runs, and `minicnn doctor`: parse, call, print."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+_FOLDER = click.Path(path_type=Path)
+_FILE = click.Path(path_type=Path, dir_okay=False)
+_run = click.argument("folder", metavar="RUN", type=_FOLDER)
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def _output(help_text: str) -> Callable[..., Any]:
+    return click.option("-o", "--output", type=_FILE, required=True, help=help_text)
+
+
+def device_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--device and --threads, the same for every command."""
+    threads = click.option(
+        "--threads", type=int, help="CPU threads; default: all cores."
+    )
+    device = click.option(
+        "--device",
+        default="auto",
+        show_default=True,
+        help="auto, cpu, cuda, cuda:N or emulated.",
+    )
+    return device(threads(command))
+
+
+precision_option = click.option(
+    "--precision",
+    help="fp32, tf32x3, tf32, bf16 or fp64, as network.precision; default: the "
+    "recipe's, fp32.",
+)
+
+
+@click.command()
+@_run
+@click.option("--data", type=_FILE, help="Image store; default: the run's own.")
+@_json
+@device_options
+def evaluate(
+    folder: Path, data: Path | None, as_json: bool, device: str, threads: int | None
+) -> None:
+    """Score a run's last checkpoint on its whole validation part."""
+    from minicnn.devices import device as devices
+    from minicnn.results.inference import evaluate_run
+    from minicnn.training.run import Run
+
+    scores = evaluate_run(Run(folder), devices.get(device, threads), data)
+    if as_json:
+        click.echo(json.dumps(scores, indent=2))
+        return
+    click.echo(
+        f"{scores['name']}, step {scores['step']}: top-1 {scores['top1']:.1%}, top-5 "
+        f"{scores['top5']:.1%}, loss {scores['loss']:.3f} on {scores['val_images']} "
+        f"validation images of {scores['store']}."
+    )
+    if not scores["same_store"]:
+        click.echo(
+            "This store's content differs from that of the one it was trained on."
+        )
+
+
+@click.command()
+@_run
+@click.argument("images", metavar="IMAGE...", type=_FILE, nargs=-1, required=True)
+@click.option("--top", default=5, show_default=True, help="Guesses an image.")
+@_json
+@device_options
+def predict(
+    folder: Path,
+    images: tuple[Path, ...],
+    top: int,
+    as_json: bool,
+    device: str,
+    threads: int | None,
+) -> None:
+    """Name the likeliest classes of image files."""
+    from dataclasses import asdict
+
+    from minicnn.devices import device as devices
+    from minicnn.results import inference
+    from minicnn.training.run import Run
+
+    dev = devices.get(device, threads)
+    found = inference.predict(Run(folder), images, dev, top)
+    if as_json:
+        records = [{**asdict(each), "image": str(each.image)} for each in found]
+        click.echo(json.dumps(records, indent=2))
+        return
+    for each in found:
+        click.echo(each.image)
+        for guess in each.guesses:
+            click.echo(f"  {guess.probability:6.1%}  {guess.name}  ({guess.wnid})")
+
+
+@click.command()
+@_run
+@_output("Picture: .png, .svg or .pdf.")
+def filters(folder: Path, output: Path) -> None:
+    """Draw conv1's filters."""
+    from minicnn.results import pictures
+    from minicnn.training.run import Run
+
+    pictures.filters(Run(folder), output)
+    click.echo(f"Written: {output}")
+
+
+@click.command()
+@click.argument("folders", metavar="RUN...", type=_FOLDER, nargs=-1, required=True)
+@_output("Picture: .png, .svg or .pdf.")
+def curves(folders: tuple[Path, ...], output: Path) -> None:
+    """Draw training loss and validation top-1 of one run or more."""
+    from minicnn.results import pictures
+    from minicnn.training.run import Run
+
+    pictures.curves([Run(folder) for folder in folders], output)
+    click.echo(f"Written: {output}")
+
+
+@click.command()
+@_run
+@_output("File to write: .safetensors.")
+@click.option(
+    "--to",
+    "form",
+    type=click.Choice(["torch"]),
+    default="torch",
+    show_default=True,
+    help="Names and layouts of the tensors.",
+)
+def export(folder: Path, output: Path, form: str) -> None:
+    """Write a run's weights for another framework."""
+    from minicnn.results.export import export_torch
+    from minicnn.training.run import Run
+
+    tensors = export_torch(Run(folder), output)
+    for name, shape in tensors.items():
+        click.echo(f"{name:14}{'x'.join(map(str, shape))}")
+    click.echo(f"Written: {output}; README.md has the PyTorch module that loads it.")
+
+
+@click.command()
+@click.option(
+    "--compile", "compiles", is_flag=True, help="Compile all kernels for --device."
+)
+@device_options
+@_json
+@click.pass_context
+def doctor(
+    context: click.Context,
+    as_json: bool,
+    compiles: bool,
+    device: str,
+    threads: int | None,
+) -> None:
+    """Say what this machine has, and what mends what it lacks.
+
+    With --compile, fill the caches of compiled kernels instead, so that nothing waits
+    for the compiler later; without a GPU those of the emulated device.
+    """
+    from minicnn.cli import doctor as checks
+    from minicnn.devices import build
+    from minicnn.devices import device as devices
+
+    if not compiles:
+        findings = checks.examine()
+        click.echo(checks.as_json(findings) if as_json else checks.table(findings))
+        return
+    if device == "auto":
+        device = "cuda" if devices.cuda_count() else "emulated"
+    built = []
+    for each in build.build_all(devices.get(device, threads)):
+        built.append(each)
+        if not as_json:
+            click.echo(each)
+    if as_json:
+        click.echo(json.dumps([vars(each) for each in built], indent=2))
+    context.exit(1 if any(each.error for each in built) else 0)
+
+
+COMMANDS = [evaluate, predict, filters, curves, export, doctor]

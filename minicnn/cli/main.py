@@ -1,0 +1,269 @@
+"""The command line: parse, call, print; nothing else.
+
+Heavy modules are imported inside the commands, so that `minicnn --help` answers at
+once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from minicnn import __version__
+from minicnn.base.errors import MinicnnError, Stopped
+from minicnn.base.interrupt import SIGNALS
+from minicnn.cli import data as cli_data
+from minicnn.cli import look as cli_look
+from minicnn.cli import prove as cli_prove
+from minicnn.cli import report as cli_report
+from minicnn.cli import study as cli_study
+from minicnn.cli.look import device_options, precision_option
+
+if TYPE_CHECKING:
+    from minicnn.training.run import Run
+    from minicnn.training.trainer import Trainer
+    from minicnn.training.transfer import Setup
+    from minicnn.training.treatment import Treatment
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="minicnn")
+def cli() -> None:
+    """Train AlexNet-style convnets by hand-written kernels, and measure how
+    transferable the features of each layer are (Yosinski et al. 2014)."""
+
+
+def setup_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that train-base and transfer share."""
+    folder = click.Path(file_okay=False, path_type=Path)
+    file = click.Path(dir_okay=False, path_type=Path)
+    options: list[Callable[[Callable[..., Any]], Any]] = [
+        click.option("--data", type=file, help="Image store; default: the demo set."),
+        click.option(
+            "--split",
+            default="random-0",
+            show_default=True,
+            help="random-S, natural-manmade, file:PATH or all.",
+        ),
+        click.option(
+            "--groups", type=file, help="Groups file for --split natural-manmade."
+        ),
+        click.option(
+            "--recipe",
+            help="paper, tiny-imagenet, demo or a TOML file; default: by image size.",
+        ),
+        click.option(
+            "--set",
+            "settings",
+            multiple=True,
+            metavar="SECTION.KEY=VALUE",
+            help="Change a setting of the recipe, such as solver.lr=0.02.",
+        ),
+        click.option("--seed", default=0, show_default=True, help="Of the whole run."),
+        click.option(
+            "--runs", type=folder, help="Where runs lie; default: runs/STORE-SPLIT."
+        ),
+        device_options,
+        precision_option,
+        click.option("--fresh", is_flag=True, help="Start over instead of going on."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def make_setup(
+    data: Path | None,
+    split: str,
+    groups: Path | None,
+    recipe: str | None,
+    settings: tuple[str, ...],
+    seed: int,
+    runs: Path | None,
+    device: str,
+    threads: int | None,
+    precision: str | None,
+) -> Setup:
+    """The Setup that the shared options describe."""
+    from minicnn.base import config
+    from minicnn.data.store import Store
+    from minicnn.data_prep.demo import ensure_demo
+    from minicnn.devices import device as devices
+    from minicnn.training.transfer import Setup
+
+    store = data or ensure_demo()
+    chosen = recipe or config.recipe_for(Store(store).image_size)
+    named = [f"network.precision={precision}"] if precision else []
+    resolved = config.override(config.load_recipe(chosen), [*settings, *named])
+    dev = devices.get(device, threads)
+    return Setup(store, dev, resolved, split, seed, runs, groups)
+
+
+def report(run: Run, already: bool) -> None:
+    """Prints what a finished run came to."""
+    result = run.result
+    assert result is not None
+    if already:
+        click.echo(f"{run.name} is done already; --fresh trains it again.")
+    frozen = result["frozen_layers"]
+    if frozen:
+        click.echo(f"Frozen layers 1..{frozen}: bytes unchanged (SHA-256).")
+    best10 = result["top1_mean_of_10_best"]
+    best = "" if best10 is None else f"; mean of the 10 best top-1 {best10:.1%}"
+    click.echo(
+        f"{run.name}: top-1 {result['top1']:.1%}, top-5 {result['top5']:.1%}, loss "
+        f"{result['loss']:.3f} on {result['val_images']} validation images{best}. In "
+        f"{run.folder}."
+    )
+
+
+def print_layers(run: Run) -> None:
+    """Prints which layers were copied or drawn, frozen or trained."""
+    rows = run.layers()
+    click.echo(f"{'layer':7}{'weights':18}{'origin':20}state")
+    for row in rows:
+        if row["tensor"].endswith(".w"):
+            shape = "x".join(map(str, row["shape"]))
+            name = row["tensor"][:-2]
+            click.echo(f"{name:7}{shape:18}{row['origin']:20}{row['state']}")
+
+
+def print_spans(run: Run) -> None:
+    """Prints as much in one line."""
+    spans: dict[tuple[str, str], list[int]] = {}
+    for row in run.layers():
+        spans.setdefault((row["origin"], row["state"]), []).append(row["layer"])
+    parts = [
+        f"layers {min(layers)}..{max(layers)} {origin}, {state}"
+        for (origin, state), layers in spans.items()
+    ]
+    click.echo(f"{run.name}: {'; '.join(parts)}.")
+
+
+def announce(setup: Setup, trainer: Trainer) -> None:
+    """Prints what is about to be trained, if anything is."""
+    unfinished = [head.folder for head in trainer.heads]
+    runs = [run for run in trainer.runs if run.folder in unfinished]
+    if not runs:
+        return
+    names = ", ".join(run.name for run in runs)
+    one_pass = " in one pass" if len(runs) > 1 else ""
+    click.echo(
+        f"{names}{one_pass}: {setup.config.network.arch}, {len(runs[0].classes)} "
+        f"classes, {len(trainer.loader.train)} training and {len(trainer.loader.val)} "
+        f"validation images of {setup.store}, device {setup.dev.name} with "
+        f"{setup.dev.threads} threads."
+    )
+    for run in runs:
+        if len(runs) > 1:
+            print_spans(run)
+        elif run.about["source"]:
+            print_layers(run)
+
+
+def train(setup: Setup, planned: list[list[Treatment]], fresh: bool) -> None:
+    """Trains pass after pass, and reports on their runs."""
+    from minicnn.training import transfer
+
+    def ended(trainer: Trainer) -> None:
+        trained = [head.folder for head in trainer.heads]
+        for run in trainer.runs:
+            if run.result is not None:
+                report(run, run.folder not in trained)
+
+    def began(trainer: Trainer) -> None:
+        announce(setup, trainer)
+
+    transfer.execute(setup, planned, fresh, began, ended)
+
+
+@cli.command("train-base")
+@click.option("--task", required=True, help="A, B, or all with --split all.")
+@setup_options
+def train_base(task: str, fresh: bool, **options: Any) -> None:
+    """Train the base net of a task."""
+    from minicnn.training.treatment import Treatment
+
+    train(make_setup(**options), [[Treatment(task)]], fresh)
+
+
+@cli.command()
+@click.option(
+    "--from", "source", required=True, help="Task of the base: A, B; or random."
+)
+@click.option(
+    "--to", "target", help="Task to learn; default: the other one; B for random."
+)
+@click.option(
+    "--n", "depths", required=True, help="Layers to copy, such as 3, 1-7 or 1,3,5."
+)
+@click.option("--finetune", is_flag=True, help="Train the copied layers as well.")
+@click.option(
+    "--keep", default=0, metavar="K", help="Copy K layers more, and train these on."
+)
+@click.option(
+    "--share-trunk",
+    is_flag=True,
+    help="Train all depths in one pass over the data, frozen layers run once.",
+)
+@setup_options
+def transfer(
+    source: str,
+    target: str | None,
+    depths: str,
+    finetune: bool,
+    keep: int,
+    share_trunk: bool,
+    fresh: bool,
+    **options: Any,
+) -> None:
+    """Copy the first N layers of a base net and train the rest on a task.
+
+    Several depths are trained one after another, or by --share-trunk together: the
+    same results, bit for bit on the CPU, from one reading of the data.
+    """
+    from minicnn.training.treatment import parse_depths, passes
+
+    numbers = parse_depths(depths)
+    planned = passes(source, numbers, target, finetune, keep, share_trunk)
+    train(make_setup(**options), planned, fresh)
+
+
+cli.add_command(cli_data.data)
+cli.add_command(cli_data.splits)
+for each in [
+    *cli_look.COMMANDS,
+    *cli_prove.COMMANDS,
+    *cli_report.COMMANDS,
+    *cli_study.COMMANDS,
+]:
+    cli.add_command(each)
+
+
+def _fail(text: str, status: int = 2) -> None:
+    click.echo("minicnn: error: " + " ".join(text.split()), err=True)
+    sys.exit(status)
+
+
+def main() -> None:
+    """Runs the command line; what the user can mend is one line and status 2."""
+    try:
+        sys.exit(cli(standalone_mode=False) or 0)
+    except click.ClickException as error:
+        _fail(error.format_message())
+    except MinicnnError as error:
+        _fail(str(error))
+    except (click.Abort, KeyboardInterrupt):
+        _fail("stopped by Ctrl-C", SIGNALS["SIGINT"])
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        _fail(place + (error.strerror or str(error)))
+    except Stopped as stop:
+        saved = f" and saved at step {stop.step}; the same command goes on from there"
+        more = "" if stop.step is None else saved
+        click.echo(f"Stopped by {stop.signal_name}{more}.", err=True)
+        sys.exit(SIGNALS[stop.signal_name])

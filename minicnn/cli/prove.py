@@ -1,0 +1,102 @@
+"""The commands that prove and measure the arithmetic: parse, call, print."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from minicnn.cli.look import device_options, precision_option
+
+
+@click.command()
+@device_options
+@click.option(
+    "--op",
+    "ops",
+    multiple=True,
+    help="Only this op (conv, relu, pool, lrn, dropout, softmax, sgd, augment), or "
+    "'network'; may be repeated.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def gradcheck(
+    context: click.Context,
+    ops: tuple[str, ...],
+    as_json: bool,
+    device: str,
+    threads: int | None,
+) -> None:
+    """Check every op and small whole networks; status 1 where one is off.
+
+    Gradients are compared with central differences in float64, all outputs with the
+    cpu device's in float64, which the tests hold to plain loops.
+    """
+    from dataclasses import asdict
+
+    from minicnn.base.progress import Progress
+    from minicnn.devices import device as devices
+    from minicnn.experiments.proofs import gradcheck as checks
+
+    dev = devices.get(device, threads)
+    planned, done = checks.plan(ops), []
+    with Progress(len(planned), "cases", f"gradcheck {dev.name}") as bar:
+        for name, check in planned:
+            done += check(dev)
+            bar.update(1, name)
+    failed = sum(not each.ok for each in done)
+    if as_json:
+        records = [{**asdict(each), "ok": each.ok} for each in done]
+        click.echo(json.dumps({"device": dev.name, "checks": records}, indent=2))
+    else:
+        click.echo(checks.table(done))
+        click.echo(f"\n{len(done)} checks on {dev.name}, {failed} failed.")
+    context.exit(1 if failed else 0)
+
+
+@click.command()
+@device_options
+@click.option("--arch", default="caffenet", show_default=True, help="Architecture.")
+@click.option("--batch", type=int, help="Images; default: 256, fewer without a GPU.")
+@precision_option
+@click.option(
+    "--against",
+    type=click.Choice(["torch"]),
+    help="Then time the same step in PyTorch, in all of its modes: minutes.",
+)
+@click.option(
+    "--json", "file", type=click.Path(path_type=Path), help="Also write JSON there."
+)
+def bench(
+    arch: str,
+    batch: int | None,
+    precision: str | None,
+    against: str | None,
+    file: Path | None,
+    device: str,
+    threads: int | None,
+) -> None:
+    """Time every op of a training step, and the step, against the roofline."""
+    from minicnn.base.files import write_json
+    from minicnn.devices import device as devices
+    from minicnn.experiments.bench import against_torch
+    from minicnn.experiments.bench import ops as benches
+    from minicnn.experiments.bench.comparison import table
+
+    dev = devices.get(device, threads)
+    if against:
+        against_torch.require(dev)
+    report = benches.bench(dev, arch, batch, precision or "fp32")
+    record = report.to_dict()
+    click.echo(benches.table(report))
+    if file:
+        write_json(file, record)
+    if against:
+        comparison = against_torch.compare(dev, arch, report.batch)
+        click.echo("\n" + table(comparison))
+        if file:
+            write_json(file, {**record, "against_torch": comparison.to_dict()})
+
+
+COMMANDS = [gradcheck, bench]

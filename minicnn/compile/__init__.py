@@ -1,0 +1,1 @@
+"""From source text to a callable: parsed kernels, host compiler, emulator."""

@@ -1,0 +1,184 @@
+"""Checks what compiled code is handed against what it declares.
+
+Whatever does not fit the declaration is refused with the kernel's and the argument's
+name: compiled code itself would read garbage, or memory that is not the array's.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from minicnn.base.errors import MinicnnError
+from minicnn.compile.kernel_source import Parameter
+
+# Bytes. Every array of a kernel begins at a multiple of it, so that kernels may read so
+# many as one: elsewhere that ends the process on a CPU, and a GPU takes no more
+# launches.
+ALIGNMENT = 16
+
+
+class Changing(dict[str, Any]):
+    """A struct's fields, of which some are others at every call.
+
+    Packed structs are kept, since a step hands over the same ones again and again; such
+    a one would be kept in vain, and in time push out those that come again.
+    """
+
+
+class Memory(Protocol):
+    """Where arrays lie."""
+
+    array: type[Any]
+    """Their type."""
+
+    def address(self, array: Any) -> int:
+        """Where the memory of one of them begins."""
+
+
+def checked(
+    kernel: str,
+    parameters: Sequence[Parameter],
+    args: Sequence[Any],
+    memory: Memory,
+    alignment: int = ALIGNMENT,
+) -> list[Any]:
+    """The arguments as the kernel declares them.
+
+    Args:
+        kernel: its name.
+        args: one for each parameter; see `launch.Kernel`.
+        alignment: bytes, a multiple of which arrays begin at.
+
+    Returns:
+        For each parameter an array, None for a null pointer, a NumPy scalar, or a 0-d
+        structured array.
+
+    Raises:
+        MinicnnError: an argument that does not fit, by name.
+    """
+    if len(args) != len(parameters):
+        names = ", ".join(p.name for p in parameters)
+        raise MinicnnError(
+            f"{kernel}: {len(args)} arguments for {len(parameters)}: {names}"
+        )
+    values: list[Any] = []
+    for parameter, value in zip(parameters, args, strict=True):
+        try:
+            if parameter.dtype.names:
+                values.append(_struct(parameter, value))
+            elif parameter.pointer:
+                values.append(_array(parameter, value, memory, alignment))
+            else:
+                values.append(_number(parameter, value))
+        except _Misfit as misfit:
+            raise MinicnnError(f"{kernel}: argument {misfit}") from None
+    return values
+
+
+class _Misfit(Exception):
+    def __init__(self, parameter: Parameter, problem: str) -> None:
+        super().__init__(f"{parameter.name}: {problem}")
+
+
+def _array(parameter: Parameter, value: Any, memory: Memory, alignment: int) -> Any:
+    if value is None:
+        return None
+    array = memory.array
+    if not isinstance(value, array):
+        raise _Misfit(
+            parameter,
+            f"{type(value).__name__} where an array of the device is due "
+            f"({array.__module__}.{array.__name__}); its from_host makes one",
+        )
+    if value.dtype != parameter.dtype:
+        raise _Misfit(
+            parameter,
+            f"dtype {value.dtype}, declared {parameter.dtype}; convert it, or take "
+            "the kernel's instance for that dtype",
+        )
+    if not value.flags.c_contiguous:
+        raise _Misfit(
+            parameter,
+            f"a view of shape {value.shape} with gaps, where a kernel takes one "
+            "block of memory in C order; pass a copy",
+        )
+    if past := memory.address(value) % alignment:
+        raise _Misfit(
+            parameter,
+            f"begins {past} bytes past a multiple of {alignment}, and kernels read "
+            f"{alignment} bytes as one; pass a copy",
+        )
+    # CuPy's arrays are always writeable, and have no such flag.
+    if not parameter.const and not getattr(value.flags, "writeable", True):
+        raise _Misfit(parameter, "read-only, and the kernel writes to it; pass a copy")
+    return value
+
+
+def _number(parameter: Parameter, value: Any) -> np.generic:
+    dtype = parameter.dtype
+    if isinstance(value, np.ndarray) or not np.isscalar(value):
+        raise _Misfit(parameter, f"{type(value).__name__} where a number is due")
+    if isinstance(value, str | bytes | complex | np.complexfloating):
+        raise _Misfit(parameter, f"{value!r}, declared {parameter.type}")
+    if parameter.type in ("bf16", "f16"):
+        raise _Misfit(parameter, "pass 16-bit numbers as float")
+    if dtype.kind == "b":
+        return np.bool_(value)
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        if isinstance(value, float | np.floating):
+            raise _Misfit(parameter, f"{value!r}, declared {parameter.type}")
+        if not limits.min <= int(value) <= limits.max:
+            raise _Misfit(parameter, f"{value} beyond {parameter.type}")
+        return dtype.type(int(value))
+    return dtype.type(value)
+
+
+def _struct(parameter: Parameter, value: Any) -> np.ndarray:
+    names = parameter.dtype.names or ()
+    if not isinstance(value, Mapping) or set(value) != set(names):
+        given = ", ".join(value) if isinstance(value, Mapping) else repr(value)
+        raise _Misfit(
+            parameter,
+            f"{parameter.type} has the fields {', '.join(names)}; given {given}",
+        )
+    numbers = tuple(
+        tuple(each) if isinstance(each := value[name], list | tuple) else each
+        for name in names
+    )
+    if isinstance(value, Changing):
+        return _pack(parameter, numbers)
+    # Numbers of different kinds may be equal, and only some of them fit.
+    return _packed(parameter, numbers, tuple(map(type, numbers)))
+
+
+@functools.lru_cache(maxsize=4096)
+def _packed(
+    parameter: Parameter, values: tuple[Any, ...], kinds: tuple[type, ...]
+) -> np.ndarray:
+    """A struct of these fields, which was perhaps packed before."""
+    return _pack(parameter, values)
+
+
+def _pack(parameter: Parameter, values: tuple[Any, ...]) -> np.ndarray:
+    """A struct of these fields."""
+    packed = np.zeros((), parameter.dtype)
+    for name, value in zip(parameter.dtype.names or (), values, strict=True):
+        field = parameter.dtype[name]
+        shape = np.shape(value)
+        if shape != field.shape:
+            raise _Misfit(
+                parameter, f"field {name}: shape {shape}, declared {field.shape}"
+            )
+        base = Parameter(
+            f"{parameter.name}.{name}", field.base.name, field.base, False, False
+        )
+        packed[name] = (
+            [_number(base, item) for item in value] if shape else _number(base, value)
+        )
+    packed.flags.writeable = False  # it is handed out again
+    return packed

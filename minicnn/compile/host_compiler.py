@@ -1,0 +1,201 @@
+"""The C++ compiler of this machine: found, asked, and its objects kept by content.
+
+An object's name is a digest of all that it depends on: the text, the headers beside
+the kernels, the compiler, its options and the CPU. So nothing is compiled twice, and
+nothing stale is ever loaded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import hashlib
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from itertools import takewhile
+from pathlib import Path
+
+from minicnn.base.errors import MinicnnError
+from minicnn.compile.kernel_source import FOLDER
+
+_HOST = FOLDER / "host"
+
+CPU_INFO = Path("/proc/cpuinfo")
+# Its lines that say what instructions there are: Intel's and AMD's; ARM's.
+CPU_LINES = ("flags", "Features", "CPU implementer", "CPU part")
+
+_COMMON_FLAGS = (
+    "-std=c++17",
+    "-fPIC",
+    "-shared",
+    "-pthread",
+    "-U_FORTIFY_SOURCE",  # its longjmp check knows only one stack
+    "-fno-strict-aliasing",  # kernels load float through float4
+    "-Wno-unknown-pragmas",
+    "-g1",
+)
+_FAST_FLAGS = ("-O3",)
+_SANITIZE_FLAGS = (
+    "-O1",
+    "-fsanitize=address,undefined",
+    "-fno-sanitize-recover=all",
+    "-fno-omit-frame-pointer",
+)
+
+
+def sanitizing() -> bool:
+    """Whether kernels are built with AddressSanitizer and UBSan (MINICNN_SANITIZE)."""
+    return os.environ.get("MINICNN_SANITIZE", "") not in ("", "0")
+
+
+@functools.cache
+def sanitizer_library() -> Path:
+    """AddressSanitizer's library, to be loaded before all others.
+
+    Raises:
+        MinicnnError: the compiler has none.
+    """
+    name = "libclang_rt.asan.so" if "clang" in compiler()[0] else "libasan.so"
+    found = subprocess.run(
+        [*compiler(), f"-print-file-name={name}"], capture_output=True, text=True
+    ).stdout.strip()
+    if not os.path.isabs(found):
+        raise MinicnnError(
+            f"{compiler()[0]} has no AddressSanitizer ({name}); install libasan "
+            "(Debian, Ubuntu: apt install libgcc-12-dev)"
+        )
+    return Path(found)
+
+
+@functools.cache
+def compiler() -> tuple[str, ...]:
+    """The C++ compiler's command.
+
+    Raises:
+        MinicnnError: there is none.
+    """
+    asked = shlex.split(os.environ.get("CXX", ""))
+    for command in [asked] if asked else [["g++"], ["clang++"], ["c++"]]:
+        if found := shutil.which(command[0]):
+            return (found, *command[1:])
+    wanted = f"CXX={asked[0]} not found" if asked else "no C++ compiler found"
+    raise MinicnnError(
+        f"{wanted}, which the emulated device cannot do without; install g++ (Debian, "
+        "Ubuntu: apt install g++; Fedora: dnf install gcc-c++; macOS: xcode-select "
+        "--install)"
+    )
+
+
+@functools.cache
+def _flags() -> tuple[str, ...]:
+    x86 = platform.machine().lower() in ("x86_64", "amd64")
+    native = ("-march=native" if x86 else "-mcpu=native",)
+    undefined = ("-undefined", "dynamic_lookup") if sys.platform == "darwin" else ()
+    speed = _SANITIZE_FLAGS if sanitizing() else (*_FAST_FLAGS, *native)
+    return (*_COMMON_FLAGS, *speed, *undefined, f"-I{_HOST}")
+
+
+def _instructions() -> list[str]:
+    """What the CPU says of the instructions that it has.
+
+    A home folder, and in it the cache, may serve machines of several kinds.
+    """
+    try:
+        lines = CPU_INFO.read_text(errors="replace").splitlines()
+    except OSError:  # macOS names the chip, which says it all
+        command = ["sysctl", "-n", "machdep.cpu.brand_string"]
+        with contextlib.suppress(OSError):
+            named = subprocess.run(command, capture_output=True, text=True)
+            return [named.stdout.strip() or platform.processor()]
+        return [platform.processor()]
+    # Cores may differ; each says its part again.
+    return sorted({line for line in lines if line.startswith(CPU_LINES)})
+
+
+@functools.cache
+def _fingerprint() -> bytes:
+    """What a compiled object depends on besides its source: compiler, flags, CPU."""
+    program = Path(compiler()[0]).resolve()
+    stat = program.stat()
+    cpu = platform.machine(), *_instructions()
+    parts = (compiler(), str(program), stat.st_size, stat.st_mtime_ns, _flags(), cpu)
+    headers = b"".join(p.read_bytes() for p in sorted(_HOST.glob("*.h")))
+    return repr(parts).encode() + headers
+
+
+def cache_folder() -> Path:
+    """Where compiled kernels are kept."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "minicnn"
+
+
+def compile_library(name: str, text: str, options: tuple[str, ...] = ()) -> Path:
+    """Compiles C++ text to a shared library, unless the cache has it.
+
+    Args:
+        name: how the file's name begins.
+        options: of the compiler, besides those for every library.
+
+    Raises:
+        MinicnnError: no compiler, or its messages.
+    """
+    return kept_library(name, text, options)[0]
+
+
+def kept_library(
+    name: str, text: str, options: tuple[str, ...] = ()
+) -> tuple[Path, bool]:
+    """As `compile_library`; and whether the cache had it."""
+    content = _fingerprint() + "\n".join([*options, text]).encode()
+    digest = hashlib.sha256(content).hexdigest()[:24]
+    library = cache_folder() / f"{name}-{digest}.so"
+    return library, keep(library, lambda: _compile(name, text, options, library))
+
+
+def keep(path: Path, make: Callable[[], None]) -> bool:
+    """Makes a file of the cache, unless it is there; whether it was.
+
+    Args:
+        make: writes the file, whole or not at all.
+    """
+    if path.exists():
+        return True
+    path.parent.mkdir(parents=True, exist_ok=True)
+    turn = path.with_suffix(".lock")
+    with turn.open("w") as lock:
+        # Whoever else wants it waits, instead of compiling the same. Where nothing can
+        # be locked, as on some network drives, both compile, which does no harm.
+        with contextlib.suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            if path.exists():
+                return True
+            make()
+        finally:
+            turn.unlink(missing_ok=True)
+    return False
+
+
+def _compile(name: str, text: str, options: tuple[str, ...], library: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=library.parent) as work:
+        source, built = Path(work, "unit.cpp"), Path(work, "unit.so")
+        source.write_text(text)
+        # Options of CXX come last, so that they count: CXX="g++ -O0 -g".
+        program = list(takewhile(lambda word: word[0] != "-", compiler()))
+        options = (*_flags(), *options, *compiler()[len(program) :])
+        command = [*program, *options, str(source), "-o", str(built)]
+        # The sanitizers are for kernels; they would only slow the compiler down.
+        env = {k: v for k, v in os.environ.items() if k != "LD_PRELOAD"}
+        done = subprocess.run(command, capture_output=True, text=True, env=env)
+        if done.returncode:
+            raise MinicnnError(
+                f"{name}: {' '.join(compiler())} failed:\n{done.stderr.rstrip()}"
+            )
+        built.replace(library)  # whole or not at all, even if it is killed

@@ -1,0 +1,212 @@
+"""The cpu device's compiled code: functions of kernels/cpu/*.cpp, called with arrays.
+
+    ELEMENTWISE = NativeFile("elementwise.cpp")
+    backward = ELEMENTWISE.get("relu_backward", dy.dtype)
+    backward(dev, dy.size, (y, dy), {"y": dy.size, "dy": dy.size})
+
+A file is compiled at first use, for this very CPU, and kept; see `host_compiler`. While
+a function runs, other threads may run Python. A function is written as
+
+    template <typename T>
+    EXPORT void relu_backward(i64 start, i64 stop, const T* y, T* dy) { ... }
+    INSTANTIATE(relu_backward<float>, relu_backward<double>);
+
+computes the items start .. stop − 1 of some count, and takes structs by const pointer.
+Its signature is read from there, as a kernel's is; see `kernel_source`.
+
+Without a C++ compiler, or with MINICNN_NATIVE=0, ops run in their NumPy forms.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minicnn.base.errors import MinicnnError
+from minicnn.base.threads import HostThreads
+from minicnn.compile.arguments import checked
+from minicnn.compile.kernel_source import FOLDER, Instance, KernelSource, Parameter
+from minicnn.devices.launch import c_name
+
+CPU = FOLDER / "cpu"
+# Rounds every product, as NumPy does: the same bits. A file that says otherwise may
+# fuse it with the sum that follows.
+ROUNDED, CONTRACTED = "-ffp-contract=off", "#pragma STDC FP_CONTRACT ON"
+OPTIONS = (
+    ROUNDED,
+    # Loops with roots and branches become vector instructions; no result changes.
+    "-fno-math-errno",
+    "-fno-trapping-math",
+)
+# What `missing` says where this was asked for.
+OFF = "MINICNN_NATIVE=0"
+# Chunks for each thread: enough for one thread to make up for another held up.
+CHUNKS = 4
+# Work, see `Function`, that takes longer than waking a thread does.
+WORTH = 1 << 18
+
+
+def missing() -> str:
+    """Why ops run in their NumPy forms; "" where compiled code runs."""
+    if os.environ.get("MINICNN_NATIVE", "") == "0":
+        return OFF
+    return _failure()
+
+
+@functools.cache
+def _failure() -> str:
+    """Compiles and loads all files; what went wrong, or ""."""
+    try:
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(_library, sorted(CPU.glob("*.cpp"))))
+    except (MinicnnError, OSError) as error:
+        return str(error)
+    return ""
+
+
+@functools.cache
+def _library(path: Path) -> dict[str, int]:
+    """The addresses of a file's functions, by expression."""
+    from minicnn.compile.host_compiler import compile_library
+
+    source = KernelSource.read(path)
+    entries = "\n".join(f"    (void*)&{each}," for each in source.instances)
+    text = (
+        f"{source.text}\n"
+        f'#line 1 "instances of {path.name}"\n'
+        'extern "C" { extern void* const minicnn_entries[]; }\n'
+        f"void* const minicnn_entries[] = {{\n{entries}\n}};\n"
+    )
+    options = tuple(
+        each for each in OPTIONS if CONTRACTED not in text or each != ROUNDED
+    )
+    library = ctypes.CDLL(str(compile_library(f"cpu-{path.stem}", text, options)))
+    count = len(source.instances)
+    found = (ctypes.c_void_p * count).in_dll(library, "minicnn_entries")
+    return dict(zip(source.instances, found, strict=True))
+
+
+class _Host:
+    """The memory of NumPy's arrays."""
+
+    array = np.ndarray
+
+    @staticmethod
+    def address(array: NDArray[Any]) -> int:
+        return array.ctypes.data
+
+
+class NativeFile:
+    """The functions of one file.
+
+    Args:
+        name: a file of kernels/cpu, such as "elementwise.cpp", or a path.
+    """
+
+    def __init__(self, name: str | Path) -> None:
+        self.path = CPU / name
+
+    @functools.cache  # noqa: B019 (files live as long as the program)
+    def get(self, name: str, *template: Any) -> Function:
+        """A function by its name and template arguments.
+
+        Args:
+            template: a dtype, int or bool for each template parameter.
+
+        Raises:
+            MinicnnError: the file does not offer that instance, or is not compiled.
+        """
+        values = ", ".join(c_name(value) for value in template)
+        expression = f"{name}<{values}>" if values else name
+        instances = KernelSource.read(self.path).instances
+        if expression not in instances:
+            raise MinicnnError(
+                f"{self.path.name} has no function {expression}; it offers "
+                f"{', '.join(instances) or 'nothing'} (INSTANTIATE adds one)"
+            )
+        return Function(instances[expression], _library(self.path)[expression])
+
+
+class Function:
+    """One instance of a function; calling it runs it on a device's threads.
+
+    Args:
+        instance: its expression and signature.
+        address: where its code is.
+    """
+
+    def __init__(self, instance: Instance, address: int) -> None:
+        self.name = instance.expression
+        self.parameters = instance.parameters[2:]
+        types = [ctypes.c_int64] * 2 + [_c_type(each) for each in self.parameters]
+        self._call = ctypes.CFUNCTYPE(None, *types)(address)
+
+    def __call__(
+        self,
+        dev: HostThreads,
+        total: int,
+        args: Sequence[Any],
+        sizes: Mapping[str, int],
+        work: float = WORTH,
+    ) -> None:
+        """Runs the function on `total` items, whose results do not depend on the cut.
+
+        Args:
+            args, sizes: see `bind`.
+            work: of an item, where 1 is to read and write a number or two; an item
+                is worth a thread of its own unless told otherwise.
+        """
+        chunks = CHUNKS * dev.threads if dev.threads > 1 else 1
+        chunk = max(int(WORTH / work), -(-total // chunks), 1)
+        dev.for_chunks(self.bind(args, sizes), total, chunk)
+
+    def bind(
+        self, args: Sequence[Any], sizes: Mapping[str, int]
+    ) -> Callable[[int, int], None]:
+        """The function of (start, stop) with all its other arguments given.
+
+        Args:
+            args: one for each parameter from the third on. For a pointer: a
+                C-contiguous array of the declared dtype, or None. For a number:
+                anything of that kind and range. For a struct: a mapping of its fields.
+            sizes: how many numbers arrays must have, by the parameter's name.
+
+        Raises:
+            MinicnnError: an argument that does not fit, by name.
+        """
+        values = checked(self.name, self.parameters, args, _Host, alignment=1)
+        for parameter, value in zip(self.parameters, values, strict=True):
+            size = sizes.get(parameter.name)
+            if size is not None and value is not None and value.size != size:
+                raise MinicnnError(
+                    f"{self.name}: argument {parameter.name}: shape {value.shape}, "
+                    f"where {size} numbers are due"
+                )
+        call, plain = self._call, [_plain(value) for value in values]
+
+        def run(start: int, stop: int, alive: object = values) -> None:
+            call(start, stop, *plain)
+
+        return run
+
+
+def _plain(value: Any) -> Any:
+    """What ctypes takes: an array's address, None, or a Python number."""
+    if isinstance(value, np.ndarray):
+        return value.ctypes.data
+    return None if value is None else value.item()
+
+
+def _c_type(parameter: Parameter) -> Any:
+    """What ctypes calls a parameter's type."""
+    if parameter.pointer:
+        return ctypes.c_void_p
+    return np.ctypeslib.as_ctypes_type(parameter.dtype)

@@ -1,0 +1,1 @@
+"""What training reads: stores, batches, splits and class lists."""

@@ -1,0 +1,283 @@
+"""Batches from the store: which rows, which crops, and the labels of the task.
+
+Everything is a pure function of (seed, step), so a resumed run sees the same batches.
+The images of an epoch come in a fresh random order; epochs follow without a gap, so a
+batch may span two.
+
+Where the device cannot hold a task's images (see `resident`), reading is random rows of
+the store, each image one contiguous piece of the file, copied from the memory map into
+one of two arrays that are used in turn; while one batch is trained on, threads fill the
+other. Each thread first tells the system of all pieces that it is to copy: those that
+memory does not hold are then read, exactly these, side by side. The system's own guess
+from page faults reads megabytes around each of them.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minicnn.base import philox
+from minicnn.base.cores import available_cores
+from minicnn.base.errors import MinicnnError
+from minicnn.base.philox import Stream
+from minicnn.base.threads import HostThreads
+from minicnn.data.store import Store
+from minicnn.devices.device import Device
+
+# Threads that copy images, at most; bytes worth a thread.
+THREADS, PIECE = 4, 1 << 20
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch on the host.
+
+    Attributes:
+        images: (N,H,W,3) uint8, overwritten once the next batch is asked for; None
+            where nobody wants them, since they lie within the device's reach.
+        rows: (N,) the images' rows in the store; −1 for those of none.
+        labels: (N,) int32, the classes' places in the task.
+        top, left: (N,) upper left corners of the crops, in pixels.
+        mirror: (N,) whether each is mirrored.
+    """
+
+    images: NDArray[np.uint8] | None
+    rows: NDArray[np.int64]
+    labels: NDArray[np.int32]
+    top: NDArray[np.int64]
+    left: NDArray[np.int64]
+    mirror: NDArray[np.bool_]
+
+
+class Reader:
+    """Copies images out of a store's memory map.
+
+    Args:
+        threads: how many copy; None takes the processors there are, up to four.
+        ahead: whether the system is told which parts of the file come next: some
+            microseconds an image of 196 kB that it holds already, and thirty times as
+            fast as its own guess where it does not (experiments/bench/loader.py).
+    """
+
+    def __init__(
+        self, store: Store, threads: int | None = None, ahead: bool = True
+    ) -> None:
+        self.images = store.images
+        self.threads = HostThreads(threads or min(THREADS, available_cores()))
+        self._file = None
+        if ahead and hasattr(os, "posix_fadvise"):
+            self._file = store.path.open("rb")
+
+    def read(
+        self, rows: NDArray[np.int64], out: NDArray[np.uint8]
+    ) -> NDArray[np.uint8]:
+        """images[rows], in the first places of `out`, which are returned."""
+        out = out[: len(rows)]
+        pieces = max(1, min(self.threads.threads, out.nbytes // PIECE))
+
+        def copy(start: int, stop: int) -> None:
+            if self._file is not None:
+                self._announce(rows[start:stop], self._file.fileno())
+            # Clipping clips nothing here; the other modes copy by way of a new array.
+            np.take(self.images, rows[start:stop], 0, out[start:stop], "clip")
+
+        self.threads.for_chunks(copy, len(rows), -(-len(rows) // pieces))
+        return out
+
+    def _announce(self, rows: NDArray[np.int64], file: int) -> None:
+        size, begin = self.images[0].nbytes, self.images.offset
+        for row in rows.tolist():
+            place = begin + row * size
+            os.posix_fadvise(file, place, size, os.POSIX_FADV_WILLNEED)
+
+
+class Loader:
+    """The training and validation images of a task.
+
+    Args:
+        store: the image store.
+        classes: the task's classes, in the order of its outputs.
+        crop: height and width of the network's input, in pixels.
+        batch: images a batch.
+        seed: of order, crops and mirrors.
+        mirror: whether training images are mirrored at random.
+        images_per_class: training images kept of each class; 0 keeps all.
+        subset_seed: which ones are kept.
+        empty: makes the arrays that images are read into, as `Device.host_empty` does.
+
+    Attributes:
+        reads: whether batches hold their images; may be set before the first.
+
+    Raises:
+        MinicnnError: the store's images are smaller than the crop, or the task has no
+            training or no validation image.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        classes: Sequence[int],
+        crop: int,
+        batch: int,
+        seed: int,
+        mirror: bool = True,
+        images_per_class: int = 0,
+        subset_seed: int = 0,
+        empty: Callable[..., NDArray[np.uint8]] = np.empty,
+    ) -> None:
+        height, width = store.image_size
+        if crop > min(height, width):
+            raise MinicnnError(
+                f"store {store.path}: its images of {height}x{width} are smaller than "
+                f"the network's input of {crop}x{crop}; choose another network.arch or "
+                "prepare the store with a larger --size"
+            )
+        self.store, self.crop, self.batch, self.seed = store, crop, batch, seed
+        self.mirror = mirror
+        self.train = store.rows(classes, "train")
+        self.val = store.rows(classes, "val")
+        for part, rows in (("training", self.train), ("validation", self.val)):
+            if not len(rows):
+                raise MinicnnError(f"store {store.path}: no {part} image of this task")
+        if images_per_class:
+            self.train = self._reduced(images_per_class, subset_seed)
+        self.label_of = np.full(len(store.wnids), -1, np.int32)
+        self.label_of[list(classes)] = np.arange(len(classes))
+        self._epoch, self._order = -1, self.train
+        self.reads, self._empty = True, empty
+        self._reader = Reader(store)
+        self._helper = ThreadPoolExecutor(1)
+        self._next: tuple[int, Future[Batch]] | None = None
+
+    @cached_property
+    def _slots(self) -> list[NDArray[np.uint8]]:
+        return self._two_slots()
+
+    def _two_slots(self) -> list[NDArray[np.uint8]]:
+        shape = (self.batch, *self.store.image_size, 3)
+        return [self._empty(shape, np.uint8) for _ in range(2)]
+
+    def _reduced(self, count: int, seed: int) -> NDArray[np.int64]:
+        """`count` rows of each class, chosen at random but the same for every run."""
+        shuffled = philox.permutation(seed, Stream.SUBSET, 0, len(self.train))
+        rows = self.train[shuffled]
+        labels = self.store.labels[rows]
+        by_class = np.argsort(labels, kind="stable")
+        sorted_labels = labels[by_class]
+        firsts = np.searchsorted(sorted_labels, sorted_labels)
+        kept = by_class[np.arange(len(rows)) - firsts < count]
+        return np.sort(rows[kept])
+
+    def _rows(self, step: int) -> NDArray[np.int64]:
+        """Store rows of a training step's batch."""
+        rows, start, missing = [], step * self.batch, self.batch
+        while missing:
+            epoch, place = divmod(start, len(self.train))
+            if epoch != self._epoch:
+                order = philox.permutation(
+                    self.seed, Stream.ORDER, epoch, len(self.train)
+                )
+                self._epoch, self._order = epoch, self.train[order]
+            taken = self._order[place : place + missing]
+            rows.append(taken)
+            start, missing = start + len(taken), missing - len(taken)
+        return np.concatenate(rows)
+
+    def _make(self, step: int) -> Batch:
+        rows = self._rows(step)
+        height, width = self.store.image_size
+        count = len(rows)
+        seed, rest = self.seed, (height - self.crop + 1, width - self.crop + 1)
+        mirrored = philox.integers(seed, Stream.MIRROR, step, count, 2)
+        slot = self._slots[step % 2] if self.reads else None
+        return Batch(
+            images=None if slot is None else self._reader.read(rows, slot),
+            rows=rows,
+            labels=self.label_of[self.store.labels[rows]],
+            top=philox.integers(seed, Stream.CROP, step, count, rest[0]),
+            left=philox.integers(seed, Stream.CROP, step, count, rest[1], start=count),
+            mirror=mirrored.astype(bool) & self.mirror,
+        )
+
+    def close(self) -> None:
+        """Ends the thread that reads ahead."""
+        self._helper.shutdown(cancel_futures=True)
+
+    def train_batch(self, step: int) -> Batch:
+        """The batch of a training step; the next one is read meanwhile."""
+        ready = self._next
+        if ready and ready[0] == step:
+            batch = ready[1].result()
+        else:
+            if ready:
+                ready[1].cancel() or ready[1].result()
+            batch = self._make(step)
+        self._next = (step + 1, self._helper.submit(self._make, step + 1))
+        return batch
+
+    def val_batches(self) -> Iterator[Batch]:
+        """The validation part in store order, centre crops; the last may be short.
+
+        As in training, the next one is read meanwhile.
+        """
+        slots = self._two_slots() if self.reads else [None, None]
+        starts = range(0, len(self.val), self.batch)
+        following = self._helper.submit(self._centred, starts[0], slots[0])
+        for number, _ in enumerate(starts, 1):
+            batch = following.result()
+            if number < len(starts):
+                following = self._helper.submit(
+                    self._centred, starts[number], slots[number % 2]
+                )
+            yield batch
+
+    def _centred(self, start: int, slot: NDArray[np.uint8] | None) -> Batch:
+        rows = self.val[start : start + self.batch]
+        height, width = self.store.image_size
+        count = len(rows)
+        return Batch(
+            images=None if slot is None else self._reader.read(rows, slot),
+            rows=rows,
+            labels=self.label_of[self.store.labels[rows]],
+            top=np.full(count, (height - self.crop) // 2),
+            left=np.full(count, (width - self.crop) // 2),
+            mirror=np.zeros(count, bool),
+        )
+
+
+def mean_image(
+    dev: Device,
+    store: Store,
+    rows: NDArray[np.int64],
+    tick: Callable[[int], object] = lambda count: None,
+) -> NDArray[np.float32]:
+    """The mean of some rows' images, (H,W,3) float32, summed exactly in integers.
+
+    Args:
+        tick: told how many more images are summed, by one thread at a time; what it
+            raises ends the work.
+    """
+    lock, images = threading.Lock(), np.asarray(store.images)
+    # Sixteen bits hold the sum of 257 bytes.
+    share, block = max(256, -(-len(rows) // 16)), 64
+    sums = np.zeros((-(-len(rows) // share), *images.shape[1:]), np.uint64)
+
+    def work(start: int, stop: int) -> None:
+        for first in range(start, stop, block):
+            few = np.zeros(images.shape[1:], np.uint16)
+            for row in rows[first : min(first + block, stop)]:
+                few += images[row]
+            sums[start // share] += few
+            with lock:
+                tick(min(block, stop - first))
+
+    dev.for_chunks(work, len(rows), share)
+    return (sums.sum(axis=0) / len(rows)).astype(np.float32)

@@ -1,0 +1,230 @@
+"""The image store: one HDF5 file that holds all classes of a labelled image set.
+
+| name | type, shape | meaning |
+| --- | --- | --- |
+| `/images` | uint8 (N, H, W, 3) | RGB, rows top to bottom; contiguous, uncompressed |
+| `/labels` | int32 (N,) | class index, 0 .. K − 1 |
+| `/split` | uint8 (N,) | 0 train, 1 val, 2 excluded (could not be read; all zero) |
+| `/crc32` | uint32 (N,) | zlib.crc32 of the image's H·W·3 bytes |
+| `/files` | string (N,) | where the image came from, relative to the source |
+| `/wnids` | string (K,) | class ids, sorted (WordNet ids, or folder names) |
+| `/names` | string (K,) | what a person calls the class |
+| `/groups` | string (K,) | "natural", "manmade" or "" where unknown |
+
+Attributes of the root: `format`, `version`, `complete`, `resize`, `source`,
+`orientation`; and where `minicnn data prepare` made it, `decoder` (the libraries that
+decoded the images, and ", exact" where it was asked for), `fingerprint` (SHA-256 of the
+plan: classes, files, parts, options) and `source_bytes` (of the image files).
+`/images` is contiguous, so `dset.id.get_offset()` gives its place in the file, and
+readers map it into memory: training reads rows in random order, validation and the mean
+image in store order, each image in one piece; `loader` says how, also where the store
+is larger than memory. All of it is readable with plain h5py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from minicnn.base.errors import MinicnnError
+
+FORMAT = "minicnn-store"
+VERSION = 1
+TRAIN, VAL, EXCLUDED = 0, 1, 2
+PARTS = {"train": TRAIN, "val": VAL}
+GROUPS = ("natural", "manmade", "")
+
+
+@dataclass(frozen=True)
+class Contents:
+    """All of a store but its pixels and what is only known once they are written.
+
+    Attributes:
+        size: height and width of every image, in pixels.
+        labels: (N,) class index of each row.
+        split: (N,) TRAIN or VAL.
+        files: N texts, where each image comes from.
+        wnids, names, groups: K texts each.
+        attributes: `resize`, `source`, `orientation` and what else is worth keeping.
+    """
+
+    size: tuple[int, int]
+    labels: NDArray[np.int32]
+    split: NDArray[np.uint8]
+    files: Sequence[str]
+    wnids: Sequence[str]
+    names: Sequence[str]
+    groups: Sequence[str]
+    attributes: dict[str, str | int | float]
+
+
+def create(path: Path, contents: Contents) -> dict[str, int]:
+    """Writes a store without pixels, marked incomplete, every dataset at its full size.
+
+    Pixels, checksums and exclusions are then written at the byte offsets returned, by
+    any number of processes, without HDF5; `mark_complete` ends it. The file's bytes
+    are a function of `contents` alone.
+
+    Returns:
+        Byte offset in the file of "images", "crc32" and "split".
+    """
+    rows = len(contents.labels)
+    height, width = contents.size
+    with h5py.File(path, "w") as file:
+        file.attrs["format"] = FORMAT
+        file.attrs["version"] = VERSION
+        file.attrs["complete"] = np.uint8(0)
+        for key, value in sorted(contents.attributes.items()):
+            file.attrs[key] = value
+        file["labels"] = np.asarray(contents.labels, np.int32)
+        for key in ("files", "wnids", "names", "groups"):
+            texts = [text.encode() for text in getattr(contents, key)]
+            longest = max([1, *map(len, texts)])
+            kind = h5py.string_dtype("utf-8", longest)
+            file.create_dataset(key, data=np.array(texts, kind))
+        early = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        early.set_layout(h5py.h5d.CONTIGUOUS)
+        early.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+        early.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+        early.set_obj_track_times(False)  # a time stamp would change the bytes
+        shapes = {
+            "split": (rows,),
+            "crc32": (rows,),
+            "images": (rows, height, width, 3),
+        }
+        types = {"split": np.uint8, "crc32": np.uint32, "images": np.uint8}
+        offsets = {}
+        for key, shape in shapes.items():
+            dataset = h5py.h5d.create(
+                file.id,
+                key.encode(),
+                h5py.h5t.py_create(np.dtype(types[key]), logical=True),
+                h5py.h5s.create_simple(shape),
+                early,
+            )
+            offsets[key] = dataset.get_offset()
+        file["split"][...] = contents.split
+    return offsets
+
+
+def mark_complete(path: Path) -> None:
+    """Sets the root attribute `complete`, the last thing written to a store."""
+    with h5py.File(path, "r+") as file:
+        file.attrs.modify("complete", np.uint8(1))
+
+
+class Store:
+    """A complete store, opened for reading; its pixels are memory-mapped.
+
+    Args:
+        path: the HDF5 file.
+
+    Raises:
+        MinicnnError: the file is missing, is no store, is of another version, is not
+            complete, or is shorter than its datasets.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise MinicnnError(
+                f"store {self.path}: no such file; make one with "
+                f"'minicnn data prepare SOURCE -o {self.path}'"
+            )
+        try:
+            file = h5py.File(self.path, "r")
+        except OSError as error:
+            raise MinicnnError(
+                f"store {self.path}: not a readable HDF5 file, or truncated ({error}); "
+                "prepare it again"
+            ) from None
+        with file:
+            try:
+                self._read(file)
+            except KeyError as error:
+                raise MinicnnError(
+                    f"store {self.path}: damaged, a part is missing ({error.args[0]}); "
+                    "prepare it again"
+                ) from None
+
+    def _read(self, file: h5py.File) -> None:
+        kind, version = file.attrs.get("format"), file.attrs.get("version")
+        if kind != FORMAT:
+            raise MinicnnError(f"store {self.path}: an HDF5 file, but no minicnn store")
+        if version != VERSION:
+            raise MinicnnError(
+                f"store {self.path}: format version {version}, this minicnn reads "
+                f"{VERSION}; prepare it again with this minicnn"
+            )
+        if not file.attrs["complete"]:
+            raise MinicnnError(
+                f"store {self.path}: not complete; run its 'minicnn data prepare' again"
+            )
+        self.attributes = {
+            key: value.item() if isinstance(value, np.generic) else value
+            for key, value in file.attrs.items()
+        }
+        self.labels: NDArray[np.int32] = file["labels"][...]
+        self.split: NDArray[np.uint8] = file["split"][...]
+        self.crc32: NDArray[np.uint32] = file["crc32"][...]
+        self.wnids: list[str] = list(file["wnids"].asstr()[...])
+        self.names: list[str] = list(file["names"].asstr()[...])
+        self.groups: list[str] = list(file["groups"].asstr()[...])
+        pixels = file["images"]
+        self._shape, self._offset = pixels.shape, pixels.id.get_offset()
+        size = self.path.stat().st_size
+        if self._offset is None or self._offset + int(np.prod(self._shape)) > size:
+            raise MinicnnError(
+                f"store {self.path}: truncated, its images end beyond the file's "
+                f"{size} bytes; prepare it again"
+            )
+
+    @cached_property
+    def images(self) -> NDArray[np.uint8]:
+        """(N, H, W, 3) uint8, a read-only memory map."""
+        return np.memmap(self.path, np.uint8, "r", self._offset, self._shape)
+
+    @cached_property
+    def files(self) -> list[str]:
+        """N texts: where each image came from."""
+        with h5py.File(self.path, "r") as file:
+            return list(file["files"].asstr()[...])
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self._shape[1], self._shape[2]
+
+    @cached_property
+    def identity(self) -> str:
+        """A short hash of classes, labels, parts and checksums: all that matters."""
+        digest = hashlib.sha256("\n".join(self.wnids).encode())
+        for array in (self.labels, self.split, self.crc32):
+            digest.update(np.ascontiguousarray(array))
+        return digest.hexdigest()[:16]
+
+    def __len__(self) -> int:
+        """Rows, excluded ones counted."""
+        return self._shape[0]
+
+    def rows(self, classes: Sequence[int], part: str) -> NDArray[np.int64]:
+        """Rows of the given classes in a part, in store order.
+
+        Args:
+            classes: class indices.
+            part: "train" or "val".
+
+        Returns:
+            int64 row numbers, ascending.
+        """
+        wanted = np.zeros(len(self.wnids), bool)
+        wanted[list(classes)] = True
+        return np.flatnonzero((self.split == PARTS[part]) & wanted[self.labels])

@@ -1,0 +1,1 @@
+"""Where the arithmetic runs: devices, their launches, copies and recordings."""

@@ -1,0 +1,1 @@
+"""Networks as data, and their layers with forward and backward by hand."""

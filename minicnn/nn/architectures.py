@@ -1,0 +1,234 @@
+"""Networks as data: CaffeNet exactly as published, and two small relatives.
+
+Every network has the paper's eight layers: conv1–conv5 and fc6–fc8, with ReLU, max
+pooling, LRN, groups and dropout in the same places. The relatives are sized so that
+two processor cores train them at hundreds of images a second; their weights start
+wider than CaffeNet's, since a narrow layer sums fewer of them, and the narrowest drops
+fewer features, since it has few to spare.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from minicnn.base.errors import MinicnnError
+
+
+@dataclass(frozen=True)
+class Conv:
+    """A convolution with bias and ReLU.
+
+    Attributes:
+        index: the paper's layer number, 1–5; its name is "conv" + index.
+        features: output channels K.
+        window, stride, pad, groups: of the convolution.
+        std: standard deviation of the Gaussian initial weights.
+        bias: initial value of every bias.
+    """
+
+    index: int
+    features: int
+    window: int
+    std: float
+    stride: int = 1
+    pad: int = 0
+    groups: int = 1
+    bias: float = 0.0
+
+    @property
+    def name(self) -> str:
+        return f"conv{self.index}"
+
+
+@dataclass(frozen=True)
+class FullyConnected:
+    """A fully connected layer; with ReLU unless it is the last.
+
+    Attributes:
+        index: the paper's layer number, 6–8; its name is "fc" + index.
+        features: outputs, or 0 for the number that the task asks for.
+        std, bias: as for `Conv`.
+    """
+
+    index: int
+    features: int
+    std: float
+    bias: float = 0.0
+    relu: bool = True
+
+    @property
+    def name(self) -> str:
+        return f"fc{self.index}"
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Max pooling, sizes rounded up; belongs to the layer `index`."""
+
+    index: int
+    window: int = 3
+    stride: int = 2
+
+    @property
+    def name(self) -> str:
+        return f"pool{self.index}"
+
+
+@dataclass(frozen=True)
+class LRN:
+    """Local response normalisation across channels; belongs to the layer `index`."""
+
+    index: int
+    size: int = 5
+    alpha: float = 1e-4
+    beta: float = 0.75
+    k: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or self.size % 2 == 0:
+            raise MinicnnError(
+                f"norm{self.index} size {self.size}: must be odd, for a window to have "
+                "a centre"
+            )
+
+    @property
+    def name(self) -> str:
+        return f"norm{self.index}"
+
+
+@dataclass(frozen=True)
+class Dropout:
+    """Dropout after the layer `index`."""
+
+    index: int
+    rate: float = 0.5
+
+    @property
+    def name(self) -> str:
+        return f"drop{self.index}"
+
+
+LayerSpec = Conv | FullyConnected | Pool | LRN | Dropout
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A network as data.
+
+    Attributes:
+        name: what --set network.arch=NAME takes.
+        size: height and width of the stores it is meant for, in pixels.
+        crop: height and width of its input, in pixels.
+        layers: from the input to the logits.
+        scale: what pixels are multiplied by once the mean is subtracted.
+    """
+
+    name: str
+    size: int
+    crop: int
+    layers: tuple[LayerSpec, ...]
+    scale: float = 1.0
+
+
+def _caffenet() -> Architecture:
+    """The BVLC reference CaffeNet, as the paper trained it (pooling before LRN)."""
+    return Architecture(
+        "caffenet",
+        size=256,
+        crop=227,
+        layers=(
+            Conv(1, 96, 11, std=0.01, stride=4),
+            Pool(1),
+            LRN(1),
+            Conv(2, 256, 5, std=0.01, pad=2, groups=2, bias=1.0),
+            Pool(2),
+            LRN(2),
+            Conv(3, 384, 3, std=0.01, pad=1),
+            Conv(4, 384, 3, std=0.01, pad=1, groups=2, bias=1.0),
+            Conv(5, 256, 3, std=0.01, pad=1, groups=2, bias=1.0),
+            Pool(5),
+            FullyConnected(6, 4096, std=0.005, bias=1.0),
+            Dropout(6),
+            FullyConnected(7, 4096, std=0.005, bias=1.0),
+            Dropout(7),
+            FullyConnected(8, 0, std=0.01, relu=False),
+        ),
+    )
+
+
+def _relative(
+    name: str,
+    size: int,
+    crop: int,
+    first: Conv,
+    widths: tuple[int, int, int, int],
+    features: int,
+    dropout: float,
+) -> Architecture:
+    """CaffeNet's layers after `first`, narrower; He et al.'s spread of weights."""
+
+    def he(inputs: int) -> float:
+        return round((2 / inputs) ** 0.5, 4)
+
+    two, three, four, five = widths
+    return Architecture(
+        name,
+        size,
+        crop,
+        layers=(
+            first,
+            Pool(1),
+            LRN(1),
+            Conv(2, two, 5, std=he(25 * first.features // 2), pad=2, groups=2),
+            Pool(2),
+            LRN(2),
+            Conv(3, three, 3, std=he(9 * two), pad=1),
+            Conv(4, four, 3, std=he(9 * three // 2), pad=1, groups=2),
+            Conv(5, five, 3, std=he(9 * four // 2), pad=1, groups=2),
+            Pool(5),
+            FullyConnected(6, features, std=he(9 * five)),
+            Dropout(6, dropout),
+            FullyConnected(7, features, std=he(features)),
+            Dropout(7, dropout),
+            FullyConnected(8, 0, std=0.01, relu=False),
+        ),
+        # CaffeNet is fed raw differences and bears them by its tiny first weights;
+        # He's spread wants inputs of about unit size.
+        scale=1 / 64,
+    )
+
+
+_ALL = (
+    _caffenet(),
+    _relative(
+        "caffenet64",
+        size=64,
+        crop=56,
+        first=Conv(1, 48, 7, std=0.1166, stride=2),
+        widths=(96, 144, 144, 96),
+        features=512,
+        dropout=0.5,
+    ),
+    _relative(
+        "caffenet32",
+        size=32,
+        crop=28,
+        first=Conv(1, 32, 5, std=0.1633),
+        widths=(48, 64, 64, 48),
+        features=256,
+        dropout=0.2,
+    ),
+)
+ARCHITECTURES = {each.name: each for each in _ALL}
+
+
+def get(name: str) -> Architecture:
+    """The architecture of that name.
+
+    Raises:
+        MinicnnError: there is none.
+    """
+    if name not in ARCHITECTURES:
+        known = ", ".join(ARCHITECTURES)
+        raise MinicnnError(f"network.arch {name!r}: unknown; choose one of {known}")
+    return ARCHITECTURES[name]

@@ -1,0 +1,140 @@
+"""Max pooling and LRN as layers, each alone and one after the other; see `layers`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from minicnn.base.precision import accumulator
+from minicnn.nn import architectures as arch
+from minicnn.nn.layers import Array, Context, Layer
+from minicnn.nn.memory import Buffers
+from minicnn.ops import lrn, pool, pool_lrn
+
+
+class PoolLayer(Layer):
+    """Max pooling."""
+
+    argmax: Array | None = None
+
+    @property
+    def pooling(self) -> arch.Pool:
+        """Windows and strides."""
+        return self.spec
+
+    def settle(self) -> None:
+        one = self.shape(1)
+        self.y_shape = (one.p, one.q, self.x_shape[-1])
+
+    def shape(self, n: int) -> pool.PoolShape:
+        """The pooling problem of n images."""
+        window, stride = self.pooling.window, self.pooling.stride
+        return pool.PoolShape.of((n, *self.x_shape), window, stride)
+
+    def buffers(self, batch: int, needs_dx: bool, trains: bool) -> Buffers:
+        argmax: Buffers = {"argmax": ((batch, *self.y_shape), np.uint8)}
+        return super().buffers(batch, needs_dx, trains) | argmax
+
+    def forward(self, x: Array, context: Context) -> Array:
+        n = len(x)
+        y = self.y[:n]
+        pool.forward(self.dev, x, y, self.argmax[:n], self.shape(n))
+        return y
+
+    def backward(self, dy: Array, trains: bool) -> Array | None:
+        n = len(dy)
+        dx = self.dx[:n]
+        dy = dy.reshape(n, *self.y_shape)
+        pool.backward(self.dev, dy, self.argmax[:n], dx, self.shape(n))
+        return dx
+
+
+def normalising(spec: arch.LRN) -> lrn.Normalising:
+    """What the op is told."""
+    return lrn.Normalising(spec.size, spec.alpha, spec.beta, spec.k)
+
+
+class LRNLayer(Layer):
+    """Local response normalisation."""
+
+    scale: Array | None = None
+
+    def buffers(self, batch: int, needs_dx: bool, trains: bool) -> Buffers:
+        dtype = accumulator(self.precision.activations)
+        scale: Buffers = {"scale": ((batch, *self.y_shape), dtype)}
+        return super().buffers(batch, needs_dx, trains) | scale
+
+    def operands(self, batch: int, needs_dx: bool) -> list[int]:
+        return super().operands(batch, needs_dx) * (2 if needs_dx else 1)
+
+    def forward(self, x: Array, context: Context) -> Array:
+        n = len(x)
+        self.x = x
+        y, scale = self.y[:n], self.scale[:n]
+        lrn.forward(self.dev, x, y, scale, normalising(self.spec))
+        return y
+
+    def backward(self, dy: Array, trains: bool) -> Array | None:
+        n = len(dy)
+        y, scale, dx = self.y[:n], self.scale[:n], self.dx[:n]
+        how = normalising(self.spec)
+        lrn.backward(self.dev, self.x, y, scale, dy, dx, how)
+        return dx
+
+
+@dataclass(frozen=True)
+class PoolLRN:
+    """A pooling and the LRN after it, to be computed as one."""
+
+    pool: arch.Pool
+    lrn: arch.LRN
+
+    @property
+    def index(self) -> int:
+        return self.pool.index
+
+    @property
+    def name(self) -> str:
+        return self.pool.name
+
+
+class PoolLRNLayer(PoolLayer):
+    """Max pooling of a ReLU's output, then LRN; u is between them."""
+
+    takes_relu = True
+    u: Array | None = None
+
+    @property
+    def pooling(self) -> arch.Pool:
+        return self.spec.pool
+
+    def buffers(self, batch: int, needs_dx: bool, trains: bool) -> Buffers:
+        u: Buffers = {"u": ((batch, *self.y_shape), self.precision.activations)}
+        return super().buffers(batch, needs_dx, trains) | u
+
+    def operands(self, batch: int, needs_dx: bool) -> list[int]:
+        x, y = super().operands(batch, needs_dx)
+        return [x, y, y]
+
+    def scratch(self, batch: int, needs_dx: bool, trains: bool) -> dict[str, int]:
+        if self.dev.native and normalising(self.spec.lrn).is_native:
+            return {}
+        _, numbers = super().operands(batch, needs_dx)
+        size = numbers * accumulator(self.precision.activations).itemsize
+        return {"pool_lrn scale": size, "pool_lrn du": size if needs_dx else 0}
+
+    def forward(self, x: Array, context: Context) -> Array:
+        n = len(x)
+        u, argmax, y = self.u[:n], self.argmax[:n], self.y[:n]
+        how = self.shape(n), normalising(self.spec.lrn)
+        pool_lrn.forward(self.dev, x, u, argmax, y, *how)
+        return y
+
+    def backward(self, dy: Array, trains: bool) -> Array | None:
+        n = len(dy)
+        u, argmax, dx = self.u[:n], self.argmax[:n], self.dx[:n]
+        how = self.shape(n), normalising(self.spec.lrn)
+        dy = dy.reshape(n, *self.y_shape)
+        pool_lrn.backward(self.dev, dy, u, argmax, dx, *how)
+        return dx

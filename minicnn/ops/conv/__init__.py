@@ -1,0 +1,1 @@
+"""Convolution: its shape, its plan on a GPU, and its three forms."""

@@ -1,0 +1,281 @@
+"""Convolution with groups (cross-correlation), NHWC, and its gradients.
+
+    y[n,p,q,k] = b[k] + Σ_{r,s,c} x[n, p·stride+r−pad, q·stride+s−pad, c] · w[k,r,s,c]
+
+where c runs over the input channels of k's group and x is zero outside the image. A
+fully connected layer is the case whose filter covers the whole image.
+
+NumPy form: matrix products of patches, see `conv_numpy`. Kernels: the same products,
+with no patch ever written; see kernels/conv.cu. They take x, w, y and their gradients
+in bfloat16 too (b, dw and db stay float32), and multiply float32 ones as tf32 or tf32x3
+where told so: on tensor cores.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from minicnn.base.errors import MinicnnError
+from minicnn.compile.native import NativeFile
+from minicnn.devices.device import Device
+from minicnn.devices.launch import KernelFile, c_name
+from minicnn.ops import op, select, vector_width
+from minicnn.ops.conv import native_form as conv_native
+from minicnn.ops.conv import numpy_form as conv_numpy
+from minicnn.ops.conv.plan import (
+    DATA,
+    FORWARD,
+    PROCESSORS,
+    WEIGHTS,
+    Plan,
+    ceil_div,
+    offered,
+    plan,
+)
+from minicnn.ops.conv.shape import ConvShape
+
+Array = NDArray[np.floating]
+
+KERNELS = KernelFile("conv.cu")
+NATIVE = NativeFile("elementwise.cpp")
+THREADS = 256
+# Rows of dy that one of the slices of db sums, at least.
+LEAST_ROWS = 256
+
+
+@op
+def forward(
+    dev: Device,
+    x: Array,
+    w: Array,
+    b: Array | None,
+    y: Array,
+    shape: ConvShape,
+    relu: bool = False,
+    tensor: str | None = None,
+) -> None:
+    """Writes y (N,P,Q,K) from x (N,H,W,C), w (K,R,S,C/groups) and b (K,).
+
+    Args:
+        b: the bias, or None for none.
+        relu: whether y is max(·, 0).
+        tensor: as what tensor cores may multiply float32 numbers, "tf32" or "tf32x3";
+            None: as they are, without them.
+    """
+    conv_numpy.forward(dev, x, w, b, y, shape, relu)
+
+
+forward.native(conv_native.forward)
+
+
+@forward.kernel
+def _(
+    dev: Device,
+    x: Array,
+    w: Array,
+    b: Array | None,
+    y: Array,
+    shape: ConvShape,
+    relu: bool = False,
+    tensor: str | None = None,
+) -> None:
+    shape = shape.in_one_row()
+    size = shape.n * shape.p * shape.q, shape.features, shape.taps
+    how = _plan(dev, FORWARD, x.dtype, size, shape, tensor)
+    _launch(dev, how, shape.groups, (x, w, b, y, shape.fields(), relu))
+
+
+@op
+def backward_data(
+    dev: Device,
+    dy: Array,
+    w: Array,
+    dx: Array,
+    shape: ConvShape,
+    relu_y: Array | None = None,
+    tensor: str | None = None,
+) -> None:
+    """Writes dx (N,H,W,C): convolutions of dy with w turned round.
+
+    Each dx[h,w] gathers the outputs that its pixel took part in, so nothing is summed
+    out of order. With a stride, the pixels of each phase meet taps of their own: each
+    phase is a convolution with those alone (kernels/conv.cu has the formula).
+
+    Args:
+        relu_y: x, if it is a ReLU's output, and dx the gradient of the ReLU's input is
+            wanted: dx is 0 where it is not positive. None: dx is x's gradient.
+        tensor: as for `forward`.
+    """
+    conv_numpy.backward_data(dev, dy, w, dx, shape, relu_y)
+
+
+backward_data.native(conv_native.backward_data)
+
+
+@backward_data.kernel
+def _(
+    dev: Device,
+    dy: Array,
+    w: Array,
+    dx: Array,
+    shape: ConvShape,
+    relu_y: Array | None = None,
+    tensor: str | None = None,
+) -> None:
+    shape = shape.in_one_row()
+    # Of the largest phase; see the kernel.
+    down, right = shape.stride
+    pixels = shape.n * ceil_div(shape.h, down) * ceil_div(shape.w, right)
+    taps = ceil_div(shape.r, down) * ceil_div(shape.s, right) * shape.features
+    size, phases = (pixels, shape.depth, taps), down * right
+    how = _plan(dev, DATA, dx.dtype, size, shape, tensor, phases)
+    arguments = dy, w, relu_y, dx, shape.fields()
+    _launch(dev, how, shape.groups, arguments, phases)
+
+
+@op
+def backward_weights(
+    dev: Device,
+    x: Array,
+    dy: Array,
+    dw: Array,
+    db: Array | None,
+    shape: ConvShape,
+    tensor: str | None = None,
+) -> None:
+    """Writes slices whose sums over the batch are dw (K,R,S,C/groups) and db (K,).
+
+    Args:
+        dw, db: (slices, numbers), as many slices as `gradient_slices` says of this
+            batch or a larger one; of each row the first numbers are a slice in C order,
+            and the rest is left alone. Both are float32 where x and dy are bfloat16.
+        tensor: as for `forward`.
+    """
+    conv_numpy.backward_weights(dev, x, dy, dw, db, shape)
+
+
+backward_weights.native(conv_native.backward_weights)
+
+
+@backward_weights.kernel
+def _(
+    dev: Device,
+    x: Array,
+    dy: Array,
+    dw: Array,
+    db: Array | None,
+    shape: ConvShape,
+    tensor: str | None = None,
+) -> None:
+    shape = shape.in_one_row()
+    how = _weights_plan(dev, x.dtype, shape, tensor, len(dw))
+    arguments = x, dy, dw, shape.fields(), dw.shape[1], how.steps
+    _launch(dev, how, shape.groups, arguments, how.slices)
+    if db is not None:
+        pixels = shape.n * shape.p * shape.q
+        grid = ceil_div(shape.k, 32), len(db)
+        arguments = dy, db, pixels, shape.k, db.shape[1], ceil_div(pixels, len(db))
+        KERNELS.get("sum_columns", dy.dtype)(dev, grid, (32, 8), arguments)
+
+
+def gradient_slices(
+    dev: Device, dtype: DTypeLike, shape: ConvShape, tensor: str | None = None
+) -> tuple[int, int]:
+    """How many slices `backward_weights` makes of dw and of db.
+
+    A weight gradient has few numbers and sums many products: slices keep a GPU busy.
+    What adds them up, in their order, is the solver's update.
+
+    Args:
+        dtype: of x.
+        shape: with the largest batch.
+    """
+    if not dev.has_kernels:
+        return 1, 1
+    shape = shape.in_one_row()
+    rows, across = shape.n * shape.p * shape.q, ceil_div(shape.k, 32)
+    each = max(LEAST_ROWS, ceil_div(rows * across, 8 * PROCESSORS))
+    slices = _weights_plan(dev, np.dtype(dtype), shape, tensor).slices
+    return slices, ceil_div(rows, each)
+
+
+@op
+def relu_backward(dev: Device, y: Array, dy: Array) -> None:
+    """dy ← dy where the ReLU's output y is positive, else 0; in place.
+
+    Where y is 0 or NaN the gradient is 0 whatever dy is, NaN too: so in all forms, here
+    and wherever else a ReLU's gradient is taken.
+    """
+    flat_y, flat_dy = y.reshape(-1), dy.reshape(-1)
+
+    def work(start: int, stop: int) -> None:
+        part = flat_dy[start:stop]
+        select(part, flat_y[start:stop] > 0, part)
+
+    dev.for_chunks(work, flat_y.size, 1 << 16)
+
+
+@relu_backward.native
+def _(dev: Device, y: Array, dy: Array) -> None:
+    sizes = {"y": dy.size, "dy": dy.size}
+    NATIVE.get("relu_backward", dy.dtype)(dev, dy.size, (y, dy), sizes, work=1)
+
+
+@relu_backward.kernel
+def _(dev: Device, y: Array, dy: Array) -> None:
+    blocks = min(8 * PROCESSORS, ceil_div(dy.nbytes, 16 * THREADS))
+    KERNELS.get("relu_backward", dy.dtype)(dev, blocks, THREADS, (y, dy, dy.size))
+
+
+def _weights_plan(
+    dev: Device,
+    dtype: np.dtype,
+    shape: ConvShape,
+    tensor: str | None,
+    slices: int | None = None,
+) -> Plan:
+    size = shape.features, shape.taps, shape.n * shape.p * shape.q
+    return _plan(dev, WEIGHTS, dtype, size, shape, tensor, slices=slices)
+
+
+def _plan(
+    dev: Device,
+    kernel: str,
+    dtype: np.dtype,
+    size: tuple[int, int, int],
+    shape: ConvShape,
+    tensor: str | None,
+    phases: int = 1,
+    slices: int | None = None,
+) -> Plan:
+    """How a kernel is to compute `phases` products of that size for each group.
+
+    16 bytes of channels, and of features, are read as one where they are neighbours;
+    where not, float32 numbers are multiplied as they are.
+
+    Raises:
+        MinicnnError: the device gives a block too little shared memory for any tile.
+    """
+    widths = (vector_width(n, dtype) for n in (shape.depth, shape.features))
+    vectors = min(widths) > 1
+    kind = tensor if tensor and vectors and dtype == np.float32 else dtype
+    least = min(offered(kernel, kind, vectors).values())
+    if least > dev.shared_bytes:
+        card = dev.details().get("gpu", f"device {dev.name}")
+        raise MinicnnError(
+            f"{kernel} in {c_name(kind)} needs {least:,} bytes of shared memory a "
+            f"block, and {card} has {dev.shared_bytes:,}; --precision fp32 needs none "
+            "of it"
+        )
+    products, limit = shape.groups * phases, dev.shared_bytes
+    return plan(kernel, kind, size, products, vectors, slices, limit)
+
+
+def _launch(
+    dev: Device, how: Plan, groups: int, arguments: tuple[object, ...], third: int = 1
+) -> None:
+    """Launches a plan's kernel; the grid's third size is of phases or slices."""
+    kernel = KERNELS.get(how.kernel, how.kind, *how.tile)
+    grid = how.tiles, groups, third
+    kernel(dev, grid, how.threads, arguments, shared=how.shared_bytes)

@@ -1,0 +1,189 @@
+"""One convolution problem: sizes, stride, pad, groups, and what follows from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from minicnn.base.errors import MinicnnError
+
+Pair = tuple[int, int]
+Shape = tuple[int, ...]
+
+
+def pair(argument: str, value: int | Pair) -> Pair:
+    """An int or a pair as a pair (vertical, horizontal).
+
+    Args:
+        argument: what an error calls it, such as "conv stride".
+
+    Raises:
+        MinicnnError: it is neither.
+    """
+    both = (value, value) if isinstance(value, int | np.integer) else tuple(value)
+    if len(both) != 2:
+        raise MinicnnError(f"{argument} {value}: must be a number or a pair of them")
+    return int(both[0]), int(both[1])
+
+
+def four(argument: str, shape: Shape, axes: str) -> tuple[int, int, int, int]:
+    """The four sizes of an array.
+
+    Args:
+        argument: what an error calls it, such as "conv x".
+        axes: what they are, such as "N,H,W,C".
+
+    Raises:
+        MinicnnError: it has another number of axes.
+    """
+    if len(shape) != 4:
+        raise MinicnnError(
+            f"{argument} {tuple(shape)}: must have the four axes ({axes})"
+        )
+    a, b, c, d = shape
+    return a, b, c, d
+
+
+@dataclass(frozen=True)
+class ConvShape:
+    """One convolution problem: x (N,H,W,C), w (K,R,S,C/groups), y (N,P,Q,K).
+
+    Attributes:
+        needed: products that each output sums, without those that are by a zero for
+            the sake of the layout; None: all of them.
+    """
+
+    n: int
+    h: int
+    w: int
+    c: int
+    k: int
+    r: int
+    s: int
+    stride: Pair = (1, 1)
+    pad: Pair = (0, 0)
+    groups: int = 1
+    needed: int | None = None
+
+    @classmethod
+    def of(
+        cls,
+        x_shape: Shape,
+        w_shape: Shape,
+        stride: int | Pair = 1,
+        pad: int | Pair = 0,
+        groups: int = 1,
+    ) -> ConvShape:
+        """The problem of these arrays.
+
+        Raises:
+            MinicnnError: an array has not four axes, the shapes do not fit each
+                other, or the output is empty.
+        """
+        n, h, w, c = four("conv x", x_shape, "N,H,W,C")
+        k, r, s, depth = four("conv w", w_shape, "K,R,S,C/groups")
+        pairs = pair("conv stride", stride), pair("conv pad", pad)
+        shape = cls(n, h, w, c, k, r, s, *pairs, groups)
+        if groups < 1 or c % groups or k % groups:
+            raise MinicnnError(
+                f"conv groups {groups}: must divide the {c} input and {k} output "
+                "channels"
+            )
+        if depth * groups != c:
+            raise MinicnnError(
+                f"conv w {w_shape}: {depth} channels a group times {groups} groups is "
+                f"not the input's {c} channels"
+            )
+        if min(shape.stride) < 1 or min(shape.pad) < 0:
+            raise MinicnnError(
+                f"conv stride {shape.stride} pad {shape.pad}: the stride must be at "
+                "least 1 and the padding at least 0"
+            )
+        if shape.p < 1 or shape.q < 1:
+            raise MinicnnError(
+                f"conv filter {r}x{s}: larger than the padded input of {h}x{w} with "
+                f"pad {shape.pad}"
+            )
+        return shape
+
+    @property
+    def p(self) -> int:
+        """Output height."""
+        return (self.h + 2 * self.pad[0] - self.r) // self.stride[0] + 1
+
+    @property
+    def q(self) -> int:
+        """Output width."""
+        return (self.w + 2 * self.pad[1] - self.s) // self.stride[1] + 1
+
+    @property
+    def depth(self) -> int:
+        """Channels of a group."""
+        return self.c // self.groups
+
+    @property
+    def features(self) -> int:
+        """Features, that is output channels, of a group."""
+        return self.k // self.groups
+
+    @property
+    def taps(self) -> int:
+        """Products that each output sums."""
+        return self.r * self.s * self.depth
+
+    @property
+    def is_product(self) -> bool:
+        """Whether the filter covers the whole image: a fully connected layer."""
+        return (
+            self.groups == 1
+            and self.pad == (0, 0)
+            and (self.r, self.s) == (self.h, self.w)
+        )
+
+    def in_one_row(self) -> ConvShape:
+        """The problem with all pixels in one row of an image, each seeing one place.
+
+        So it is with 1×1 filters, and in a fully connected layer, whose pixels are the
+        images. Another problem is returned as it is.
+        """
+        pixels, depth = self.n * self.h * self.w, self.c
+        if self.is_product:
+            pixels, depth = self.n, self.taps
+        elif (self.r, self.s, self.stride, self.pad) != (1, 1, (1, 1), (0, 0)):
+            return self
+        one = ConvShape(1, 1, pixels, depth, self.k, 1, 1, groups=self.groups)
+        return replace(one, needed=self.needed)
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations that a pass needs: two for each multiply-add."""
+        return 2 * self.n * self.p * self.q * self.k * (self.needed or self.taps)
+
+    @property
+    def flops_made(self) -> int:
+        """Those that kernels make of it."""
+        return 2 * self.n * self.p * self.q * self.k * self.taps
+
+    def fields(self) -> dict[str, int]:
+        """The struct ConvShape of the kernels.
+
+        Raises:
+            MinicnnError: a number that they keep in 32 bits is too large.
+        """
+        pixels = self.n * max(self.h * self.w, self.p * self.q)
+        # From a patch's first place to its last.
+        reach = self.r * max(self.w * self.c, self.q * self.k) if self.r > 1 else 0
+        # The last tiles go beyond the end: by 256 lines at most, and a few steps of K.
+        filters = (self.k + 256) * self.taps
+        if max(pixels, filters, reach) >= 2**31 - 2**20:
+            raise MinicnnError(
+                f"{self}: too large for the kernels; use a smaller batch"
+            )
+        names = ("n", "h", "w", "c", "k", "r", "s", "groups", "p", "q")
+        return {name: getattr(self, name) for name in (*names, "depth", "features")} | {
+            "stride_h": self.stride[0],
+            "stride_w": self.stride[1],
+            "pad_h": self.pad[0],
+            "pad_w": self.pad[1],
+        }

@@ -1,0 +1,1 @@
+"""What one does with finished runs: predict, evaluate, export, draw."""

@@ -1,0 +1,198 @@
+"""Pictures of runs: conv1's filters, and curves of training."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minicnn.base.errors import MinicnnError
+from minicnn.base.files import write_atomically
+from minicnn.training.run import Run
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# By suffix; what must be left out of each for equal pictures to be equal bytes.
+FORMATS: dict[str, dict[str, Any]] = {
+    ".png": {"metadata": {"Software": None}, "dpi": 200},
+    ".svg": {"metadata": {"Date": None}},
+    ".pdf": {"metadata": {"CreationDate": None}},
+}
+# Okabe and Ito's colours, told apart by colour-blind eyes, without yellow, which is
+# lost on paper. Each line has a marker and a dash pattern too, for prints in grey.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = "osD^vPX"
+DASHES = ("-", "--", "-.")
+CHANCE = "0.45"
+# Markers on a line of many points, and the legend's columns.
+MARKS, COLUMNS = 10, 4
+
+
+def _format(path: Path) -> str:
+    suffix = path.suffix.lower()
+    if suffix not in FORMATS:
+        raise MinicnnError(
+            f"{path}: unknown kind of picture {path.suffix or '(no suffix)'}; end the "
+            f"name in {', '.join(FORMATS)}"
+        )
+    return suffix
+
+
+def _write(figure: Figure, path: Path) -> None:
+    import matplotlib
+
+    suffix = _format(path)
+    content = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "minicnn"}):
+        figure.savefig(content, format=suffix[1:], **FORMATS[suffix])
+    write_atomically(path, content.getvalue())
+
+
+def mosaic(w: NDArray[np.floating], pixels: int = 8) -> NDArray[np.float64]:
+    """First-layer filters side by side, as RGB.
+
+    Each filter is scaled by its own largest magnitude: a weight of 0 is grey 0.5, the
+    largest magnitude black or full colour. Rows of filters, one white line between.
+
+    Args:
+        w: (K,R,S,3).
+        pixels: height and width of one weight.
+
+    Returns:
+        (height, width, 3) in 0..1.
+    """
+    count, r, s, _ = w.shape
+    least = math.ceil(math.sqrt(count * 1.5))
+    # Full rows, if a slightly wider picture has them.
+    full = [n for n in range(least, least + 4) if count % n == 0]
+    columns = full[0] if full else least
+    rows = -(-count // columns)
+    gap = max(1, pixels // 2)
+    height, width = r * pixels + gap, s * pixels + gap
+    picture = np.ones((rows * height - gap, columns * width - gap, 3))
+    for number, each in enumerate(w.astype(np.float64)):
+        largest = np.abs(each).max() or 1.0
+        shown = (0.5 + 0.5 * each / largest).repeat(pixels, 0).repeat(pixels, 1)
+        top, left = number // columns * height, number % columns * width
+        picture[top : top + r * pixels, left : left + s * pixels] = shown
+    return picture
+
+
+def filters(run: Run, path: Path) -> None:
+    """Draws conv1's filters, each scaled so that it can be seen.
+
+    Args:
+        run: any run with a checkpoint.
+        path: .png, .svg or .pdf.
+
+    Raises:
+        MinicnnError: no checkpoint, another suffix, or the file cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    _format(path)
+    w = run.checkpoint.weights["conv1.w"]
+    largest = np.abs(w).reshape(len(w), -1).max(axis=1)
+    count, r, s, _ = w.shape
+    title = (
+        f"{run.name}, step {run.checkpoint.step:,}: conv1, {count} filters {r}×{s}×3\n"
+        f"weights {_range(w)}; grey is 0, each filter scaled by its own largest "
+        f"({_range(largest)})"
+    )
+    picture = mosaic(w)
+    # In inches: the picture, its margin, and the title above it.
+    width, margin, top = 6.4, 0.15, 0.3
+    height = width * picture.shape[0] / picture.shape[1]
+    whole, total = width + 2 * margin, height + 2 * margin + top
+    figure = Figure((whole, total))
+    box = (margin / whole, margin / total, width / whole, height / total)
+    axes = figure.add_axes(box)
+    axes.imshow(picture, interpolation="nearest")
+    axes.set_axis_off()
+    axes.set_title(title, fontsize=8)
+    _write(figure, path)
+
+
+def _range(values: NDArray[np.floating]) -> str:
+    return f"{values.min():.2g} to {values.max():.2g}".replace("-", "−")
+
+
+def curves(runs: Sequence[Run], path: Path) -> None:
+    """Draws training loss and validation top-1 against iterations.
+
+    Args:
+        runs: one or more runs, finished or not.
+        path: .png, .svg or .pdf.
+
+    Raises:
+        MinicnnError: no run, a run without metrics, another suffix, or the file cannot
+            be written.
+    """
+    from matplotlib.figure import Figure
+
+    _format(path)
+    if not runs:
+        raise MinicnnError("curves: no run given; give one run folder or more")
+    figure = Figure((9.6, 4.2), layout="constrained")
+    loss, top1 = figure.subplots(1, 2)
+    for number, (run, label) in enumerate(zip(runs, _labels(runs), strict=True)):
+        _draw_run(run, label, number, loss, top1)
+    for classes in sorted({len(run.classes) for run in runs}):
+        chance = f"chance, {classes} classes"
+        loss.axhline(math.log(classes), color=CHANCE, ls=":", lw=1.2, zorder=1)
+        top1.axhline(
+            100 / classes, color=CHANCE, ls=":", lw=1.2, zorder=1, label=chance
+        )
+    for axes, title in ((loss, "training loss"), (top1, "validation top-1 (%)")):
+        axes.set_title(title, fontsize=10)
+        axes.set_xlabel("iteration")
+        axes.grid(color="0.9", lw=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.set_xlim(left=0)
+        axes.set_ylim(bottom=0)
+    handles, labels = top1.get_legend_handles_labels()
+    columns = min(COLUMNS, len(labels))
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=columns, frameon=False
+    )
+    _write(figure, path)
+
+
+def _labels(runs: Sequence[Run]) -> list[str]:
+    """The runs' names; their folders where names repeat."""
+    names = [run.name for run in runs]
+    return [
+        name if names.count(name) == 1 else str(run.folder)
+        for name, run in zip(names, runs, strict=True)
+    ]
+
+
+def _draw_run(run: Run, label: str, number: int, loss: Axes, top1: Axes) -> None:
+    records = run.metrics()
+    trained = [(r["step"], r["loss"]) for r in records if "loss" in r]
+    scored = [(r["step"], 100 * r["val_top1"]) for r in records if "val_top1" in r]
+    if not trained and not scored:
+        raise MinicnnError(
+            f"{run.folder}: no metrics yet; let it train for some iterations first"
+        )
+    style: dict[str, Any] = {
+        "color": COLOURS[number % len(COLOURS)],
+        "ls": DASHES[number // len(COLOURS) % len(DASHES)],
+        "marker": MARKERS[number % len(MARKERS)],
+        "ms": 4.5,
+        "lw": 1.4,
+        "label": label,
+    }
+    for axes, points in ((loss, trained), (top1, scored)):
+        every = max(1, len(points) // MARKS)
+        # Markers of several runs at the same iterations would hide one another.
+        start = number * every // len(MARKERS) % every
+        steps, values = zip(*points, strict=True) if points else ((), ())
+        axes.plot(steps, values, markevery=(start, every), **style)

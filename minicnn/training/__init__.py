@@ -1,0 +1,1 @@
+"""Solver, training loop, run folders, checkpoints, treatments and transfer."""

@@ -1,0 +1,245 @@
+"""A run folder: made, held while it is trained in, and opened to look at."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tomli_w
+from numpy.typing import NDArray
+
+from minicnn.base import precision
+from minicnn.base.config import Config, from_dict, read_toml
+from minicnn.base.errors import MinicnnError
+from minicnn.base.files import (
+    held_alone,
+    holds_only,
+    make_folder,
+    partial,
+    read_json,
+    write_atomically,
+    write_json,
+)
+from minicnn.devices.device import Device
+from minicnn.nn.network import Network
+from minicnn.training import checkpoint
+from minicnn.training.checkpoint import Checkpoint
+
+# What a result.json of any version holds.
+SCORED = {"top1", "top5", "loss", "top1_mean_of_10_best", "evaluations"}
+SCORED |= {"weights_sha256"}
+BEST = 10
+"""Evaluations that the published score is the mean of; with fewer there is none."""
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a metrics.jsonl; a line cut off by a kill is left out."""
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            break
+    return records
+
+
+@dataclass(frozen=True)
+class Class:
+    """A class of a task: index in the store, id, and name."""
+
+    index: int
+    wnid: str
+    name: str
+
+
+class Run:
+    """A run folder, finished or not.
+
+    Args:
+        folder: the run folder.
+
+    Raises:
+        MinicnnError: it is none, or cannot be read.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+        if not (self.folder / "config.toml").is_file():
+            raise MinicnnError(
+                f"{self.folder}: no run folder (it has no config.toml); 'minicnn "
+                "train-base' and 'minicnn transfer' make them"
+            )
+        sections = read_toml(self.folder / "config.toml")
+        self.about: dict[str, Any] = sections.pop("run", {})
+        if "name" not in self.about:
+            raise self._damaged("config.toml", "has no run.name")
+        self.config: Config = from_dict(sections, str(self.folder / "config.toml"))
+
+    def _damaged(self, file: str, how: str) -> MinicnnError:
+        return MinicnnError(
+            f"{self.folder / file}: damaged, {how}; make the run again with --fresh"
+        )
+
+    @property
+    def name(self) -> str:
+        """Such as "baseA" or "A3B+"."""
+        return self.about["name"]
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """What result.json holds, or None while the run is unfinished.
+
+        Its `top1_mean_of_10_best` is None with fewer than BEST evaluations.
+        """
+        path = self.folder / "result.json"
+        if not path.exists():
+            return None
+        found = read_json(path)
+        if not isinstance(found, dict) or not found.keys() >= SCORED:
+            raise self._damaged("result.json", "lacks results")
+        # Older records hold a number then too: the mean of all, early ones included.
+        if found["evaluations"] < BEST:
+            found["top1_mean_of_10_best"] = None
+        return found
+
+    @cached_property
+    def classes(self) -> list[Class]:
+        """The task's classes, in the order of the outputs."""
+        task = read_json(self.folder / "task.json")
+        try:
+            return [Class(**each) for each in task["classes"]]
+        except (KeyError, TypeError):
+            raise self._damaged("task.json", "has no list of classes") from None
+
+    @cached_property
+    def checkpoint(self) -> Checkpoint:
+        """The last good checkpoint.
+
+        Raises:
+            MinicnnError: there is none.
+        """
+        folder = self.folder / "checkpoints"
+        found = checkpoint.latest(folder, lambda text: print(text, file=sys.stderr))
+        if found is None:
+            raise MinicnnError(f"{self.folder}: no checkpoint yet")
+        return found
+
+    @property
+    def mean(self) -> NDArray[np.float32]:
+        """(H,W,3), what is subtracted from every image."""
+        return self.checkpoint.mean
+
+    @property
+    def outputs(self) -> int:
+        """Features of fc8."""
+        return self.config.network.outputs or len(self.classes)
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The records of metrics.jsonl: training lines and evaluations."""
+        path = self.folder / "metrics.jsonl"
+        return read_metrics(path) if path.exists() else []
+
+    def layers(self) -> list[dict[str, Any]]:
+        """Each tensor: layer, shape, copied or drawn afresh, frozen or trained."""
+        return read_json(self.folder / "layers.json")
+
+    def network(self, dev: Device) -> Network:
+        """The network with the last checkpoint's weights."""
+        about = self.config.network
+        how = precision.get(about.precision)
+        network = Network(about.arch, self.outputs, dev, None, how)
+        network.load(self.checkpoint.weights)
+        return network
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Holds a run folder alone.
+
+    Raises:
+        MinicnnError: another process trains in it.
+    """
+    refusal = (
+        f"{folder}: another minicnn is training in it; wait for it, or choose another "
+        "folder by --runs"
+    )
+    with held_alone(folder / ".lock", refusal):
+        yield
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Settings that differ between two nested dictionaries, the store's place apart."""
+    rows = []
+    # Runs made before there was `keep` kept no layer, and all were of precision fp32.
+    for section, entry in ("run", {"keep": 0}), ("network", {"precision": "fp32"}):
+        old = {**old, section: {**entry, **old.get(section, {})}}
+    for section in sorted(old.keys() | new.keys()):
+        before, after = old.get(section, {}), new.get(section, {})
+        for key in sorted(before.keys() | after.keys()):
+            if (section, key) != ("run", "store") and before.get(key) != after.get(key):
+                rows.append(
+                    f"{section}.{key} was {before.get(key)!r}, now {after.get(key)!r}"
+                )
+    return rows
+
+
+def check_folder(
+    folder: Path, settings: dict[str, Any], task: dict[str, Any], fresh: bool
+) -> None:
+    """Refuses a folder that a run cannot begin or go on in; touches nothing.
+
+    Args:
+        settings: sections that config.toml holds, or is to hold.
+        task: what task.json holds.
+        fresh: whether the run starts over.
+
+    Raises:
+        MinicnnError: it holds something else, or a run of other settings; or it is to
+            start over while another process trains in it.
+    """
+    config, classes = folder / "config.toml", folder / "task.json"
+    # What `open_folder` leaves if it is killed is as good as an empty folder.
+    if holds_only(folder, {classes.name, partial(classes).name, partial(config).name}):
+        return
+    if not config.exists():
+        raise MinicnnError(
+            f"{folder}: not a run folder, so --fresh leaves it alone"
+            if fresh
+            else f"{folder}: neither empty nor a run folder; choose another by --runs"
+        )
+    if fresh:
+        with locked(folder):
+            return
+    odd = _differences(read_toml(config), settings)
+    if classes.exists() and read_json(classes) != task:
+        odd.append("its classes differ (task.json)")
+    if odd:
+        raise MinicnnError(
+            f"{folder}: made with other settings: {'; '.join(odd)}; --fresh starts it "
+            "over, --runs chooses another folder"
+        )
+
+
+def open_folder(
+    folder: Path, settings: dict[str, Any], task: dict[str, Any], fresh: bool
+) -> Run:
+    """Makes a run folder where there is none yet; arguments as for `check_folder`."""
+    config, classes = folder / "config.toml", folder / "task.json"
+    if fresh and folder.exists():
+        with locked(folder):
+            shutil.rmtree(folder)
+    make_folder(folder)
+    if not (classes.exists() and config.exists()):
+        write_json(classes, task)
+    # Last: a folder with a config.toml is a whole run folder.
+    if not config.exists():
+        write_atomically(config, tomli_w.dumps(settings).encode())
+    return Run(folder)

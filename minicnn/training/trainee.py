@@ -1,0 +1,268 @@
+"""One run's part of a training: its updates, metrics, checkpoints and result.
+
+A run folder holds: `config.toml` (everything that decides the numbers), `task.json`
+(the classes, in the order of the outputs), `layers.json` (what was copied, drawn,
+frozen), `metrics.jsonl`, `checkpoints/`, `result.json`, and `env.json` (where and when:
+the only file that differs between a run that was stopped, or trained together with
+others, and one that was not).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minicnn.base.config import Config
+from minicnn.base.errors import MinicnnError
+from minicnn.base.files import read_json, write_atomically, write_json
+from minicnn.compile import native
+from minicnn.data.loader import Loader
+from minicnn.nn.network import DEPTH, Network
+from minicnn.ops.softmax import Score
+from minicnn.training import checkpoint
+from minicnn.training.checkpoint import Checkpoint
+from minicnn.training.environment import describe
+from minicnn.training.run import BEST, read_metrics
+from minicnn.training.solver import Solver, learning_rate
+
+
+class Diverged(MinicnnError):
+    """A run's loss or weights are no longer finite numbers; other runs may go on."""
+
+
+class Head:
+    """One run in one folder: what is trained above the trunk.
+
+    Args:
+        folder: the run folder, with its config.toml.
+        config: settings.
+        network: freshly started: weights copied or drawn, layers frozen.
+        identity: entries that result.json opens with.
+    """
+
+    def __init__(
+        self, folder: Path, config: Config, network: Network, identity: dict[str, Any]
+    ) -> None:
+        self.folder, self.config = folder, config
+        self.network, self.identity = network, identity
+        self.solver = Solver(network, config.solver)
+        self.step = 0
+        self.saved_at = self.evaluated_at = -1
+        # Sums since the last training line, and the rows they are of.
+        self.totals = network.dev.zeros((3,), np.float64)
+        self.rows = 0
+        self.frozen_before = network.hashes(network.frozen)
+        self.checkpoints = folder / "checkpoints"
+        self.metrics = folder / "metrics.jsonl"
+
+    @property
+    def name(self) -> str:
+        """Such as "baseA" or "A3B+"."""
+        return self.folder.name
+
+    def learn(self, labels: Any) -> None:
+        """Backward and update, after the network's forward pass in training.
+
+        Nothing here may depend on the step but what lies on the device: it is recorded
+        and repeated. The learning rate is set, and the step counted, by the trainer.
+
+        Args:
+            labels: (N,) int32, on the device.
+        """
+        self.network.score(labels, self.totals, gradient=True)
+        self.network.backward()
+        self.solver.update()
+
+    def advance(self, rows: int) -> None:
+        """Counts an update by so many images."""
+        self.step += 1
+        self.rows += rows
+
+    def _loss(self) -> float:
+        """The mean loss since the last training line; waits for the device.
+
+        Raises:
+            Diverged: it is not a finite number.
+        """
+        score = Score(*self.network.dev.to_host(self.totals).tolist())
+        loss = score.loss / max(self.rows, 1)
+        if not math.isfinite(loss):
+            raise self._diverged(f"the loss is {loss}")
+        return loss
+
+    def _diverged(self, what: str) -> Diverged:
+        kept = f"step {self.saved_at}" if self.saved_at >= 0 else "none yet"
+        return Diverged(
+            f"{self.name}: {what} at step {self.step}: training diverged; lower "
+            f"solver.lr (now {self.config.solver.lr:g}) and start with --fresh; last "
+            f"good checkpoint kept: {kept}"
+        )
+
+    def log(self) -> float:
+        """Writes a training line, the mean loss since the last one, and returns it.
+
+        Raises:
+            Diverged: it is not a finite number.
+        """
+        loss = self._loss()
+        lr = learning_rate(self.config.solver, self.step - 1)
+        self._append({"step": self.step, "loss": loss, "lr": lr})
+        self.totals[...] = 0
+        self.rows = 0
+        return loss
+
+    def evaluated(self, scores: dict[str, float]) -> None:
+        """Writes an evaluation line."""
+        self._append({"step": self.step, **scores})
+        self.evaluated_at = self.step
+
+    def _append(self, record: dict[str, Any]) -> None:
+        try:
+            with self.metrics.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise MinicnnError(
+                f"{self.metrics}: cannot be written ({error.strerror}); run the same "
+                f"command again to go on from step {max(self.saved_at, 0)}"
+            ) from None
+
+    def save(self, mean: NDArray[np.float32]) -> None:
+        """Writes a checkpoint.
+
+        Raises:
+            Diverged: the loss or a weight is not a finite number.
+        """
+        self._loss()
+        weights = self.network.tensors()
+        if not all(np.isfinite(w).all() for w in weights.values()):
+            raise self._diverged("a weight is not finite")
+        totals = self.network.dev.to_host(self.totals).tolist()
+        extra = {"totals": totals, "rows": self.rows}
+        momentum = self.solver.tensors()
+        state = Checkpoint(self.step, weights, momentum, mean, extra)
+        checkpoint.save(self.checkpoints, state)
+        self.saved_at = self.step
+
+    def resume(self) -> NDArray[np.float32] | None:
+        """Takes the last good checkpoint, and drops metrics written after it.
+
+        Returns:
+            The checkpoint's mean image, or None where there is no checkpoint.
+        """
+        self.checkpoints.mkdir(exist_ok=True)
+        found = checkpoint.latest(self.checkpoints, print_warning)
+        if found:
+            self._compare_forms()
+            self.network.load(found.weights)
+            self.solver.load(found.momentum)
+            self.step = self.saved_at = found.step
+            self.totals[...] = self.network.dev.from_host(
+                np.array(found.extra["totals"])
+            )
+            self.rows = found.extra["rows"]
+        if self.metrics.exists():
+            kept = [r for r in read_metrics(self.metrics) if r["step"] <= self.step]
+            text = "".join(json.dumps(record) + "\n" for record in kept)
+            write_atomically(self.metrics, text.encode())
+            steps = [r["step"] for r in kept if "val_top1" in r]
+            self.evaluated_at = max(steps, default=-1)
+        if self.network.hashes(self.network.frozen) != self.frozen_before:
+            raise MinicnnError(
+                f"{self.folder}: the frozen layers of its checkpoint are not those of "
+                "the base it was started from; --fresh starts it over"
+            )
+        return found.mean if found else None
+
+    def _sessions(self) -> list[dict[str, Any]]:
+        """The entries of env.json."""
+        try:
+            sessions = read_json(self.folder / "env.json")["sessions"]
+            return [dict(each) for each in sessions]
+        except (MinicnnError, KeyError, TypeError, ValueError):
+            return []  # a record for people: not worth a failed training
+
+    def _compare_forms(self) -> None:
+        """Warns if other forms of the ops are to go on than ran last."""
+        last = self._sessions()[-1:]
+        now = self.network.dev.details().get("native")
+        before = last[0].get("native") if last else None
+        if None in (now, before) or now == before:
+            return
+        changed, mend = "compiled code, now in NumPy", "see 'minicnn doctor'"
+        if now:
+            changed, mend = "NumPy, now in compiled code", f"set {native.OFF}"
+        elif native.missing() == native.OFF:
+            mend = "unset MINICNN_NATIVE"
+        print_warning(
+            f"warning: {self.name}: its ops ran in {changed}: it ends with the same "
+            f"numbers but for roundings, not with the same bytes; for those, {mend}"
+        )
+
+    def log_session(
+        self, began: float, first: int, rate: float, together: Sequence[str]
+    ) -> None:
+        """Adds this session to env.json: where, when, which steps, how fast.
+
+        Args:
+            began: seconds since the epoch.
+            first: the step it began with.
+            rate: images read a second.
+            together: names of all runs of the pass, which share its seconds.
+        """
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began))
+        entry = {
+            "began": stamp,
+            "seconds": round(time.time() - began, 3),
+            "first_step": first,
+            "last_step": self.step,
+            "images_per_second": round(rate, 1),
+            "trained_together": list(together),
+            **describe(self.network.dev),
+        }
+        sessions = [*self._sessions(), entry]
+        write_json(self.folder / "env.json", {"sessions": sessions})
+
+    def finish(self, loader: Loader) -> None:
+        """Writes result.json.
+
+        Raises:
+            MinicnnError: a frozen tensor's bytes are not what they were.
+        """
+        evaluations = [r for r in read_metrics(self.metrics) if "val_top1" in r]
+        best = sorted((r["val_top1"] for r in evaluations), reverse=True)[:BEST]
+        last = evaluations[-1]
+        after = self.network.hashes(self.network.frozen)
+        if after != self.frozen_before:
+            raise MinicnnError(f"{self.name}: a frozen tensor changed in training")
+        result = {
+            **self.identity,
+            "iterations": self.step,
+            "train_images": len(loader.train),
+            "val_images": len(loader.val),
+            "top1": last["val_top1"],
+            "top5": last["val_top5"],
+            "loss": last["val_loss"],
+            "top1_mean_of_10_best": sum(best) / BEST if len(best) == BEST else None,
+            "evaluations": len(evaluations),
+            "frozen_layers": self.network.frozen,
+            "frozen_unchanged": True,
+            "frozen_sha256": after,
+            "weights_sha256": self.network.hashes(DEPTH),
+        }
+        write_json(self.folder / "result.json", result)
+
+
+def print_warning(text: str) -> None:
+    """One plain line on standard error."""
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,369 @@
+"""The training loop: batches, and what is due after each, for one run or several.
+
+Several runs train together where they see the same batches and have the same frozen
+layers, as all depths of one source and target do: each batch is read once, passes the
+frozen layers once (`Trunk`), and every run's `Head` learns from it. Each ends with the
+same bytes as if it were alone.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minicnn.base.config import Config
+from minicnn.base.errors import MinicnnError, Stopped
+from minicnn.base.interrupt import Interrupt
+from minicnn.base.progress import Progress
+from minicnn.data.images_in_memory import Resident
+from minicnn.data.loader import Batch, Loader, mean_image
+from minicnn.devices.recording import Repeated
+from minicnn.nn.layers import Context
+from minicnn.nn.network import Network
+from minicnn.nn.trunk import Trunk
+from minicnn.ops import augment
+from minicnn.ops.softmax import Score
+from minicnn.training.run import Run, locked
+from minicnn.training.trainee import Diverged, Head
+
+# A loss this close to ln K, after this share of the updates, has learnt nothing.
+STUCK_MARGIN, STUCK_SHARE = 0.01, 0.1
+
+
+class Inputs:
+    """Turns batches into network input on the device: fixed buffers, one mean."""
+
+    def __init__(self, network: Network, mean: NDArray[np.float32], batch: int) -> None:
+        self.network, self.dev = network, network.dev
+        self.mean = self.dev.from_host(mean)
+        shape, dtype = (batch, *network.input_shape), network.precision.activations
+        self.buffer = self.dev.empty(shape, dtype)
+        # All images that batches without images are of.
+        self.resident: Resident | None = None
+
+    def fill(self, batch: Batch) -> tuple[Any, Any]:
+        """The batch's crops, mean subtracted, and its labels (N,).
+
+        Both stay valid until the next call, and for each N they are the same arrays.
+        """
+        x = self.buffer[: len(batch.labels)]
+        upload = self.dev.upload
+        with self._images(batch) as (images, rows):
+            augment.crop_mirror(
+                self.dev,
+                images,
+                self.mean,
+                x,
+                upload("rows", rows),
+                upload("top", batch.top),
+                upload("left", batch.left),
+                upload("mirror", batch.mirror),
+                self.network.arch.scale,
+                self.network.blocks,
+            )
+        return x, upload("labels", batch.labels)
+
+    @contextmanager
+    def _images(self, batch: Batch) -> Iterator[tuple[Any, NDArray[np.int64]]]:
+        """Images on the device, and which of them are the batch's."""
+        if batch.images is None:
+            assert self.resident is not None
+            yield self.resident.images, self.resident.places(batch.rows)
+        else:
+            with self.dev.streamed("images", batch.images) as images:
+                yield images, np.arange(len(batch.rows))
+
+
+def evaluate(network: Network, inputs: Inputs, loader: Loader) -> dict[str, float]:
+    """Loss, top-1 and top-5 over the whole validation part, by centre crop."""
+    scores = evaluate_together(Trunk([network]), [network], inputs, loader)
+    assert scores is not None
+    return scores[0]
+
+
+def evaluate_together(
+    trunk: Trunk,
+    networks: Sequence[Network],
+    inputs: Inputs,
+    loader: Loader,
+    label: str = "evaluation",
+    stopping: Callable[[], bool] = lambda: False,
+) -> list[dict[str, float]] | None:
+    """As `evaluate`, some of a trunk's networks in one pass over the images.
+
+    Args:
+        label: what is being done, for the progress.
+        stopping: asked before each batch; True gives up.
+
+    Returns:
+        The scores of each network, or None if given up.
+    """
+    dev = inputs.dev
+    totals = [dev.zeros((3,), np.float64) for _ in networks]
+    count = len(loader.val)
+    with Progress(count, "images", label, passing=True) as bar:
+        for batch in loader.val_batches():
+            if stopping():
+                return None
+            x, labels = inputs.fill(batch)
+            trunk.forward(x, networks)
+            for network, sums in zip(networks, totals, strict=True):
+                network.score(labels, sums)
+            bar.update(len(batch.labels))
+    scores = [Score(*dev.to_host(sums).tolist()) for sums in totals]
+    return [
+        {
+            "val_loss": score.loss / count,
+            "val_top1": score.top1 / count,
+            "val_top5": score.top5 / count,
+        }
+        for score in scores
+    ]
+
+
+class Trainer:
+    """Runs that train together; most often one.
+
+    Args:
+        runs: all that were asked for, to look at.
+        heads: those of them that are not finished.
+        config: settings of them all.
+        loader: the target task's images.
+        mean: (H,W,3), subtracted from every image; None takes that of the training
+            images.
+        seed: dropout's key.
+    """
+
+    def __init__(
+        self,
+        runs: Sequence[Run],
+        heads: Sequence[Head],
+        config: Config,
+        loader: Loader,
+        mean: NDArray[np.float32] | None,
+        seed: int,
+    ) -> None:
+        self.runs, self.heads = runs, heads
+        self.config, self.loader, self.mean, self.seed = config, loader, mean, seed
+        # Heads that train on, and why others do not.
+        self._active = list(heads)
+        self._given_up: list[Diverged] = []
+
+    @property
+    def label(self) -> str:
+        """What is trained: "A3B", or "A1B..A7B"."""
+        first, last = self.heads[0].name, self.heads[-1].name
+        return first if first == last else f"{first}..{last}"
+
+    def run(self) -> None:
+        """Trains to the end, each run from its last checkpoint if it has one.
+
+        The pass begins at the lowest step; a run takes part from its own step on.
+
+        Raises:
+            Stopped: by Ctrl-C or SIGTERM, after checkpoints.
+            Diverged: of some runs; the others are finished.
+            MinicnnError: the disk is full, or a run is in use.
+        """
+        if not self.heads:
+            return
+        with ExitStack() as stack:
+            for head in self.heads:
+                stack.enter_context(locked(head.folder))
+            interrupt = stack.enter_context(Interrupt())
+            stack.callback(self.loader.close)
+            self._resume(interrupt)
+            self._train(interrupt)
+            for head in self._active:
+                head.finish(self.loader)
+        if self._given_up:
+            raise Diverged("; ".join(map(str, self._given_up)))
+
+    def _resume(self, interrupt: Interrupt) -> None:
+        """Takes all checkpoints, and makes the trunk of what they hold."""
+        means = [head.resume() for head in self.heads]
+        held = [mean for mean in (self.mean, *means) if mean is not None]
+        mean = held[0] if held else self._mean_image(interrupt)
+        frozen = [head.frozen_before.items() for head in self.heads]
+        trunk = max(frozen, key=len)
+        if not all(each <= trunk for each in frozen) or not all(
+            np.array_equal(each, mean) for each in held
+        ):
+            names = ", ".join(head.name for head in self.heads)
+            raise MinicnnError(
+                f"{names}: their frozen layers or mean images differ, so that one pass "
+                "cannot train them; train them one after another"
+            )
+        self.mean = mean
+        networks = [head.network for head in self.heads]
+        self.trunk = Trunk(networks)
+        self.trunk.plan(self.config.solver.batch)
+        self.inputs = Inputs(networks[0], mean, self.config.solver.batch)
+        self.repeated = Repeated(networks[0].dev)
+        self.context = Context.training(networks[0].dev, self.seed)
+        self._place_images(interrupt)
+
+    def _mean_image(self, interrupt: Interrupt) -> NDArray[np.float32]:
+        """The training images' mean."""
+        loader, dev = self.loader, self.heads[0].network.dev
+        with self._passing(len(loader.train), "mean image", interrupt) as tick:
+            return mean_image(dev, loader.store, loader.train, tick)
+
+    def _place_images(self, interrupt: Interrupt) -> None:
+        """Brings all images within the device's reach if it has room for them."""
+        loader, dev = self.loader, self.inputs.dev
+        rows = np.union1d(loader.train, loader.val)
+        size = len(rows) * loader.store.images[0].nbytes
+        self.images_at = f"images streamed from {loader.store.path}"
+        if dev.has_room(size):
+            with self._passing(len(rows), "reading images", interrupt) as tick:
+                self.inputs.resident = Resident(dev, loader.store, rows, tick)
+            loader.reads = False
+            place = "in memory" if dev.on_host else "on the device"
+            self.images_at = f"images {place}: {size / 1e9:.3g} GB"
+
+    @contextmanager
+    def _passing(
+        self, count: int, what: str, interrupt: Interrupt
+    ) -> Iterator[Callable[[int], None]]:
+        """Progress of what comes before training; nothing is to save at a signal."""
+
+        def tick(done: int) -> None:
+            if interrupt.requested:
+                raise Stopped(interrupt.signal_name)
+            bar.update(done)
+
+        with Progress(count, "images", f"{self.label}, {what}", passing=True) as bar:
+            yield tick
+
+    def _train(self, interrupt: Interrupt) -> None:
+        """The loop, with its progress and the record of the session."""
+        names = [head.name for head in self.heads]
+        solver = self.config.solver
+        began, firsts = time.time(), [head.step for head in self.heads]
+        done = min(firsts) * solver.batch
+        bar = Progress(solver.iterations * solver.batch, "images", self.label, done)
+        try:
+            # An overflow shows in the loss, which is looked at when it is logged.
+            with bar, np.errstate(all="ignore"):
+                if self.inputs.dev.has_kernels:
+                    bar.message(f"{self.label}: {self.images_at}")
+                self._loop(bar, interrupt)
+        finally:
+            for head, first in zip(self.heads, firsts, strict=True):
+                head.log_session(began, first, bar.rate(), names)
+
+    def _loop(self, bar: Progress, interrupt: Interrupt) -> None:
+        """Steps and what is due after each, until the end or a signal.
+
+        A checkpoint comes before the evaluation of the same step, so that a long
+        evaluation that is cut short costs nothing: it is due again after resuming.
+        """
+        schedule, total = self.config.schedule, self.config.solver.iterations
+        while self._active:
+            step = min(head.step for head in self._active)
+            heads = [head for head in self._active if head.step == step]
+            if step == total or (step > 0 and step % schedule.evaluate_every == 0):
+                due = [head for head in heads if head.evaluated_at < step]
+                if self._evaluate(due, bar, interrupt) and step == total:
+                    return
+            if interrupt.requested:
+                self._each(heads, self._save, bar)
+                if self._active:
+                    raise Stopped(interrupt.signal_name, step)
+                return
+            self._train_step(heads, bar)
+            step += 1
+            if step % schedule.log_every == 0 or step == total:
+                self._log(heads, bar)
+            if step % schedule.checkpoint_every == 0 or step == total:
+                self._each(heads, self._save, bar)
+
+    def _train_step(self, heads: Sequence[Head], bar: Progress) -> None:
+        """One update; what follows the preparations is recorded and repeated."""
+        step = heads[0].step
+        x, labels = self.inputs.fill(self.loader.train_batch(step))
+        assert self.context.step is not None
+        self.context.step[...] = step
+        for head in heads:
+            head.solver.set_rate(step)
+
+        def work() -> None:
+            self.trunk.forward(x, [head.network for head in heads], self.context)
+            for head in heads:
+                head.learn(labels)
+
+        self.repeated((*(head.name for head in heads), len(x)), work)
+        for head in heads:
+            head.advance(len(x))
+        bar.update(len(x))
+
+    def _each(
+        self, heads: Sequence[Head], work: Callable[[Head], None], bar: Progress
+    ) -> None:
+        """Calls work(head) for each that trains on; gives up what has diverged."""
+        for head in heads:
+            if head not in self._active:
+                continue
+            try:
+                work(head)
+            except Diverged as error:
+                self._active.remove(head)
+                self._given_up.append(error)
+                if self._active:
+                    bar.message(f"{error}; the other runs go on")
+
+    def _save(self, head: Head) -> None:
+        if head.saved_at < head.step:
+            assert self.mean is not None
+            head.save(self.mean)
+
+    def _log(self, heads: Sequence[Head], bar: Progress) -> None:
+        losses: list[str] = []
+        self._each(heads, lambda head: losses.append(f"{head.log():.3f}"), bar)
+        if losses:
+            bar.update(0, f"loss {' '.join(losses)}")
+
+    def _evaluate(
+        self, heads: Sequence[Head], bar: Progress, interrupt: Interrupt
+    ) -> bool:
+        """Evaluation lines; False if a signal came before they were complete."""
+        if not heads:
+            return True
+        networks = [head.network for head in heads]
+        scores = evaluate_together(
+            self.trunk,
+            networks,
+            self.inputs,
+            self.loader,
+            f"{self.label}, evaluation at step {heads[0].step}",
+            lambda: interrupt.requested,
+        )
+        if scores is None:
+            return False
+        for head, found in zip(heads, scores, strict=True):
+            head.evaluated(found)
+            bar.message(
+                f"{head.name} step {head.step}: val loss {found['val_loss']:.3f}, "
+                f"top-1 {found['val_top1']:.1%}, top-5 {found['val_top5']:.1%}"
+            )
+            self._advise(head, found["val_loss"], bar)
+        return True
+
+    def _advise(self, head: Head, loss: float, bar: Progress) -> None:
+        """A word when nothing has been learnt yet."""
+        classes = len(set(self.loader.label_of.tolist()) - {-1})
+        chance = math.log(classes)
+        early = head.step < STUCK_SHARE * self.config.solver.iterations
+        if not early and abs(loss - chance) < STUCK_MARGIN * chance:
+            bar.message(
+                f"warning: {head.name}: the loss is still ln {classes} = {chance:.2f}, "
+                "as by chance; if it stays there, try a higher or lower solver.lr, and "
+                "look at the images with 'minicnn data show'"
+            )

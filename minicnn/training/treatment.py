@@ -1,0 +1,179 @@
+"""Treatments: what one net is, its name, and which are trained together.
+
+Source: Yosinski, Clune, Bengio, Lipson, "How transferable are features in deep neural
+networks?", NIPS 2014, section 2.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from minicnn.base.errors import MinicnnError
+from minicnn.data.splits import other
+from minicnn.nn.network import DEPTH
+
+DEEPEST = DEPTH - 1
+RANDOM = "random"
+
+# "3", or "1-7".
+_SPAN = re.compile(r"(-?\d{1,9})(?:-(\d{1,9}))?")
+
+
+def _check_depth(n: int) -> None:
+    if not 1 <= n <= DEEPEST:
+        raise MinicnnError(
+            f"--n {n}: must be 1..{DEEPEST}, the layers to copy of {DEPTH}"
+        )
+
+
+@dataclass(frozen=True)
+class Treatment:
+    """What one network is: where its first n layers come from, and what it learns.
+
+    Attributes:
+        target: task it is trained on: "A", "B" or "all".
+        source: task whose base gives layers 1..n; "random" for random filters; "" for
+            a base.
+        n: layers taken, 1..7; 0 for a base.
+        finetune: whether they are trained on as well.
+        keep: layers n+1..n+keep are copied too, and trained on: not in the paper.
+    """
+
+    target: str
+    source: str = ""
+    n: int = 0
+    finetune: bool = False
+    keep: int = 0
+
+    def __post_init__(self) -> None:
+        if self.source:
+            _check_depth(self.n)
+        if self.source == RANDOM and self.finetune:
+            raise MinicnnError(
+                "--from random --finetune: random filters that are trained are a base; "
+                "use 'minicnn train-base'"
+            )
+        if self.keep:
+            self._check_keep()
+
+    def _check_keep(self) -> None:
+        """Refuses to keep what was not trained, is trained anyway, or is not there."""
+        if self.source in ("", RANDOM):
+            raise MinicnnError(
+                f"--keep {self.keep}: random filters and bases copy no trained layer "
+                "that could be kept; give a base by --from A or --from B"
+            )
+        if self.finetune:
+            raise MinicnnError(
+                f"--keep {self.keep} --finetune: fine-tuning trains every copied layer "
+                "on already; leave out one of the two"
+            )
+        if not 0 < self.keep <= DEEPEST - self.n:
+            raise MinicnnError(
+                f"--keep {self.keep} --n {self.n}: must be 0 or more, and together at "
+                f"most {DEEPEST}, the layers to copy of {DEPTH}"
+            )
+
+    def _named(self, n: int | str) -> str:
+        if not self.source:
+            return f"base{self.target}"
+        source = "R" if self.source == RANDOM else self.source
+        keep = f"-keep{self.keep}" if self.keep else ""
+        return f"{source}{n}{self.target}{'+' if self.finetune else ''}{keep}"
+
+    @property
+    def name(self) -> str:
+        """The paper's name: baseA, A3B, A3B+, B3B, R3B; with keep, A3B-keep2."""
+        return self._named(self.n)
+
+    @property
+    def family(self) -> str:
+        """The name without the depth, which all depths share: A*B, A*B+, R*B, baseA."""
+        return self._named("*")
+
+    @property
+    def kind(self) -> str:
+        """base, selffer, transfer, random; "+" when fine-tuned, "-keep" with keep."""
+        if not self.source:
+            return "base"
+        if self.source == RANDOM:
+            return RANDOM
+        kind = "selffer" if self.source == self.target else "transfer"
+        return kind + ("+" if self.finetune else "") + ("-keep" if self.keep else "")
+
+    @property
+    def copied(self) -> int:
+        """Layers 1..copied are a base's."""
+        return 0 if self.source in ("", RANDOM) else self.n + self.keep
+
+    @property
+    def frozen(self) -> int:
+        """Layers 1..frozen are not trained."""
+        return 0 if self.finetune else self.n
+
+
+def default_target(source: str) -> str:
+    """The other task; B for random filters."""
+    return "B" if source == RANDOM else other(source)
+
+
+def parse_depths(text: str) -> list[int]:
+    """The depths that "3", "1-7" or "1,3,5" mean, rising.
+
+    Raises:
+        MinicnnError: it means none, or one twice, or one that is not 1..7.
+    """
+    depths: list[int] = []
+    for part in text.split(","):
+        span = _SPAN.fullmatch(part.strip())
+        if span is None:
+            raise MinicnnError(
+                f"--n {text}: not a number of layers; write it as 3, 1-7 or 1,3,5"
+            )
+        first, last = int(span[1]), int(span[2] or span[1])
+        _check_depth(first)
+        _check_depth(last)
+        if last < first:
+            raise MinicnnError(f"--n {text}: write the lower number first")
+        depths += range(first, last + 1)
+    if len(set(depths)) < len(depths):
+        raise MinicnnError(f"--n {text}: names a depth twice")
+    return sorted(depths)
+
+
+def passes(
+    source: str,
+    depths: Sequence[int],
+    target: str | None = None,
+    finetune: bool = False,
+    keep: int = 0,
+    share_trunk: bool = False,
+) -> list[list[Treatment]]:
+    """The treatments of several depths, by the pass over the data that trains them.
+
+    Args:
+        source, finetune, keep: as in `Treatment`.
+        depths: layers taken, 1..7 each.
+        target: None takes the other task ("B" for random filters).
+        share_trunk: whether one pass trains them all; else each has its own.
+
+    Raises:
+        MinicnnError: there are no such treatments, or they have no trunk to share.
+    """
+    target = target or default_target(source)
+    made = [Treatment(target, source, n, finetune, keep) for n in depths]
+    if not share_trunk:
+        return [[each] for each in made]
+    if finetune:
+        raise MinicnnError(
+            "--share-trunk --finetune: layers that are trained on differ from net to "
+            "net, so there is no trunk to share; leave out one of the two"
+        )
+    if len(made) < 2:
+        raise MinicnnError(
+            f"--share-trunk --n {','.join(map(str, depths))}: needs two depths or "
+            "more, such as --n 1-7"
+        )
+    return [made]

@@ -1,0 +1,102 @@
+"""Recipes, overrides and what they refuse."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import tomli_w
+
+from minicnn.base import config
+from minicnn.base.errors import MinicnnError
+
+
+def test_paper_recipe_holds_the_published_values() -> None:
+    # Yosinski et al. 2014, section 3 and appendix A; Caffe's reference solver.
+    paper = config.load_recipe("paper")
+    assert paper.network == config.NetworkConfig(arch="caffenet", outputs=1000)
+    assert paper.solver == config.SolverConfig(
+        lr=0.01,
+        gamma=0.1,
+        step_size=100_000,
+        momentum=0.9,
+        decay=0.0005,
+        batch=256,
+        iterations=450_000,
+    )
+    assert paper.schedule.evaluate_every == 1000
+
+
+@pytest.mark.parametrize("name", ["paper", "tiny-imagenet", "demo"])
+def test_every_recipe_loads_and_round_trips(name: str, tmp_path: Path) -> None:
+    recipe = config.load_recipe(name)
+    path = tmp_path / "copy.toml"
+    path.write_text(tomli_w.dumps(recipe.to_dict()))
+    assert config.load_recipe(str(path)) == recipe
+
+
+def test_recipes_are_chosen_by_image_size() -> None:
+    sizes = {256: "paper", 227: "paper", 64: "tiny-imagenet", 32: "demo", 28: "demo"}
+    for size, name in sizes.items():
+        assert config.recipe_for((size, 300)) == name
+
+
+def test_override_sets_by_dotted_name_and_keeps_the_rest() -> None:
+    base = config.Config()
+    changed = config.override(
+        base, ["solver.lr=0.5", "network.arch=caffenet", "data.mirror=false"]
+    )
+    assert changed.solver.lr == 0.5
+    assert changed.network.arch == "caffenet"
+    assert changed.data.mirror is False
+    assert changed.schedule == base.schedule
+    # A whole number serves where a float is asked for.
+    assert config.override(base, ["solver.lr=1"]).solver.lr == 1.0
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("solver.lr", "section.key=value"),
+        ("lr=1", "section.key=value"),
+        ("solver.rate=1", "solver.rate"),
+        ("solvers.lr=1", "solvers"),
+        ("solver.lr=fast", "solver.lr"),
+        ("solver.lr=-1", "solver.lr"),
+        ("solver.lr=nan", "solver.lr"),
+        ("solver.batch=0", "solver.batch"),
+        ("solver.batch=1.5", "solver.batch"),
+        ("data.mirror=1", "data.mirror"),
+        ("schedule.log_every=0", "schedule.log_every"),
+    ],
+)
+def test_bad_overrides_are_refused_by_name(text: str, named: str) -> None:
+    with pytest.raises(MinicnnError, match=named):
+        config.override(config.Config(), [text])
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        ("[solver", "not valid TOML"),
+        ("[solver]\nlr = 'x'", "solver.lr"),
+        ("[solver]\nspeed = 1", "solver.speed"),
+        ("[extra]\na = 1", "extra"),
+        ("solver = 3", "solver must be a section"),
+    ],
+)
+def test_bad_recipe_files_are_refused_by_name(
+    content: str, named: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(content)
+    with pytest.raises(MinicnnError, match=named) as caught:
+        config.load_recipe(str(path))
+    assert str(path) in str(caught.value)
+
+
+def test_missing_recipes_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(MinicnnError, match="cannot be read"):
+        config.load_recipe(str(tmp_path / "none.toml"))
+    with pytest.raises(MinicnnError, match="built in are demo, paper, tiny-imagenet"):
+        config.load_recipe("papers")

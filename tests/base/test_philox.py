@@ -1,0 +1,160 @@
+"""Philox4x32-10: published vectors, the counter's layout, and what is drawn from it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from minicnn.base import philox
+from minicnn.base.philox import Stream
+
+# Random123's known answers for philox4x32, 10 rounds: counter, key, result.
+KNOWN = [
+    ([0] * 4, [0] * 2, [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]),
+    (
+        [0xFFFFFFFF] * 4,
+        [0xFFFFFFFF] * 2,
+        [0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD],
+    ),
+    (
+        [0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344],
+        [0xA4093822, 0x299F31D0],
+        [0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1],
+    ),
+]
+SEED = 0xFEDCBA98_76543210
+STEP = 0x12345678_9ABCDEF0
+DRAWS = 1 << 16
+# A frequency or a mean of n draws is off by a few times its standard error; 5 of them
+# happen by chance once in a million, and the draws are fixed.
+SIGMAS = 5.0
+
+
+def block(counter: Sequence[int], key: Sequence[int]) -> list[int]:
+    """One block in plain integers, from the paper's description of a round."""
+    left, right = key
+    c0, c1, c2, c3 = counter
+    for _ in range(10):
+        high0, low0 = divmod(c0 * 0xD2511F53, 1 << 32)
+        high1, low1 = divmod(c2 * 0xCD9E8D57, 1 << 32)
+        c0, c1, c2, c3 = high1 ^ c1 ^ left, low1, high0 ^ c3 ^ right, low0
+        left = (left + 0x9E3779B9) % (1 << 32)
+        right = (right + 0xBB67AE85) % (1 << 32)
+    return [c0, c1, c2, c3]
+
+
+@pytest.mark.parametrize(("counter", "key", "expected"), KNOWN)
+def test_known_answers(counter: list[int], key: list[int], expected: list[int]) -> None:
+    columns = np.array([counter, counter], np.uint32).T
+    found = philox.philox4x32(columns, (key[0], key[1]))
+    assert found.dtype == np.uint32
+    assert found.T.tolist() == [expected, expected]
+    assert block(counter, key) == expected
+
+
+def test_words_come_from_the_counter_as_documented() -> None:
+    key = (SEED & 0xFFFFFFFF, SEED >> 32)
+    step = (STEP & 0xFFFFFFFF, STEP >> 32)
+    expected = [
+        word for at in range(5) for word in block((at, Stream.CROP, *step), key)
+    ]
+    assert philox.words(SEED, Stream.CROP, STEP, 18).tolist() == expected[:18]
+
+
+@pytest.mark.parametrize("start", [0, 1, 3, 4, 7, 16])
+@pytest.mark.parametrize("count", [0, 1, 4, 9])
+def test_any_stretch_can_be_drawn_on_its_own(start: int, count: int) -> None:
+    whole = philox.words(1, Stream.ORDER, 2, 40)
+    part = philox.words(1, Stream.ORDER, 2, count, start=start)
+    assert part.tolist() == whole[start : start + count].tolist()
+
+
+def test_the_last_word_of_a_stream() -> None:
+    last = block(((1 << 32) - 1, Stream.ORDER, 0, 0), (7, 0))[3]
+    assert philox.words(7, Stream.ORDER, 0, 1, start=(1 << 34) - 1).tolist() == [last]
+
+
+def test_seed_stream_and_step_each_matter() -> None:
+    keys = [(0, 1, 0), (1, 1, 0), (1 << 32, 1, 0), (0, 2, 0), (0, 1, 1)]
+    keys.append((0, 1, 1 << 32))
+    drawn = {tuple(philox.words(*key, 4).tolist()) for key in keys}
+    assert len(drawn) == len(keys)
+
+
+def test_streams_do_not_overlap() -> None:
+    layers = 9  # numbered 1 to 8 by the networks; 0 to spare
+    used = [int(s) for s in Stream if s not in (Stream.DROPOUT, Stream.WEIGHTS)]
+    used += [base + at for base in (Stream.DROPOUT, Stream.WEIGHTS) for at in range(99)]
+    assert layers <= 99
+    assert len(set(used)) == len(used)
+
+
+def test_integers_are_multiply_shift() -> None:
+    words = philox.words(3, Stream.CROP, 5, 1000)
+    found = philox.integers(3, Stream.CROP, 5, 1000, below=29)
+    assert found.tolist() == [int(word) * 29 // (1 << 32) for word in words]
+
+
+def test_integers_are_even() -> None:
+    below = 29
+    drawn = philox.integers(0, Stream.CROP, 0, DRAWS, below)
+    counts = np.bincount(drawn, minlength=below)
+    assert len(counts) == below
+    expected = DRAWS / below
+    error = math.sqrt(expected * (1 - 1 / below))
+    assert np.abs(counts - expected).max() < SIGMAS * error
+
+
+def test_integers_reach_the_largest_bound() -> None:
+    drawn = philox.integers(0, Stream.CROP, 0, 64, below=1 << 32)
+    assert drawn.tolist() == philox.words(0, Stream.CROP, 0, 64).tolist()
+
+
+def test_permutation_holds_every_number_once() -> None:
+    drawn = philox.permutation(0, Stream.ORDER, 0, 1000)
+    assert sorted(drawn.tolist()) == list(range(1000))
+    again = philox.permutation(0, Stream.ORDER, 0, 1000)
+    assert drawn.tolist() == again.tolist()
+    assert drawn.tolist() != philox.permutation(0, Stream.ORDER, 1, 1000).tolist()
+
+
+def test_permutation_sorts_its_documented_keys() -> None:
+    # So many that some keys agree in their upper 16 bits.
+    words = philox.words(4, Stream.ORDER, 9, 4000).tolist()
+    keys = [high << 32 | low for high, low in zip(*[iter(words)] * 2, strict=True)]
+    expected = sorted(range(2000), key=keys.__getitem__)
+    assert philox.permutation(4, Stream.ORDER, 9, 2000).tolist() == expected
+
+
+def test_permutations_are_even() -> None:
+    counts = np.zeros((5, 5))
+    draws = 2000
+    for step in range(draws):
+        counts[np.arange(5), philox.permutation(0, Stream.ORDER, step, 5)] += 1
+    error = math.sqrt(draws * 0.2 * 0.8)
+    assert np.abs(counts - draws / 5).max() < SIGMAS * error
+
+
+@pytest.mark.parametrize("count", [0, 1, 6, 7])
+def test_normal_is_box_muller(count: int) -> None:
+    words = philox.words(11, Stream.WEIGHTS, 0, 8).tolist()
+    expected: list[float] = []
+    for a, b in zip(words[::2], words[1::2], strict=True):
+        radius = math.sqrt(-2 * math.log((a + 1) / 2**32))
+        angle = 2 * math.pi * b / 2**32
+        expected += [radius * math.cos(angle), radius * math.sin(angle)]
+    found = philox.normal(11, Stream.WEIGHTS, count)
+    assert found.dtype == np.float64
+    # Both compute in float64; libraries' sines differ in the last bits.
+    np.testing.assert_allclose(found, expected[:count], rtol=0, atol=1e-14)
+
+
+def test_normal_is_distributed_normally() -> None:
+    drawn = np.sort(philox.normal(0, Stream.WEIGHTS, DRAWS))
+    ideal = np.array([0.5 * (1 + math.erf(x / math.sqrt(2))) for x in drawn])
+    worst = np.abs(ideal - (np.arange(DRAWS) + 0.5) / DRAWS).max()
+    # Kolmogorov–Smirnov: a deviation over 1.95 / √n has a chance of 1 in 1000.
+    assert worst < 1.95 / math.sqrt(DRAWS)

@@ -1,0 +1,46 @@
+"""The types of each precision, and rounding to bfloat16."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from minicnn.base import precision
+from minicnn.base.errors import MinicnnError
+from minicnn.base.precision import BF16
+
+
+def test_types_of_each_precision() -> None:
+    types = {
+        name: (p.values, p.activations, p.copies_weights, p.on_tensor_cores)
+        for name in precision.NAMES
+        for p in [precision.get(name)]
+    }
+    single, double = np.dtype(np.float32), np.dtype(np.float64)
+    assert types == {
+        "fp32": (single, single, False, False),
+        "tf32x3": (single, single, False, True),
+        "tf32": (single, single, False, True),
+        "bf16": (single, BF16, True, True),
+        "fp64": (double, double, False, False),
+    }
+
+
+def test_unknown_precision_is_named() -> None:
+    with pytest.raises(
+        MinicnnError, match=r"^network.precision 'fp8': .* fp32, tf32x3, tf32, bf16"
+    ):
+        precision.get("fp8")
+
+
+def test_bf16_is_a_float_of_two_bytes() -> None:
+    assert BF16.itemsize == 2
+    floats = [np.float16, np.float32, np.float64, BF16, np.int32, np.uint16, "V2"]
+    assert [precision.is_float(np.dtype(each)) for each in floats] == [
+        True, True, True, True, False, False, False,
+    ]  # fmt: skip
+
+
+def test_sums_are_kept_in_float_or_double() -> None:
+    kinds = [precision.accumulator(np.dtype(t)).name for t in ("f4", "f8", BF16)]
+    assert kinds == ["float32", "float64", "float32"]

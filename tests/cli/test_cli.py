@@ -1,0 +1,294 @@
+"""The command line as a user meets it: what works, and what bad input says."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import click
+import h5py
+import pytest
+
+from minicnn.cli import data as cli_data
+from minicnn.cli import main as cli
+from minicnn.data import store
+from minicnn.data_prep import demo
+from tests.support.runs import make_store
+
+QUICK = [
+    "--set=network.arch=caffenet32",
+    "--set=solver.iterations=6",
+    "--set=solver.batch=8",
+    "--set=schedule.checkpoint_every=2",
+]
+Invoke = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def minicnn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Invoke:
+    """Runs the command line in this process, in a folder with a store `tiny.h5`."""
+    monkeypatch.chdir(tmp_path)
+    make_store(Path("tiny.h5"))
+
+    def invoke(*argv: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["minicnn", *argv])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        out, err = capfd.readouterr()
+        return int(left.value.code or 0), out, err
+
+    return invoke
+
+
+def base(*more: str) -> list[str]:
+    return ["train-base", "--task=A", "--data=tiny.h5", *QUICK, *more]
+
+
+def transfer(*more: str) -> list[str]:
+    return ["transfer", "--from=A", "--n=3", "--data=tiny.h5", *QUICK, *more]
+
+
+def test_train_then_transfer(minicnn: Invoke) -> None:
+    status, out, err = minicnn(*base())
+    assert status == 0
+    assert "baseA: caffenet32, 4 classes, 48 training and 20 validation images" in out
+    assert "baseA: top-1" in out
+    assert "step 6: val loss" in err
+    status, out, _ = minicnn(*transfer())
+    assert status == 0
+    table = [line.split() for line in out.splitlines() if " x" in line or "x" in line]
+    rows = {row[0]: row[2:] for row in table if row[0].startswith(("conv", "fc"))}
+    assert rows["conv3"] == ["copied", "from", "baseA", "frozen"]
+    assert rows["conv4"] == ["drawn", "afresh", "trained"]
+    assert "Frozen layers 1..3: bytes unchanged" in out
+    assert Path("runs/tiny-random-0/A3B/result.json").exists()
+    status, out, _ = minicnn(*transfer())
+    assert status == 0
+    assert "A3B is done already; --fresh trains it again." in out
+    # Once evaluated: there is no mean of the 10 best.
+    assert "validation images. In runs/tiny-random-0/A3B." in out
+
+
+def test_all_depths_in_one_command(minicnn: Invoke) -> None:
+    minicnn(*base())
+    status, out, err = minicnn(*transfer("--n=2,4", "--share-trunk"))
+    assert status == 0
+    assert "A2B, A4B in one pass: caffenet32, 4 classes, 48 training and 20" in out
+    assert (
+        "A4B: layers 1..4 copied from baseA, frozen; layers 5..8 drawn afresh, trained."
+    ) in out
+    assert "A2B: top-1" in out
+    assert "A4B: top-1" in out
+    assert "A2B..A4B: 48/48, " in err
+    status, out, _ = minicnn(*transfer("--n=1-4"))
+    assert status == 0
+    assert [n for n in range(1, 5) if f"A{n}B is done already" in out] == [2, 4]
+    assert out.count(": top-1") == 4
+    status, out, _ = minicnn(*transfer("--n=1", "--keep=2"))
+    assert status == 0
+    assert "A1B-keep2: top-1" in out
+
+
+def spoil(kind: str) -> None:
+    """Makes what the bad-input cases need."""
+    path = Path("tiny.h5")
+    if kind == "truncated store":
+        path.write_bytes(path.read_bytes()[:-1000])
+    elif kind == "empty store":
+        path.write_bytes(b"")
+    elif kind == "store of another version":
+        with h5py.File(path, "r+") as file:
+            file.attrs["version"] = 99
+    elif kind == "incomplete store":
+        with h5py.File(path, "r+") as file:
+            file.attrs["complete"] = 0
+    elif kind == "malformed recipe":
+        Path("mine.toml").write_text("[solver\nlr = 1")
+    elif kind == "unknown key in a recipe":
+        Path("mine.toml").write_text("[solver]\nspeed = 1")
+    elif kind == "runs is a file":
+        Path("runs").write_text("")
+
+
+BAD = [
+    ("missing store", base("--data=none.h5"), "none.h5: no such file"),
+    ("truncated store", base(), "or truncated"),
+    ("empty store", base(), "tiny.h5: not a readable HDF5 file"),
+    ("store of another version", base(), "format version 99, this minicnn reads 1"),
+    ("incomplete store", base(), "not complete"),
+    ("unknown task", ["train-base", "--task=C", "--data=tiny.h5", *QUICK], "C"),
+    ("unknown split", base("--split=odd-1"), "odd-1"),
+    ("n too large", transfer("--n=8"), "--n 8: must be 1..7"),
+    ("n too small", transfer("--n=0"), "--n 0: must be 1..7"),
+    ("n no number", transfer("--n=three"), "--n three: not a number of layers"),
+    ("n a span too far", transfer("--n=5-8"), "--n 8: must be 1..7"),
+    ("keep too many", transfer("--keep=5"), "--keep 5 --n 3: must be 0 or more"),
+    ("keep, fine-tuned", transfer("--keep=1", "--finetune"), "leave out one"),
+    ("keep no number", transfer("--keep=x"), "'x' is not a valid integer"),
+    ("one depth to share", transfer("--share-trunk"), "needs two depths or more"),
+    (
+        "no trunk to share",
+        transfer("--n=1-2", "--share-trunk", "--finetune"),
+        "there is no trunk to share",
+    ),
+    ("unknown source", transfer("--from=Q"), "Q"),
+    ("random, fine-tuned", transfer("--from=random", "--finetune"), "train-base"),
+    ("no base", transfer(), "make it with 'minicnn train-base --task A' first"),
+    ("malformed recipe", base("--recipe=mine.toml"), "not valid TOML"),
+    ("unknown key in a recipe", base("--recipe=mine.toml"), "solver.speed"),
+    ("unknown recipe", base("--recipe=mine"), "built in are"),
+    ("unknown setting", base("--set=solver.speed=1"), "solver.speed"),
+    ("unknown architecture", base("--set=network.arch=vgg"), "'vgg': unknown"),
+    ("unknown device", base("--device=abacus"), "--device abacus"),
+    ("no threads", base("--threads=0"), "--threads 0"),
+    ("negative seed", base("--seed=-1"), "--seed -1"),
+    ("net too large", base("--set=network.arch=caffenet"), "36x36 are smaller"),
+    ("runs is a file", base(), "runs"),
+    ("unknown option", base("--speed"), "--speed"),
+    ("unknown command", ["fly"], "'fly'"),
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "argv", "said"), BAD, ids=[each[0].replace(" ", "-") for each in BAD]
+)
+def test_bad_input_is_one_line_and_status_2(
+    kind: str, argv: list[str], said: str, minicnn: Invoke
+) -> None:
+    spoil(kind)
+    before = sorted(str(path) for path in Path().rglob("*"))
+    status, out, err = minicnn(*argv)
+    assert status == 2
+    assert said in err
+    assert err.startswith("minicnn: error: ")
+    assert err.count("\n") == 1
+    assert not out
+    assert sorted(str(path) for path in Path().rglob("*")) == before
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; sys.argv = ['minicnn', '--help']\n"
+        "from minicnn.cli.main import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'numpy', 'h5py', 'PIL', 'matplotlib', 'tqdm', 'cupy'}\n"
+        "sys.exit(f'imported {heavy & sys.modules.keys()}' "
+        "if heavy & sys.modules.keys() else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for command in ("train-base", "transfer", "data", "splits", "doctor", "export"):
+        assert command in done.stdout
+
+
+def test_a_signal_saves_and_says_how_to_go_on(minicnn: Invoke) -> None:
+    endless = [*base()[:-4], "--set=network.arch=caffenet32", "--set=solver.batch=8"]
+    argv = [sys.executable, "-m", "minicnn", *endless]
+    with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as process:
+        log = Path("runs/tiny-random-0/baseA/metrics.jsonl")
+        while process.poll() is None and not log.exists():
+            pass
+        process.send_signal(signal.SIGTERM)
+        assert process.stderr is not None
+        said = process.stderr.read()
+    assert process.returncode == 143
+    assert "Stopped by SIGTERM and saved at step" in said
+    assert "the same command goes on from there" in said
+    assert list(log.parent.glob("checkpoints/*.safetensors"))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 4 MB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounting = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(place)]
+    mount = shutil.which("mount")
+    if not mount or os.geteuid() or subprocess.run(mounting).returncode:
+        pytest.skip("mounting a small tmpfs needs root")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_full_disk_harms_nothing(minicnn: Invoke, small_disk: Path) -> None:
+    # One checkpoint of caffenet32 is 3 MB with its momentum: a second does not fit.
+    status, _, err = minicnn(*base(f"--runs={small_disk}"))
+    assert status == 2
+    assert "No space left on device" in err
+    assert err.splitlines()[-1].startswith("minicnn: error: ")
+    left = [path.name for path in (small_disk / "baseA" / "checkpoints").iterdir()]
+    assert left == ["step-00000002.safetensors"]
+    subprocess.run(["mount", "-o", "remount,size=20m", small_disk], check=True)
+    status, out, _ = minicnn(*base(f"--runs={small_disk}"))
+    assert status == 0
+    assert "baseA: top-1" in out
+
+
+def test_splits_print_json(minicnn: Invoke) -> None:
+    argv = ["splits", "--classes=ilsvrc2012", "--split=random-0", "--task=A", "--json"]
+    status, out, _ = minicnn(*argv)
+    assert status == 0
+    told = json.loads(out)
+    assert (told["split"], told["task"], len(told["classes"])) == ("random-0", "A", 500)
+    assert told["classes"][0].keys() == {"index", "wnid", "name"}
+
+
+FULL = os.strerror(errno.ENOSPC)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.ENOSPC, FULL), f"minicnn: error: {FULL}\n"),
+        (OSError(errno.ENOSPC, FULL, "a.h5"), f"minicnn: error: a.h5: {FULL}\n"),
+        (OSError("encoder error"), "minicnn: error: encoder error\n"),
+    ],
+)
+def test_a_system_error_is_one_line(
+    error: OSError, said: str, minicnn: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(store, "Store", fail)
+    assert minicnn("data", "info", "tiny.h5") == (2, "", said)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_demo_set_is_drawn(
+    number: signal.Signals, minicnn: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object) -> None:
+        os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(demo, "_draw_rows", stopped)
+    status, out, err = minicnn("data", "demo", "-o", "demo.h5", "-j1")
+    assert status == 128 + number
+    assert err.splitlines()[-1] == f"Stopped by {number.name}."
+    assert not out
+    assert not Path("demo.h5").exists()
+
+
+def test_every_option_has_help() -> None:
+    """And the options of one name that choose the device say the same everywhere."""
+    texts: dict[str, set[str]] = {"device": set(), "threads": set()}
+    groups = [cli.cli.commands.items(), cli_data.data.commands.items()]
+    for name, command in (each for group in groups for each in group):
+        for option in command.params:
+            if isinstance(option, click.Option):
+                assert option.help, (name, option.name)
+                if option.name in texts:
+                    texts[option.name].add(option.help)
+    assert texts["device"] == {"auto, cpu, cuda, cuda:N or emulated."}
+    assert len(texts["threads"]) == 1

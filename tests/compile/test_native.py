@@ -1,0 +1,154 @@
+"""The cpu device's compiled code: compiled, called, refused, and done without."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minicnn.base.errors import MinicnnError
+from minicnn.cli import doctor
+from minicnn.compile import host_compiler, native
+from minicnn.compile.native import NativeFile
+from minicnn.devices import device
+from minicnn.ops import op
+from minicnn.training import environment
+
+SOURCE = """
+#include "native.h"
+struct Line { float slope; int shift[2]; };
+// y[i] = slope · x[i] + shift[which]
+template <typename T>
+EXPORT void line(i64 start, i64 stop, const T* x, T* y, const Line* line, int which) {
+    for (i64 i = start; i < stop; i++) y[i] = line->slope * x[i] + line->shift[which];
+}
+INSTANTIATE(line<float>, line<double>);
+"""
+LINE = {"slope": 2.0, "shift": (5, 7)}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def compiler() -> None:
+    try:
+        host_compiler.compiler()
+    except MinicnnError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> NativeFile:
+    (tmp_path / "native.h").write_text((native.CPU / "native.h").read_text("utf-8"))
+    (tmp_path / "line.cpp").write_text(SOURCE)
+    return NativeFile(tmp_path / "line.cpp")
+
+
+def test_a_function_runs_on_parts_of_an_array(file: NativeFile, dtype: type) -> None:
+    x, y = np.arange(9, dtype=dtype), np.full(9, -1, dtype)
+    line = file.get("line", dtype)
+    line.bind((x, y, LINE, 1), {"x": 9})(2, 5)
+    assert y.tolist() == [-1, -1, 11, 13, 15, -1, -1, -1, -1]
+    for threads in (1, 2, 3):
+        y[...] = -1
+        line(device.get("cpu", threads), 9, (x, y, LINE, 0), {"x": 9, "y": 9})
+        assert y.tolist() == (2 * x + 5).tolist()
+
+
+def test_what_does_not_fit_is_refused_by_name(file: NativeFile) -> None:
+    x, y = np.zeros(9, np.float32), np.zeros(9, np.float32)
+    line, fixed = file.get("line", np.float32), y.copy()
+    fixed.flags.writeable = False
+    for args, said in (
+        ((x, y, LINE), "3 arguments for 4: x, y, line, which"),
+        ((x.astype(float), y, LINE, 0), "argument x: dtype float64, declared float32"),
+        ((x[:6], y, LINE, 0), r"argument x: shape \(6,\), where 9 numbers are due"),
+        ((np.zeros(18, np.float32)[::2], y, LINE, 0), "argument x: a view"),
+        ((x, fixed, LINE, 0), "argument y: read-only"),
+        ((x, y, {"slope": 1.0}, 0), "argument line: Line has the fields slope, shift"),
+        ((x, y, LINE, 0.5), "argument which: 0.5, declared int"),
+    ):
+        with pytest.raises(MinicnnError, match=f"^line<float>: {said}"):
+            line.bind(args, {"x": 9, "y": 9})
+    with pytest.raises(MinicnnError, match=r"no function line<int>; it offers line<f"):
+        file.get("line", np.int32)
+
+
+def test_arrays_live_as_long_as_a_bound_function(file: NativeFile) -> None:
+    y = np.zeros(9, np.float32)
+    work = file.get("line", np.float32).bind((np.ones(9, np.float32), y, LINE, 0), {})
+    held = [np.full(9, 3, np.float32) for _ in range(100)]
+    work(0, 9)
+    assert y.tolist() == [7] * 9
+    assert len(held) == 100
+
+
+def test_an_op_runs_in_numpy_where_it_is_told_or_the_compiled_form_declines() -> None:
+    ran = []
+
+    @op
+    def double(dev: device.Device, x: np.ndarray) -> None:
+        ran.append("numpy")
+
+    @double.native
+    def _(dev: device.Device, x: np.ndarray) -> object:
+        ran.append("native")
+        return NotImplemented if x.size == 1 else None
+
+    dev, plain = device.CpuDevice(1), device.CpuDevice(1)
+    dev.native, plain.native = True, False
+    double(dev, np.ones(2))
+    double(dev, np.ones(1))
+    double(plain, np.ones(2))
+    assert ran == ["native", "native", "numpy", "numpy"]
+
+
+def test_it_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINICNN_NATIVE", "0")
+    dev = device.CpuDevice(1)
+    assert environment.describe(dev)["native"] is False
+    finding = next(each for each in doctor.examine() if each.what == "cpu ops")
+    assert finding.state == doctor.OPTIONAL
+    assert "MINICNN_NATIVE=0" in finding.found
+
+
+def test_without_a_compiler_ops_run_in_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(*_: object) -> Path:
+        raise MinicnnError("no C++ compiler found; install g++")
+
+    monkeypatch.delenv("MINICNN_NATIVE", raising=False)
+    monkeypatch.setattr(host_compiler, "compile_library", absent)
+    native._failure.cache_clear()
+    native._library.cache_clear()
+    try:
+        assert native.missing() == "no C++ compiler found; install g++"
+        assert not device.CpuDevice(1).native
+        finding = next(each for each in doctor.examine() if each.what == "cpu ops")
+        assert finding.state == doctor.OPTIONAL
+        assert "install g++" in finding.found
+    finally:
+        native._failure.cache_clear()
+        native._library.cache_clear()
+
+
+def test_processes_that_compile_at_once(tmp_path: Path) -> None:
+    """Each finds the file compiled, by itself or by the other."""
+    env = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "MINICNN_NATIVE": "1"}
+    command = [
+        sys.executable,
+        "-c",
+        "from minicnn.compile import native as n; n.missing()",
+    ]
+    command[-1] = command[-1].replace("n.missing()", "print('<', n.missing(), '>')")
+    with ThreadPoolExecutor(2) as pool:
+        runs = pool.map(
+            lambda _: subprocess.run(command, env=env, capture_output=True, text=True),
+            range(2),
+        )
+        assert [(run.stdout, run.stderr) for run in runs] == [("<  >\n", "")] * 2
+    compiled = sorted(path.suffix for path in (tmp_path / "minicnn").iterdir())
+    assert set(compiled) == {".so"}
+    assert len(compiled) == len(list(native.CPU.glob("*.cpp")))

@@ -1,0 +1,240 @@
+"""One image file to RGB bytes: odd modes, odd files, resizing."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from minicnn.data import images
+from minicnn.data.images import BadImageError, cifar_to_rgb, to_rgb
+
+JPEG_ERROR = 3  # 8-bit rounding in the DCT and in the colour transform, quality 100
+SCALED_ERROR = 5  # at an edge, where a reduced pixel is in part padding; 1 elsewhere
+
+
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def same_size(data: bytes, orientation: str = "ignored") -> np.ndarray:
+    """Decoded without resizing: the test images are 8×8."""
+    return to_rgb(data, 8, "warp", orientation)
+
+
+def is_all(pixels: np.ndarray, rgb: tuple[int, ...], error: int = 0) -> bool:
+    return bool((abs(pixels.astype(int) - rgb) <= error).all())
+
+
+@pytest.mark.parametrize("kind", ["PNG", "GIF", "BMP", "TIFF", "PPM", "WEBP"])
+def test_lossless_formats_are_judged_by_content(kind: str) -> None:
+    options = {"lossless": True} if kind == "WEBP" else {}
+    data = encoded(Image.new("RGB", (8, 8), (200, 30, 90)), kind, **options)
+    assert is_all(same_size(data), (200, 30, 90))
+
+
+def test_pixels_keep_their_place_and_channel() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+    np.testing.assert_array_equal(
+        same_size(encoded(Image.fromarray(pixels), "PNG")), pixels
+    )
+
+
+def test_grey_becomes_three_equal_channels() -> None:
+    assert is_all(same_size(encoded(Image.new("L", (8, 8), 77), "JPEG")), (77,) * 3)
+
+
+def test_one_bit() -> None:
+    assert is_all(same_size(encoded(Image.new("1", (8, 8), 1), "PNG")), (255,) * 3)
+
+
+def test_palette() -> None:
+    image = Image.new("P", (8, 8), 1)
+    image.putpalette([0, 0, 0, 10, 120, 240])
+    assert is_all(same_size(encoded(image, "PNG")), (10, 120, 240))
+
+
+def test_transparency_is_laid_on_white() -> None:
+    half = encoded(Image.new("RGBA", (8, 8), (200, 0, 100, 51)), "PNG")
+    assert is_all(same_size(half), (244, 204, 224))  # 0.2 · colour + 0.8 · 255
+    grey = encoded(Image.new("LA", (8, 8), (100, 0)), "PNG")
+    assert is_all(same_size(grey), (255, 255, 255))
+
+
+def test_a_transparent_palette_entry_and_a_transparent_colour_are_white() -> None:
+    image = Image.new("P", (8, 8), 1)
+    image.putpalette([0, 0, 0, 10, 120, 240])
+    assert is_all(same_size(encoded(image, "PNG", transparency=1)), (255,) * 3)
+    keyed = Image.new("RGB", (8, 8), (9, 8, 7))
+    data = encoded(keyed, "PNG", transparency=(9, 8, 7))
+    assert is_all(same_size(data), (255,) * 3)
+
+
+@pytest.mark.parametrize(("value", "eight"), [(0, 0), (300, 1), (40_000, 156)])
+def test_sixteen_bit_grey_is_scaled_not_clipped(value: int, eight: int) -> None:
+    wide = np.full((8, 8), value, np.uint16)
+    assert is_all(same_size(encoded(Image.fromarray(wide), "PNG")), (eight,) * 3)
+
+
+def cmyk_jpeg(components: tuple[int, int, int, int]) -> bytes:
+    """Stores exactly these components: Pillow inverts on writing, as Adobe does."""
+    inverted = tuple(255 - each for each in components)
+    return encoded(Image.new("CMYK", (8, 8), inverted), "JPEG", quality=100)
+
+
+def adobe_marker(data: bytes) -> int:
+    place = data.index(b"\xff\xee\x00\x0eAdobe")
+    return place
+
+
+def test_cmyk_of_adobe_is_inverted() -> None:
+    # stored 255 − ink: ink (0, 128, 255, 51) is RGB 255·0.8·(1, 0.498, 0)
+    data = cmyk_jpeg((255, 127, 0, 204))
+    assert adobe_marker(data)
+    assert is_all(same_size(data), (204, 102, 0), JPEG_ERROR)
+
+
+def test_cmyk_without_adobes_marker_is_not_inverted() -> None:
+    data = cmyk_jpeg((0, 128, 255, 51))
+    place = adobe_marker(data)
+    plain = data[:place] + data[place + 16 :]
+    assert is_all(same_size(plain), (204, 102, 0), JPEG_ERROR)
+
+
+def test_ycck() -> None:
+    # Y 128, Cb 128, Cr 200: R = 128 + 1.402·72, G = 128 − 0.714·72, B = 128, and the
+    # inks that Adobe stores inverted are these, so RGB is 255 − each, at K = 0.
+    data = bytearray(cmyk_jpeg((128, 128, 200, 255)))
+    data[adobe_marker(bytes(data)) + 15] = 2  # the transform flag: YCCK
+    assert is_all(same_size(bytes(data)), (26, 178, 127), JPEG_ERROR)
+
+
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("tag", [*range(1, 9), 0, 9])
+def test_exif_orientation(tag: int, exact: bool) -> None:
+    noise = np.random.default_rng(tag).integers(0, 256, (8, 8, 3), np.uint8)
+    image, exif = Image.fromarray(noise), Image.Exif()
+    exif[0x0112] = tag
+    data = encoded(image, "PNG", exif=exif)
+    with Image.open(io.BytesIO(data)) as opened:
+        upright = np.asarray(ImageOps.exif_transpose(opened))
+    assert np.array_equal(upright, noise) == (tag in (0, 1, 9))
+    for orientation, right in (("applied", upright), ("ignored", noise)):
+        pixels = to_rgb(data, 8, "warp", orientation, exact)
+        np.testing.assert_array_equal(pixels, right)
+
+
+def test_warp_stretches_the_whole_image() -> None:
+    image = Image.new("RGB", (40, 8), "red")
+    image.paste("blue", (20, 0, 40, 8))
+    pixels = same_size(encoded(image, "PNG"))
+    assert is_all(pixels[:, :3], (255, 0, 0))
+    assert is_all(pixels[:, 5:], (0, 0, 255))
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_short_center_scales_the_shorter_side_then_cuts_the_middle(
+    turned: bool,
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (16, 48, 3), np.uint8)
+    whole = Image.fromarray(noise).resize((24, 8), Image.Resampling.BILINEAR)
+    right = np.asarray(whole)[:, 8:16]
+    if turned:
+        noise, right = noise.swapaxes(0, 1), right.swapaxes(0, 1)
+    data = encoded(Image.fromarray(np.ascontiguousarray(noise)), "PNG")
+    pixels = to_rgb(data, 8, "short-center", "ignored").astype(int)
+    # Pillow filters rows first: turned, its 8-bit steps round in another order.
+    assert abs(pixels - right).max() <= 1
+
+
+def test_reduction_averages() -> None:
+    board = np.indices((64, 64)).sum(0) % 2 * 255
+    pixels = same_size(encoded(Image.fromarray(board.astype(np.uint8)), "PNG"))
+    assert is_all(pixels, (128,) * 3, 2)  # sampling single points would give 0 or 255
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("resize", ["warp", "short-center"])
+@pytest.mark.parametrize("shape", [(90, 40), (40, 90)])
+def test_exact_is_pillows_own(shape: tuple[int, int], resize: str, mode: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    data = encoded(Image.fromarray(noise).convert(mode), "JPEG")
+    box = {(90, 40): (0, 25, 40, 65), (40, 90): (25, 0, 65, 40)}[shape]
+    with Image.open(io.BytesIO(data)) as image:
+        right = image.convert("RGB").resize(
+            (30, 30),
+            Image.Resampling.BILINEAR,
+            box if resize == "short-center" else None,
+        )
+    pixels = to_rgb(data, 30, resize, "ignored", exact=True)
+    np.testing.assert_array_equal(pixels, right)
+    default = to_rgb(data, 30, resize, "ignored").astype(int)
+    assert abs(default - right).max() <= 1
+
+
+@pytest.mark.parametrize("side", [520, 519, 513])
+def test_a_large_jpeg_is_decoded_at_reduced_size_to_nearly_the_same(
+    side: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the odd sizes, the last column of the reduced image is a fraction of one."""
+    waves = 128 + 100 * np.sin(np.arange(side) * 2 * np.pi / 64)
+    data = encoded(
+        Image.fromarray(np.tile(waves.astype(np.uint8), (side, 1))), "JPEG", quality=95
+    )
+    seen = []
+    original = images._rgb
+    monkeypatch.setattr(images, "_rgb", lambda i: (seen.append(i.size), original(i))[1])
+    for size, scale in ((100, 1), (64, 2), (32, 4)):
+        seen.clear()
+        pixels = to_rgb(data, size, "warp", "ignored").astype(int)
+        whole = to_rgb(data, size, "warp", "ignored", exact=True)
+        reduced = -(-side // scale)
+        assert seen == [(reduced, reduced), (side, side)]
+        assert abs(pixels - whole).max() <= SCALED_ERROR
+
+
+def png_header(width: int, height: int) -> bytes:
+    body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    pixels = b"IDAT" + zlib.compress(b"")
+    chunks = (
+        struct.pack(">I", len(each) - 4) + each + struct.pack(">I", zlib.crc32(each))
+        for each in (body, pixels)
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+JPEG = encoded(Image.effect_noise((64, 64), 80).convert("RGB"), "JPEG", quality=95)
+BAD = {
+    "empty": (b"", "empty"),
+    "text": (b"<html>404 not found</html>", "not an image"),
+    "postscript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an im"),
+    "truncated": (JPEG[: len(JPEG) // 2], "truncated"),
+    "head only": (JPEG[:100], "[Tt]runcated"),
+    "bomb": (png_header(100_000, 100_000), "exceeds limit"),
+    "half a bomb": (png_header(10_000, 10_000), "over the limit"),
+    "float": (encoded(Image.new("F", (8, 8), 0.5), "TIFF"), "no known range"),
+    "wide": (encoded(Image.new("I", (8, 8), 70_000), "TIFF"), "no known range"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_files_are_refused_with_a_reason(name: str) -> None:
+    data, reason = BAD[name]
+    with pytest.raises(BadImageError, match=reason):
+        same_size(data)
+
+
+def test_cifar_record_is_three_planes() -> None:
+    record = bytes([10] * 1024 + [20] * 1023 + [21] + [30] * 1024)
+    pixels = cifar_to_rgb(record, 32, "warp")
+    assert tuple(pixels[0, 0]) == (10, 20, 30)
+    assert tuple(pixels[31, 31]) == (10, 21, 30)
+    assert cifar_to_rgb(record, 16, "warp").shape == (16, 16, 3)
+    with pytest.raises(BadImageError, match="truncated"):
+        cifar_to_rgb(record[:-1], 32, "warp")

@@ -1,0 +1,209 @@
+"""Batches: which rows, crops and labels; the mean image."""
+
+from __future__ import annotations
+
+import os
+import tracemalloc
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from minicnn.base import cores
+from minicnn.base.errors import MinicnnError
+from minicnn.data import loader, store
+from minicnn.data.loader import Batch, Loader, Reader, mean_image
+from minicnn.data.store import TRAIN, VAL, Contents, Store
+from minicnn.devices import device
+
+CLASSES, TRAINING, VALIDATION, SIDE = 5, 12, 3, 9
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """Five classes of random images, each image's first pixel its row number."""
+    path = tmp_path_factory.mktemp("store") / "five.h5"
+    each = TRAINING + VALIDATION
+    labels = np.repeat(np.arange(CLASSES, dtype=np.int32), each)
+    split = np.tile(np.repeat([TRAIN, VAL], [TRAINING, VALIDATION]), CLASSES)
+    texts = [str(n) for n in range(CLASSES)]
+    contents = Contents(
+        (SIDE, SIDE + 1),
+        labels,
+        split.astype(np.uint8),
+        [str(n) for n in range(len(labels))],
+        texts,
+        texts,
+        [""] * CLASSES,
+        {"source": "test", "resize": "warp", "orientation": "ignored"},
+    )
+    offset = store.create(path, contents)["images"]
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (len(labels), SIDE, SIDE + 1, 3), np.uint8)
+    with path.open("r+b") as file:
+        file.seek(offset)
+        file.write(pixels.tobytes())
+    store.mark_complete(path)
+    return Store(path)
+
+
+def make(images: Store, classes: tuple[int, ...] = (1, 3, 4), **options: int) -> Loader:
+    return Loader(images, classes, crop=7, batch=8, seed=3, **options)
+
+
+def kept(batch: Batch) -> Batch:
+    """The batch with images that nothing overwrites."""
+    return replace(batch, images=batch.images.copy())
+
+
+def test_an_epoch_holds_every_training_row_once(images: Store) -> None:
+    loader = make(images)
+    rows = np.concatenate([loader._rows(step) for step in range(9)])
+    expected = images.rows((1, 3, 4), "train")
+    assert len(expected) == 36
+    # 72 rows are two epochs; the border lies inside the fifth batch.
+    first, second = rows[:36], rows[36:]
+    assert np.array_equal(np.sort(first), expected)
+    assert np.array_equal(np.sort(second), expected)
+    assert not np.array_equal(first, second)
+    assert not np.array_equal(first, expected)
+
+
+def test_batches_depend_on_seed_and_step_alone(images: Store) -> None:
+    forwards = [make(images).train_batch(step) for step in (0, 1, 5)]
+    loader = make(images)
+    loader.train_batch(17)
+    backwards = [kept(loader.train_batch(step)) for step in (5, 1, 0)]
+    for a, b in zip(forwards, reversed(backwards), strict=True):
+        for name in ("images", "labels", "top", "left", "mirror"):
+            assert np.array_equal(getattr(a, name), getattr(b, name))
+
+
+def test_batches_hold_the_rows_pixels_and_task_labels(images: Store) -> None:
+    loader = make(images, classes=(4, 1, 3))
+    rows = loader._rows(2)
+    batch = loader.train_batch(2)
+    assert np.array_equal(batch.images, images.images[rows])
+    places = {4: 0, 1: 1, 3: 2}
+    assert batch.labels.tolist() == [places[label] for label in images.labels[rows]]
+
+
+def test_crops_and_mirrors_cover_their_range(images: Store) -> None:
+    batches = [make(images).train_batch(step) for step in range(30)]
+    tops = np.concatenate([batch.top for batch in batches])
+    lefts = np.concatenate([batch.left for batch in batches])
+    mirrors = np.concatenate([batch.mirror for batch in batches])
+    assert set(tops) == {0, 1, 2}
+    assert set(lefts) == {0, 1, 2, 3}
+    # 240 draws of a fair coin: within five standard deviations of a half.
+    assert abs(mirrors.mean() - 0.5) < 5 * 0.5 / 240**0.5
+    # Top and left are drawn apart: every pair comes up.
+    assert len(set(zip(tops.tolist(), lefts.tolist(), strict=True))) == 12
+    quiet = make(images, mirror=False).train_batch(0)
+    assert not quiet.mirror.any()
+
+
+def test_validation_is_whole_in_order_and_centred(images: Store) -> None:
+    loader = make(images)
+    batches = [kept(batch) for batch in loader.val_batches()]
+    assert [len(batch.labels) for batch in batches] == [8, 1]
+    expected = images.images[images.rows((1, 3, 4), "val")]
+    assert np.array_equal(np.concatenate([b.images for b in batches]), expected)
+    assert {*batches[0].top} == {1}
+    assert {*batches[0].left} == {1}
+    assert not batches[0].mirror.any()
+
+
+def test_images_stay_until_the_next_batch_is_asked_for(images: Store) -> None:
+    loader, other = (make(images, classes=(0, 1, 2, 3, 4)) for _ in range(2))
+
+    def holds(batch: Batch, rows: np.ndarray) -> bool:
+        loader._helper.submit(int).result()  # the next has been read by now
+        return np.array_equal(batch.images, images.images[rows])
+
+    for step in range(5):
+        assert holds(loader.train_batch(step), other._rows(step))
+    for number, batch in enumerate(loader.val_batches()):
+        assert holds(batch, loader.val[number * 8 :][:8])
+
+
+def test_batches_are_read_into_the_same_two_arrays(images: Store) -> None:
+    loader = Loader(images, (0, 1, 2), crop=7, batch=300, seed=0)
+    for step in (0, 1):
+        loader.train_batch(step)
+    tracemalloc.start()
+    try:
+        for step in range(2, 12):
+            images_read = loader.train_batch(step).images
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < images_read.nbytes
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_any_number_of_threads_reads_the_same(
+    threads: int, images: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loader, "PIECE", 1000)
+    rows = np.random.default_rng(0).integers(0, len(images), 17)
+    out = np.empty((20, SIDE, SIDE + 1, 3), np.uint8)
+    for ahead in (False, True):
+        read = Reader(images, threads, ahead).read(rows, out)
+        assert np.shares_memory(read, out)
+        assert np.array_equal(read, images.images[rows])
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="needs posix_fadvise")
+def test_reads_are_announced_row_by_row(
+    images: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, int, int]] = []
+    monkeypatch.setattr(os, "posix_fadvise", lambda _, *how: asked.append(how))
+    rows, out = np.array([7, 2, 40]), np.empty((3, SIDE, SIDE + 1, 3), np.uint8)
+    Reader(images).read(rows, out)
+    assert len(asked) == 3
+    whole = images.path.read_bytes()
+    for row, (place, size, advice) in zip(rows, asked, strict=True):
+        assert whole[place : place + size] == images.images[row].tobytes()
+        assert advice == os.POSIX_FADV_WILLNEED
+
+
+def test_memory_is_that_of_the_machine_or_less() -> None:
+    with open("/proc/meminfo", encoding="ascii") as file:
+        machine = int(file.readline().split()[1]) * 1024
+    assert 0 < cores.memory_bytes() <= machine
+
+
+def test_reduced_data_keeps_the_same_few_of_each_class(images: Store) -> None:
+    loader = make(images, images_per_class=4, subset_seed=1)
+    labels = images.labels[loader.train]
+    assert np.bincount(labels).tolist() == [0, 4, 0, 4, 4]
+    assert set(loader.train) <= set(images.rows((1, 3, 4), "train"))
+    again = Loader(images, (1, 3, 4), 7, 2, 99, True, 4, 1)
+    assert np.array_equal(again.train, loader.train)
+    other = make(images, images_per_class=4, subset_seed=2)
+    assert not np.array_equal(other.train, loader.train)
+    assert len(make(images, images_per_class=1000).train) == 36
+
+
+def test_what_does_not_fit_is_refused(images: Store) -> None:
+    with pytest.raises(MinicnnError, match=r"9x10 are smaller than .* 10x10"):
+        Loader(images, (1, 2), crop=10, batch=8, seed=0)
+    with pytest.raises(MinicnnError, match="no training image"):
+        Loader(images, (), crop=7, batch=8, seed=0)
+
+
+@pytest.mark.parametrize("white", [False, True])
+def test_mean_image_is_the_exact_mean(
+    images: Store, white: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = images.rows((0, 2), "train")
+    if white:  # sums as large as they get, of as many rows as are summed at a time
+        monkeypatch.setattr(images, "images", np.full_like(images.images, 255))
+        rows = np.tile(rows, 200)
+    mean = mean_image(device.get("cpu", 2), images, rows)
+    expected = images.images[rows].astype(np.float64).mean(axis=0)
+    assert mean.dtype == np.float32
+    # One rounding to float32 of an exact sum.
+    assert np.abs(mean - expected).max() <= 2**-24 * 256

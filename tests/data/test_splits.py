@@ -1,0 +1,279 @@
+"""Splits: the published halves, the rules, and what bad files and names say."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from minicnn.base.errors import MinicnnError
+from minicnn.data.classes import class_index, ilsvrc2012, read_class_lists
+from minicnn.data.splits import Task, other, split_report, split_table, task_classes
+
+IMAGENET = ilsvrc2012()
+# Of each published half: classes, first and last five, the start of the SHA-256 of all
+# class indices (decimal, one space between), and the published MD5 of its list of
+# validation files (github.com/yosinski/convnet_transfer, make_reduced_datasets.sh).
+# The indices were found equal to the published ones by those MD5s.
+PUBLISHED = {
+    ("random-0", "A"): (
+        500,
+        (0, 1, 2, 5, 9),
+        (992, 993, 996, 997, 998),
+        "8c4edb040dd53498",
+        "2f10009e20d77eb7007cf70674958b94",
+    ),
+    ("random-0", "B"): (
+        500,
+        (3, 4, 6, 7, 8),
+        (989, 990, 994, 995, 999),
+        "2ae05f6090b50aaf",
+        "cce39b383d681345c873faf2c0c28d33",
+    ),
+    ("random-1", "A"): (
+        500,
+        (1, 5, 7, 9, 15),
+        (986, 987, 991, 992, 993),
+        "f528c242c2c5a71f",
+        "9ab48b6420504e32ff4498e7d8569f8b",
+    ),
+    ("random-1", "B"): (
+        500,
+        (0, 2, 3, 4, 6),
+        (995, 996, 997, 998, 999),
+        "adec40ba824b687d",
+        "57522f5e2aa69547846089f5197c8a6b",
+    ),
+    ("random-2", "A"): (
+        500,
+        (0, 2, 4, 5, 8),
+        (981, 985, 991, 992, 996),
+        "655a3d377c416c42",
+        "03d05b6565ab9176baccdd05d746bfd1",
+    ),
+    ("random-2", "B"): (
+        500,
+        (1, 3, 6, 7, 11),
+        (994, 995, 997, 998, 999),
+        "6e38a5ac261d97a2",
+        "18de8b37378e07e60dc602b6130eeeb2",
+    ),
+    ("random-3", "A"): (
+        500,
+        (0, 5, 6, 7, 8),
+        (988, 991, 992, 993, 994),
+        "3db058e1b9b147b9",
+        "46086440ddde128f169f23331998499d",
+    ),
+    ("random-3", "B"): (
+        500,
+        (1, 2, 3, 4, 9),
+        (995, 996, 997, 998, 999),
+        "c0c98a782ac51cfa",
+        "e5f9f0895fd0d49a8ac0b804ec891282",
+    ),
+    ("natural-manmade", "A"): (
+        449,
+        (0, 1, 2, 3, 4),
+        (994, 995, 996, 997, 998),
+        "a7434010fef07469",
+        "4fb63c72229ba07106a558127192cb9f",
+    ),
+    ("natural-manmade", "B"): (
+        551,
+        (398, 399, 400, 401, 402),
+        (967, 968, 969, 971, 999),
+        "b20f6779fc74a4e2",
+        "f03be5732fb6bc7928ee53397b043613",
+    ),
+}
+
+WNIDS = ["n1", "n2", "n3", "n4", "n5"]
+NAMES = ["crane", "cat", "crane", "cup", "car"]
+GROUPS = ["natural", "natural", "manmade", "manmade", "manmade"]
+
+
+def classes(split: str, task: str, groups: list[str] = GROUPS) -> tuple[int, ...]:
+    return task_classes(split, task, WNIDS, NAMES, groups).classes
+
+
+def refusal(split: str, task: str = "A", groups: list[str] = GROUPS) -> str:
+    with pytest.raises(MinicnnError) as caught:
+        classes(split, task, groups)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.fixture
+def split_file(tmp_path: Path) -> Path:
+    return tmp_path / "split.toml"
+
+
+@pytest.mark.parametrize(("split", "task"), PUBLISHED)
+def test_published_halves(split: str, task: str) -> None:
+    count, first, last, digest, _ = PUBLISHED[split, task]
+    found = task_classes(split, task, *IMAGENET).classes
+    assert len(found) == count
+    assert (found[:5], found[-5:]) == (first, last)
+    text = " ".join(map(str, found))
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == digest
+
+
+def test_published_checksums() -> None:
+    """The published MD5s themselves; they need Caffe's list of validation labels."""
+    path = Path(os.environ.get("MINICNN_TEST_DATA", "")) / "caffe" / "val.txt"
+    if not path.is_file():
+        pytest.skip("needs MINICNN_TEST_DATA/caffe/val.txt (Caffe's caffe_ilsvrc12)")
+    rows = [line.split() for line in path.read_text().splitlines()]
+    for (split, task), (*_, published) in PUBLISHED.items():
+        found = task_classes(split, task, *IMAGENET).classes
+        place = {str(label): at for at, label in enumerate(found)}
+        lines = [f"{name} {place[label]}\n" for name, label in rows if label in place]
+        assert hashlib.md5("".join(lines).encode()).hexdigest() == published, split
+
+
+def test_the_class_list() -> None:
+    assert len(IMAGENET.wnids) == len(set(IMAGENET.wnids)) == 1000
+    assert list(IMAGENET.wnids) == sorted(IMAGENET.wnids)
+    assert IMAGENET.names[1] == "goldfish"
+    assert set(IMAGENET.groups) == {"natural", "manmade"}
+
+
+@pytest.mark.parametrize("seed", [0, 1, 12345, 2**32 - 1])
+@pytest.mark.parametrize("count", [2, 5, 40])
+def test_random_halves_share_nothing_and_leave_nothing(seed: int, count: int) -> None:
+    ids = [f"c{number:02d}" for number in range(count)]
+    tasks = [
+        task_classes(f"random-{seed}", task, ids, ids, [""] * count) for task in "AB"
+    ]
+    assert sorted(tasks[0].classes + tasks[1].classes) == list(range(count))
+    assert [len(task.classes) for task in tasks] == [count // 2, count - count // 2]
+    assert all(list(task.classes) == sorted(task.classes) for task in tasks)
+
+
+def test_natural_manmade_by_the_stores_groups() -> None:
+    assert classes("natural-manmade", "A") == (0, 1)
+    assert classes("natural-manmade", "B") == (2, 3, 4)
+
+
+def test_natural_manmade_by_the_class_list_where_the_store_is_silent() -> None:
+    picked = [0, 999, 403]
+    wnids = [IMAGENET.wnids[index] for index in picked]
+    for task, expected in (("A", (0,)), ("B", (1, 2))):
+        found = task_classes("natural-manmade", task, wnids, wnids, [""] * 3)
+        assert found.classes == expected
+
+
+def test_a_groups_file_overrides(tmp_path: Path) -> None:
+    path = tmp_path / "groups.toml"
+    path.write_text('natural = ["cup"]\nmanmade = ["n1"]\n')
+    found = task_classes("natural-manmade", "A", WNIDS, NAMES, GROUPS, path)
+    assert found.classes == (1, 3)
+
+
+def test_a_class_in_no_group_is_named() -> None:
+    text = refusal("natural-manmade", groups=["natural", "", "", "manmade", ""])
+    assert "n2" in text
+    assert "cat" in text
+    assert "2 others" in text
+    assert "--groups" in text
+
+
+def test_one_empty_group_is_refused() -> None:
+    assert "task B" in refusal("natural-manmade", "B", groups=["natural"] * 5)
+
+
+def test_a_split_file_names_classes_by_id_or_name(split_file: Path) -> None:
+    split_file.write_text('A = ["cup", "n1"]\nB = ["cat", "n3"]\n')
+    assert classes(f"file:{split_file}", "A") == (0, 3)
+    assert classes(f"file:{split_file}", "B") == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('A = ["cat"]\nB = ["dog"]', "'dog'"),
+        ('A = ["cat"]\nB = ["crane"]', "n1, n3"),
+        ('A = ["cat"]\nB = ["cup", "n2"]', "'n2' is listed in A and again in B"),
+        ('A = ["cat", "n2"]\nB = ["cup"]', "'n2' is listed in A and again in A"),
+        ('A = ["cat"]', "B is not a list"),
+        ('A = ["cat"]\nB = []', "B is not a list"),
+        ('A = "cat"\nB = ["cup"]', "A is not a list"),
+        ('A = ["cat"]\nB = [3]', "3 in B is not text"),
+        ('A = ["cat"]\nB = ["cup"]\nC = ["car"]', "unknown key C"),
+        ('A = ["cat"\nB = ["cup"]', "line 2"),
+    ],
+)
+def test_bad_split_files(split_file: Path, text: str, told: str) -> None:
+    split_file.write_text(text)
+    message = refusal(f"file:{split_file}")
+    assert str(split_file) in message
+    assert told in message
+
+
+def test_a_missing_split_file(split_file: Path) -> None:
+    assert str(split_file) in refusal(f"file:{split_file}")
+
+
+def test_all() -> None:
+    assert classes("all", "all") == (0, 1, 2, 3, 4)
+
+
+@pytest.mark.parametrize(
+    "split", ["random", "random-", "random--1", "random-01", "random-x", "file:", ""]
+)
+def test_unknown_splits(split: str) -> None:
+    text = refusal(split)
+    assert repr(split) in text
+    assert "natural-manmade" in text
+
+
+@pytest.mark.parametrize(
+    ("split", "task"), [("random-0", "C"), ("random-0", "all"), ("all", "A")]
+)
+def test_unknown_tasks(split: str, task: str) -> None:
+    assert repr(task) in refusal(split, task)
+
+
+def test_a_seed_too_large() -> None:
+    assert "2^32" in refusal(f"random-{2**32}")
+
+
+def test_one_class_has_no_halves() -> None:
+    with pytest.raises(MinicnnError, match="no class of 1"):
+        task_classes("random-0", "A", ["n1"], ["cat"], [""])
+
+
+def test_the_other_task() -> None:
+    assert (other("A"), other("B")) == ("B", "A")
+    with pytest.raises(MinicnnError, match="'all'"):
+        other("all")
+
+
+def test_an_id_comes_before_a_name() -> None:
+    assert class_index("cat", ["dog", "cat"], ["cat", "dog"]) == 1
+
+
+def test_class_lists_by_other_keys(split_file: Path) -> None:
+    split_file.write_text('natural = ["cat"]\nmanmade = ["cup", "car"]\n')
+    keys = ("natural", "manmade")
+    assert read_class_lists(split_file, keys, WNIDS, NAMES) == ([1], [3, 4])
+
+
+def test_report_and_table() -> None:
+    report = split_report(Task("random-0", "B", (1, 4)), WNIDS, NAMES)
+    assert json.loads(json.dumps(report)) == {
+        "split": "random-0",
+        "task": "B",
+        "classes": [
+            {"index": 1, "wnid": "n2", "name": "cat"},
+            {"index": 4, "wnid": "n5", "name": "car"},
+        ],
+    }
+    head, *rows = split_table(report).splitlines()
+    assert "random-0" in head
+    assert "2 classes" in head
+    assert [row.split() for row in rows] == [["1", "n2", "cat"], ["4", "n5", "car"]]

@@ -1,0 +1,192 @@
+"""The store: what plain h5py sees in it, and what its reader refuses."""
+
+from __future__ import annotations
+
+import time
+import zlib
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from minicnn.base.errors import MinicnnError
+from minicnn.data import store
+from minicnn.data.store import EXCLUDED, TRAIN, VAL, Contents, Store
+
+SHAPE = (6, 4, 5, 3)
+CONTENTS = Contents(
+    size=SHAPE[1:3],
+    labels=np.array([0, 1, 2, 0, 1, 2], np.int32),
+    split=np.array([TRAIN, TRAIN, TRAIN, VAL, VAL, VAL], np.uint8),
+    files=["a/1.png", "b/1.png", "ç/1.png", "a/2.png", "b/2.png", "ç/long name.png"],
+    wnids=["a", "b", "ç"],
+    names=["a thing", "a being", "ça"],
+    groups=["manmade", "natural", ""],
+    attributes={"resize": "warp", "source": "test", "orientation": "ignored", "z": 7},
+)
+
+
+def make(path: Path, contents: Contents = CONTENTS) -> np.ndarray:
+    """Writes a complete store of random pixels by its offsets; returns the pixels."""
+    offsets = store.create(path, contents)
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, SHAPE, np.uint8)
+    sums = np.array([zlib.crc32(row) for row in pixels], np.uint32)
+    with path.open("r+b") as file:
+        for key, array in (("images", pixels), ("crc32", sums)):
+            file.seek(offsets[key])
+            file.write(array.tobytes())
+    store.mark_complete(path)
+    return pixels
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A complete store."""
+    made = tmp_path / "store.h5"
+    make(made)
+    return made
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(MinicnnError) as caught:
+        Store(path)
+    text = str(caught.value)
+    assert str(path) in text
+    assert "\n" not in text
+    return text
+
+
+def test_plain_h5py_reads_all_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "store.h5"
+    pixels = make(path)
+    with h5py.File(path) as file:
+        for key, kind in (("labels", np.int32), ("split", np.uint8)):
+            assert file[key].dtype == kind
+            assert np.array_equal(file[key], getattr(CONTENTS, key))
+        for key in ("files", "wnids", "names", "groups"):
+            assert list(file[key].asstr()) == list(getattr(CONTENTS, key))
+        assert np.array_equal(file["images"], pixels)
+        assert file["images"].chunks is None
+        assert file["images"].compression is None
+        assert file["crc32"][2] == zlib.crc32(pixels[2])
+        attributes = {"format": "minicnn-store", "version": 1, "complete": 1}
+        assert dict(file.attrs) == attributes | CONTENTS.attributes
+
+
+def test_the_reader_gives_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "store.h5"
+    pixels = make(path)
+    opened = Store(path)
+    assert len(opened) == 6
+    assert opened.image_size == (4, 5)
+    assert np.array_equal(opened.images, pixels)
+    assert opened.files == list(CONTENTS.files)
+    assert opened.wnids == list(CONTENTS.wnids)
+    assert opened.names == list(CONTENTS.names)
+    assert opened.groups == list(CONTENTS.groups)
+    assert opened.attributes["z"] == 7
+    assert opened.crc32.tolist() == [zlib.crc32(row) for row in pixels]
+    with pytest.raises(ValueError, match="read-only"):
+        opened.images[0] = 0
+
+
+def test_the_bytes_depend_on_the_contents_alone(tmp_path: Path) -> None:
+    one, another = tmp_path / "one.h5", tmp_path / "another.h5"
+    make(one)
+    time.sleep(1.1)  # HDF5 would note the time of creation in seconds
+    make(another)
+    assert one.read_bytes() == another.read_bytes()
+
+
+def test_rows_of_a_part_without_excluded_ones(tmp_path: Path) -> None:
+    path = tmp_path / "store.h5"
+    split = np.array([TRAIN, EXCLUDED, TRAIN, VAL, VAL, EXCLUDED], np.uint8)
+    make(path, replace(CONTENTS, split=split))
+    opened = Store(path)
+    assert opened.rows([0, 1, 2], "train").tolist() == [0, 2]
+    assert opened.rows([2, 1], "val").tolist() == [4]
+    assert opened.rows([], "val").tolist() == []
+
+
+def test_identity_tells_contents_apart(tmp_path: Path) -> None:
+    path = tmp_path / "store.h5"
+    labels = np.array([0, 1, 2, 0, 2, 1], np.int32)
+    seen = set()
+    for contents in (
+        CONTENTS,
+        replace(CONTENTS, labels=labels),
+        replace(CONTENTS, wnids=["a", "b", "d"]),
+        replace(CONTENTS, split=CONTENTS.split[::-1].copy()),
+    ):
+        make(path, contents)
+        seen.add(Store(path).identity)
+    with h5py.File(path, "r+") as file:
+        file["crc32"][0] += 1
+    seen.add(Store(path).identity)
+    assert len(seen) == 5
+    make(path)
+    assert Store(path).identity in seen
+
+
+def test_missing(tmp_path: Path) -> None:
+    assert "no such file" in refusal(tmp_path / "none.h5")
+
+
+def test_a_folder(tmp_path: Path) -> None:
+    refusal(tmp_path)
+
+
+def test_not_hdf5(tmp_path: Path) -> None:
+    path = tmp_path / "store.h5"
+    path.write_text("not at all")
+    assert "not a readable HDF5 file" in refusal(path)
+
+
+def test_empty(tmp_path: Path) -> None:
+    path = tmp_path / "store.h5"
+    path.touch()
+    refusal(path)
+
+
+def test_other_hdf5(tmp_path: Path) -> None:
+    path = tmp_path / "store.h5"
+    with h5py.File(path, "w") as file:
+        file["images"] = np.zeros(SHAPE, np.uint8)
+    assert "no minicnn store" in refusal(path)
+
+
+@pytest.mark.parametrize("left", [0.02, 0.3, 0.7, 0.999])
+def test_truncated(path: Path, left: float) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * left)])
+    assert "truncated" in refusal(path)
+
+
+def test_images_that_were_never_written(path: Path) -> None:
+    with h5py.File(path, "r+") as file:
+        del file["images"]
+        file.create_dataset("images", SHAPE, np.uint8)
+    assert "truncated" in refusal(path)
+
+
+@pytest.mark.parametrize("version", [0, 2])
+def test_another_version(path: Path, version: int) -> None:
+    with h5py.File(path, "r+") as file:
+        file.attrs["version"] = version
+    assert f"format version {version}" in refusal(path)
+
+
+def test_not_complete(tmp_path: Path) -> None:
+    path = tmp_path / "store.h5"
+    store.create(path, CONTENTS)
+    assert "not complete" in refusal(path)
+
+
+@pytest.mark.parametrize("key", ["images", "labels", "split", "crc32", "wnids"])
+def test_a_part_is_missing(path: Path, key: str) -> None:
+    with h5py.File(path, "r+") as file:
+        del file[key]
+    assert key in refusal(path)

@@ -1,0 +1,338 @@
+"""The demo set: the same pictures however drawn, of every class, in a whole store."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image, ImageDraw
+
+from minicnn.base import philox
+from minicnn.base.errors import MinicnnError, Stopped
+from minicnn.cli.data import data
+from minicnn.data import store
+from minicnn.data.store import Store
+from minicnn.data_prep import demo
+from minicnn.data_prep.demo_pen import Dice, Pen, arc, ribbon, smooth
+from minicnn.data_prep.demo_scene import CLASSES, DRAWINGS, render
+
+SEED, SIZE = 3, 32
+SOME = [(kind, number) for kind in range(0, len(CLASSES), 3) for number in (0, 150)]
+# Pictures a class in the stores that tests make, so that they take seconds.
+FEW_TRAIN, FEW_VAL = 3, 2
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A demo set of few pictures."""
+    monkeypatch.setattr(demo, "TRAIN_IMAGES", FEW_TRAIN)
+    monkeypatch.setattr(demo, "VAL_IMAGES", FEW_VAL)
+    monkeypatch.setattr(demo, "_TRAIN_ROWS", FEW_TRAIN * len(CLASSES))
+    monkeypatch.setattr(demo, "ROWS", (FEW_TRAIN + FEW_VAL) * len(CLASSES))
+
+
+def test_a_picture_depends_on_its_numbers_alone() -> None:
+    forward = {each: render(SEED, *each, SIZE) for each in SOME}
+    backward = {each: render(SEED, *each, SIZE) for each in reversed(SOME)}
+    for each in SOME:
+        assert forward[each].shape == (SIZE, SIZE, 3)
+        assert forward[each].dtype == np.uint8
+        assert np.array_equal(forward[each], backward[each])
+    assert len({picture.tobytes() for picture in forward.values()}) == len(SOME)
+    other = render(SEED + 1, *SOME[0], SIZE)
+    assert not np.array_equal(other, forward[SOME[0]])
+
+
+def test_another_process_draws_the_same() -> None:
+    kind, number = SOME[-1]
+    code = (
+        "import zlib; from minicnn.data_prep.demo_scene import render; "
+        f"print(zlib.crc32(render({SEED}, {kind}, {number}, {SIZE})))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) == zlib.crc32(render(SEED, kind, number, SIZE))
+
+
+@pytest.mark.parametrize("wnid", CLASSES)
+def test_every_drawing_shows(wnid: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fair part of the picture is the drawing, and never the same part."""
+    kind, sketch = CLASSES.index(wnid), DRAWINGS[wnid]
+
+    def elsewhere(pen: Pen) -> None:
+        """The same drawing with the same dice, on paper that nobody sees."""
+        pen.draw = ImageDraw.Draw(Image.new("RGB", (8, 8)))
+        sketch.draw(pen)
+
+    shown = [render(SEED, kind, number, SIZE).astype(int) for number in range(6)]
+    monkeypatch.setitem(DRAWINGS, wnid, sketch._replace(draw=elsewhere))
+    empty = [render(SEED, kind, number, SIZE).astype(int) for number in range(6)]
+    changed = [abs(a - b).max(axis=2) > 20 for a, b in zip(shown, empty, strict=True)]
+    assert np.mean(changed) > 0.08
+    assert min(map(np.mean, changed)) > 0.03
+    assert len({each.tobytes() for each in changed}) == 6
+
+
+def test_larger_pictures_show_the_same_scene() -> None:
+    for each in SOME[::5]:
+        small = render(SEED, *each, 32).astype(float)
+        large = render(SEED, *each, 64).astype(float)
+        halved = large.reshape(32, 2, 32, 2, 3).mean(axis=(1, 3))
+        # The grain differs; the scene is the same to a fraction of the contrast.
+        assert np.corrcoef(small.ravel(), halved.ravel())[0, 1] > 0.85
+
+
+def test_forty_classes_in_two_groups() -> None:
+    groups = [DRAWINGS[wnid].group for wnid in CLASSES]
+    assert groups.count("natural") == groups.count("manmade") == 20
+    assert list(CLASSES) == sorted(CLASSES)
+
+
+def test_colour_does_not_give_the_class_away() -> None:
+    """The nearest class by mean colour histogram is rarely the right one."""
+
+    def histogram(kind: int, number: int) -> np.ndarray:
+        cells = render(0, kind, number, SIZE).astype(int) // 64
+        place = cells @ (16, 4, 1)
+        return np.sqrt(np.bincount(place.ravel(), minlength=64) / SIZE**2)
+
+    kinds = range(0, len(CLASSES), 2)
+    means = {k: np.mean([histogram(k, n) for n in range(12)], axis=0) for k in kinds}
+    right = 0
+    for kind in kinds:
+        for number in range(150, 156):
+            seen = histogram(kind, number)
+            right += kind == min(means, key=lambda k: np.sum((means[k] - seen) ** 2))
+    assert right / (6 * len(kinds)) < 0.25  # chance is 0.05
+
+
+@pytest.mark.usefixtures("few")
+def test_a_whole_store(tmp_path: Path) -> None:
+    path = tmp_path / "new folder" / "demo.h5"
+    demo.prepare_demo(path, seed=SEED, jobs=1)
+    opened = Store(path)
+    rows = (FEW_TRAIN + FEW_VAL) * len(CLASSES)
+    assert len(opened) == rows
+    assert opened.image_size == (32, 32)
+    assert opened.wnids == list(CLASSES)
+    assert opened.names[CLASSES.index("brick-wall")] == "brick wall"
+    assert opened.groups.count("natural") == opened.groups.count("manmade") == 20
+    for kind in range(len(CLASSES)):
+        assert len(opened.rows([kind], "train")) == FEW_TRAIN
+        assert len(opened.rows([kind], "val")) == FEW_VAL
+    for row in range(0, rows, 17):
+        wnid, number = opened.files[row].split("/")
+        kind = CLASSES.index(wnid)
+        assert opened.labels[row] == kind
+        assert np.array_equal(opened.images[row], render(SEED, kind, int(number), 32))
+    assert opened.crc32.tolist() == [zlib.crc32(image) for image in opened.images]
+    assert len(set(opened.files)) == rows
+    assert [each.name for each in path.parent.iterdir()] == ["demo.h5"]
+
+
+@pytest.mark.usefixtures("few")
+def test_any_number_of_jobs_gives_the_same_bytes(tmp_path: Path) -> None:
+    for jobs in (1, 2, 3):
+        demo.prepare_demo(tmp_path / str(jobs), size=16, jobs=jobs)
+    one, *others = (path.read_bytes() for path in sorted(tmp_path.iterdir()))
+    assert len(others) == 2
+    assert all(other == one for other in others)
+
+
+@pytest.mark.usefixtures("few")
+def test_first_use_draws_the_set_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    path = demo.ensure_demo()
+    assert path == tmp_path / "minicnn" / "demo-v1-32.h5"
+    said = capsys.readouterr().err.splitlines()
+    assert "demo set" in said[0]
+    assert str(path) in said[0]
+    before = path.stat().st_mtime_ns
+    assert demo.ensure_demo() == path
+    assert capsys.readouterr().err == ""
+    assert path.stat().st_mtime_ns == before
+
+
+def test_the_cache_is_the_users_by_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    expected = tmp_path / ".cache" / "minicnn" / "demo-v1-32.h5"
+    assert demo.default_demo_path() == expected
+
+
+@pytest.mark.parametrize(
+    "bad", [{"size": 8}, {"size": 1000}, {"seed": -1}, {"seed": 2**63}, {"jobs": 0}]
+)
+def test_bad_settings_are_named(tmp_path: Path, bad: dict[str, int]) -> None:
+    ((name, value),) = bad.items()
+    with pytest.raises(MinicnnError, match=f"{name} {re.escape(str(value))}"):
+        demo.prepare_demo(tmp_path / "demo.h5", **bad)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("few")
+def test_unwritable_places(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    for path, named in ((tmp_path, tmp_path), (file / "demo.h5", file)):
+        with pytest.raises(MinicnnError, match=re.escape(str(named))):
+            demo.prepare_demo(path, jobs=1)
+
+
+@pytest.mark.usefixtures("few")
+def test_a_failure_harms_nothing_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "demo.h5"
+    path.write_text("what was there before")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(demo, "write_at", full)
+    with pytest.raises(MinicnnError, match="No space left"):
+        demo.prepare_demo(path, jobs=1, fresh=True)
+    assert path.read_text() == "what was there before"
+    assert [each.name for each in tmp_path.iterdir()] == ["demo.h5"]
+
+
+@pytest.mark.usefixtures("few")
+def test_a_full_disk_is_seen_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=1_400_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(MinicnnError, match="needs 2 MB, its disk has 1 MB"):
+        demo.prepare_demo(tmp_path / "demo.h5", jobs=1)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("few")
+@pytest.mark.parametrize(
+    "other", [{"size": 17}, {"seed": 1}, {"version": 2}, {"source": "mine"}]
+)
+def test_another_store_is_replaced_only_afresh(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: dict[str, Any]
+) -> None:
+    path = tmp_path / "demo.h5"
+    assert demo.prepare_demo(path, size=16, jobs=1)
+    before = path.read_bytes()
+    assert not demo.prepare_demo(path, size=16, jobs=1)
+    if "version" in other:
+        monkeypatch.setattr(demo, "VERSION", other["version"])
+    if "source" in other:
+        with h5py.File(path, "r+") as file:
+            file.attrs.modify("source", other["source"])
+        before = path.read_bytes()
+    settings = {"size": other.get("size", 16), "seed": other.get("seed", 0)}
+    with pytest.raises(MinicnnError, match=f"{path}: exists.*--fresh replaces it"):
+        demo.prepare_demo(path, jobs=1, **settings)
+    assert path.read_bytes() == before
+    assert demo.prepare_demo(path, jobs=1, fresh=True, **settings)
+    assert Store(path).attributes["source"] == "demo"
+    assert path.read_bytes() != before
+
+
+@pytest.mark.usefixtures("few")
+def test_what_is_no_store_is_replaced_only_afresh(tmp_path: Path) -> None:
+    path = tmp_path / "thesis.txt"
+    path.write_text("years of work")
+    command = ["demo", "-o", str(path), "--size", "16", "-j", "1"]
+    refused = CliRunner().invoke(data, command)
+    assert isinstance(refused.exception, MinicnnError)
+    assert str(refused.exception).endswith("--fresh replaces it")
+    assert path.read_text() == "years of work"
+    said = [
+        CliRunner().invoke(data, [*command, *more]).stdout for more in (["--fresh"], [])
+    ]
+    assert said[0] == f"{path}: the demo set is drawn.\n"
+    assert said[1] == f"{path} is done already: the demo set.\n"
+
+
+@pytest.mark.usefixtures("few")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_leaves_nothing(
+    number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(seed: int, kind: int, picture: int, size: int) -> np.ndarray:
+        if (kind, picture) == (0, 0):
+            os.kill(os.getpid(), number)
+        return np.zeros((size, size, 3), np.uint8)
+
+    monkeypatch.setattr(demo, "render", stopped)
+    with pytest.raises(Stopped) as stop:
+        demo.prepare_demo(tmp_path / "demo.h5", jobs=1)
+    assert (stop.value.signal_name, stop.value.step) == (number.name, None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_dice_go_through_a_stream_of_their_own() -> None:
+    dice = Dice(1, 2, 3)
+    drawn = np.concatenate([dice.words(count) for count in (4096, 100)])
+    expected = philox.words(1, philox.Stream.DEMO, (2 << 32) | 3, 4196)
+    assert np.array_equal(drawn, expected)
+
+
+def test_dice_are_even_and_repeatable() -> None:
+    dice, again = Dice(1, 2, 3), Dice(1, 2, 3)
+    drawn = [dice.integer(2, 5) for _ in range(6000)]
+    assert drawn == [again.integer(2, 5) for _ in range(6000)]
+    assert set(drawn) == {2, 3, 4, 5}
+    # Four standard errors of a count of 6000 draws with chance 1/4.
+    assert all(abs(drawn.count(each) - 1500) < 134 for each in range(2, 6))
+    numbers = [dice.uniform(-1, 3) for _ in range(1000)]
+    assert -1 <= min(numbers) < -0.9
+    assert 2.9 < max(numbers) < 3
+
+
+def test_curves_by_hand() -> None:
+    square = [(4.0, 8.0), (5.0, 8.0), (5.0, 9.0), (4.0, 9.0)]
+    closed = smooth(square, pieces=2)
+    assert closed[::2] == square
+    # Halfway, Catmull–Rom weighs the four points around by -1, 9, 9, -1 sixteenths.
+    assert closed[1] == (4.5, 7.875)
+    line = [(0.0, 0.0), (1.0, 1.0), (2.0, 2.0)]
+    assert all(x == y for x, y in smooth(line, closed=False))
+    assert smooth(line, closed=False)[-1] == (2.0, 2.0)
+    band = ribbon([(0.0, 0.0), (1.0, 0.0), (2.0, 0.0)], [0.2, 0.4, 0.2])
+    assert band == [(0, 0.1), (1, 0.2), (2, 0.1), (2, -0.1), (1, -0.2), (0, -0.1)]
+    quarter = arc(1, 2, 3, 4, 0, 90)
+    assert quarter[0] == (4, 2)
+    assert quarter[-1] == pytest.approx((1, 6))
+
+
+def test_a_pen_turns_scales_and_mirrors() -> None:
+    page = Pen(None, None, (10, 0), (0, 10), (50, 50), (None,) * 3)  # type: ignore[arg-type]
+    pen = page.at(1, 2, turn=90, scale=0.5, flip=-1)
+    # Mirrored, (1, 0) is (−1, 0); turned by 90 degrees clockwise, (0, −1); halved.
+    ((x, y),) = pen.to_pixels([(1, 0)])
+    assert (x, y) == pytest.approx((60, 65))
+    ((x, y),) = pen.to_pixels([(0, 1)])
+    assert (x, y) == pytest.approx((55, 70))
+
+
+def test_the_part_numbers_are_the_stores() -> None:
+    parts = {demo.place(row)[1] for row in range(0, demo.ROWS, 50)}
+    assert parts == {store.TRAIN, store.VAL}
+    last = demo.place(demo.ROWS - 1)
+    assert last == (
+        len(CLASSES) - 1,
+        store.VAL,
+        demo.TRAIN_IMAGES + demo.VAL_IMAGES - 1,
+    )

@@ -1,0 +1,195 @@
+"""Looking into a store: info, verify, show."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from minicnn.base.errors import MinicnnError
+from minicnn.cli.data import data
+from minicnn.data import store
+from minicnn.data.store import Store
+from minicnn.data_prep.inspect import contact_sheet, describe, find_classes, verify
+from minicnn.data_prep.prepare import Options, prepare
+from tests.support import prepare_sources as make
+
+SIZE = 16
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """21 images: a 10, b 9 and c 2; one of b is bad."""
+    folder = tmp_path_factory.mktemp("made")
+    source = make.class_folders(folder / "source", {"a": 10, "b": 9, "c": 2})
+    (source / "b" / "004.png").write_bytes(b"")
+    groups = make.put(folder / "g.toml", 'natural = ["a", "c"]\nmanmade = ["b"]')
+    options = Options(size=SIZE, jobs=1, on_error="skip", groups=groups)
+    prepare(source, folder / "store.h5", options)
+    return folder / "store.h5"
+
+
+@pytest.fixture
+def copy(made: Path, tmp_path: Path) -> Path:
+    return make.put(tmp_path / "copy.h5", made.read_bytes())
+
+
+def damage(path: Path, row: int) -> None:
+    """Flips one bit."""
+    place = Store(path).images.offset + row * SIZE * SIZE * 3 + 7
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1
+    path.write_bytes(data)
+
+
+def call(*arguments: object) -> tuple[int, str]:
+    result = CliRunner().invoke(data, [str(each) for each in arguments])
+    return result.exit_code, result.stdout
+
+
+def test_info(made: Path) -> None:
+    told = describe(Store(made))
+    assert (told["images"], told["classes"], told["excluded"]) == (21, 3, 1)
+    assert told["image_size"] == [SIZE, SIZE]
+    # a and b hold out one of ten (nine), c one of two; the bad one is b's
+    bad_in_val = told["parts"]["val"]["images"] == 2
+    assert told["parts"]["train"]["class_min"] == 1
+    assert told["parts"]["train"]["class_max"] == 9
+    assert told["parts"]["train"]["images"] == 18 - (not bad_in_val)
+    assert told["groups"] == {"natural": 2, "manmade": 1, "unknown": 0}
+    status, printed = call("info", made, "--json")
+    assert status == 0
+    assert json.loads(printed) == told
+    status, printed = call("info", made)
+    assert "natural 2, manmade 1" in printed
+    assert "1 images that could not be read" in printed
+
+
+def test_verify_names_each_damaged_image(copy: Path) -> None:
+    assert verify(Store(copy)) == []
+    assert call("verify", copy) == (0, f"{copy}: 21 images, all whole.\n")
+    for row in (3, 19):
+        damage(copy, row)
+    opened = Store(copy)
+    found = verify(opened, jobs=3)
+    assert [each.row for each in found] == [3, 19]
+    for each in found:
+        assert each.file == opened.files[each.row]
+        assert each.wnid == each.file.split("/")[0]
+        assert each.reason == "checksum differs"
+    status, printed = call("verify", copy)
+    assert status == 1
+    assert all(f"row {row}, class" in printed for row in (3, 19))
+    status, printed = call("verify", copy, "--json")
+    assert status == 1
+    assert [each["row"] for each in json.loads(printed)["damaged"]] == [3, 19]
+
+
+def test_verify_looks_at_labels_and_parts_too(copy: Path) -> None:
+    import h5py
+
+    with h5py.File(copy, "r+") as file:
+        file["labels"][5] = 77
+        file["split"][6] = 9
+    found = {each.row: each.reason for each in verify(Store(copy))}
+    assert found == {5: "label 77 out of range", 6: "unknown split 9"}
+
+
+def test_unreadable_stores_are_one_line(copy: Path, tmp_path: Path) -> None:
+    whole = copy.read_bytes()
+    for spoiled, message in [
+        (whole[: len(whole) // 2], "truncated"),
+        (b"no HDF5", "not a readable HDF5 file"),
+    ]:
+        copy.write_bytes(spoiled)
+        with pytest.raises(MinicnnError, match=message):
+            Store(copy)
+    with pytest.raises(MinicnnError, match="no such file"):
+        Store(tmp_path / "absent.h5")
+    contents = store.Contents(
+        (2, 2), np.zeros(1), np.zeros(1), ["x"], ["a"], ["b"], [""], {}
+    )
+    store.create(copy, contents)
+    with pytest.raises(MinicnnError, match="not complete"):
+        Store(copy)
+
+
+def tile(sheet: Image.Image, row: int, col: int) -> np.ndarray:
+    """A tile's pixels: 96 wide, 4 apart, and 12 for the text."""
+    left, top = 4 + col * 100, 4 + row * 116
+    return np.asarray(sheet)[top : top + 96, left : left + 96]
+
+
+def test_contact_sheet_shows_the_classes_in_turn(made: Path) -> None:
+    opened = Store(made)
+    sheet = contact_sheet(opened, rows=2, cols=3)
+    colours = {
+        label: {
+            tuple(opened.images[row, 0, 0]) for row in opened.rows([label], "train")
+        }
+        for label in range(3)
+    }
+    for number, label in enumerate([0, 0, 1, 1, 2, 2]):
+        pixels = tile(sheet, number // 3, number % 3)
+        assert tuple(pixels[0, 0]) in colours[label]
+        assert (pixels == pixels[0, 0]).all()
+    below = np.asarray(sheet)[4 + 96 : 4 + 96 + 12, 4:100]
+    assert (below < 128).any()  # the name
+    assert (tile(sheet, 0, 0) != tile(sheet, 0, 1)).any()  # two images of class a
+    one = contact_sheet(opened, find_classes(opened, ["c"]), part="val", rows=1, cols=1)
+    assert tuple(tile(one, 0, 0)[0, 0]) == tuple(
+        opened.images[opened.rows([2], "val")[0], 0, 0]
+    )
+
+
+def test_classes_by_index_id_or_name(made: Path) -> None:
+    opened = Store(made)
+    assert find_classes(opened, ["2", "a", "b"]) == [2, 0, 1]
+    for wrong in ("3", "d"):
+        with pytest.raises(MinicnnError, match=f"class '{wrong}'"):
+            find_classes(opened, [wrong])
+
+
+def test_show_on_the_command_line(made: Path, tmp_path: Path) -> None:
+    grid = tmp_path / "grid.png"
+    status, _ = call(
+        "show", made, "-o", grid, "--classes", "a,c", "--rows", 1, "--cols", 2
+    )
+    assert status == 0
+    with Image.open(grid) as image:
+        assert image.size == (204, 120)
+    result = CliRunner().invoke(data, ["show", str(made), "-o", str(tmp_path / "x.y")])
+    assert isinstance(result.exception, MinicnnError)
+    assert "x.y: unknown ending" in str(result.exception)
+
+
+def test_a_picture_that_cannot_be_written_harms_nothing(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid = make.put(tmp_path / "grid.png", "what was there before")
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    result = CliRunner().invoke(data, ["show", str(made), "-o", str(grid)])
+    assert isinstance(result.exception, MinicnnError)
+    assert "No space left on device" in str(result.exception)
+    assert grid.read_text() == "what was there before"
+    assert [each.name for each in tmp_path.iterdir()] == ["grid.png"]
+
+
+@pytest.mark.parametrize("name", ["a.psd", "a.h5", "a.xbm", "a"])
+def test_endings_that_no_picture_is_written_with(
+    name: str, made: Path, tmp_path: Path
+) -> None:
+    result = CliRunner().invoke(data, ["show", str(made), "-o", str(tmp_path / name)])
+    assert isinstance(result.exception, MinicnnError)
+    assert "unknown ending; use .png" in str(result.exception)
+    assert not list(tmp_path.iterdir())

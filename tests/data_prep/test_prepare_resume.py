@@ -1,0 +1,261 @@
+"""Writing a store goes on where it stopped: interrupted, killed, a torn journal."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import h5py
+import pytest
+from click.testing import CliRunner
+
+from minicnn.base.errors import MinicnnError
+from minicnn.cli.data import data as data_commands
+from minicnn.data.store import Store
+from minicnn.data_prep import prepare as module
+from minicnn.data_prep import workers
+from minicnn.experiments.proofs import kill_prepare
+from tests.support import prepare_sources as make
+from tests.support.preparing import (
+    CHUNK,
+    count_conversions,
+    only_the_store,
+    run,
+    small_source,
+    target_in,
+)
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_CHUNK_IMAGES", CHUNK)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return small_source(tmp_path / "source")
+
+
+@pytest.fixture(autouse=True)
+def target(tmp_path: Path) -> Path:
+    return target_in(tmp_path / "out")
+
+
+def interrupt_after(monkeypatch: pytest.MonkeyPatch, chunks: int) -> None:
+    """A SIGTERM of our own in the middle of the conversion."""
+    convert, calls = workers.convert, []
+
+    def counted(*arguments: object) -> object:
+        calls.append(1)
+        if len(calls) == chunks:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return convert(*arguments)
+
+    monkeypatch.setattr(module, "convert", counted)
+
+
+def test_interrupted_run_goes_on_where_it_stopped(
+    source: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(source, target)
+    right = target.read_bytes()
+    target.unlink()
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 3)
+        outcome = run(source, target)
+    assert (outcome.state, outcome.signal_name) == ("interrupted", "SIGTERM")
+    assert outcome.converted == 3 * CHUNK
+    assert not target.exists()
+    starts = count_conversions(monkeypatch)
+    outcome = run(source, target)
+    assert starts == [12, 16, 20, 24]
+    assert (outcome.kept, outcome.converted) == (12, 13)
+    assert target.read_bytes() == right
+    assert only_the_store(target)
+
+
+def test_only_damaged_or_changed_chunks_are_done_again(
+    source: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 5)
+        run(source, target)
+    partial = target.with_name("store.h5.partial")
+    with h5py.File(partial) as file:
+        offset = file["images"].id.get_offset()
+    with partial.open("r+b") as file:
+        file.seek(offset + 5 * 16 * 16 * 3)  # row 5, in the second chunk
+        file.write(b"damage")
+    # row 8 or 9 is a's last image that is not held out: the third chunk
+    make.put(source / "a" / "009.png", make.picture((1, 2, 3), "PNG", (99, 50)))
+    held_out = "a/009.png" not in _planned(source)[:9]
+    starts = count_conversions(monkeypatch)
+    run(source, target)
+    assert sorted(starts) == [4, *([] if held_out else [8]), 20, 24]
+    made = Store(target)
+    row = made.files.index("a/009.png")
+    assert (made.images[row] == (1, 2, 3)).all()
+    size = sum(path.stat().st_size for path in source.rglob("*.png"))
+    assert made.attributes["source_bytes"] == size
+
+
+def _planned(source: Path) -> list[str]:
+    return module.open_source(source, source / "unused").files
+
+
+@pytest.mark.parametrize("tear", ["line", "header", "empty header", "middle"])
+def test_torn_journal(
+    source: Path, target: Path, tear: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(source, target)
+    right = target.read_bytes()
+    target.unlink()
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 3)
+        run(source, target)
+    journal = target.with_name("store.h5.partial.journal")
+    lines = journal.read_bytes().splitlines(keepends=True)
+    if tear == "line":
+        lines[-1] = lines[-1][:20]
+    elif tear == "header":
+        lines = [lines[0][:30]]
+    elif tear == "empty header":
+        lines = [b"{}\n"]
+    else:
+        lines[2] = b'{"start":4,"sou\n'
+    journal.write_bytes(b"".join(lines))
+    kept = (2 if tear in ("line", "middle") else 0) * CHUNK
+    assert run(source, target).kept == kept
+    assert target.read_bytes() == right
+
+
+def test_a_line_after_a_torn_one_counts(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    path.write_bytes(b'{"fingerprint":"x"}\n{"start":0,"sou')
+    done = workers.Done(8, 99, [1, 2], [(9, "empty file")])
+    journal = module.Journal(path)
+    journal.note(done)
+    journal.close()
+    again = module.Journal(path)
+    assert again.done == {8: done}
+    again.close()
+
+
+def test_exact_is_recorded_and_not_mixed(
+    tmp_path: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = make.class_folders(tmp_path / "jpegs", {"a": 5, "b": 5}, "JPEG", 40)
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 1)
+        run(source, target, exact=True)
+    with pytest.raises(MinicnnError, match="with other options"):
+        run(source, target)
+    assert run(source, target, exact=True).kept == CHUNK
+    assert Store(target).attributes["decoder"].endswith(", exact")
+    with pytest.raises(MinicnnError, match="with other options"):
+        run(source, target)
+    run(source, target, fresh=True)
+    assert "exact" not in Store(target).attributes["decoder"]
+
+
+def test_unfinished_work_with_other_options_is_kept(
+    source: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 3)
+        run(source, target)
+    with pytest.raises(MinicnnError, match="discard it with --fresh"):
+        run(source, target, size=20)
+    assert run(source, target).kept == 3 * CHUNK
+    assert run(source, target, size=20, fresh=True).converted == 25
+
+
+def test_killed_at_the_very_end(
+    source: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the store is marked complete, and after it has its name."""
+    run(source, target)
+    right = target.read_bytes()
+    target.unlink()
+
+    class KilledError(Exception):
+        pass
+
+    def killed(*_: object) -> None:
+        raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "sync", killed)
+        with pytest.raises(KilledError):
+            run(source, target)
+    assert not target.exists()
+    assert run(source, target).kept == 25
+    assert target.read_bytes() == right
+    journal = target.with_name("store.h5.partial.journal")
+    journal.write_text('{"fingerprint":"left"}\n')
+    assert run(source, target).state == "already"
+    assert only_the_store(target)
+
+
+def test_two_at_once(source: Path, target: Path) -> None:
+    journal = module.Journal(target.with_name("store.h5.partial.journal"))
+    with pytest.raises(MinicnnError, match="another process"):
+        run(source, target)
+    journal.close()
+    assert run(source, target).state == "done"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_stop_it_cleanly(
+    tmp_path: Path, target: Path, number: signal.Signals
+) -> None:
+    source = make.class_folders(tmp_path / "big", {"a": 90, "b": 90}, size=64)
+    options = ["--size", "400", "-j", "2"]
+    process = kill_prepare.start(source, target, options)
+    journal = target.with_name("store.h5.partial.journal")
+    while not (journal.exists() and journal.read_bytes().count(b"\n") >= 2):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(number)
+    process.communicate()
+    assert process.returncode == 128 + number
+    assert not target.exists()
+    kept, _ = kill_prepare.finish(source, target, options)
+    assert kept > 0
+    assert only_the_store(target)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("work", ["open_source", "lay_out"])
+def test_signals_before_the_first_image(
+    work: str,
+    number: signal.Signals,
+    source: Path,
+    target: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, work, lambda *_, **__: os.kill(os.getpid(), number))
+    # What is there without `prepare`'s own would end the tests.
+    before = signal.signal(number, lambda *_: None)
+    try:
+        result = CliRunner().invoke(
+            data_commands, ["prepare", str(source), "-o", str(target)]
+        )
+    finally:
+        restored = signal.signal(number, before)
+    assert restored is not before
+    assert result.exit_code == 128 + number
+    assert result.stderr.startswith(f"Stopped by {number.name}; the same command")
+    assert not target.exists()
+
+
+def test_killed_three_times_gives_the_same_bytes(tmp_path: Path) -> None:
+    source = make.class_folders(tmp_path / "big", {"a": 150, "b": 150}, size=64)
+    folder = tmp_path / "kills"
+    folder.mkdir()
+    options = ["--size", "200", "-j", "2"]
+    _, trials = kill_prepare.run(source, 2, folder, options)
+    assert len(trials) == 3
+    assert all(trial.same for trial in trials)

@@ -1,0 +1,258 @@
+"""Recognising sources: Tiny ImageNet, CIFAR-100, class folders, and what is refused."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minicnn.base.errors import MinicnnError
+from minicnn.data.store import TRAIN, VAL
+from minicnn.data_prep.tree import read
+from tests.support import prepare_sources as make
+from tests.support.prepare_sources import opened, rows
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    path = tmp_path / "source"
+    path.mkdir()
+    return path
+
+
+def test_tiny_imagenet_folder_and_zip_are_one(tmp_path: Path) -> None:
+    folder, archive = tmp_path / "tiny-imagenet-200", tmp_path / "tiny.zip"
+    make.tiny_imagenet(lambda name, data: make.put(folder / name, data))
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+        make.tiny_imagenet(
+            lambda name, data: file.writestr(f"tiny-imagenet-200/{name}", data)
+        )
+    plain, zipped = opened(folder), opened(archive)
+    assert (plain.kind, plain.size, plain.orientation) == (
+        "tiny-imagenet",
+        64,
+        "ignored",
+    )
+    assert plain.wnids == make.WNIDS
+    truth = make.val_truth()
+    assert rows(plain) == [
+        (TRAIN, wnid, f"{wnid}_{n}.JPEG")
+        for wnid in make.WNIDS
+        for n in range(make.TRAIN_EACH)
+    ] + sorted((VAL, wnid, f"val_{n}.JPEG") for n, wnid in enumerate(truth))
+    assert (zipped.files, zipped.names) == (plain.files, plain.names)
+    assert list(map(read, zipped.places)) == list(map(read, plain.places))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("wnids.txt", "\n".join(make.WNIDS[:3]), "n04557648 is in train/ but not in"),
+        ("val/val_annotations.txt", "val_0.JPEG\tn01440764\n", "labels 1 images"),
+        ("val/val_annotations.txt", "val_0.JPEG\n", "no class"),
+    ],
+)
+def test_tiny_imagenet_faults(folder: Path, name: str, text: str, message: str) -> None:
+    make.tiny_imagenet(lambda name, data: make.put(folder / name, data))
+    make.put(folder / name, text)
+    with pytest.raises(MinicnnError, match=message):
+        opened(folder)
+
+
+def test_cifar_binary_archive(folder: Path) -> None:
+    members = make.cifar_members()
+    archive = make.tar(folder / "cifar-100-binary.tar.gz", members, "w:gz")
+    source = opened(archive)
+    assert (source.kind, source.size, source.codec) == ("cifar-100", 32, "cifar")
+    assert source.wnids == ["apple", "bear", "clock"]
+    assert source.labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 0, 0, 1, 1, 2, 2]
+    assert source.split.tolist() == [TRAIN] * 9 + [VAL] * 6
+    assert source.files[4] == "train.bin#00004"
+    for name, place in zip(source.files, source.places, strict=True):
+        which, number = name.split("#")
+        record = members[f"cifar-100-binary/{which}"][int(number) * 3074 :][:3074]
+        assert read(place) == record[2:]
+
+
+def test_cifar_python_version_is_refused(folder: Path) -> None:
+    for name in ("meta", "train", "test", "file.txt~"):
+        make.put(folder / "cifar-100-python" / name, b"\x80\x02}q")
+    with pytest.raises(MinicnnError, match=r"cifar-100-binary\.tar\.gz"):
+        opened(folder)
+
+
+def test_held_out_part_is_seeded_and_of_every_class(folder: Path) -> None:
+    make.class_folders(folder, {"cat": 10, "dog": 24, "ant": 2})
+    source = opened(folder, val_fraction=0.25)
+    held = source.labels[source.split == VAL]
+    assert source.wnids == ["ant", "cat", "dog"]
+    assert np.bincount(held).tolist() == [1, 3, 6]  # 2.5 rounds up
+    again = opened(folder, val_fraction=0.25)
+    other = opened(folder, val_fraction=0.25, seed=1)
+    assert source.files == again.files != other.files
+    make.class_folders(folder, {"bee": 5})
+    larger = opened(folder, val_fraction=0.25)
+    held_dogs = [
+        [name for name, part in zip(each.files, each.split, strict=True) if part == VAL]
+        for each in (source, larger)
+    ]
+    assert [name for name in held_dogs[1] if "bee" not in name] == held_dogs[0]
+
+
+def test_own_train_and_val(folder: Path) -> None:
+    make.class_folders(folder / "train", {"b": 2, "a": 3})
+    make.class_folders(folder / "val", {"a": 1, "b": 1})
+    make.put(folder / "train" / "a" / "notes.txt", "not an image")
+    make.put(folder / "README.md", "hello")
+    make.put(folder / "train" / "a" / ".DS_Store", b"\0")
+    source = opened(folder)
+    assert (source.kind, source.orientation) == ("folders", "applied")
+    assert source.files == [
+        *("train/a/000.png", "train/a/001.png", "train/a/002.png"),
+        *("train/b/000.png", "train/b/001.png", "val/a/000.png", "val/b/000.png"),
+    ]
+    with pytest.raises(MinicnnError, match="--val-fraction"):
+        opened(folder, val_fraction=0.5)
+
+
+@pytest.mark.parametrize("packed", ["zip", "tar", "tgz"])
+def test_class_folders_in_archives(tmp_path: Path, packed: str) -> None:
+    folder = make.class_folders(tmp_path / "mine", {"a": 3, "b": 3})
+    files = {
+        str(path.relative_to(tmp_path)): path.read_bytes()
+        for path in sorted(folder.rglob("*.png"))
+    }
+    archive = tmp_path / f"mine.{packed}"
+    if packed == "zip":
+        with zipfile.ZipFile(archive, "w") as file:
+            for name, data in files.items():
+                file.writestr(name, data)
+            file.writestr("__MACOSX/", b"")
+            file.writestr("__MACOSX/mine/a/._000.png", b"junk")
+    else:
+        make.tar(archive, files, "w:gz" if packed == "tgz" else "w")
+    source = opened(archive)
+    assert source.files == opened(folder).files
+    assert [read(place) for place in source.places] == [
+        files[f"mine/{name}"] for name in source.files
+    ]
+
+
+def test_groups_file(folder: Path, tmp_path: Path) -> None:
+    make.class_folders(folder, {"cat": 2, "cup": 2, "x": 2})
+    groups = make.put(tmp_path / "g.toml", 'natural = ["cat"]\nmanmade = ["cup"]\n')
+    assert opened(folder, groups=groups).groups == ["natural", "manmade", ""]
+    for text, message in [
+        ('natural = ["dog"]\nmanmade = ["cat"]', "class 'dog': neither"),
+        ('natural = ["cat"]\nmanmade = ["cat"]', "again"),
+        ('natural = ["cat"]', "manmade is not a list"),
+        ("natural = [", "g.toml"),
+    ]:
+        make.put(groups, text)
+        with pytest.raises(MinicnnError, match=message):
+            opened(folder, groups=groups)
+
+
+def nothing(folder: Path) -> None:
+    make.put(folder / "readme.txt", "nothing here")
+
+
+def one_class(folder: Path) -> None:
+    make.class_folders(folder / "train", {"a": 2})
+    make.class_folders(folder / "val", {"a": 2})
+
+
+def case_clash(folder: Path) -> None:
+    make.class_folders(folder, {"Cat": 2, "cat": 2})
+
+
+def nested_classes(folder: Path) -> None:
+    make.class_folders(folder / "animals", {"cat": 2, "dog": 2})
+    make.class_folders(folder / "things", {"cup": 2})
+
+
+def stray_image(folder: Path) -> None:
+    make.class_folders(folder, {"a": 2, "b": 2})
+    make.put(folder / "c.png", make.picture((1, 2, 3), "PNG"))
+
+
+def empty_class(folder: Path) -> None:
+    make.class_folders(folder, {"a": 2, "b": 2})
+    (folder / "c").mkdir()
+
+
+def no_val(folder: Path) -> None:
+    make.class_folders(folder / "train", {"a": 2, "b": 2})
+    make.class_folders(folder / "test", {"a": 2, "b": 2})
+
+
+def beside_train(folder: Path) -> None:
+    make.class_folders(folder / "train", {"a": 2, "b": 2})
+    make.class_folders(folder / "extra", {"a": 2, "b": 2})
+
+
+def lonely_image(folder: Path) -> None:
+    make.class_folders(folder, {"a": 1, "b": 2})
+
+
+def loop(folder: Path) -> None:
+    make.class_folders(folder, {"a": 2, "b": 2})
+    (folder / "b" / "loop").symlink_to(folder)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (nothing, "nothing recognised"),
+        (one_class, "1 class with images"),
+        (case_clash, "differ by case alone"),
+        (nested_classes, "holds folders"),
+        (stray_image, "outside any class folder"),
+        (empty_class, "holds no images"),
+        (no_val, "no val/"),
+        (beside_train, "a class or not"),
+        (lonely_image, "none can be held out"),
+        (loop, "reached twice"),
+    ],
+)
+def test_ambiguous_folders_are_refused(
+    folder: Path, build: Callable[[Path], None], message: str
+) -> None:
+    build(folder)
+    with pytest.raises(MinicnnError, match=message) as caught:
+        opened(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_source(tmp_path: Path) -> None:
+    with pytest.raises(MinicnnError, match="no such file"):
+        opened(tmp_path / "absent")
+    with pytest.raises(MinicnnError, match="not a folder, a zip or a tar"):
+        opened(make.put(tmp_path / "x.bin", b"abc" * 1000))
+    archive = make.tar(tmp_path / "a.tar", {"a/1.png": b"x" * 5000, "b/1.png": b"y"})
+    archive.write_bytes(archive.read_bytes()[:3000])
+    with pytest.raises(MinicnnError, match="truncated"):
+        opened(archive)
+
+
+TEST_DATA = os.environ.get("MINICNN_TEST_DATA")
+
+
+@pytest.mark.skipif(not TEST_DATA, reason="MINICNN_TEST_DATA is not set")
+def test_the_real_tiny_imagenet(tmp_path: Path) -> None:
+    packs = Path(TEST_DATA or "") / "tiny-imagenet"
+    command = [sys.executable, packs / "unpack.py", tmp_path, packs / "part0.pack"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    source = opened(tmp_path)
+    assert source.kind == "tiny-imagenet"
+    assert len(source.wnids) == 200
+    assert np.bincount(source.labels[source.split == TRAIN]).tolist() == [125] * 200
+    assert np.bincount(source.labels[source.split == VAL]).tolist() == [50] * 200
+    assert (source.groups.count("natural"), source.groups.count("manmade")) == (72, 128)
+    assert source.names[:2] == ["goldfish", "European fire salamander"]

@@ -1,0 +1,92 @@
+"""Devices by name, and the loop over host threads."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+
+from minicnn.base.errors import MinicnnError
+from minicnn.devices import device
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_chunks_cover_everything_once(threads: int) -> None:
+    seen = np.zeros(23, int)
+
+    def work(start: int, stop: int) -> None:
+        assert 0 < stop - start <= 5
+        seen[start:stop] += 1
+
+    device.get("cpu", threads).for_chunks(work, 23, 5)
+    assert seen.tolist() == [1] * 23
+
+
+def test_scratch_is_each_threads_own() -> None:
+    dev = device.get("cpu", 2)
+    both = threading.Barrier(2)
+    places = set()
+
+    def work(start: int, stop: int) -> None:
+        both.wait(timeout=30)
+        places.add(dev.scratch("here", (4,), np.float32).ctypes.data)
+        both.wait(timeout=30)
+
+    dev.for_chunks(work, 2, 1)
+    assert len(places) == 2
+
+
+def test_a_failure_in_a_thread_is_raised() -> None:
+    def work(start: int, stop: int) -> None:
+        if start == 2:
+            raise ValueError("two")
+
+    with pytest.raises(ValueError, match="two"):
+        device.get("cpu", 2).for_chunks(work, 4, 1)
+
+
+def test_what_comes_from_the_host_lies_as_kernels_take_it(
+    kernel_dev: device.Device,
+) -> None:
+    turned = np.arange(6.0).reshape(2, 3).T
+    there = kernel_dev.from_host(turned)
+    assert there.flags.c_contiguous
+    assert np.array_equal(kernel_dev.to_host(there), turned)
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_numpys_error_settings_reach_the_threads() -> None:
+    def overflow(start: int, stop: int) -> None:
+        np.square(np.full(4, 1e30, np.float32))
+
+    dev = device.get("cpu", 2)
+    with np.errstate(all="ignore"):
+        dev.for_chunks(overflow, 4, 1)
+    with np.errstate(all="raise"), pytest.raises(FloatingPointError):
+        dev.for_chunks(overflow, 4, 1)
+
+
+def test_emulated_arrays_begin_where_kernels_can_read_them() -> None:
+    dev = device.get("emulated")
+    whole = np.arange(24, dtype=np.float32)
+    assert dev.from_host(whole) is whole
+    for view in (whole[1:], whole.reshape(4, 6).T, whole.reshape(4, 6)[:, :4]):
+        for array in (dev.from_host(view), dev.upload("slot", view)):
+            assert array.ctypes.data % 16 == 0
+            assert array.flags.c_contiguous
+            assert np.array_equal(array, view)
+
+
+@pytest.mark.parametrize("name", ["gpu", "cpu:1", "cuda:", "cuda:x", "emulated:0", ""])
+def test_unknown_devices_are_refused(name: str) -> None:
+    with pytest.raises(MinicnnError, match=r"unknown; choose auto, cpu, cuda, cuda:N"):
+        device.get(name)
+
+
+def test_a_gpu_that_does_not_answer_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "cuda_count", lambda: 1)
+    with pytest.raises(MinicnnError, match="cuda:5: 1 CUDA GPUs answer"):
+        device.get("cuda:5")
+    monkeypatch.setattr(device, "cuda_count", lambda: 0)
+    assert device.get("auto").name == "cpu"

@@ -1,0 +1,273 @@
+"""Copies to a GPU, on a stand-in for CuPy: no race, no wait too many.
+
+Every access of memory gets a time on the stream that makes it, and knows which others
+it comes after: what its stream waited for, and what the host had waited for when it
+asked for it. Two accesses of one place, one of them a write, must be ordered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from minicnn.devices import uploads
+from minicnn.devices.uploads import AHEAD, Uploads
+
+Clock = dict[str, int]
+
+
+def merge(clock: Clock, other: Clock) -> None:
+    """Makes all that comes before `other` come before `clock` as well."""
+    for name, time in other.items():
+        clock[name] = max(clock.get(name, 0), time)
+
+
+@dataclass
+class Access:
+    """One access of memory: who, when, after what, and the bytes."""
+
+    by: str
+    time: int
+    after: Clock
+    first: int
+    last: int
+    writes: bool
+    label: str
+
+    def follows(self, other: Access) -> bool:
+        return self.after.get(other.by, 0) >= other.time
+
+
+class Machine:
+    """A host and a GPU's streams, each with its clock; and all accesses so far."""
+
+    def __init__(self) -> None:
+        self.clocks: dict[str, Clock] = {"host": {"host": 0}}
+        self.accesses: list[Access] = []
+
+    def tick(self, who: str) -> int:
+        """The next moment of the host or a stream, after all the host has seen."""
+        clock = self.clocks[who]
+        if who != "host":
+            merge(clock, self.clocks["host"])
+        clock[who] = clock.get(who, 0) + 1
+        return clock[who]
+
+    def access(self, who: str, array: np.ndarray, writes: bool, label: str) -> None:
+        time, begin = self.tick(who), array.ctypes.data
+        end, after = begin + array.nbytes, dict(self.clocks[who])
+        new = Access(who, time, after, begin, end, writes, label)
+        for old in self.accesses:
+            apart = old.last <= new.first or new.last <= old.first
+            if not apart and (old.writes or new.writes):
+                assert new.follows(old), f"{new.label} races with {old.label}"
+        self.accesses.append(new)
+
+    def wait(self, who: str, clock: Clock) -> None:
+        merge(self.clocks[who], clock)
+
+
+@dataclass
+class Event:
+    """CuPy's: the moment of a stream at which it was recorded."""
+
+    machine: Machine
+    clock: Clock = field(default_factory=dict)
+
+    def record(self, stream: Any) -> None:
+        self.clock = dict(self.machine.clocks[stream.name])
+
+    def synchronize(self) -> None:
+        self.machine.wait("host", self.clock)
+
+
+class Stream:
+    """CuPy's."""
+
+    def __init__(self, machine: Machine, name: str) -> None:
+        self.machine, self.name = machine, name
+        machine.clocks[name] = {name: 0}
+
+    def wait_event(self, event: Event) -> None:
+        self.machine.wait(self.name, event.clock)
+
+
+class GpuArray(np.ndarray):
+    """CuPy's array, whose `set` copies in a stream."""
+
+    machine: Machine
+
+    def set(self, array: np.ndarray, stream: Any) -> None:
+        assert self.shape == array.shape
+        assert self.dtype == array.dtype
+        self.machine.access(stream.name, array, False, "copy from the host")
+        self.machine.access(stream.name, self, True, "copy to the GPU")
+        self[...] = array
+
+
+class Gpu:
+    """Device and CuPy at once, with as much of both as `Uploads` asks for."""
+
+    def __init__(self) -> None:
+        self.machine = Machine()
+        self.work = Stream(self.machine, "work")
+        made = iter(range(9))
+        self.cuda = SimpleNamespace(
+            Stream=lambda non_blocking: Stream(self.machine, f"copies{next(made)}"),
+            Event=lambda disable_timing: Event(self.machine),
+            get_current_stream=lambda: self.work,
+        )
+        self.held: dict[str, np.ndarray] = {}
+        self.pinned: list[np.ndarray] = []
+        self.uploads = Uploads(self, self)  # type: ignore[arg-type]
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
+        array = np.empty(shape, dtype).view(GpuArray)
+        array.machine = self.machine  # type: ignore[misc]
+        GpuArray.machine = self.machine
+        # As from a pool: earlier work in this stream may still use that memory.
+        self.machine.access("work", array, True, "earlier work")
+        return array
+
+    def host_empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        self.pinned.append(np.empty(shape, dtype))
+        return self.pinned[-1]
+
+    def scratch(self, key: str, shape: tuple[int, ...], dtype: Any) -> Any:
+        if key not in self.held:
+            self.held[key] = self.empty((4096,), np.uint8)
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        return self.held[key][:size].view(dtype).reshape(shape)
+
+    def reads(self, array: np.ndarray, label: str) -> np.ndarray:
+        """A kernel that reads the array; what it sees."""
+        self.machine.access("work", array, False, label)
+        return np.array(array)
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Gpu:
+    made = Gpu()
+
+    def copyto(target: np.ndarray, source: np.ndarray) -> None:
+        made.machine.access("host", target, True, "the host's copy")
+        np.copyto(target, source)
+
+    fake = SimpleNamespace(copyto=copyto, uint8=np.uint8)
+    fake.ascontiguousarray = np.ascontiguousarray
+    monkeypatch.setattr(uploads, "np", fake)
+    return made
+
+
+def stream_batches(gpu: Gpu, sizes: list[int]) -> Iterator[int]:
+    """Steps as in training: the loader fills two arrays in turn, a crop reads."""
+    slots = [np.zeros((max(sizes), 100), np.uint8) for _ in range(2)]
+    for step, size in enumerate(sizes):
+        images = slots[step % 2][:size]
+        gpu.machine.access("host", images, True, f"reading batch {step}")
+        images[...] = step + 1
+        with gpu.uploads.large("images", images) as buffer:
+            assert (gpu.reads(buffer, f"crop {step}") == step + 1).all()
+        # The rest of the step reads no images, and takes long.
+        gpu.machine.tick("work")
+        yield step
+
+
+def test_large_copies_race_with_nothing(gpu: Gpu) -> None:
+    # Short batches, as the last of an evaluation, and then larger ones than before.
+    list(stream_batches(gpu, [4, 4, 4, 2, 4, 8, 8, 8]))
+    copies = [each for each in gpu.machine.accesses if each.label == "copy to the GPU"]
+    assert len({each.first for each in copies}) >= 2
+
+
+def test_a_large_copy_waits_for_no_step_but_that_of_its_buffer(gpu: Gpu) -> None:
+    ends = []
+    for _ in stream_batches(gpu, [4] * 8):
+        ends.append(gpu.machine.clocks["work"]["work"])
+    copies = [each for each in gpu.machine.accesses if each.label == "copy to the GPU"]
+    for step in range(4, 8):  # the buffers have been there for a while
+        waited = copies[step].after["work"]
+        assert waited < ends[step - 2]  # for the crop alone of two steps before
+        assert copies[step].by != "work"
+    # The host has waited for copies alone.
+    assert gpu.machine.clocks["host"]["work"] < ends[5]
+
+
+def test_small_uploads_race_with_nothing_and_run_ahead(gpu: Gpu) -> None:
+    seen, places = [], set()
+    for step in range(6):
+        buffer = gpu.uploads.small("labels", np.full(7, step, np.int32))
+        seen.append(gpu.reads(buffer, f"step {step}"))
+        places.add(buffer.ctypes.data)
+        gpu.machine.tick("work")
+        # At most so many steps are queued that the host has not waited for.
+        done = gpu.machine.clocks["host"].get("work", 0)
+        ahead = sum(
+            each.time > done
+            for each in gpu.machine.accesses
+            if each.label == "copy to the GPU"
+        )
+        assert ahead == min(step + 1, AHEAD)
+    assert [int(each[0]) for each in seen] == list(range(6))
+    assert len(places) == 1  # a recorded step reads it where it was
+    assert len(gpu.pinned) == AHEAD
+
+
+def test_small_uploads_of_any_kind(gpu: Gpu) -> None:
+    arrays = {
+        "mirror": np.array([True, False, True]),
+        "top": np.arange(9)[::2],
+        "one": np.array([2.5]),
+    }
+    for _ in range(3):
+        for name, array in arrays.items():
+            given = gpu.uploads.small(name, array)
+            assert given.dtype == array.dtype
+            assert np.array_equal(given, array)
+    pinned = len(gpu.pinned)
+    longer = np.arange(40)
+    for _ in range(3):
+        assert np.array_equal(gpu.uploads.small("top", longer), longer)
+    assert len(gpu.pinned) == pinned + AHEAD
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        "the copy, for the crop of its buffer",
+        "the crop, for its copy",
+        "the host, for the copy",
+    ],
+)
+def test_every_wait_is_needed(
+    wait: str, gpu: Gpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wait left out is a race that the machine above finds."""
+
+    def never(self: Any, event: Event) -> None:
+        skipped = self.name == ("work" if "crop, for" in wait else "copies0")
+        if not skipped:
+            self.machine.wait(self.name, event.clock)
+
+    if wait.startswith("the host"):
+        monkeypatch.setattr(Event, "synchronize", lambda self: None)
+    else:
+        monkeypatch.setattr(Stream, "wait_event", never)
+    with pytest.raises(AssertionError, match="races with"):
+        list(stream_batches(gpu, [4] * 6))
+
+
+def test_the_hosts_wait_for_a_small_copy_is_needed(
+    gpu: Gpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Event, "synchronize", lambda self: None)
+    labels = np.zeros(7, np.int32)
+    for _ in range(AHEAD):
+        gpu.uploads.small("labels", labels)
+    with pytest.raises(AssertionError, match="races with"):
+        gpu.uploads.small("labels", labels)

@@ -1,0 +1,300 @@
+"""`minicnn bench`: what is counted, what is recorded, how it is timed and shown."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from minicnn.base import precision
+from minicnn.base.errors import MinicnnError
+from minicnn.base.precision import BF16, Precision
+from minicnn.cli.main import cli
+from minicnn.devices import device
+from minicnn.experiments import predict
+from minicnn.experiments.bench import ops as bench
+from minicnn.experiments.bench.roofline import Ceilings, Cost, HostMeter, cost
+from minicnn.nn import architectures
+from minicnn.ops import lrn, op, pool, pool_lrn
+from minicnn.ops.conv.shape import ConvShape
+from minicnn.ops.pool_shape import PoolShape
+from tests.support.runs import MINIATURE
+
+
+@pytest.fixture(autouse=True)
+def miniature(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An architecture small enough for the emulator."""
+    monkeypatch.setitem(architectures.ARCHITECTURES, "miniature", MINIATURE)
+
+
+def floats(*shape: int) -> np.ndarray:
+    return np.zeros(shape, np.float32)
+
+
+def test_a_convolutions_cost() -> None:
+    # CaffeNet's conv1: 55·55 places × 96 features × 11·11·3 taps, twice; 4 bytes each.
+    shape = ConvShape(2, 227, 227, 3, 96, 11, 11, (4, 4))
+    x, w = floats(2, 227, 227, 3), floats(96, 11, 11, 3)
+    b, y = floats(96), floats(2, 55, 55, 96)
+    flops = 2 * 2 * 55 * 55 * 96 * 363
+    given = {"x": x, "w": w, "b": b, "y": y, "shape": shape, "relu": True}
+    moved = 4 * (2 * 227 * 227 * 3 + 96 * 363 + 96 + 2 * 55 * 55 * 96)
+    assert cost("conv.forward", given) == Cost(flops, moved)
+    assert cost("conv.forward", {**given, "b": None}) == Cost(flops, moved - 4 * 96)
+    given = {"x": x, "dy": y, "dw": w, "db": b, "shape": shape}
+    assert cost("conv.backward_weights", given) == Cost(flops, moved)
+    grouped = ConvShape(2, 13, 13, 384, 256, 3, 3, (1, 1), (1, 1), groups=2)
+    x, y, w = floats(2, 13, 13, 384), floats(2, 13, 13, 256), floats(256, 3, 3, 192)
+    given = {"dy": y, "w": w, "dx": x, "shape": grouped, "relu_y": None}
+    flops = 2 * 2 * 169 * 256 * 9 * 192
+    moved = 4 * (2 * 169 * (384 + 256) + 256 * 9 * 192)
+    assert cost("conv.backward_data", given) == Cost(flops, moved)
+    # The ReLU's output must be read too, whose sign decides.
+    given["relu_y"] = x
+    moved += 4 * 2 * 169 * 384
+    assert cost("conv.backward_data", given) == Cost(flops, moved)
+    # bfloat16 is half as wide; a weight gradient remains float32.
+    x, y = x.astype(BF16), y.astype(BF16)
+    given = {"x": x, "dy": y, "dw": w, "db": floats(256), "shape": grouped}
+    moved = 2 * 2 * 169 * (384 + 256) + 4 * (256 * 9 * 192 + 256)
+    assert cost("conv.backward_weights", given) == Cost(flops, moved)
+
+
+@pytest.mark.parametrize("name", ["fp32", "tf32", "bf16"])
+def test_a_precision_changes_no_operations(name: str) -> None:
+    dev, batch = predict.DryDevice(), 2
+    calls = bench.Step(dev, "caffenet", batch, name, seed=None).recorded()
+    conv1 = [
+        call for call in calls if (call.place, call.name[:5]) == ("conv1", "conv.")
+    ]
+    assert [call.name for call in conv1] == ["conv.forward", "conv.backward_weights"]
+    # In tf32 and bf16 conv1 multiplies 3·3·48 taps for 11·11·3: the rest by zeros.
+    taps = conv1[0].arguments["shape"].taps
+    assert taps == (363 if name == "fp32" else 432)
+    for call in conv1:
+        flops = cost(call.name, call.arguments).flops
+        assert flops == 2 * batch * 55 * 55 * 96 * 363
+        made = call.arguments["shape"].flops_made
+        assert made * 363 == flops * taps
+
+
+def test_other_ops_cost() -> None:
+    a, bytes_ = floats(10), np.zeros(10, np.uint8)
+    # An update reads w, g and v and writes w and v; the table of segments is nothing.
+    given = {"w": a, "g": a, "v": a, "segments": None, "lr": floats(1), "copy": None}
+    assert cost("sgd.update", given) == Cost(0, 5 * 40)
+    given |= {"g": floats(30), "copy": np.zeros(10, BF16)}  # slices, and a copy
+    assert cost("sgd.update", given) == Cost(0, 4 * 40 + 120 + 20)
+    assert cost("conv.relu_backward", {"y": a, "dy": a}) == Cost(0, 3 * 40)
+    given = {"x": a, "y": a, "argmax": bytes_, "shape": None}
+    assert cost("pool.forward", given) == Cost(0, 40 + 40 + 10)
+    # Forward's y is not needed: it is x · scale^-beta.
+    given = {"x": a, "y": a, "scale": a, "dy": a, "dx": a, "size": 5}
+    assert cost("lrn.backward", given) == Cost(0, 4 * 40)
+    # One pass over pooling's input, its output twice (before and after LRN), a byte for
+    # each place; backward makes scale again from u, and needs no y.
+    x, u = np.zeros((2, 4, 4, 8), BF16), np.zeros((2, 2, 2, 8), BF16)
+    place = np.zeros(u.shape, np.uint8)
+    given = {"x": x, "u": u, "argmax": place, "y": u, "shape": None, "size": 5}
+    assert cost("pool_lrn.forward", given) == Cost(0, 2 * (256 + 2 * 64) + 64)
+    given = {"dy": u, "u": u, "argmax": place, "dx": x, "shape": None, "size": 5}
+    assert cost("pool_lrn.backward", given) == Cost(0, 2 * (256 + 2 * 64) + 64)
+    # Filters 11·11·3 in 3·3 blocks of 4·4·3; their gradient in five partial sums.
+    w, blocked = np.zeros((96, 11, 11, 3), BF16), np.zeros((96, 3, 3, 48), BF16)
+    given = {"w": w, "blocked": blocked, "blocks": None}
+    moved = 2 * 96 * (363 + 432)
+    assert cost("space_to_depth.block_filters", given) == Cost(0, moved)
+    given = {"dblocked": floats(5, 96 * 432), "dw": floats(96, 11, 11, 3)}
+    moved = 4 * 96 * (5 * 432 + 363)
+    assert cost("space_to_depth.unblock_gradient", given) == Cost(0, moved)
+    # A byte for each number of the crop, whatever the image's size.
+    given = {"images": np.zeros((2, 256, 256, 3), np.uint8), "y": floats(2, 7, 7, 3)}
+    assert cost("augment.crop_mirror", given) == Cost(0, 2 * 147 * (1 + 4))
+    # An op that the table does not know moves each of its arrays once.
+    assert cost("new.op", {"x": a, "y": bytes_, "n": 3}) == Cost(0, 50)
+
+
+def test_the_roofline_is_the_tighter_ceiling() -> None:
+    ceilings = Ceilings(flops=100.0, bytes=10.0, precision="fp32")
+    assert ceilings.share(Cost(50, 1), 1.0) == 0.5
+    assert ceilings.share(Cost(50, 8), 1.0) == 0.8
+    assert Ceilings(math.inf, 10.0, "fp32").share(Cost(50, 8), 2.0) == 0.4
+
+
+def test_every_op_of_a_step_is_recorded_with_its_layer() -> None:
+    call = op.__call__
+    step = bench.Step(device.get("cpu"), "miniature", 2)
+    calls = step.recorded()
+    assert op.__call__ is call
+    names = [(each.place, each.name) for each in calls]
+    assert names[0] == ("", "augment.crop_mirror")
+    assert names[1:3] == [("conv1", "conv.forward"), ("pool1", "pool_lrn.forward")]
+    assert names[-1] == ("", "sgd.update")
+    assert names.count(("fc7", "conv.backward_weights")) == 1
+    kinds = [name for _, name in names]
+    assert kinds.count("conv.backward_weights") == 8
+    assert kinds.count("conv.backward_data") == 7
+    assert "conv.relu_backward" not in kinds  # each is taken by the layer above
+    assert kinds.count("dropout.apply") == 4
+    # The arrays are the network's own: repeating a call repeats what the step did.
+    conv1 = calls[1].arguments
+    assert conv1["w"] is step.network.params[0].value
+    assert conv1["shape"].n == 2
+    # Afterwards the layers are as they were.
+    step.whole()
+    assert len(calls) == len(names)
+
+
+def test_ops_that_an_op_calls_are_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    dev = device.get("cpu")
+    dev.native = False
+    step = bench.Step(dev, "miniature", 2)
+    shape = PoolShape.of((2, 8, 8, 6), 3, 2)
+    x, u = floats(2, 8, 8, 6), floats(2, shape.p, shape.q, 6)
+    y, place = np.empty_like(u), np.zeros(u.shape, np.uint8)
+
+    how = shape, lrn.Normalising(5, 1e-4, 0.75, 1.0)
+
+    def train() -> None:
+        # The NumPy form calls those of pool and lrn.
+        pool_lrn.forward(dev, x, u, place, y, *how)
+        with pytest.raises(ValueError, match="broadcast"):
+            pool_lrn.forward(dev, x, u[:1], place, y, *how)
+        pool.forward(dev, x, u, place, shape)
+
+    monkeypatch.setattr(step, "_train", train)
+    names = [call.name for call in step.recorded()][1:]
+    assert names == ["pool_lrn.forward"] * 2 + ["pool.forward"]
+
+
+def test_recording_ends_when_the_step_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    call = op.__call__
+    step = bench.Step(device.get("cpu"), "miniature", 2)
+
+    def fail() -> None:
+        raise MinicnnError("no")
+
+    monkeypatch.setattr(step, "_train", fail)
+    with pytest.raises(MinicnnError):
+        step.recorded()
+    assert op.__call__ is call
+
+
+def test_repeating_a_step_leaves_the_weights_alone() -> None:
+    step = bench.Step(device.get("cpu"), "miniature", 2)
+    before = step.network.hashes(8)
+    for call in step.recorded():
+        call.op(step.dev, **call.arguments)
+    step.resident()
+    assert step.network.hashes(8) == before
+
+
+class Meter:
+    """Says that every op takes a quarter of a second, and a step one or two."""
+
+    def __init__(self) -> None:
+        self.steps: Iterator[float] = iter([1.0, 2.0])
+        self.warm: list[bool] = []
+
+    def seconds(self, work: Callable[[], object], cold: bool = True) -> float:
+        work()
+        return 0.25 if cold else next(self.steps)
+
+    def ceilings(self, wanted: Precision) -> Ceilings:
+        return Ceilings(flops=1e9, bytes=1e8, precision=wanted.name)
+
+
+def test_the_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    dev = device.get("cpu")
+    monkeypatch.setattr(dev, "meter", Meter)
+    report = bench.bench(dev, "miniature", 4, "tf32")
+    assert (report.step, report.upload) == (1.0, 2.0)
+    conv1 = next(row for row in report.rows if row.op == "conv.forward")
+    # conv1: 16·16 places × 6 features × 5·5·3 taps × 4 images, at 1 GFLOP/s.
+    gflop = 2 * 4 * 256 * 6 * 75 / 1e9
+    moved = 4 * (4 * 20 * 20 * 3 + 6 * 75 + 6 + 4 * 256 * 6) / 1e9
+    assert (conv1.gflop, conv1.gbyte) == pytest.approx((gflop, moved))
+    assert conv1.share == pytest.approx(max(gflop / 1, moved / 0.1) / 0.25)
+    record = json.loads(json.dumps(report.to_dict()))
+    assert record["images_per_second"] == 4.0
+    assert record["environment"]["device"] == "cpu"
+    table = bench.table(report)
+    assert "caches are not flushed" in table
+    assert "0.1 GB/s copy, 1.0 GFLOP/s product in tf32." in table
+    assert "1000.000 ms, 4.0 images/s" in table
+    assert len(table.splitlines()) == len(report.rows) + 8
+
+
+@pytest.mark.parametrize("name", ["cpu", "emulated"])
+def test_the_command(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("minicnn.experiments.bench.roofline.SECONDS", 0.001)
+    file = tmp_path / "bench.json"
+    argv = ["bench", "--arch=miniature", "--batch=1", f"--json={file}"]
+    done = CliRunner().invoke(cli, [*argv, f"--device={name}"])
+    assert done.exit_code == 0, done.output
+    assert ("say nothing about a GPU" in done.stdout) == (name == "emulated")
+    record = json.loads(file.read_text())
+    assert record["batch"] == 1
+    assert all(row["seconds"] > 0 for row in record["rows"])
+    assert record["ceilings"]["bytes"] > 0
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["--batch=0"], "--batch 0: must be at least 1"),
+        (["--arch=resnet"], "network.arch 'resnet': unknown"),
+    ],
+)
+def test_bad_options_are_refused(argv: list[str], said: str) -> None:
+    refused = CliRunner().invoke(cli, ["bench", "--device=cpu", *argv])
+    assert isinstance(refused.exception, MinicnnError)
+    assert said in str(refused.exception)
+
+
+@pytest.mark.parametrize(
+    ("calls", "median"),
+    [
+        # 0.3 s allow three calls like the first, which is only a warm-up.
+        ([0.09, 0.001, 0.002, 0.003], 0.002),
+        # What takes longer than that is called once more, and both count.
+        ([1.0, 2.0], 1.5),
+    ],
+)
+def test_host_times(
+    calls: list[float], median: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left, clock = iter(calls), [0.0]
+
+    def work() -> None:
+        clock[0] += next(left)
+
+    meter = HostMeter(device.get("cpu"))
+    fake = SimpleNamespace(perf_counter=lambda: clock[0])
+    monkeypatch.setattr("minicnn.experiments.bench.roofline.time", fake)
+    assert meter.seconds(work) == pytest.approx(median)
+    assert next(left, None) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "measured"), [("bf16", "fp32"), ("tf32", "fp32"), ("fp64", "fp64")]
+)
+def test_a_host_multiplies_what_it_stores(
+    name: str, measured: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("minicnn.experiments.bench.roofline.SECONDS", 0.001)
+    dtypes, matmul = set(), np.matmul
+    monkeypatch.setattr(
+        "numpy.matmul", lambda a, b, out: dtypes.add(out.dtype) or matmul(a, b, out=out)
+    )
+    meter = HostMeter(device.get("cpu"), 1 << 12, 16)
+    assert meter.ceilings(precision.get(name)).precision == measured
+    assert dtypes == {np.dtype("f8" if measured == "fp64" else "f4")}

@@ -1,0 +1,148 @@
+"""`minicnn bench` on CUDA, with a stand-in for CuPy: times and ceilings."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from minicnn.base import precision
+from minicnn.experiments.bench.roofline import Ceilings, CudaMeter
+
+
+class FakeArray:
+    """As much of CuPy's array: bytes that can be cut, or filled with a number."""
+
+    def __init__(self, cupy: FakeCupy, nbytes: int, shape: Any) -> None:
+        self.cupy, self.nbytes, self.shape = cupy, nbytes, shape
+        self.data = SimpleNamespace(memset_async=self.memset_async, ptr=id(self))
+
+    def memset_async(self, value: int, count: int) -> None:
+        self.cupy.log.append("flush")
+        self.cupy.now += 5.0  # must not count
+
+    def __getitem__(self, part: slice) -> FakeArray:
+        return FakeArray(self.cupy, len(range(*part.indices(self.nbytes))), None)
+
+
+class FakeCupy:
+    """As much of CuPy as `CudaMeter` asks for, with a clock that work moves on."""
+
+    def __init__(self) -> None:
+        self.log: list[str] = []
+        self.now = 0.0
+        fake = self
+
+        class Event:
+            def record(self) -> None:
+                fake.log.append("mark")
+                self.at = fake.now
+
+            def synchronize(self) -> None:
+                fake.log.append("wait")
+
+        self.cuda = SimpleNamespace(
+            Event=Event,
+            get_elapsed_time=lambda a, b: 1e3 * (b.at - a.at),
+            cublas=SimpleNamespace(gemmEx=self.product),
+            device=SimpleNamespace(get_cublas_handle=lambda: 17),
+        )
+        self.products: list[tuple[Any, ...]] = []
+
+    def empty(self, shape: Any, dtype: type) -> Any:
+        return FakeArray(self, int(np.prod(shape)), shape)
+
+    def asarray(self, array: np.ndarray) -> Any:
+        assert array.dtype == np.uint8
+        return FakeArray(self, array.nbytes, array.shape)
+
+    def copyto(self, target: Any, source: Any) -> None:
+        self.now += source.nbytes / 1e12
+
+    def product(self, *args: Any) -> None:
+        self.now += 1e-3
+        self.products.append(args)
+
+    def get_default_memory_pool(self) -> Any:
+        return SimpleNamespace(free_bytes=lambda: 0)
+
+
+def fake_gpu(cupy: FakeCupy) -> Any:
+    return SimpleNamespace(
+        attributes={"L2CacheSize": 50 << 20},
+        mem_info=(4 << 30, 8 << 30),
+        synchronize=lambda: cupy.log.append("all done"),
+    )
+
+
+def test_cuda_times_are_between_events_after_a_flush() -> None:
+    cupy = FakeCupy()
+    meter = CudaMeter(cupy, fake_gpu(cupy))
+    assert meter._flush.nbytes == 512 << 20  # an eighth of what is free
+
+    def work() -> None:
+        cupy.log.append("work")
+        cupy.now += 0.1
+
+    assert meter.seconds(work) == pytest.approx(0.1)
+    once = ["flush", "mark", "work", "mark"]
+    assert cupy.log == ["work"] * 2 + ["all done", *once, "wait", *once * 5, "wait"]
+    cupy.log.clear()
+    assert meter.seconds(work, cold=False) == pytest.approx(0.1)
+    assert "flush" not in cupy.log
+
+
+@pytest.mark.parametrize(
+    ("name", "itemsize", "kind", "compute", "products"),
+    [
+        # CUDA_R_32F, CUDA_R_16BF, CUDA_R_64F of library_types.h; CUBLAS_COMPUTE_32F,
+        # _32F_FAST_TF32 and _64F of cublas_api.h.
+        ("fp32", 4, 0, 68, 1),
+        ("tf32", 4, 0, 77, 1),
+        ("tf32x3", 4, 0, 77, 3),
+        ("bf16", 2, 14, 68, 1),
+        ("fp64", 8, 1, 70, 1),
+    ],
+)
+def test_cuda_multiplies_in_the_steps_precision(
+    name: str, itemsize: int, kind: int, compute: int, products: int
+) -> None:
+    cupy, side = FakeCupy(), 16
+    scalar = ctypes.c_double if name == "fp64" else ctypes.c_float
+    scales, sizes = [], []
+    kept = cupy.product
+
+    def product(*args: Any) -> None:
+        scales.append([scalar.from_address(args[at]).value for at in (6, 13)])
+        kept(*args)
+
+    cupy.cuda.cublas.gemmEx = product
+    made = cupy.asarray
+    cupy.asarray = lambda array: sizes.append(array.nbytes) or made(array)  # type: ignore
+    meter = CudaMeter(cupy, fake_gpu(cupy), side)
+    ceilings = meter.ceilings(precision.get(name))
+    assert ceilings.precision == name
+    assert ceilings.flops == pytest.approx(2 * side**3 / 1e-3 / products)
+    assert ceilings.bytes == pytest.approx(2e12)  # a copy reads and writes
+    args = cupy.products[-1]
+    assert args[:6] == (17, 0, 0, side, side, side)
+    assert (args[8], args[11], args[15]) == (kind,) * 3
+    assert (args[9], args[12], args[16]) == (side,) * 3
+    assert args[17:] == (compute, -1)
+    assert scales[-1] == [1.0, 0.0]
+    assert sizes == [side * side * itemsize]
+
+
+def test_without_cublas_only_that_ceiling_is_unknown() -> None:
+    cupy = FakeCupy()
+
+    def absent() -> int:
+        raise ImportError("libcublas.so.12")
+
+    cupy.cuda.device.get_cublas_handle = absent
+    ceilings = CudaMeter(cupy, fake_gpu(cupy), 16).ceilings(precision.get("bf16"))
+    assert ceilings == Ceilings(math.inf, pytest.approx(2e12), "bf16")

@@ -1,0 +1,392 @@
+"""The comparison with PyTorch: the same network and step, its modes, turns, tables."""
+
+from __future__ import annotations
+
+import builtins
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from minicnn.base.cores import busy_cores
+from minicnn.base.errors import MinicnnError
+from minicnn.cli.main import cli
+from minicnn.devices import device
+from minicnn.experiments.bench import against_torch, comparison, torch_step
+from minicnn.experiments.bench import step_against_torch as bench_torch
+from minicnn.experiments.bench.against_torch import Contender
+from minicnn.experiments.bench.comparison import Comparison, Losses, Tried, Turns
+from minicnn.experiments.bench.ops import Step
+from minicnn.experiments.bench.torch_step import Mode
+from minicnn.nn import architectures
+from minicnn.nn.layers import Context
+from minicnn.results.export import torch_tensors
+from tests.support.runs import MINIATURE
+
+
+@pytest.fixture
+def torch() -> Any:
+    """PyTorch, or the test is skipped."""
+    return pytest.importorskip("torch", reason="needs PyTorch (extra: compare)")
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tiny architecture, short turns, and nothing that compiles."""
+    monkeypatch.setitem(architectures.ARCHITECTURES, "miniature", MINIATURE)
+    monkeypatch.setattr(against_torch, "TURN", 0.001)
+    monkeypatch.setattr(against_torch, "PAUSE", 0.0)
+    monkeypatch.setattr(against_torch, "busy_cores", lambda: 0.5)
+    monkeypatch.setattr("minicnn.experiments.bench.roofline.SECONDS", 0.001)
+    eager = [mode for mode in torch_step.modes(False) if not mode.compiled]
+    monkeypatch.setattr(torch_step, "modes", lambda cuda: eager)
+
+
+def check(torch: Any) -> Losses:
+    dev, place = device.get("cpu"), torch.device("cpu")
+    with torch_step.settings(torch, 1):
+        return against_torch.check(torch, dev, place, "miniature", 6)
+
+
+def test_both_compute_the_same_losses(torch: Any) -> None:
+    losses = check(torch)
+    before, after = losses.minicnn
+    # The update moves the loss by much more than the two may differ.
+    assert abs(before - after) > 20 * against_torch.TOLERANCE * before
+    assert losses.torch == pytest.approx(losses.minicnn, rel=against_torch.TOLERANCE)
+
+
+@pytest.mark.parametrize("mistake", ["mean pooling", "a bias learns like a weight"])
+def test_another_computation_is_refused(
+    mistake: str, torch: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build, optimizer = torch_step.build, torch_step.optimizer
+
+    def otherwise(torch: Any, arch: Any, outputs: int) -> Any:
+        net = build(torch, arch, outputs)
+        net.pool1 = torch.nn.AvgPool2d(3, 2, ceil_mode=True)
+        return net
+
+    def other(torch: Any, net: Any, lr: float) -> Any:
+        made = optimizer(torch, net, lr)
+        made.param_groups[1]["lr"] = lr
+        return made
+
+    if mistake == "mean pooling":
+        monkeypatch.setattr(torch_step, "build", otherwise)
+    else:
+        monkeypatch.setattr(torch_step, "optimizer", other)
+    with pytest.raises(MinicnnError, match=r"the losses are .* in PyTorch"):
+        check(torch)
+
+
+def test_torchs_step_is_ours(torch: Any) -> None:
+    """Weights after three updates, from the optimizer that is timed."""
+    lr = 0.01
+    step = Step(device.get("cpu"), "miniature", 4, lr=lr)
+    network, arch = step.network, step.network.arch
+    net = torch_step.build(torch, arch, 1000).eval()
+    held = torch_tensors(arch, network.tensors())
+    weights = {name: values.copy() for name, values in held.items()}
+    net.load_state_dict({n: torch.from_numpy(v) for n, v in weights.items()})
+    update = torch_step.optimizer(torch, net, lr)
+    x, labels = step.inputs.fill(step.batch)
+    seen, place = against_torch._images(step), torch.device("cpu")
+    images, targets = against_torch._tensors(torch, place, seen, step.batch.labels)
+    assert images.numpy() == pytest.approx(x.transpose(0, 3, 1, 2), rel=1e-5, abs=1e-4)
+    for _ in range(3):
+        network.forward(x, Context())
+        network.scored(labels, gradient=True)
+        network.backward()
+        step.solver.set_rate(0)
+        step.solver.update()
+        update.zero_grad()
+        torch.nn.functional.cross_entropy(net(images), targets).backward()
+        update.step()
+    moved = torch_tensors(arch, network.tensors())
+    for name, theirs in net.state_dict().items():
+        change = np.linalg.norm(moved[name] - weights[name])
+        off = np.linalg.norm(theirs.numpy() - moved[name])
+        # float32 rounds the weights, and what they change by is some 1e-3 of them.
+        assert off < 1e-3 * change, name
+    assert update.param_groups[0]["weight_decay"] == 5e-4
+    assert update.param_groups[1]["weight_decay"] == 0
+    assert update.param_groups[1]["lr"] == 2 * lr
+
+
+def test_modes_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    names = [mode.name for mode in torch_step.modes(True)]
+    assert len(set(names)) == len(names)
+    assert names[0] == "fp32 NCHW"
+    assert "tf32 channels_last graph" in names
+    assert "bf16 channels_last compiled graph" in names
+    assert names[-1] == "bf16 channels_last autotuned graph"
+    compiled = [bool(mode.compiled) for mode in torch_step.modes(True)]
+    assert compiled == sorted(compiled)
+    assert [mode.name for mode in torch_step.modes(False)] == [
+        "fp32 NCHW",
+        "fp32 channels_last",
+        "fp32 NCHW compiled",
+        "fp32 channels_last compiled",
+    ]
+
+
+def test_a_comparison(torch: Any) -> None:
+    threads = torch.get_num_threads()
+    dev = device.get("cpu", 1)
+    impossible = Mode("fp32", graph=True)  # there is no GPU to capture on
+    last = Mode(channels_last=True)
+    modes = [impossible, Mode(), last, last, Mode("bf16", True)]
+    made = against_torch.compare(dev, "miniature", 3, 2, modes)
+    failed, *others = made.tried
+    assert [each.mode for each in made.tried] == [mode.name for mode in modes]
+    assert failed.seconds is None
+    assert failed.error
+    assert "\n" not in failed.error
+    assert all(each.seconds and not each.error for each in others)
+    # The two fastest of three, and the only one.
+    assert [each.precision for each in made.theirs] == ["fp32", "fp32", "bf16"]
+    times = sorted((each.seconds or 0, each.mode) for each in others[:3])
+    assert [each.name for each in made.theirs[:2]] == [name for _, name in times[:2]]
+    assert made.theirs[2].name == "bf16 channels_last"
+    assert [len(each.seconds) for each in (*made.ours, *made.theirs)] == [2] * 5
+    assert torch.get_num_threads() == threads
+    with pytest.raises(MinicnnError, match="failed in all"):
+        against_torch.compare(dev, "miniature", 3, 1, [impossible])
+    for batch, rounds in ((0, 1), (1, 0)):
+        with pytest.raises(MinicnnError, match="0: must be at least 1"):
+            against_torch.compare(dev, "miniature", batch, rounds)
+
+
+def test_rivals_are_as_exact() -> None:
+    modes = [Mode("bf16"), Mode("fp32"), Mode("fp32", True)]
+    assert against_torch.rivals(modes, on_gpu=False) == ["bf16", "fp32"]
+    assert against_torch.rivals(modes, on_gpu=True) == ["bf16", "fp32", "tf32x3"]
+
+
+def test_contenders_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, log = [0.0], []
+    monkeypatch.setattr(against_torch, "TURN", 0.4)
+    monkeypatch.setattr(against_torch.time, "perf_counter", lambda: clock[0])
+
+    def contender(name: str, seconds: float) -> Contender:
+        def work() -> None:
+            log.append(name)
+            clock[0] += seconds
+
+        return Contender(name, "fp32", work, lambda: log.append("wait"))
+
+    class Bar:
+        def update(self, count: int) -> None:
+            log.append("round")
+
+    both = contender("a", 0.2), contender("b", 1.0)
+    first, turns = against_torch._take_turns(both, 2, Bar())  # type: ignore[arg-type]
+    turn = ["wait", "a", "a", "wait", "wait", "b", "wait", "round"]
+    assert log[-2 * len(turn) :] == turn * 2
+    assert first[0].seconds == pytest.approx([0.2])
+    assert turns[0].seconds == pytest.approx([0.2, 0.2])
+    assert turns[1].seconds == pytest.approx([1.0, 1.0])
+
+
+COMPARISON = Comparison(
+    arch="caffenet",
+    batch=32,
+    device="cpu",
+    threads=2,
+    torch="2.13.0",
+    busy=0.0,
+    losses=Losses((6.5, 6.25), (6.5, 6.25)),
+    tried=[
+        Tried("fp32 NCHW", "fp32", 2.0),
+        Tried("fp32 NCHW compiled", "fp32", None, "NoCompiler: g++"),
+    ],
+    ours=[
+        Turns("minicnn", "fp32", [0.8, 1.0, 1.6]),
+        Turns("minicnn", "bf16", [0.2, 0.2, 0.4]),
+    ],
+    theirs=[
+        Turns("fp32 NCHW", "fp32", [2.5, 1.5, 2.0]),
+        Turns("fp32 channels_last", "fp32", [2.5, 2.5, 2.0]),
+        Turns("bf16 channels_last", "bf16", [0.25, 0.5, 0.75]),
+    ],
+)
+
+
+def test_tables() -> None:
+    lines = comparison.table(COMPARISON).splitlines()
+    assert "before and after an update: minicnn 6.500000 and 6.250000" in lines[1]
+    assert lines[4].split() == ["fp32", "NCHW", "2000.000", "16.0"]
+    assert lines[5].endswith("failed: NoCompiler: g++")
+    ours, ours_bf16, theirs, _, bf16 = (line.split()[2:] for line in lines[-5:])
+    assert ours_bf16[0] == "200.000"
+    assert ours == ["1000.000", "800.000", "1600.000", "32.0"]
+    assert theirs == ["NCHW", "2000.000", "1500.000", "2500.000", "16.0", "2.00"]
+    assert bf16[-1] == "2.50"  # of minicnn in bf16
+    noisy = dataclasses.replace(COMPARISON, busy=1.25)
+    assert comparison.table(noisy).endswith("measure again when the machine is idle.")
+    record = json.loads(json.dumps(COMPARISON.to_dict()))
+    assert record["theirs"][0]["ratios"] == {"fp32": 2.0}
+    split = Turns("minicnn", "tf32x3", [0.5, 0.5, 0.5])
+    both = dataclasses.replace(COMPARISON, ours=[*COMPARISON.ours, split])
+    assert both.ratios(both.theirs[0]) == {"fp32": 2.0, "tf32x3": 4.0}
+    assert "  2.00, 4.00 of tf32x3\n" in comparison.table(both)
+    assert both.ratios(both.theirs[2]) == {"bf16": 2.5}
+    assert [each["images_per_second"] for each in record["ours"]] == [32.0, 160.0]
+    assert record["best"] == {"fp32": "fp32 NCHW", "bf16": "bf16 channels_last"}
+
+
+def test_without_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    argv = ["bench", "--against=torch", "--arch=miniature", "--device=cpu"]
+    refused = CliRunner().invoke(cli, argv)
+    assert isinstance(refused.exception, MinicnnError)
+    assert "pip install 'minicnn[compare]'" in str(refused.exception)
+    assert refused.stdout == ""  # before anything is measured
+
+
+def test_the_emulator_is_not_compared() -> None:
+    argv = ["bench", "--against=torch", "--arch=miniature", "--device=emulated"]
+    refused = CliRunner().invoke(cli, argv)
+    assert isinstance(refused.exception, MinicnnError)
+    assert "compare with nothing" in str(refused.exception)
+
+
+def test_the_command(torch: Any, tmp_path: Path) -> None:
+    file = tmp_path / "bench.json"
+    options = ["--arch=miniature", "--batch=2", "--device=cpu", f"--json={file}"]
+    done = CliRunner().invoke(cli, ["bench", "--against=torch", *options])
+    assert done.exit_code == 0, done.output
+    ops, modes, turns = done.stdout.split("\n\n")[1], *done.stdout.split("\n\n")[-2:]
+    assert "conv.forward" in ops
+    assert "fp32 channels_last" in modes
+    assert "ratio" in turns
+    assert "Other programs kept 0.5 processors busy" in turns
+    record = json.loads(file.read_text())
+    assert record["step"] > 0
+    assert record["against_torch"]["theirs"][0]["ratios"]["fp32"] > 0
+
+
+def test_the_benchmark(
+    torch: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = tmp_path / "performance.md"
+    page.write_text(bench_torch.PAGE.read_text())
+    monkeypatch.setattr(bench_torch, "PAGE", page)
+    monkeypatch.setattr(bench_torch, "RESULTS", tmp_path)
+    options = ["--arch=miniature,miniature", "--batch=2,3", "--rounds=1", "--record"]
+    more = ["--threads=1", "--layers"]
+    done = CliRunner().invoke(bench_torch.main, [*options, *more])
+    assert done.exit_code == 0, done.output
+    (file,) = tmp_path.glob("*-bench-torch-cpu.json")
+    result = json.loads(file.read_text())
+    assert [net["batch"] for net in result["nets"]] == [2, 3]
+    assert {"date", "machine", "command", "commit"} <= result["provenance"].keys()
+    table = bench_torch.markdown(result)
+    assert table.count("| miniature |") == 2
+    layers = result["nets"][0]["layers"]
+    names = [f"layer {number}" for number in range(1, 9)]
+    assert list(layers) == [*names, "loss", "update"]
+    assert all(seconds > 0 for pair in layers.values() for seconds in pair)
+    assert table.count("| layer 8 |") == 2
+    assert done.stdout.endswith(table + "\n")
+    before, after = bench_torch.PAGE.read_text().split(table)
+    assert before.endswith("<!-- bench-torch cpu -->\n")
+    assert after.startswith("\n<!-- end -->")
+    assert "Not yet measured: `make bench-torch ARGS" in after  # the GPU's place
+
+
+def test_what_was_measured_before_a_failure_is_kept(
+    torch: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rounds: list[int] = []
+
+    def turn(self: Contender, count: int) -> float:
+        if self.name != against_torch.OURS:
+            rounds.append(count)
+            if len(rounds) == 4 + 4 + 2:  # settled alone, then in turns; two rounds
+                raise RuntimeError("out of memory")
+        return 1.0
+
+    monkeypatch.setattr(Contender, "turn", turn)
+    file = tmp_path / "result.json"
+    options = ["--arch=miniature", "--batch=2", "--modes=fp32 NCHW", f"--json={file}"]
+    done = CliRunner().invoke(bench_torch.main, options)
+    assert done.exit_code == bench_torch.TORCH_FAILED, done.output
+    (net,) = json.loads(file.read_text())["nets"]
+    assert [each["mode"] for each in net["tried"]] == ["fp32 NCHW"]
+    assert [each["seconds"] for each in net["theirs"]] == [[1.0]]
+
+
+def test_ops_are_their_layers() -> None:
+    rows = [
+        SimpleNamespace(place=place, op=op, seconds=seconds)
+        for place, op, seconds in [
+            ("", "augment.crop_mirror", 9.0),
+            ("conv1", "conv.forward", 1.0),
+            ("pool1", "pool_lrn.forward", 2.0),
+            ("fc6", "conv.forward", 4.0),
+            ("drop6", "dropout.apply", 8.0),
+            ("", "softmax.cross_entropy", 16.0),
+            ("", "sgd.update", 32.0),
+        ]
+    ]
+    ours = bench_torch.our_layers(SimpleNamespace(rows=rows))
+    assert ours == {"layer 1": 3.0, "layer 6": 12.0, "loss": 16.0, "update": 32.0}
+
+
+def test_the_benchmarks_options() -> None:
+    usual = [("caffenet", 32), ("caffenet64", 128)]
+    assert bench_torch.wanted(None, None, "cpu") == usual
+    given = bench_torch.wanted("caffenet32,caffenet", "8", "cuda")
+    assert given == [("caffenet32", 8), ("caffenet", 8)]
+    for batch, said in (("8,9", "2 batches for 1 networks"), ("x", "must be numbers")):
+        done = CliRunner().invoke(
+            bench_torch.main, ["--arch=caffenet", f"--batch={batch}"]
+        )
+        assert done.exit_code == 2
+        assert said in done.output
+    done = CliRunner().invoke(bench_torch.main, ["--device=cpu", "--modes=bf16"])
+    assert done.exit_code == 2
+    assert "bf16: unknown; choose from all, eager, compiled, fp32 NCHW" in done.output
+    done = CliRunner().invoke(bench_torch.main, ["--device=emulated"])
+    assert done.exit_code == 2
+    assert done.output.count("\n") == 1
+
+
+def test_the_modes_that_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    every = [mode.name for mode in torch_step.modes(True)]
+    names = {
+        which: [mode.name for mode in bench_torch.chosen(which, True)]
+        for which in ("all", "eager", "compiled", f"{every[-1]},{every[0]}")
+    }
+    assert names["all"] == every
+    assert names["eager"] + names["compiled"] == every
+    assert all("compiled" in n or "autotuned" in n for n in names["compiled"])
+    assert len(names["compiled"]) == 5
+    assert names[f"{every[-1]},{every[0]}"] == [every[-1], every[0]]
+
+
+def test_busy_processors(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    busy = busy_cores(0.01)
+    assert busy is None or busy >= 0
+    lines = iter(["cpu 10 0 0 90 0 0 0 0 0 0", "cpu 20 5 5 160 10 0 0 0 0 0"])
+
+    def stat(name: str, **_: Any) -> Any:
+        place = tmp_path / "stat"
+        place.write_text(next(lines) + "\n")
+        return real(place, encoding="ascii")
+
+    real = builtins.open
+    monkeypatch.setattr(builtins, "open", stat)
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    # 20 of 100 ticks of 4 processors.
+    assert busy_cores(0) == pytest.approx(0.8)

@@ -1,0 +1,196 @@
+"""`minicnn gradcheck` passes on every device, and fails where anything is off."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from minicnn.cli.main import cli
+from minicnn.devices import device
+from minicnn.devices.device import Device
+from minicnn.experiments.proofs import gradcheck
+from minicnn.nn.pool_layers import PoolLRNLayer
+from minicnn.ops import (
+    augment,
+    dropout,
+    lrn,
+    op,
+    pool,
+    pool_lrn,
+    sgd,
+    softmax,
+    space_to_depth,
+)
+from minicnn.ops.conv import conv
+
+# Small beside any change of a formula, large beside every limit but the network's in
+# float32.
+FACTOR = 1 + 1e-4
+# Name in the table, op, and each of its outputs.
+OUTPUTS = [
+    ("conv", conv.forward, "y"),
+    ("conv", conv.backward_data, "dx"),
+    ("conv", conv.backward_weights, "dw"),
+    ("conv", conv.backward_weights, "db"),
+    ("relu", conv.relu_backward, "dy"),
+    ("pool", pool.forward, "y"),
+    ("pool", pool.backward, "dx"),
+    ("lrn", lrn.forward, "y"),
+    ("lrn", lrn.forward, "scale"),
+    ("lrn", lrn.backward, "dx"),
+    ("pool_lrn", pool_lrn.forward, "u"),
+    ("pool_lrn", pool_lrn.forward, "y"),
+    ("pool_lrn", pool_lrn.backward, "dx"),
+    ("space_to_depth", space_to_depth.block_filters, "blocked"),
+    ("space_to_depth", space_to_depth.unblock_gradient, "dw"),
+    ("dropout", dropout.apply, "y"),
+    ("softmax", softmax.cross_entropy, "totals"),
+    ("softmax", softmax.cross_entropy, "dlogits"),
+    ("sgd", sgd.update, "w"),
+    ("sgd", sgd.update, "v"),
+    ("augment", augment.crop_mirror, "y"),
+]
+IDS = [f"{name} {each.__name__} {output}" for name, each, output in OUTPUTS]
+
+
+def test_everything_passes(dev: Device) -> None:
+    checks = gradcheck.gradcheck(dev)
+    assert [c for c in checks if not c.ok] == []
+    kinds = {(c.op, c.against, c.dtype) for c in checks}
+    for name in gradcheck.OPS:
+        assert (name, "reference", "float32") in kinds
+        # In NumPy the reference in float64 is that very function.
+        other = dev.has_kernels or dev.native
+        assert ((name, "reference", "float64") in kinds) == other
+        differentiable = name not in ("sgd", "augment")
+        assert ((name, "differences", "float64") in kinds) == differentiable
+    networks = {c.case for c in checks if c.op == "network"}
+    assert networks == {
+        "all layers trained",
+        "layers 1-2 frozen",
+        "layers 1-5 frozen",
+        "layers 1-7 frozen",
+    }
+
+
+def spoil(
+    monkeypatch: pytest.MonkeyPatch, each: op, attribute: str, output: str
+) -> None:
+    """Makes an op's form or launch write an output that is off by a little."""
+    right, signature = getattr(each, attribute), inspect.signature(each._form)
+
+    def wrong(dev: Device, *args: Any, **kwargs: Any) -> None:
+        right(dev, *args, **kwargs)
+        array = signature.bind(dev, *args, **kwargs).arguments[output]
+        if array is not None:
+            array *= FACTOR
+
+    monkeypatch.setattr(each, attribute, wrong)
+
+
+def first_case_only(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    cases = gradcheck.CASES[name]
+    monkeypatch.setitem(gradcheck.CASES, name, lambda: cases()[:1])
+
+
+@pytest.mark.parametrize(("name", "each", "output"), OUTPUTS, ids=IDS)
+def test_a_kernel_that_is_off_by_a_little_fails(
+    name: str, each: op, output: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dev = device.get("emulated", 1)
+    spoil(monkeypatch, each, "_launch", output)
+    first_case_only(name, monkeypatch)
+    failed = {
+        (c.against, c.dtype) for c in gradcheck.gradcheck(dev, [name]) if not c.ok
+    }
+    assert failed >= {("reference", "float64"), ("reference", "float32")}
+
+
+@pytest.mark.parametrize(
+    ("name", "each", "output"),
+    [each for each in OUTPUTS if each[2].startswith("d")],
+    ids=[each for each in IDS if each.rpartition(" ")[2].startswith("d")],
+)
+def test_a_gradient_that_is_off_by_a_little_fails_on_the_cpu(
+    name: str, each: op, output: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil(monkeypatch, each, "_form", output)
+    first_case_only(name, monkeypatch)
+    dev = device.get("cpu")
+    dev.native = False
+    failed = [c for c in gradcheck.gradcheck(dev, [name]) if not c.ok]
+    assert [c.against for c in failed] == ["differences"]
+
+
+def test_an_output_left_unwritten_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lrn.backward, "_launch", lambda *args: None)
+    first_case_only("lrn", monkeypatch)
+    checks = gradcheck.gradcheck(device.get("emulated", 1), ["lrn"])
+    assert [c.ok for c in checks] == [False] * 3
+    assert all(c.error == np.inf for c in checks)
+    assert all(c.where.startswith("dx[") for c in checks)
+
+
+def test_one_wrong_number_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    launch = conv.backward_weights._launch
+    assert launch is not None
+
+    def wrong(dev: Device, x: Any, dy: Any, dw: Any, db: Any, shape: Any) -> None:
+        launch(dev, x, dy, dw, db, shape)
+        filters = dw[0].reshape(shape.k, shape.r, shape.s, shape.depth)
+        filters[2, 0, 1, 1] += 1
+
+    monkeypatch.setattr(conv.backward_weights, "_launch", wrong)
+    first_case_only("conv", monkeypatch)
+    checks = gradcheck.gradcheck(device.get("emulated", 1), ["conv"])
+    against = [c for c in checks if c.against == "reference"]
+    assert {c.where for c in against} == {"dw[2,0,1,1]"}
+    assert not any(c.ok for c in against)
+
+
+def test_a_network_whose_layer_hands_down_a_wrong_gradient_fails(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    backward = PoolLRNLayer.backward
+
+    def wrong(self: PoolLRNLayer, dy: Any, trains: bool) -> Any:
+        return backward(self, dy, trains) * FACTOR
+
+    monkeypatch.setattr(PoolLRNLayer, "backward", wrong)
+    checks = gradcheck.gradcheck(device.get("cpu"), ["network"])
+    failed = [c for c in checks if not c.ok]
+    # With layers 1 and 2 frozen no gradient passes an LRN.
+    assert [(c.case, c.against) for c in failed] == [
+        ("all layers trained", "differences")
+    ]
+    assert failed[0].where.startswith(("dconv1", "dconv2"))
+
+
+def invoke(*argv: str) -> Any:
+    return CliRunner().invoke(cli, ["gradcheck", "--device=cpu", *argv])
+
+
+def test_the_command_prints_a_table_and_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    good = invoke("--op=pool", "--op=relu")
+    assert good.exit_code == 0
+    assert "checks on cpu, 0 failed." in good.stdout
+    spoil(monkeypatch, pool.backward, "_form", "dx")
+    bad = invoke("--op=pool", "--json")
+    assert bad.exit_code == 1
+    record = json.loads(bad.stdout)
+    assert record["device"] == "cpu"
+    assert {each["op"] for each in record["checks"]} == {"pool"}
+    assert any(not each["ok"] for each in record["checks"])
+    table = invoke("--op=pool").stdout
+    assert "FAILED" in table
+    assert "dx[" in table
+
+
+def test_an_unknown_op_is_refused() -> None:
+    refused = invoke("--op=convolution")
+    assert "--op convolution: unknown; choose from conv, relu" in str(refused.exception)

@@ -1,0 +1,248 @@
+"""The page of proofs: its tables, and that no proof is missing from it."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import click
+import pytest
+
+from minicnn.compile import kernel_source
+from minicnn.devices.nvrtc import KernelReport
+from minicnn.experiments import compile_tables
+from minicnn.experiments.predict import Prediction
+from minicnn.experiments.proofs import proofs
+from minicnn.experiments.proofs.gradcheck import Check
+from minicnn.experiments.proofs.proofs import MISTAKES, Outcomes, Proofs
+from minicnn.training import environment
+from tests.support.helpers import Worst
+
+TESTS = Path(__file__).parents[1]
+
+
+def rows(table: str) -> list[list[str]]:
+    """A table's cells, without the line below its head."""
+    lines = [line.strip("| ").split(" | ") for line in table.splitlines()]
+    return [lines[0], *lines[2:]]
+
+
+def outcomes(**ended: str) -> Outcomes:
+    """How each planted mistake's test ended: passed, or as given."""
+    found = Outcomes()
+    found.of = {f"a.py::{test}[1]": ended.get(test, "passed") for test in MISTAKES}
+    return found
+
+
+def report(name: str, arch: str, **found: int) -> KernelReport:
+    none = dict.fromkeys(
+        (
+            "registers",
+            "shared_bytes",
+            "stack_bytes",
+            "spill_stores",
+            "spill_loads",
+            "instructions",
+        ),
+        0,
+    )
+    return KernelReport(name, arch, **{**none, **found}, ptx="")
+
+
+def test_worst_errors_beside_their_share_of_what_is_allowed() -> None:
+    worst = {
+        ("lrn", "cpu", "float32", "y"): Worst(1.5e-7, 1e-6, "a case"),
+        ("lrn", "emulated", "float32", "y"): Worst(0.0, 1e-6, "a case"),
+        ("pool", "cpu", "float32", "dx"): Worst(2e-7, 1e-6, "a case"),
+    }
+    assert rows(proofs.error_table(worst)) == [
+        ["op", "output", "cpu float32", "emulated float32"],
+        ["lrn", "y", "1.5e-07 (15%)", "0"],
+        ["pool", "dx", "2.0e-07 (20%)", "–"],
+    ]
+
+
+def test_gradients_by_what_they_are_held_against() -> None:
+    checks = [
+        Check("lrn", "one", "differences", "float64", 1e-9, "", 1e-8),
+        Check("lrn", "two", "differences", "float64", 3e-9, "", 1e-8),
+        Check("lrn", "two", "reference", "float32", 2e-7, "", 1e-6),
+    ]
+    (_, row) = rows(proofs.gradient_table(checks))
+    assert row == ["lrn", "2", "3.0e-09", "–", "2.0e-07"]
+
+
+def test_kernels_and_what_they_spill() -> None:
+    reports = [
+        report("f<float>", "sm_80", registers=40, shared_bytes=48, instructions=700),
+        report(
+            "f<float>",
+            "sm_90",
+            registers=42,
+            spill_loads=8,
+            stack_bytes=16,
+            instructions=700,
+        ),
+    ]
+    assert rows(compile_tables.compile_table(reports, {})) == [
+        ["kernel", "sm_80", "sm_90"],
+        ["`f<float>`", "40, 48, 0, 700", "42, 0, 24, 700"],
+    ]
+
+
+def predicted(kernel: str, **parts: float) -> Prediction:
+    none = dict.fromkeys(("memory", "products", "issue", "cache"), 0.0)
+    return Prediction("conv1", "conv.forward", kernel, 1, 1, {**none, **parts})
+
+
+def test_kernels_and_what_they_should_take() -> None:
+    reports = [report(name, "sm_90") for name in ("f<float>", "f<bf16>", "g")]
+    steps = {
+        "bf16": [
+            predicted("f<bf16>", memory=10e-6, issue=8e-6),
+            predicted("g", issue=3e-6),
+            predicted("f<bf16>", memory=1e-6, cache=20e-6),
+        ],
+        "fp32": [predicted("f<float>", products=2e-3, cache=1e-6)],
+    }
+    # And 1.5 µs for each launch.
+    assert rows(compile_tables.compile_table(reports, steps)) == [
+        ["kernel", "sm_90", "bf16 µs, predicted", "fp32 µs, predicted"],
+        ["`f<float>`", "0, 0, 0, 0", "–", "2002"],
+        ["`f<bf16>`", "0, 0, 0, 0", "33 (2)", "–"],
+        ["`g`", "0, 0, 0, 0", "4", "–"],
+    ]
+    head, *sums = rows(compile_tables.prediction_table(steps))
+    assert head == [
+        "precision", "kernels", "memory", "products", "issue", "cache", "launches",
+        "ms a step",
+    ]  # fmt: skip
+    assert sums == [
+        ["bf16", "3", "0.01", "0.00", "0.00", "0.02", "0.00", "0.04"],
+        ["fp32", "1", "0.00", "2.00", "0.00", "0.00", "0.00", "2.00"],
+    ]
+
+
+def test_losses_side_by_side() -> None:
+    cpu = [2.0] * 50
+    result = {"losses": [2.0] * 49 + [2.5], "cpu_losses": cpu}
+    found = rows(proofs.loss_table([{**result, "largest_difference": 0.25}]))
+    assert found[0] == ["step", "emulated, fp32", "cpu, fp32", "difference"]
+    assert found[1] == ["1", "2.000000", "2.000000", "0.0e+00"]
+    assert found[-2] == ["50", "2.500000", "2.000000", "2.5e-01"]
+    assert found[-1][-1] == "2.5e-01"
+
+
+def test_planted_mistakes_are_counted() -> None:
+    ended = outcomes(test_unwritten_output_stays_nan="failed")
+    caught = {row[1]: row[2] for row in rows(proofs.mistake_table(ended))[1:]}
+    assert caught["`test_unwritten_output_stays_nan…`"] == "0 of 1"
+    assert caught["`test_missing_cp_async_wait_shows…`"] == "1 of 1"
+    with pytest.raises(click.ClickException, match="no test's name begins with test_"):
+        proofs.mistake_table(Outcomes())
+
+
+def test_every_planted_mistake_has_its_test() -> None:
+    files = ("compile/test_emulator.py", "compile/test_sanitizers.py")
+    text = "".join((TESTS / name).read_text() for name in files)
+    names = re.findall(r"^def (test_\w+)", text, re.MULTILINE)
+    for test in MISTAKES:
+        assert sum(name.startswith(test) for name in names) == 1, test
+
+
+def test_skipped_and_failed_tests_are_kept() -> None:
+    ended = Outcomes()
+    for name in ("setup passed", "call passed", "setup skipped"):
+        when, outcome = name.split()
+        each: Any = SimpleNamespace(nodeid=name, when=when, outcome=outcome)
+        ended.pytest_runtest_logreport(each)
+    assert ended.count() == {"passed": 1, "skipped": 1}
+
+
+def test_proofs_are_of_committed_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "experiments" / "results"
+    folder.mkdir(parents=True)
+    for name, about in {
+        "a-emulated-losses.json": {"commit": "abc", "precision": "fp64"},
+        "b-emulated-losses.json": {"commit": "abc"},
+        "other.json": {"commit": "abc-dirty"},
+    }.items():
+        (folder / name).write_text(json.dumps({"command": "python x.py", **about}))
+    monkeypatch.setattr(proofs, "ROOT", tmp_path)
+    found = proofs.recorded_losses()
+    assert list(found) == ["b-emulated-losses.json", "a-emulated-losses.json"]
+    changed = {"command": "python x.py", "commit": "abc-dirty"}
+    (folder / "b-emulated-losses.json").write_text(json.dumps(changed))
+    with pytest.raises(click.ClickException) as refused:
+        proofs.recorded_losses()
+    said = refused.value.message
+    assert said.startswith("b-emulated-losses.json: made from changes to commit abc ")
+    assert said.endswith("then: python x.py")
+    # Nor is the page written from such a tree.
+    (folder / "b-emulated-losses.json").unlink()
+    monkeypatch.setattr("minicnn.training.environment.commit", lambda: "abc-dirty")
+    with pytest.raises(click.ClickException, match=r"docs/proofs.md: made from .* abc"):
+        proofs.collect(1)
+
+
+def test_results_are_no_changes_of_the_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = ["minicnn/base/errors.py", "docs/proofs.md", "experiments/results/a.json"]
+    for name in files:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("1")
+
+    def git(*arguments: str) -> None:
+        who = "-c", "user.name=a", "-c", "user.email=a@example.org"
+        subprocess.run(["git", *who, *arguments], cwd=tmp_path, check=True)
+
+    def commit() -> str:
+        environment.commit.cache_clear()
+        return environment.commit()
+
+    monkeypatch.setattr(environment, "__file__", str(tmp_path / files[0]))
+    try:
+        monkeypatch.setattr(kernel_source, "FOLDER", tmp_path / "kernels")
+        copied = commit()
+        assert re.fullmatch(r"unknown \(code [0-9a-f]{12}\)", copied)
+        (tmp_path / "minicnn" / "more.py").write_text("1")
+        assert commit() != copied
+        monkeypatch.setenv("MINICNN_COMMIT", "abc")
+        assert re.fullmatch(r"abc \(code [0-9a-f]{12}\)", commit())
+        git("init", "-q")
+        git("add", ".")
+        git("commit", "-q", "-m", "all")
+        first = commit()
+        assert re.fullmatch("[0-9a-f]{12}", first)
+        for name in files[1:]:
+            (tmp_path / name).write_text("2")
+        assert commit() == first
+        (tmp_path / files[0]).write_text("2")
+        assert commit() == f"{first}-dirty"
+    finally:
+        environment.commit.cache_clear()
+
+
+def test_the_page_says_where_it_comes_from() -> None:
+    about = {"machine": "2 cores", "date": "2026-11-23", "commit": "abc123"}
+    folder = proofs.ROOT / "experiments" / "results"
+    losses = {
+        path.name: json.loads(path.read_text())
+        for path in folder.glob("*emulated-losses*.json")
+    }
+    steps = {"bf16": [predicted("f<bf16>", memory=5e-3)]}
+    found = outcomes(), {}, [], losses, "12.9", [report("f<bf16>", "sm_90")], steps
+    page = proofs.page(Proofs(about, 300, *found))
+    assert "The goal is\n4.2 ms in bf16." in page
+    assert "2 cores, 2026-11-23, commit\nabc123" in page
+    assert f"Of the tests behind this page: {len(MISTAKES)} passed" in page
+    for name, record in losses.items():
+        assert f"(../experiments/results/{name}): `{record['command']}`" in page

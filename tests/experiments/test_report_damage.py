@@ -1,0 +1,160 @@
+"""Reports of studies that are damaged or altered or lack nets; what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from minicnn.base.errors import MinicnnError
+from minicnn.experiments.report.build import build
+from minicnn.experiments.report.checks import check_all
+from minicnn.experiments.report.contents import read
+from minicnn.training import checkpoint
+from tests.support.report_page import Parsed, command, page_of, rows
+from tests.support.report_study import PLAN, TINY, make_study
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    """Two bases and four transfer nets, to be damaged."""
+    make_study(tmp_path / "study", TINY)
+    return tmp_path / "study"
+
+
+def test_missing_and_damaged_nets_are_named(tiny: Path) -> None:
+    runs = tiny / "runs" / "random-0"
+    (runs / "A2B" / "result.json").unlink()
+    shutil.rmtree(runs / "A3B")
+    (runs / "B2A" / "result.json").write_text("{")
+    (runs / "B3A" / "result.json").write_text('{"weights_sha256": {}}')
+    (runs / "baseB" / "env.json").write_text("{}")
+    report = build(tiny, tiny.parent / "report")
+    assert set(report.left_out) == {"random-0/B2A", "random-0/B3A"}
+    text = " ".join(Parsed(report.page.read_text(encoding="utf-8")).words)
+    assert "2 of 6 nets of the plan are finished. This report shows what" in text
+    assert "random-0/A2B (stopped, 400 of 400 updates)" in text
+    assert "random-0/A3B (ready)" in text
+    assert "B2A/result.json: not valid JSON" in text
+    assert "B3A/result.json: damaged, lacks results" in text
+    assert "without a record" in text
+    assert [row["name"] for row in rows(tiny.parent / "report" / "nets.csv")] == [
+        *("baseA", "baseB")
+    ]
+    told = command(tiny, "-o", tiny.parent / "again")
+    assert told.exit_code == 0
+    assert "warning: left out: " in told.stderr
+    assert "B3A" in told.stderr
+
+
+@pytest.mark.parametrize("key", ["frozen_layers", "frozen_unchanged"])
+def test_a_record_that_lacks_what_is_read_is_left_out(key: str, tiny: Path) -> None:
+    path = tiny / "runs" / "random-0" / "A2B" / "result.json"
+    result = json.loads(path.read_text())
+    del result[key]
+    path.write_text(json.dumps(result))
+    report = build(tiny, tiny.parent / "report")
+    assert f"damaged, they lack '{key}'" in report.left_out["random-0/A2B"]
+
+
+def test_nets_of_other_settings_are_left_out(tiny: Path) -> None:
+    config = tiny / "runs" / "random-0" / "A2B" / "config.toml"
+    config.write_text(config.read_text().replace("momentum = 0.9", "momentum = 0.8"))
+    report = build(tiny, tiny.parent / "report")
+    assert set(report.left_out) == {"random-0/A2B"}
+    text = " ".join(Parsed(report.page.read_text(encoding="utf-8")).words)
+    assert "A2B: trained by other settings: solver.momentum was 0.9, now 0.8" in text
+    assert "5 of 6 nets of the plan are finished. This report shows what" in text
+    names = [row["name"] for row in rows(tiny.parent / "report" / "nets.csv")]
+    assert names == ["baseA", "baseB", "B2A", "B3A", "A3B"]
+
+
+def test_a_study_without_any_result_has_a_report(tiny: Path) -> None:
+    shutil.rmtree(tiny / "runs")
+    report = build(tiny, tiny.parent / "report")
+    text = " ".join(Parsed(report.page.read_text(encoding="utf-8")).words)
+    assert "0 of 6 nets of the plan are finished." in text
+    assert "random-0/A2B (waiting)" in text
+    assert {found.verdict for found in report.findings} == {"not enough runs"}
+    assert rows(tiny.parent / "report" / "nets.csv") == []
+
+
+def alter(run: Path, name: str) -> None:
+    """Changes one number of a run's checkpoint, with a valid checksum."""
+    [path] = (run / "checkpoints").iterdir()
+    state = checkpoint.load(path)
+    state.weights[name].flat[0] += 1
+    checkpoint.save(path.parent, state)
+
+
+def test_the_frozen_layers_are_hashed_again_from_the_files(tiny: Path) -> None:
+    runs = tiny / "runs" / "random-0"
+    whole = {each.id: each for each in check_all(read(tiny))}
+    assert {each.right for each in whole.values()} == {True}
+    assert whole["random-0/A3B"].tensors == 6
+    assert whole["random-0/A3B"].conv1_moved == 0
+    alter(runs / "A2B", "conv2.b")  # frozen: found
+    alter(runs / "A3B", "fc8.b")  # trained: none of this check's business
+    [path] = (runs / "B3A" / "checkpoints").iterdir()
+    path.write_bytes(path.read_bytes()[:1000])
+    found = {each.id: each for each in check_all(read(tiny))}
+    bad = found["random-0/A2B"]
+    assert (bad.recomputed, bad.as_base, bad.right) == (False, False, False)
+    assert found["random-0/A3B"].right is True
+    assert found["random-0/B2A"].right is True
+    assert (found["random-0/B3A"].recomputed, found["random-0/B3A"].right) == (
+        None,
+    ) * 2
+    text = page_of(tiny)
+    assert "<strong>WRONG</strong>" in text
+    assert "Wrong: random-0/A2B." in text
+    assert "3 of 3" not in text
+    assert "2 of 3 hold the base" in text
+
+
+def test_a_net_that_changed_in_training_shows(tiny: Path) -> None:
+    path = tiny / "runs" / "random-0" / "B2A" / "result.json"
+    result = json.loads(path.read_text()) | {"frozen_unchanged": False}
+    path.write_text(json.dumps(result))
+    found = {each.id: each.right for each in check_all(read(tiny))}
+    assert [name for name, right in found.items() if not right] == ["random-0/B2A"]
+
+
+def test_a_base_that_is_another_one_shows(tiny: Path) -> None:
+    """The nets' checkpoints are as their results say; the layers are not the base's."""
+    alter(tiny / "runs" / "random-0" / "baseA", "conv1.w")
+    found = {each.id: each for each in check_all(read(tiny))}
+    wrong = [each.id for each in found.values() if not each.right]
+    assert wrong == ["random-0/A2B", "random-0/A3B"]
+    assert found["random-0/A2B"].recomputed is True
+    assert (found["random-0/A2B"].conv1_moved or 0) > 0
+
+
+def test_fine_tuned_layers_must_have_moved(tmp_path: Path) -> None:
+    nets = [{"split": "random-0", "treatments": ["base", "selffer+"], "depths": [2]}]
+    made = make_study(tmp_path / "study", PLAN | {"nets": nets})
+    [each, _] = check_all(read(tmp_path / "study"))
+    assert (each.right, each.as_base, each.unchanged) == (True, False, None)
+    assert (each.conv1_moved or 0) > 0.1
+    [base] = (made.folder / "runs/random-0/baseA/checkpoints").iterdir()
+    [mine] = (made.folder / "runs/random-0/A2A+/checkpoints").iterdir()
+    shutil.copy(base, mine)
+    [each, _] = check_all(read(tmp_path / "study"))
+    assert each.right is False
+
+
+def test_what_is_refused(tiny: Path, tmp_path: Path) -> None:
+    for argv in ([], [tiny, "--published"]):
+        done = command(*argv, "-o", tmp_path / "report")
+        assert isinstance(done.exception, MinicnnError)
+        assert "give a study folder" in str(done.exception)
+    with pytest.raises(MinicnnError, match=r"no study folder.*plan\.toml"):
+        build(tiny / "runs", tmp_path / "report")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(MinicnnError, match="cannot be made"):
+        build(tiny, tmp_path / "file")
+    with pytest.raises(MinicnnError, match="--score best: choose final or best10"):
+        build(tiny, tmp_path / "report", "best")
+    assert not (tmp_path / "report").exists()

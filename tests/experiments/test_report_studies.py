@@ -1,0 +1,169 @@
+"""Reports of one study and another: real runs, scores, costs, the published numbers."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from minicnn.base.errors import MinicnnError
+from minicnn.devices import device
+from minicnn.experiments.report.build import build
+from minicnn.experiments.report.checks import check_all
+from minicnn.experiments.report.contents import read
+from minicnn.experiments.study.cost import evaluations
+from minicnn.experiments.study.plans import load_plan
+from minicnn.experiments.study.records import of_study, published
+from minicnn.nn import architectures
+from minicnn.training import transfer
+from minicnn.training.run import BEST
+from tests.support.report_page import FIGURES, Parsed, command, page_of, rows
+from tests.support.report_study import PLAN, RATE, SECONDS, TINY, make_study, open_plan
+from tests.support.runs import MINIATURE, make_store
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    """Two bases and four transfer nets."""
+    make_study(tmp_path / "study", TINY)
+    return tmp_path / "study"
+
+
+def test_what_is_written_into_the_page_stays_text(tmp_path: Path) -> None:
+    make_study(tmp_path / "study", TINY | {"name": '<script>alert("&")<'})
+    parsed = Parsed(page_of(tmp_path / "study"))
+    assert "script" not in [tag for tag, _ in parsed.tags]
+    assert any('<script>alert("&")<' in words for words in parsed.words)
+
+
+def test_equal_studies_give_equal_reports(tiny: Path) -> None:
+    first = build(tiny, tiny.parent / "one")
+    second = build(tiny, tiny.parent / "two")
+    for one, two in zip(first.files, second.files, strict=True):
+        assert one.read_bytes() == two.read_bytes(), one.name
+
+
+def test_a_comparable_plan_has_the_published_numbers_under_it(tmp_path: Path) -> None:
+    make_study(tmp_path / "study", TINY | {"published": True})
+    report = build(tmp_path / "study", tmp_path / "report")
+    assert not [path for path in report.files if "published" in path.name]
+    found = {row["name"]: row for row in rows(tmp_path / "report" / "nets.csv")}
+    assert found["A3B"]["published_name"] == "transfer0A0B_1_3"
+    assert found["A3B"]["published_top1"] == "0.626452"
+    assert found["baseA"]["published_name"] == "half0A"
+    text = report.page.read_text(encoding="utf-8")
+    assert "transfer0B0A_1_2" in text
+    assert "Pale: published, means of the 10 best evaluations." in text
+    assert "laid under ours" in text
+
+
+def test_a_score_can_be_chosen(tiny: Path) -> None:
+    best = build(tiny, tiny.parent / "report", "best10")
+    text = best.page.read_text(encoding="utf-8")
+    assert "Scores: means of the 10 best" in text
+    assert "Scores: final top-1." not in text
+    nets = [net for net in of_study(tiny) if net.kind == "base"]
+    mean = sum(net.best10 for net in nets) / len(nets)
+    assert f"Base: {100 * mean:.1f} %." in text
+
+
+def evaluated(run: Path, times: int) -> None:
+    """Changes how often a run says that it was evaluated."""
+    result = json.loads((run / "result.json").read_text()) | {"evaluations": times}
+    (run / "result.json").write_text(json.dumps(result))
+
+
+def test_with_few_evaluations_there_is_no_mean_of_the_10_best(tiny: Path) -> None:
+    """Not even where the record, as older ones do, holds a number."""
+    evaluated(tiny / "runs" / "random-0" / "A2B", 9)
+    text = page_of(tiny)
+    assert "–</td>" in text
+    assert "All 6 nets. – for best 10: fewer than 10 evaluations." in text
+    found = {row["name"]: row for row in rows(tiny.parent / "report" / "nets.csv")}
+    few, enough = found["A2B"], found["A3B"]
+    assert (few["evaluations"], few["top1_mean_of_10_best"]) == ("9", "")
+    assert enough["evaluations"] == "10"
+    assert float(enough["top1_mean_of_10_best"]) > 0
+    with pytest.raises(MinicnnError, match=r"1 of 6 nets .* 10 best: random-0/A2B;"):
+        build(tiny, tiny.parent / "best", "best10")
+    assert not (tiny.parent / "best").exists()
+    evaluated(tiny / "runs" / "random-0" / "A2B", 10)
+    assert "fewer than 10" not in page_of(tiny)
+
+
+def test_the_demo_study_is_evaluated_often_enough_for_both_scores() -> None:
+    assert all(evaluations(node.config) >= BEST for node in load_plan("demo").nodes)
+
+
+def test_a_pass_that_nets_share_is_paid_once(tiny: Path) -> None:
+    for name in ("A2B", "A3B"):
+        path = tiny / "runs" / "random-0" / name / "env.json"
+        found = json.loads(path.read_text())
+        found["sessions"][0]["trained_together"] = ["A2B", "A3B"]
+        path.write_text(json.dumps(found))
+    entries = {each.id: each for each in read(tiny).entries}
+    assert entries["random-0/A2B"].seconds == SECONDS / 2
+    assert entries["random-0/B2A"].seconds == SECONDS
+    assert entries["random-0/A2B"].rate == RATE
+    text = page_of(tiny)
+    assert "1 min 02 s" in text  # 4 · 12.5 + 2 · 6.25 = 62.5
+    assert "2 nets, each at its part" in text
+
+
+def test_real_runs_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the trainer itself writes, not what these tests make up."""
+    monkeypatch.setitem(architectures.ARCHITECTURES, "miniature", MINIATURE)
+    store = make_store(tmp_path / "tiny.h5")
+    # Two checkpoints each: the last one counts.
+    settings = {
+        "network": {"arch": "miniature"},
+        "solver": {"iterations": 6, "batch": 8, "lr": 0.001},
+        "schedule": {"checkpoint_every": 3},
+    }
+    plan = PLAN | {
+        "settings": settings,
+        "nets": [
+            {
+                "split": "random-0",
+                "treatments": ["transfer", "transfer+", "transfer-keep", "random"],
+                "targets": ["B"],
+                "depths": [2],
+                "keep": [1],
+            }
+        ],
+    }
+    made = open_plan(tmp_path / "study", plan, store)
+    for node in made.nodes:
+        dev, runs = device.get("cpu", 2), made.runs(node)
+        setup = transfer.Setup(store, dev, node.config, runs=runs)
+        transfer.execute(setup, [[node.treatment]])
+    contents = read(made.folder)
+    assert (contents.unfinished, contents.left_out) == ({}, {})
+    found = {each.id: each for each in check_all(contents)}
+    assert {each.right for each in found.values()} == {True}
+    assert found["random-0/A2B"].as_base is True
+    assert found["random-0/A2B-keep1"].as_base is True
+    assert found["random-0/A2B+"].as_base is False
+    assert found["random-0/R2B"].as_base is None
+    assert all(entry.rate and entry.seconds for entry in contents.entries)
+    report = build(made.folder, tmp_path / "report")
+    names = {path.name for path in report.files}
+    assert {"curves-random-0-seed0.svg", "filters-random-0-baseA.png"} <= names
+
+
+def test_the_published_numbers_alone(tmp_path: Path) -> None:
+    done = command("--published", "-o", tmp_path / "report")
+    assert done.exit_code == 0, done.output
+    assert re.search("^2   supported  ", done.output, re.MULTILINE)
+    assert re.search("^9   not enough runs  ", done.output, re.MULTILINE)
+    names = {path.name for path in (tmp_path / "report").iterdir()}
+    shown = {f"{name}.{suffix}" for name in FIGURES for suffix in ("png", "svg")}
+    shown -= {"preserved.png", "preserved.svg"}
+    assert names == shown | {"report.html", "nets.csv", "claims.csv"}
+    found = rows(tmp_path / "report" / "nets.csv")
+    assert [row["name"] for row in found] == [net.name for net in published()]
+    text = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+    assert "1.6 points published" in text
+    assert "2.1 points published" in text

@@ -1,0 +1,284 @@
+"""Study plans: their nets, names, dependencies and settings, and what is refused."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from minicnn.base.config import load_recipe, override
+from minicnn.base.errors import MinicnnError
+from minicnn.experiments.study.edges import edge_lines
+from minicnn.experiments.study.graph import Node, assignments, with_bases
+from minicnn.experiments.study.plans import load_plan, plan_names, resolve
+
+
+def plan_of(*nets: dict[str, Any], **keys: Any) -> list[Node]:
+    """The nodes of a small plan."""
+    table = {"name": "small", "recipe": "demo", "nets": list(nets), **keys}
+    return list(resolve(table, "small.toml").nodes)
+
+
+def ids(nodes: list[Node]) -> list[str]:
+    return [node.id for node in nodes]
+
+
+PAPER_EDGES = """
+all              baseall
+                 random filters -> R1all..R7all
+natural-manmade  baseA -> A1B..A7B
+                 baseB -> B1A..B7A
+random-0         baseA -> A1B..A7B, A1A..A7A, A1A+..A7A+, A1B+..A7B+
+                 baseB -> B1A..B7A
+random-1         baseA -> A1B..A7B, A1A..A7A, A3A+, A5A+, A6A+, A2B+..A4B+
+                 baseB -> B1A..B7A
+random-2         baseA -> A1B..A7B, A1A..A7A
+                 baseB -> B1A..B7A
+random-3         baseA -> A1B..A7B, A1A..A7A
+                 baseB -> B1A..B7A
+all-imagesK      baseall, K = 1, 2, 5, 10, 25, 50, 100, 250, 500, 750, 1000, 1300
+"""
+
+
+def test_the_graph_is_a_few_lines() -> None:
+    assert edge_lines(load_plan("paper").nodes) == PAPER_EDGES.strip().split("\n")
+    keep = {"split": "random-0", "treatments": ["selffer-keep"], "targets": ["B"]}
+    nodes = plan_of({**keep, "seeds": [2], "depths": [1, 2, 4, 5, 6], "keep": [1, 2]})
+    assert edge_lines(nodes) == [
+        "random-0-seed2  baseB -> B1B-keep1, B2B-keep1, B4B-keep1..B6B-keep1, "
+        "B1B-keep2, B2B-keep2, B4B-keep2, B5B-keep2"
+    ]
+
+
+@pytest.mark.parametrize("name", plan_names())
+def test_bases_come_first(name: str) -> None:
+    seen: set[str] = set()
+    nodes = load_plan(name).nodes
+    for node in nodes:
+        assert node.id not in seen
+        if node.base:
+            assert node.base in seen
+            assert node.base.endswith(f"base{node.treatment.source}")
+        seen.add(node.id)
+    assert sum(bool(node.base) for node in nodes) > len(nodes) / 2
+
+
+@pytest.mark.parametrize(
+    ("name", "groups"),
+    [
+        ("demo", {"random-0": 65, "natural-manmade": 16}),
+        (
+            "tiny-imagenet",
+            {
+                "random-0": 72,
+                "random-1-seed1": 72,
+                "natural-manmade": 16,
+                "natural-manmade-seed1": 16,
+                **{f"all-images{count}": 1 for count in (10, 25, 50, 100, 250)},
+            },
+        ),
+    ],
+)
+def test_the_other_plans_hold_the_whole_figure(
+    name: str, groups: dict[str, int]
+) -> None:
+    nodes = load_plan(name).nodes
+    assert Counter(node.group for node in nodes) == groups
+    found = {(n.kind, n.treatment.source, n.treatment.target) for n in nodes}
+    both = [("A", "B"), ("B", "A")]
+    expected = {("transfer" + plus, *way) for way in both for plus in ("", "+")}
+    expected |= {("selffer" + plus, t, t) for t in "AB" for plus in ("", "+")}
+    expected |= {("base", "", t) for t in "AB"}
+    # Of random filters one target is enough to draw, but not for an interval.
+    targets = "B" if name == "demo" else "AB"
+    expected |= {("random", "random", t) for t in targets}
+    if name == "tiny-imagenet":
+        expected |= {("reduced", "", "all")}
+    assert found == expected
+    assert {n.treatment.n for n in nodes if n.kind == "transfer"} == set(range(1, 8))
+    assert not load_plan(name).published
+
+
+def test_a_base_that_is_needed_is_added_once() -> None:
+    nodes = plan_of(
+        {"split": "random-1", "treatments": ["transfer"], "depths": [2]},
+        {"split": "random-1", "treatments": ["selffer"], "depths": [2]},
+        {"split": "random-1", "treatments": ["selffer"], "depths": [2], "seeds": [3]},
+    )
+    assert ids(nodes) == [
+        *("random-1/baseB", "random-1/baseA"),
+        *("random-1/B2A", "random-1/A2B", "random-1/A2A", "random-1/B2B"),
+        *("random-1-seed3/baseA", "random-1-seed3/baseB"),
+        *("random-1-seed3/A2A", "random-1-seed3/B2B"),
+    ]
+
+
+def test_groups_and_names_tell_nets_apart() -> None:
+    nodes = plan_of(
+        {
+            "splits": ["all"],
+            "treatments": ["reduced", "base", "random"],
+            "images_per_class": [25],
+            "depths": [7],
+            "seeds": [0, 2],
+        },
+        {
+            "split": "random-0",
+            "treatments": ["selffer-keep", "transfer-keep"],
+            "targets": ["A"],
+            "depths": [1, 6, 7],
+            "keep": [1, 2],
+        },
+    )
+    assert sorted(ids(nodes)) == sorted(
+        [
+            *("all-images25/baseall", "all/baseall", "all/R7all"),
+            *("all-images25-seed2/baseall", "all-seed2/baseall", "all-seed2/R7all"),
+            # n + keep is 7 at most: layers 2, 2–3 and 7 are kept.
+            *("random-0/A1A-keep1", "random-0/A1A-keep2", "random-0/A6A-keep1"),
+            *("random-0/B1A-keep1", "random-0/B1A-keep2", "random-0/B6A-keep1"),
+            *("random-0/baseA", "random-0/baseB"),
+        ]
+    )
+
+
+def test_the_same_net_twice_is_one_and_with_other_settings_is_refused() -> None:
+    base = {"split": "random-0", "treatments": ["base"], "targets": ["A"]}
+    assert ids(plan_of(base, base)) == ["random-0/baseA"]
+    other = {**base, "settings": {"solver": {"iterations": 7}}}
+    said = "nets 2: random-0/baseA is there already .* solver.iterations was 900, now 7"
+    with pytest.raises(MinicnnError, match=said):
+        plan_of({**base, "settings": {"solver": {"iterations": 900}}}, other)
+
+
+def test_settings_override_each_other_in_order() -> None:
+    table = {
+        "name": "small",
+        "recipe": "demo",
+        "settings": {"solver": {"lr": 0.5, "iterations": 5, "batch": 3}},
+        "nets": [
+            {
+                "split": "all",
+                "treatments": ["base"],
+                "settings": {"solver": {"iterations": 6, "batch": 4}},
+            }
+        ],
+    }
+    (node,) = resolve(table, "small.toml", ["solver.batch=9"]).nodes
+    solver = node.config.solver
+    assert (solver.lr, solver.iterations, solver.batch) == (0.5, 6, 9)
+    assert node.images == 54
+
+
+def test_assignments_carry_the_settings_to_a_command() -> None:
+    start = load_recipe("demo")
+    texts = ["solver.lr=0.5", "data.mirror=false", 'network.arch="caffenet"']
+    config = override(start, texts)
+    assert sorted(assignments(config, start)) == sorted(texts)
+    assert override(start, assignments(config, start)) == config
+
+
+def test_only_takes_the_bases_along() -> None:
+    nodes = list(load_plan("demo").nodes)
+    assert ids(with_bases(nodes, ["A[12]B+"])) == [
+        "random-0/baseA",
+        "random-0/A1B+",
+        "random-0/A2B+",
+    ]
+    assert ids(with_bases(nodes, ["natural-manmade/?7?"])) == [
+        "natural-manmade/baseA",
+        "natural-manmade/baseB",
+        "natural-manmade/B7A",
+        "natural-manmade/A7B",
+    ]
+    assert with_bases(nodes, []) == nodes
+    with pytest.raises(MinicnnError, match=r"--only A8B: matches no net"):
+        with_bases(nodes, ["A1B", "A8B"])
+
+
+def test_a_split_file_is_found_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (node,) = plan_of(
+        {"split": "file:mine.toml", "treatments": ["base"], "targets": ["B"]}
+    )
+    assert node.split == f"file:{tmp_path / 'mine.toml'}"
+    assert node.id == "mine/baseB"
+
+
+NETS = {"split": "random-0", "treatments": ["base"]}
+BAD: list[tuple[dict[str, Any], str]] = [
+    ({"nets": []}, "no nets"),
+    ({"nets": [{**NETS, "speed": 1}]}, "nets 1: unknown key 'speed'"),
+    ({"nets": [{**NETS, "split": 3}]}, "split = 3 must be of type str"),
+    ({"nets": [{**NETS, "split": "odd-1"}]}, "split 'odd-1': unknown"),
+    ({"nets": [{**NETS, "split": "random-x"}]}, "split 'random-x': unknown"),
+    ({"nets": [{**NETS, "splits": ["all"]}]}, "either split or splits"),
+    ({"nets": [{"treatments": ["base"]}]}, "either split or splits"),
+    ({"nets": [{"split": "all"}]}, "treatments is missing"),
+    ({"nets": [{**NETS, "treatments": ["bass"]}]}, "'bass' in treatments"),
+    ({"nets": [{**NETS, "treatments": "base"}]}, "must be of type list"),
+    ({"nets": [{**NETS, "targets": ["C"]}]}, "task 'C'"),
+    ({"nets": [{**NETS, "targets": ["all"]}]}, "task 'all'"),
+    ({"nets": [{**NETS, "seeds": [-1]}]}, "seed -1"),
+    ({"nets": [{**NETS, "seeds": [True]}]}, r"seeds = \[True\]"),
+    (
+        {"nets": [{**NETS, "treatments": ["random"], "depths": [0, 1]}]},
+        "0 in depths; choose of 1, 2, 3, 4, 5, 6, 7",
+    ),
+    ({"nets": [{**NETS, "treatments": ["transfer"], "depths": [8]}]}, "8 in depths"),
+    (
+        {"nets": [{**NETS, "treatments": ["selffer-keep"], "keep": [7]}]},
+        "7 in keep",
+    ),
+    ({"nets": [{**NETS, "keep": [1]}]}, "keep goes with the treatments"),
+    (
+        {"nets": [{"split": "all", "treatments": ["transfer"]}]},
+        "transfer: task 'all': has no counterpart",
+    ),
+    ({"nets": [{**NETS, "treatments": ["reduced"]}]}, "images_per_class goes with"),
+    ({"nets": [{**NETS, "images_per_class": [5]}]}, "images_per_class goes with"),
+    (
+        {
+            "nets": [
+                {**NETS, "treatments": ["reduced"], "images_per_class": [0]},
+            ]
+        },
+        "images_per_class 0",
+    ),
+    ({"settings": {"data": {"images_per_class": 3}}}, "cannot be set in a plan"),
+    ({"settings": {"solver": {"speed": 1}}}, "unknown key solver.speed"),
+    ({"recipe": "none"}, "--recipe none: unknown"),
+    ({"recipe": ""}, "recipe is missing"),
+    ({"name": "a/b"}, "must be a folder's name"),
+    ({"net": []}, "unknown key 'net'"),
+    ({"published": 1}, "published = 1 must be of type bool"),
+    ({"expected": {"classes": 3}}, "expected lacks natural, val_per_class"),
+    (
+        {
+            "nets": [
+                {**NETS, "split": "file:a/one.toml", "targets": ["A"]},
+                {**NETS, "split": "file:b/one.toml", "targets": ["B"]},
+            ]
+        },
+        "would share the folder one",
+    ),
+]
+
+
+@pytest.mark.parametrize(("change", "said"), BAD)
+def test_a_bad_plan_is_refused(change: dict[str, Any], said: str) -> None:
+    table = {"name": "small", "recipe": "demo", "nets": [NETS], **change}
+    with pytest.raises(MinicnnError, match=said) as caught:
+        resolve(table, "small.toml")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_plan_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(MinicnnError, match=r"plan all: unknown; built in are demo, p"):
+        load_plan("all")
+    with pytest.raises(MinicnnError, match=r"cannot be read"):
+        load_plan(str(tmp_path / "none.toml"))

@@ -1,0 +1,197 @@
+"""A batch that the memory cannot hold is refused, with the batch that would fit."""
+
+from __future__ import annotations
+
+import re
+import resource
+import tracemalloc
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from minicnn.base import precision
+from minicnn.base.config import SolverConfig
+from minicnn.base.errors import MinicnnError
+from minicnn.compile import native as compiled
+from minicnn.data.loader import Batch
+from minicnn.devices import device
+from minicnn.devices.device import CudaDevice
+from minicnn.nn import memory
+from minicnn.nn.layers import Context
+from minicnn.nn.memory import SPARE
+from minicnn.nn.network import Network
+from minicnn.training.solver import Solver
+from minicnn.training.trainer import Inputs
+
+GIGA = 1 << 30
+# What is planned for a step over what it takes at most: NumPy's forms make arrays of a
+# chunk that are not planned one by one; a thread may come too late for any chunk.
+LEAST, MOST = 0.9, 1.1
+
+
+class Limited(device.CpuDevice):
+    """A device with little memory, that counts what is taken of it."""
+
+    name = "cuda"
+
+    def __init__(self, free: int) -> None:
+        super().__init__(1)
+        self.free, self.taken = free, 0
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
+        self.taken += int(np.prod(shape)) * np.dtype(dtype).itemsize
+        # Nothing is touched: the system hands out no memory for it.
+        return np.empty(shape, dtype)
+
+    zeros = empty
+
+    def free_bytes(self) -> int:
+        return self.free - self.taken
+
+
+def refusal(network: Network, batch: int) -> str:
+    with pytest.raises(MinicnnError) as refused:
+        network.plan(batch)
+    return str(refused.value)
+
+
+@pytest.mark.parametrize("frozen", [0, 5])
+def test_the_batch_named_fits_and_one_more_does_not(frozen: int) -> None:
+    dev = Limited(2 * GIGA)
+    network = Network("caffenet64", 1000, dev, seed=None)
+    network.freeze(frozen)
+    Solver(network, SolverConfig())
+    before = dev.taken
+    said = refusal(network, 100_000)
+    assert dev.taken == before
+    found = re.search(r"caffenet64 needs .* a batch of (\d+) fits", said)
+    assert found, said
+    fits = int(found[1])
+    assert f"a batch of {fits} fits" in refusal(network, fits + 1)
+    network.plan(fits)
+    Inputs(network, np.zeros((64, 64, 3), np.float32), fits)
+    left = dev.free_bytes() - fits * 2 * 64 * 64 * 3  # the images as uploaded
+    left -= memory.workspace(network.handed_down(), fits)
+    # What is left is what is not planned, and less than an image's share; the flat
+    # gradients are padded by a little.
+    assert SPARE - 2**16 < left < SPARE + 2e6
+
+
+def a_step(network: Network, solver: Solver, batch: int) -> None:
+    """Takes one on random images, with all that it needs."""
+    rng, arch, dev = np.random.default_rng(0), network.arch, network.dev
+    images = rng.integers(0, 256, (batch, arch.size, arch.size, 3), np.uint8)
+    inputs = Inputs(network, np.zeros(images.shape[1:], np.float32), batch)
+    corner, rows = np.zeros(batch, np.int64), np.arange(batch)
+    labels, mirror = np.zeros(batch, np.int32), np.zeros(batch, bool)
+    x, _ = inputs.fill(Batch(images, rows, labels, corner, corner, mirror))
+    network.forward(x, Context.training(dev, seed=0))
+    network.score(labels, dev.zeros((3,), np.float64), gradient=True)
+    network.backward()
+    solver.set_rate(0)
+    solver.update()
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("native", [False, True], ids=["NumPy", "compiled"])
+@pytest.mark.parametrize(
+    ("name", "frozen"), [("fp32", 0), ("fp64", 0), ("bf16", 0), ("bf16", 5)]
+)
+def test_a_step_takes_what_is_planned(
+    name: str, frozen: int, native: bool, threads: int
+) -> None:
+    dev, batch = device.get("cpu", threads), 64
+    if native and not dev.native:
+        pytest.skip(compiled.missing())
+    dev.native = native
+    network = Network("caffenet64", 1000, dev, None, precision.get(name))
+    network.freeze(frozen)
+    solver = Solver(network, SolverConfig())
+    chunks = threads * memory.CHUNK
+    planned = memory.demand([network], [], batch) - SPARE - chunks
+    tracemalloc.start()
+    try:
+        network.plan(batch)
+        a_step(network, solver, batch)
+        _, taken = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert LEAST < planned / taken < MOST
+    assert taken < planned + chunks + SPARE / 8
+
+
+def test_zeros_are_memory_that_is_taken() -> None:
+    # Else velocities would count as free when a batch is planned, and be taken later.
+    status = Path("/proc/self/statm")
+    if not status.exists():
+        pytest.skip("needs /proc")
+
+    def resident() -> int:
+        return int(status.read_text().split()[1]) * resource.getpagesize()
+
+    before, size = resident(), 1 << 27
+    zeros = device.get("cpu", 1).zeros((size,), np.uint8)
+    assert resident() - before > size / 2
+    assert not zeros.any()
+
+
+def test_freezing_makes_room() -> None:
+    dev = Limited(GIGA)
+    network = Network("caffenet64", 1000, dev, seed=None)
+    whole = refusal(network, 10**6)
+    network.freeze(5)
+    frozen = refusal(network, 10**6)
+    batches = [int(re.findall(r"batch of (\d+) fits", s)[0]) for s in (whole, frozen)]
+    assert batches[0] < 0.8 * batches[1]
+
+
+def test_not_even_one_image() -> None:
+    network = Network("caffenet64", 10, Limited(8 << 20), seed=None)
+    assert "not even one image fits" in refusal(network, 1)
+
+
+def test_after_a_refusal_a_smaller_batch_works() -> None:
+    dev = Limited(GIGA)
+    network = Network("caffenet32", 5, dev, seed=0)
+    labels, x = np.zeros(2, np.int32), np.zeros((2, 28, 28, 3), np.float32)
+    network.forward(x, Context.training(dev, seed=0))
+    refusal(network, 10**6)
+    network.forward(x, Context.training(dev, seed=0))
+    network.scored(labels, gradient=True)
+    network.backward()
+    assert all(np.isfinite(network.gradient(p)).all() for p in network.params)
+
+
+def test_a_device_that_cannot_tell_refuses_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    dev = device.get("cpu")
+    monkeypatch.setattr(dev, "free_bytes", lambda: None)
+    Network("caffenet32", 5, dev, seed=None).plan(64)
+
+
+def test_a_full_gpu_is_one_line() -> None:
+    class OutOfMemoryError(MemoryError):
+        pass
+
+    def full(shape: Any, dtype: Any) -> Any:
+        raise OutOfMemoryError
+
+    dev = CudaDevice.__new__(CudaDevice)
+    dev.name = "cuda:1"
+    memory = SimpleNamespace(OutOfMemoryError=OutOfMemoryError)
+    pool = SimpleNamespace(free_bytes=lambda: 10**9)
+    dev._cupy = SimpleNamespace(
+        empty=full,
+        cuda=SimpleNamespace(memory=memory),
+        get_default_memory_pool=lambda: pool,
+    )
+    dev._device = SimpleNamespace(mem_info=(10**9, 10**10))
+    assert dev.has_room(10**9)  # half of it
+    assert not dev.has_room(10**9 + 1)
+    for make in (dev.empty, dev.zeros):
+        with pytest.raises(MinicnnError, match=r"cuda:1: 4\.00 GB .* 2\.00 GB free"):
+            make((10**9,), np.float32)

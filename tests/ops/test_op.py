@@ -1,0 +1,87 @@
+"""How an op is called: which form runs, and what it sees of bfloat16 arrays."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pytest
+
+from minicnn.base.precision import BF16
+from minicnn.devices.device import CpuDevice, Device
+from minicnn.ops import op
+from minicnn.ops.conv import conv
+
+Array = np.ndarray
+
+
+@op
+def shifted(dev: Device, x: Array, y: Array, z: Array | None = None) -> None:
+    """y = x + 1, and z −= 1 in place."""
+    assert {x.dtype, y.dtype} == {np.dtype(np.float32)}
+    np.add(x, 1, out=y)
+    if z is not None:
+        z -= 1
+
+
+@pytest.fixture
+def dev() -> CpuDevice:
+    return CpuDevice(1)
+
+
+def of(*values: float) -> Array:
+    return np.array(values, BF16)
+
+
+def locked(array: Array) -> Array:
+    """The array, which nobody may write to."""
+    array.flags.writeable = False
+    return array
+
+
+def test_bf16_outputs_are_rounded_and_inputs_left_alone(dev: CpuDevice) -> None:
+    # 1 + 2⁻⁸ lies between two numbers of 8 bits, and goes to the even one.
+    x, y, z = locked(of(2.0**-8, 3.0)), of(0, 0), of(1, 2)
+    shifted(dev, x, y, z=z)
+    assert y.tolist() == [1, 4]
+    assert z.tolist() == [0, 1]
+
+
+def test_an_array_given_twice_stays_one(dev: CpuDevice) -> None:
+    x = of(1, 2)
+    shifted(dev, x, x)
+    assert x.tolist() == [2, 3]
+
+
+@pytest.mark.parametrize("bits", [0x7FC0, 0x7F81, 0xFFFF, 0x8000], ids=hex)
+def test_an_input_keeps_its_very_bits(dev: CpuDevice, bits: int) -> None:
+    # NaN of any payload, and −0: rounding them again need not give the same bits.
+    x = locked(np.full(2, bits, np.uint16).view(BF16))
+    with np.errstate(invalid="ignore"):
+        shifted(dev, x, of(0, 0))
+    assert (x.view(np.uint16) == bits).all()
+
+
+def test_a_zero_that_changes_its_sign_is_written(dev: CpuDevice) -> None:
+    negated = op(lambda dev, x: np.negative(x, out=x))
+    x = of(0.0)
+    negated(dev, x)
+    assert np.signbit(x[0])
+
+
+def test_an_output_must_be_writeable(dev: CpuDevice) -> None:
+    with pytest.raises(ValueError, match="read-only"):
+        shifted(dev, of(1), locked(of(0)))
+
+
+@pytest.mark.parametrize("native", [False, True], ids=["NumPy", "compiled"])
+def test_convolution_of_read_only_bf16(dev: CpuDevice, native: bool) -> None:
+    dev.native = native and dev.native
+    rng = np.random.default_rng(0)
+    drawn = partial(rng.standard_normal, dtype=np.float32)
+    x, w = (drawn(size).astype(BF16) for size in ((2, 5, 4, 3), (6, 3, 3, 3)))
+    shape = conv.ConvShape.of(x.shape, w.shape, 1, 1, 1)
+    y, wide = np.zeros((2, 5, 4, 6), BF16), np.zeros((2, 5, 4, 6), np.float32)
+    conv.forward(dev, locked(x), locked(w), None, y, shape)
+    conv.forward(dev, x.astype(np.float32), w.astype(np.float32), None, wide, shape)
+    assert y.tobytes() == wide.astype(BF16).tobytes()

@@ -1,0 +1,233 @@
+"""Softmax cross-entropy against the float64 oracle, PyTorch and by hand."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from minicnn.base.precision import BF16
+from minicnn.devices.device import Device
+from minicnn.ops import softmax
+from tests.support import cases
+from tests.support.cases import SoftmaxCase
+from tests.support.helpers import (
+    DIFFERENCES,
+    Array,
+    Arrays,
+    Draw,
+    check_bf16_rounds_once,
+    check_op,
+    check_same_bits,
+    compare,
+    fuzz,
+    numerical_gradient,
+    rounded,
+    run_op,
+    tolerance,
+)
+from tests.support.reference import softmax as reference
+
+
+def inputs(case: SoftmaxCase) -> Arrays:
+    """Normal logits of that spread; int32 labels, some of them −1."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, case.k, case.n, dtype=np.int32)
+    labels[list(case.ignored)] = -1
+    return {
+        "logits": case.spread * rng.standard_normal((case.n, case.k)),
+        "labels": labels,
+    }
+
+
+def score(dev: Device, logits: Array, labels: Array, dlogits: Array | None) -> Array:
+    """The op's totals, on the host."""
+    totals = dev.zeros((3,), np.float64)
+    softmax.cross_entropy(dev, logits, labels, dlogits, totals)
+    return dev.to_host(totals)
+
+
+def run(dev: Device, logits: Array, labels: Array) -> dict[str, Any]:
+    """The op."""
+    dlogits = dev.empty(logits.shape, logits.dtype)
+    totals = score(dev, logits, labels, dlogits)
+    # Without a gradient it sums the same.
+    assert np.array_equal(score(dev, logits, labels, None), totals, equal_nan=True)
+    return {
+        "loss": float(totals[0]),
+        "top1": int(totals[1]),
+        "top5": int(totals[2]),
+        "dlogits": dlogits,
+    }
+
+
+def expected(logits: Array, labels: Array) -> Arrays:
+    """The oracle of `run`."""
+    loss, top1, top5, dlogits = reference.cross_entropy(logits, labels)
+    counts = {"top1": np.asarray(top1), "top5": np.asarray(top5)}
+    return {"loss": np.asarray(loss), **counts, "dlogits": dlogits}
+
+
+def check(dev: Device, dtype: type, case: SoftmaxCase, given: Arrays) -> None:
+    """One problem on one device against the oracle."""
+    terms = {"loss": case.n + case.k, "dlogits": case.k}
+    # Of a class that is certain, ln 1 and 1 − 1 are left with the roundings of the 1.
+    floor = {"loss": 1, "dlogits": 1 / case.n}
+    stored = {"loss": 0}
+    name = f"softmax {case}"
+    check_op(name, dev, dtype, run, expected, given, terms, floor, stored)
+
+
+@pytest.mark.parametrize("case", cases.SOFTMAX.values(), ids=cases.SOFTMAX)
+def test_agrees_with_reference(dev: Device, dtype: type, case: SoftmaxCase) -> None:
+    check(dev, dtype, case, inputs(case))
+
+
+@pytest.mark.parametrize("case", cases.SOFTMAX.values(), ids=cases.SOFTMAX)
+def test_bf16_agrees_with_reference(kernel_dev: Device, case: SoftmaxCase) -> None:
+    check(kernel_dev, BF16.type, case, inputs(case))
+    check_bf16_rounds_once(kernel_dev, run, inputs(case))
+
+
+def problem(draw: Draw) -> SoftmaxCase:
+    """Any small batch; a spread of 0 makes all logits equal."""
+    n = draw(1, 6)
+    ignored = tuple(row for row in range(n) if draw(0, 3) == 0)
+    return SoftmaxCase(n, k=draw(1, 40), spread=draw(0, 60) / 3, ignored=ignored)
+
+
+@fuzz(problem)
+def test_agrees_with_reference_on_any_shape(
+    dev: Device, dtype: type, case: SoftmaxCase
+) -> None:
+    check(dev, dtype, case, inputs(case))
+
+
+def test_ties_go_to_the_smaller_class(dev: Device, dtype: type) -> None:
+    # Logits of 0, 1 and 2 only: every label is in ties on both sides of it.
+    rng = np.random.default_rng(0)
+    labels = np.arange(24, dtype=np.int32) % 12
+    given = {"logits": rng.integers(0, 3, (24, 12)).astype(float), "labels": labels}
+    check(dev, dtype, SoftmaxCase(24, 12), given)
+
+
+def test_extreme_logits(dev: Device, dtype: type) -> None:
+    # exp(±1e4) over- and underflows in any float type; the losses are 0, 2e4 and ln 2.
+    logits = np.array([[1e4, -1e4, -1e4], [-1e4, 1e4, -1e4], [1e4, 1e4, -1e4]])
+    given = {"logits": logits, "labels": np.zeros(3, np.int32)}
+    got = run_op(dev, run, rounded(given, dtype))
+    compare("loss", got["loss"], np.asarray(2e4 + math.log(2)), tolerance(dtype))
+    gradient = np.array([[0, 0, 0], [-1, 1, 0], [-0.5, 0.5, 0]]) / 3
+    compare("dlogits", got["dlogits"], gradient, tolerance(dtype))
+    assert got["top1"] == 2
+    assert got["top5"] == 3
+
+
+def test_diverged_logits_are_no_hit(dev: Device, dtype: type) -> None:
+    # NaN compares false with everything: counting the classes ahead would find none.
+    logits = rounded({"logits": np.array([[np.nan, 1, 2], [0, 0, np.inf]])}, dtype)
+    labels = np.array([0, 0], np.int32)
+    dlogits = dev.empty((2, 3), dtype)
+    with np.errstate(invalid="ignore"):
+        loss, top1, top5 = score(
+            dev, dev.from_host(logits["logits"]), dev.from_host(labels), dlogits
+        )
+    assert math.isnan(loss)
+    assert (top1, top5) == (0, 0)
+
+
+def test_ranks_are_of_the_logits_themselves(dev: Device, dtype: type) -> None:
+    # Less the largest logit, the 1 and the 2s would be the same number in any float.
+    logits = rounded({"logits": np.array([[1, 2, 2, 2, 2, 1e17]])}, dtype)["logits"]
+    on_dev = dev.from_host(logits), dev.from_host(np.zeros(1, np.int32))
+    _, top1, top5 = score(dev, *on_dev, None)
+    assert (top1, top5) == (0, 0)
+
+
+def test_a_label_beyond_the_classes_spoils_the_loss(dev: Device, dtype: type) -> None:
+    if not dev.has_kernels:
+        pytest.skip("NumPy refuses such an index by itself")
+    logits, labels = np.zeros((2, 3), dtype), np.array([0, 3], np.int32)
+    on_dev = dev.from_host(logits), dev.from_host(labels)
+    loss, top1, top5 = score(dev, *on_dev, dev.empty((2, 3), dtype))
+    assert math.isnan(loss)
+    assert (top1, top5) == (1, 1)
+
+
+def test_totals_are_added_to(dev: Device) -> None:
+    # One row of two equal logits: loss ln 2, the label first.
+    totals = dev.from_host(np.array([10.0, 20, 30]))
+    logits, labels = np.zeros((1, 2)), np.zeros(1, np.int32)
+    on_dev = dev.from_host(logits), dev.from_host(labels)
+    softmax.cross_entropy(dev, *on_dev, None, totals)
+    allowed = tolerance(np.float64)
+    compare(
+        "totals", dev.to_host(totals), np.array([10 + math.log(2), 21, 31]), allowed
+    )
+
+
+def test_hand_worked(dev: Device, dtype: type) -> None:
+    # Row 0: z = (0, ln 2, ln 5), so softmax = (1, 2, 5) ÷ 8; label 1, the second best:
+    #   loss ln 4, gradient (1, 2 − 8, 5) ÷ 8.
+    # Row 1 is ignored. Row 2: z = (ln 3, 0, 0), softmax = (3, 1, 1) ÷ 5; label 0, the
+    # best: loss ln 5/3, gradient (3 − 5, 1, 1) ÷ 5. Two rows count, so both are halved.
+    given = {
+        "logits": np.log([[1.0, 2, 5], [4, 4, 4], [3, 1, 1]]),
+        "labels": np.array([1, -1, 0], np.int32),
+    }
+    got = run_op(dev, run, rounded(given, dtype))
+    gradient = [[1 / 16, -6 / 16, 5 / 16], [0, 0, 0], [-2 / 10, 1 / 10, 1 / 10]]
+    # The logits themselves are rounded, hence a few terms more than one.
+    compare("loss", got["loss"], np.log(4 * 5 / 3), tolerance(dtype, 3))
+    compare("dlogits", got["dlogits"], np.array(gradient), tolerance(dtype, 3))
+    assert got["top1"] == 1
+    assert got["top5"] == 2
+
+
+def test_top_five_of_six_alike(dev: Device, dtype: type) -> None:
+    # Of six equal logits class 0 is first, class 4 fifth and class 5 sixth.
+    given = {"logits": np.zeros((3, 6)), "labels": np.array([0, 4, 5], np.int32)}
+    got = run_op(dev, run, rounded(given, dtype))
+    assert got["top1"] == 1
+    assert got["top5"] == 2
+
+
+def test_same_bits(dev: Device, dtype: type) -> None:
+    check_same_bits(dev, run, inputs(SoftmaxCase(150, 1000)), dtype)
+
+
+def test_bf16_same_bits(kernel_dev: Device) -> None:
+    check_same_bits(kernel_dev, run, inputs(SoftmaxCase(20, 300)), BF16.type)
+
+
+def test_reference_gradients() -> None:
+    given = inputs(SoftmaxCase(4, 7, ignored=(2,)))
+    labels = given["labels"]
+
+    def mean_loss() -> float:
+        loss, *_ = reference.cross_entropy(given["logits"], labels)
+        return loss / int(np.sum(labels >= 0))
+
+    numerical = numerical_gradient(mean_loss, given["logits"])
+    compare("dlogits", expected(**given)["dlogits"], numerical, DIFFERENCES)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [case for case in cases.SOFTMAX.values() if len(case.ignored) < case.n],
+    ids=[name for name in cases.SOFTMAX if name != "only ignored rows"],
+)
+def test_reference_agrees_with_torch(case: SoftmaxCase) -> None:
+    torch = pytest.importorskip("torch")
+    given = inputs(case)
+    logits = torch.tensor(given["logits"], requires_grad=True)
+    labels = torch.tensor(given["labels"].astype(np.int64))
+    loss = torch.nn.functional.cross_entropy(logits, labels, ignore_index=-1)
+    loss.backward()
+    got = expected(**given)
+    allowed = tolerance(np.float64, case.n + case.k)
+    counted = case.n - len(case.ignored)
+    compare("loss", got["loss"] / counted, loss.detach().numpy(), allowed)
+    compare("dlogits", got["dlogits"], logits.grad.numpy(), allowed)

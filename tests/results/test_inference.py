@@ -1,0 +1,205 @@
+"""Evaluating runs and predicting images, against the trainer and by hand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from minicnn.base import config
+from minicnn.base.errors import MinicnnError
+from minicnn.cli.main import cli
+from minicnn.data.store import Store
+from minicnn.devices import device
+from minicnn.nn import architectures
+from minicnn.nn.network import Network
+from minicnn.results.inference import BATCH, evaluate_run, predict, read_image
+from minicnn.training import transfer
+from minicnn.training.run import Run
+from minicnn.training.transfer import Setup
+from tests.support.runs import MINIATURE, SIZE, make_run, make_store
+
+SETTINGS = [
+    "network.arch=miniature",
+    "solver.iterations=60",
+    "solver.batch=16",
+    "solver.lr=0.01",
+]
+# Probabilities from float32 logits of a few units.
+PROBABILITY = 1e-5
+MEAN = np.zeros((SIZE, SIZE, 3))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    """baseA on a small store, trained until it tells the classes apart."""
+    folder = tmp_path_factory.mktemp("inference")
+    architectures.ARCHITECTURES["miniature"] = MINIATURE
+    settings = config.override(config.Config(), SETTINGS)
+    store = make_store(folder / "store.h5")
+    setup = Setup(store, device.get("cpu"), settings, runs=folder / "runs")
+    yield transfer.train_base(setup, "A")
+    del architectures.ARCHITECTURES["miniature"]
+
+
+def test_evaluation_repeats_the_result(run: Run, capfd: pytest.CaptureFixture) -> None:
+    scores = evaluate_run(run, device.get("cpu"))
+    for key in ("top1", "top5", "loss", "val_images", "name"):
+        assert scores[key] == run.result[key], key
+    assert scores["same_store"] is True
+    assert scores["step"] == 60
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_run_has_learnt(run: Run) -> None:
+    assert run.result["top1"] > 0.6
+
+
+def test_evaluation_on_another_store(run: Run, tmp_path: Path) -> None:
+    other = make_store(tmp_path / "other.h5", seed=9)
+    scores = evaluate_run(run, device.get("cpu"), other)
+    assert scores["same_store"] is False
+    assert scores["loss"] != run.result["loss"]
+
+
+def test_a_store_that_has_gone(tmp_path: Path) -> None:
+    away = make_run(tmp_path / "a", "caffenet32", {"fc8.b": np.zeros(4)}, MEAN, 4)
+    away.about["store"] = str(tmp_path / "gone.h5")
+    with pytest.raises(MinicnnError, match=r"gone\.h5 is gone; .*--data"):
+        evaluate_run(away, device.get("cpu"))
+
+
+def test_a_store_of_another_size(run: Run, tmp_path: Path) -> None:
+    small = make_store(tmp_path / "small.h5", size=24)
+    with pytest.raises(MinicnnError, match=f"24x24, but .* {SIZE}x{SIZE}"):
+        evaluate_run(run, device.get("cpu"), small)
+
+
+def test_a_store_without_a_class(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "store.h5")
+    weights = {"fc8.b": np.zeros(9)}
+    more = make_run(tmp_path / "a", "caffenet32", weights, MEAN, 9, store=str(store))
+    with pytest.raises(MinicnnError, match="lacks class c8"):
+        evaluate_run(more, device.get("cpu"))
+
+
+def saved(run: Run, folder: Path, count: int) -> tuple[list[Path], list[int]]:
+    """Validation images of the run's store as PNG files, and their labels."""
+    store = Store(run.about["store"])
+    rows = store.rows([c.index for c in run.classes], "val")[:count]
+    paths = [folder / f"{row}.png" for row in rows]
+    for row, path in zip(rows, paths, strict=True):
+        Image.fromarray(store.images[row]).save(path)
+    return paths, store.labels[rows].tolist()
+
+
+def test_predictions_agree_with_the_evaluation(run: Run, tmp_path: Path) -> None:
+    count = run.result["val_images"]
+    paths, labels = saved(run, tmp_path, count)
+    found = predict(run, paths, device.get("cpu"))
+    assert [each.image for each in found] == paths
+    right = [
+        each.guesses[0].wnid == f"c{k}" for each, k in zip(found, labels, strict=True)
+    ]
+    assert np.mean(right) == run.result["top1"]
+    for each in found:
+        shares = [guess.probability for guess in each.guesses]
+        assert shares == sorted(shares, reverse=True)
+        assert sum(shares) == pytest.approx(1, abs=PROBABILITY)  # all 4 classes
+
+
+def test_more_images_than_a_batch(run: Run, tmp_path: Path) -> None:
+    [path], _ = saved(run, tmp_path, 1)
+    found = predict(run, [path] * (BATCH + 1), device.get("cpu"), top=2)
+    assert len(found) == BATCH + 1
+    first, last = found[0].guesses, found[-1].guesses
+    assert [guess.wnid for guess in first] == [guess.wnid for guess in last]
+    assert first[1].probability == pytest.approx(last[1].probability, rel=PROBABILITY)
+    assert len(first) == 2
+
+
+def test_outputs_without_a_class_are_never_named(tmp_path: Path) -> None:
+    params = Network("caffenet32", 10, device.get("cpu"), seed=None).params
+    weights = {p.name: np.zeros(p.shape, np.float32) for p in params}
+    logits = np.array([1, 3, 2, 0, 9, 0, 0, 0, 0, 0], np.float32)  # 4 is no class
+    weights["fc8.b"] = logits
+    run = make_run(tmp_path / "a", "caffenet32", weights, MEAN[:32, :32], 4)
+    Image.new("RGB", (50, 40)).save(tmp_path / "black.png")
+    [found] = predict(run, [tmp_path / "black.png"], device.get("cpu"))
+    assert [guess.wnid for guess in found.guesses] == ["c1", "c2", "c0", "c3"]
+    # e³ of e¹ + e³ + e² + e⁰ + e⁹ + 5·e⁰
+    share = 20.0855 / (2.71828 + 20.0855 + 7.38906 + 1 + 8103.08 + 5)
+    assert found.guesses[0].probability == pytest.approx(share, rel=PROBABILITY)
+
+
+@pytest.mark.parametrize(
+    ("resize", "left"), [("warp", 0), ("short-center", 255), ("none", 255)]
+)
+def test_an_image_is_resized_as_the_store_was(
+    resize: str, left: int, tmp_path: Path
+) -> None:
+    # White with black ends: warping keeps the ends, a central square has none.
+    pixels = np.full((SIZE, 3 * SIZE, 3), 255, np.uint8)
+    pixels[:, :SIZE] = pixels[:, -SIZE:] = 0
+    # By its content, whatever its name.
+    Image.fromarray(pixels).save(tmp_path / "wide.txt", "PNG")
+    weights = {"fc8.b": np.zeros(4)}
+    run = make_run(tmp_path / "a", "caffenet32", weights, MEAN, 4, resize=resize)
+    image = read_image(run, tmp_path / "wide.txt")
+    assert image.shape == (SIZE, SIZE, 3)
+    assert image[SIZE // 2, 2].tolist() == [left] * 3
+    assert image[SIZE // 2, SIZE // 2].tolist() == [255] * 3
+
+
+@pytest.mark.parametrize(
+    ("orientation", "dark"), [("ignored", 0), ("applied", -1), ("none", -1)]
+)
+def test_exif_orientation_is_treated_as_the_store_did(
+    orientation: str, dark: int, tmp_path: Path
+) -> None:
+    pixels = np.full((SIZE, SIZE, 3), 255, np.uint8)
+    pixels[: SIZE // 2] = 0
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down
+    Image.fromarray(pixels).save(tmp_path / "turned.png", exif=exif)
+    weights = {"fc8.b": np.zeros(4)}
+    about = {"resize": "warp", "orientation": orientation}
+    run = make_run(tmp_path / "a", "caffenet32", weights, MEAN, 4, **about)
+    image = read_image(run, tmp_path / "turned.png")
+    assert image[dark].max() == 0
+    assert image[-1 - dark].min() == 255
+
+
+def test_what_is_no_image(run: Run, tmp_path: Path) -> None:
+    text = tmp_path / "a.jpg"
+    text.write_text("not an image")
+    with pytest.raises(MinicnnError, match=r"image .*a\.jpg: not an image"):
+        predict(run, [text], device.get("cpu"))
+    with pytest.raises(MinicnnError, match=r"b\.jpg: cannot be read \(No such file"):
+        predict(run, [tmp_path / "b.jpg"], device.get("cpu"))
+    with pytest.raises(MinicnnError, match="--top 0"):
+        predict(run, [text], device.get("cpu"), top=0)
+
+
+def test_the_commands_print_and_emit_json(run: Run, tmp_path: Path) -> None:
+    paths, _ = saved(run, tmp_path, 2)
+
+    def call(*arguments: object) -> str:
+        done = CliRunner().invoke(cli, [*map(str, arguments)], catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    assert "top-1" in call("evaluate", run.folder)
+    scores = json.loads(call("evaluate", run.folder, "--json"))
+    assert scores["top1"] == run.result["top1"]
+    printed = call("predict", run.folder, *paths)
+    assert printed.count("colour") == 8
+    records = json.loads(call("predict", run.folder, *paths, "--top", 3, "--json"))
+    assert [record["image"] for record in records] == [*map(str, paths)]
+    assert [len(record["guesses"]) for record in records] == [3, 3]
+    assert records[0]["guesses"][0].keys() == {"wnid", "name", "probability"}

@@ -1,0 +1,1 @@
+"""Helpers, cases, oracles and stand-ins of the tests."""

@@ -1,0 +1,381 @@
+"""One pass for all depths: the same bytes as separate runs, from one pass of images."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from minicnn.base.config import SolverConfig
+from minicnn.base.errors import MinicnnError, Stopped
+from minicnn.data.loader import Loader
+from minicnn.devices import device
+from minicnn.nn import architectures, memory
+from minicnn.nn.layers import ConvLayer
+from minicnn.nn.memory import SPARE
+from minicnn.nn.network import Network
+from minicnn.nn.trunk import Trunk
+from minicnn.training import transfer
+from minicnn.training.run import Run, locked
+from minicnn.training.solver import Solver
+from minicnn.training.trainee import Diverged, Head
+from minicnn.training.trainer import Inputs
+from minicnn.training.transfer import Setup, Treatment
+from minicnn.training.treatment import parse_depths, passes
+from tests.nn.test_memory import GIGA, Limited
+from tests.support.runs import MINIATURE, make_store
+from tests.support.training import contents, copied, make_setup, stop_at
+
+# Source, target, depths and kept layers. Frozen layers with dropout are 6 and 7.
+FAMILIES: list[tuple[str, str, list[int], int]] = [
+    ("A", "B", [1, 2, 3, 4, 5, 6, 7], 0),
+    ("A", "A", [2, 5, 7], 0),
+    ("random", "B", [1, 4, 7], 0),
+    ("A", "B", [1, 3, 5], 2),
+]
+DEPTHS = [1, 3, 6]
+
+
+@pytest.fixture(autouse=True)
+def miniature(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(architectures.ARCHITECTURES, "miniature", MINIATURE)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setup]:
+    """A folder with baseA alone; not to be written to."""
+    architectures.ARCHITECTURES["miniature"] = MINIATURE
+    store = make_store(tmp_path_factory.mktemp("store") / "tiny.h5")
+    setup = make_setup(store, tmp_path_factory.mktemp("base"))
+    transfer.train_base(setup, "A")
+    yield setup
+    del architectures.ARCHITECTURES["miniature"]
+
+
+@pytest.fixture(scope="module")
+def apart(base: Setup, tmp_path_factory: pytest.TempPathFactory) -> Setup:
+    """The base and every net of FAMILIES, each trained alone; not to be written to."""
+    setup = copied(base, tmp_path_factory.mktemp("apart"))
+    for source, target, depths, keep in FAMILIES:
+        for n in depths:
+            transfer.transfer(setup, source, n, target, keep=keep)
+    return setup
+
+
+def together(setup: Setup, depths: Sequence[int] = DEPTHS) -> list[Run]:
+    """Trains A1B, A3B, ... in one pass."""
+    return transfer.transfer_depths(setup, "A", depths, share_trunk=True)
+
+
+def same(runs: Sequence[Run], apart: Setup) -> bool:
+    """Whether runs ended with the bytes of those that were trained alone."""
+    assert apart.runs is not None
+    assert all(run.result is not None for run in runs)
+    return all(contents(run.folder) == contents(apart.runs / run.name) for run in runs)
+
+
+def first_steps(run: Run) -> list[int]:
+    """The steps that a run's sessions began with."""
+    sessions = json.loads((run.folder / "env.json").read_text())["sessions"]
+    return [each["first_step"] for each in sessions]
+
+
+@pytest.mark.parametrize(("source", "target", "depths", "keep"), FAMILIES)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_one_pass_gives_the_bytes_of_separate_runs(
+    source: str,
+    target: str,
+    depths: list[int],
+    keep: int,
+    threads: int,
+    base: Setup,
+    apart: Setup,
+    tmp_path: Path,
+) -> None:
+    setup = copied(base, tmp_path)
+    setup = make_setup(setup.store, setup.runs, threads=threads)
+    runs = transfer.transfer_depths(
+        setup, source, depths, target, keep=keep, share_trunk=True
+    )
+    names = [Treatment(target, source, n, keep=keep).name for n in depths]
+    assert [run.name for run in runs] == names
+    assert same(runs, apart)
+    sessions = json.loads((runs[0].folder / "env.json").read_text())["sessions"]
+    assert [each["trained_together"] for each in sessions] == [names]
+
+
+def test_the_same_on_the_kernels(base: Setup, tmp_path: Path) -> None:
+    ended = []
+    for share in (False, True):
+        setup = copied(base, tmp_path / str(share))
+        short = ["solver.iterations=3", "schedule.evaluate_every=2"]
+        setup = make_setup(setup.store, setup.runs, *short, device="emulated")
+        runs = transfer.transfer_depths(setup, "A", [2, 6], share_trunk=share)
+        ended.append([contents(run.folder) for run in runs])
+    assert ended[0] == ended[1]
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Counts, from now on, the batches read and each layer's forward passes."""
+    counts: Counter[str] = Counter()
+    read, scan, forward = Loader.train_batch, Loader.val_batches, ConvLayer.forward
+
+    def train_batch(self: Loader, step: int) -> Any:
+        counts["batches"] += 1
+        return read(self, step)
+
+    def val_batches(self: Loader) -> Iterator[Any]:
+        for batch in scan(self):
+            counts["batches"] += 1
+            yield batch
+
+    def counting(self: ConvLayer, *args: Any) -> Any:
+        counts[self.spec.name] += 1
+        return forward(self, *args)
+
+    monkeypatch.setattr(Loader, "train_batch", train_batch)
+    monkeypatch.setattr(Loader, "val_batches", val_batches)
+    monkeypatch.setattr(ConvLayer, "forward", counting)
+    return counts
+
+
+def test_what_is_common_is_read_and_computed_once(
+    base: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setup = copied(base, tmp_path)
+    counts = counted(monkeypatch)
+    together(setup, [1, 3, 6])
+    # 23 updates, and three evaluations of 20 images in batches of 9.
+    assert counts["batches"] == 23 + 3 * 3
+    times = {name: count / counts["batches"] for name, count in counts.items()}
+    # Once in the trunk, and once in each head that begins below.
+    assert times == {
+        "batches": 1,
+        "conv1": 1,
+        "conv2": 2,
+        "conv3": 2,
+        "conv4": 3,
+        "conv5": 3,
+        "fc6": 3,
+        "fc7": 3,
+        "fc8": 3,
+    }
+
+
+def test_a_head_holds_no_buffers_of_frozen_layers() -> None:
+    dev = device.get("cpu", 1)
+    networks = [Network(MINIATURE, 4, dev, seed=n) for n in DEPTHS]
+    for n, network in zip(DEPTHS, networks, strict=True):
+        network.freeze(n)
+    Trunk(networks).plan(5)
+    for network in networks[:-1]:
+        held = {layer.spec.index for layer in network.layers if layer.y is not None}
+        assert held == set(range(network.frozen + 1, 9))
+    assert all(
+        layer.y is not None for layer in networks[-1].layers if layer.buffers(1, "f", 0)
+    )
+
+
+def test_runs_at_different_steps_go_on_together(
+    base: Setup, apart: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One is done, one is new, and one, the deepest, was stopped at step 12."""
+    setup = copied(base, tmp_path)
+    transfer.transfer(setup, "A", 1)
+    with monkeypatch.context() as patch:
+        stop_at(11, signal.SIGINT, patch)
+        with pytest.raises(Stopped):
+            transfer.transfer(setup, "A", 6)
+    counts = counted(monkeypatch)
+    runs = together(setup, [1, 3, 6])
+    assert same(runs, apart)
+    assert [first_steps(run) for run in runs] == [[0], [0], [0, 12]]
+    # The deepest takes no part before its own step, nor in the first evaluation.
+    assert counts["batches"] == 23 + 3 * 3
+    assert counts["conv3"] == counts["batches"]
+    assert counts["conv4"] == 2 * counts["batches"] - 12 - 3
+
+
+@pytest.mark.parametrize("step", [0, 7, 17])
+@pytest.mark.parametrize("share", [True, False])
+def test_a_stopped_pass_goes_on_together_or_apart(
+    step: int,
+    share: bool,
+    base: Setup,
+    apart: Setup,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    setup = copied(base, tmp_path)
+    with monkeypatch.context() as patch:
+        stop_at(step, signal.SIGTERM, patch)
+        with pytest.raises(Stopped) as stopped:
+            together(setup)
+    assert (stopped.value.signal_name, stopped.value.step) == ("SIGTERM", step + 1)
+    runs = transfer.transfer_depths(setup, "A", DEPTHS, share_trunk=share)
+    assert same(runs, apart)
+    assert [first_steps(run) for run in runs] == [[0, step + 1]] * 3
+
+
+@pytest.mark.parametrize("share", [True, False])
+@pytest.mark.parametrize("depth", [1, 6])
+def test_a_run_that_diverges_is_given_up_alone(
+    depth: int,
+    share: bool,
+    base: Setup,
+    apart: Setup,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    setup, original = copied(base, tmp_path), Head.learn
+
+    def learn(self: Head, labels: Any) -> None:
+        if self.network.frozen == depth and self.step == 14:
+            self.network.params[-1].value[...] = np.inf
+        original(self, labels)
+
+    monkeypatch.setattr(Head, "learn", learn)
+    with pytest.raises(Diverged) as diverged:
+        transfer.transfer_depths(setup, "A", DEPTHS, share_trunk=share)
+    said = str(diverged.value)
+    assert re.fullmatch(f"A{depth}B: the loss is nan at step 16: .*: step 12", said)
+    assert ("; the other runs go on" in capsys.readouterr().err) == share
+    assert setup.runs is not None
+    given_up, *others = [
+        Run(setup.runs / f"A{n}B") for n in sorted(DEPTHS, key=lambda n: n != depth)
+    ]
+    assert same(others, apart)
+    assert given_up.result is None
+    assert given_up.checkpoint.step == 12
+    # Once the cause is gone, it goes on from there.
+    monkeypatch.undo()
+    monkeypatch.setitem(architectures.ARCHITECTURES, "miniature", MINIATURE)
+    assert same(transfer.transfer_depths(setup, "A", DEPTHS, share_trunk=share), apart)
+
+
+def test_all_that_diverge_are_named(base: Setup, tmp_path: Path) -> None:
+    setup = copied(base, tmp_path)
+    hot = make_setup(setup.store, setup.runs, "solver.lr=1e9")
+    with pytest.raises(Diverged, match=r"^A1B: .* diverged.*; A2B: .* diverged"):
+        transfer.transfer_depths(hot, "A", [1, 2], share_trunk=True)
+    assert setup.runs is not None
+    assert Run(setup.runs / "A2B").result is None
+
+
+def test_networks_that_differ_below_share_no_trunk(base: Setup, tmp_path: Path) -> None:
+    setup = copied(base, tmp_path)
+    trainer = transfer.start(setup, [Treatment("B", "A", n) for n in (2, 3)])
+    trainer.heads[0].network.params[0].value[...] = 0
+    trainer.heads[0].frozen_before = trainer.heads[0].network.hashes(2)
+    with pytest.raises(MinicnnError, match=r"A2B, A3B: their frozen layers or mean"):
+        trainer.run()
+    mixed = [Treatment("B", "A", 2), Treatment("B", "A", 3, True)]
+    with pytest.raises(ValueError, match="differ in their depth alone"):
+        transfer.start(setup, mixed)
+
+
+def test_one_folder_in_use_keeps_all_from_starting(base: Setup, tmp_path: Path) -> None:
+    setup = copied(base, tmp_path)
+    together(setup, [1, 2])
+    assert setup.runs is not None
+    before = contents(setup.runs)
+    with locked(setup.runs / "A2B"), pytest.raises(MinicnnError, match="A2B: another"):
+        transfer.transfer_depths(setup, "A", [1, 2], share_trunk=True, fresh=True)
+    assert contents(setup.runs) == before
+
+
+def test_the_memory_of_all_heads_is_asked_for_at_once() -> None:
+    dev = Limited(2 * GIGA)
+    networks = [Network("caffenet64", 100, dev, seed=None) for _ in DEPTHS]
+    for n, network in zip(DEPTHS, networks, strict=True):
+        network.freeze(n)
+        Solver(network, SolverConfig())
+    trunk = Trunk(networks)
+    before = dev.taken
+    with pytest.raises(MinicnnError) as refused:
+        trunk.plan(100_000)
+    assert dev.taken == before
+    said = str(refused.value)
+    found = re.search(r"caffenet64 with 3 heads needs .*: a batch of (\d+) fits", said)
+    assert found, said
+    assert "train fewer depths together" in said
+    fits = int(found[1])
+    with pytest.raises(MinicnnError, match=f"a batch of {fits} fits"):
+        trunk.plan(fits + 1)
+    trunk.plan(fits)
+    Inputs(networks[0], np.zeros((64, 64, 3), np.float32), fits)
+    left = dev.free_bytes() - fits * 2 * 64 * 64 * 3  # the images as uploaded
+    layers = [each for network in networks for each in network.handed_down()]
+    left -= memory.workspace(layers, fits)
+    # As for one network: less than an image's share is left.
+    assert SPARE - 2**17 < left < SPARE + 6e6
+
+
+def test_depths_as_texts() -> None:
+    texts = {
+        "3": [3],
+        "1-7": [1, 2, 3, 4, 5, 6, 7],
+        "5-5": [5],
+        "1,3,5": [1, 3, 5],
+        "6, 1-3": [1, 2, 3, 6],
+    }
+    assert [parse_depths(text) for text in texts] == list(texts.values())
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "--n : not a number of layers"),
+        ("1,", "--n 1,: not a number of layers"),
+        ("1-2-3", "--n 1-2-3: not a number"),
+        ("1.5", "--n 1.5: not a number"),
+        ("0-3", "--n 0: must be 1..7"),
+        ("-2", "--n -2: must be 1..7"),
+        ("1-999999999", "--n 999999999: must be 1..7"),
+        ("7-1", "--n 7-1: write the lower number first"),
+        ("1-3,2", "--n 1-3,2: names a depth twice"),
+    ],
+)
+def test_texts_that_name_no_depths(text: str, said: str) -> None:
+    with pytest.raises(MinicnnError) as refused:
+        parse_depths(text)
+    assert str(refused.value).startswith(said)
+
+
+def test_what_has_no_trunk_to_share_is_refused() -> None:
+    with pytest.raises(MinicnnError, match="--share-trunk --finetune: layers that are"):
+        passes("A", [1, 2], finetune=True, share_trunk=True)
+    with pytest.raises(MinicnnError, match="--share-trunk --n 3: needs two depths"):
+        passes("A", [3], share_trunk=True)
+    alone = [[Treatment("B", "A", n, True)] for n in (1, 2)]
+    assert passes("A", [1, 2], finetune=True) == alone
+    kept = [[Treatment("A", "A", n, keep=1) for n in (1, 2)]]
+    assert passes("A", [1, 2], "A", keep=1, share_trunk=True) == kept
+
+
+def test_the_measurement_counts_images_and_compares_the_runs(
+    base: Setup, tmp_path: Path
+) -> None:
+    from click.testing import CliRunner
+
+    from minicnn.experiments.bench import share_trunk
+
+    out = tmp_path / "found.json"
+    argv = [f"--data={base.store}", f"--json={out}", "--rounds=1", "--depths=1,2,6"]
+    argv += ["--iterations=4", "--set=network.arch=miniature", "--set=solver.batch=5"]
+    done = CliRunner().invoke(share_trunk.main, argv)
+    assert done.exit_code == 0, done.output
+    found = json.loads(out.read_text())
+    assert found["same_runs"] is True
+    # 4 updates of 5 images, and one evaluation of 20.
+    assert found["one pass"]["images_read"] == 4 * 5 + 20
+    assert found["one after another"]["images_read"] == 3 * (4 * 5 + 20)
+    assert "same results and metrics: True" in done.output

@@ -1,0 +1,80 @@
+"""The solver against numbers worked by hand, and the paper's schedule."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from minicnn.base.config import SolverConfig, load_recipe
+from minicnn.base.errors import MinicnnError
+from minicnn.base.precision import FP64
+from minicnn.devices import device
+from minicnn.devices.device import Device
+from minicnn.nn.network import Network
+from minicnn.training.solver import Solver, learning_rate
+from tests.support.runs import MINIATURE
+
+# Each update is a dozen roundings of numbers near 1 in float64.
+TOLERANCE = 1e-14
+CONFIG = SolverConfig(lr=0.1, gamma=0.1, step_size=2, momentum=0.5, decay=0.1)
+GRADIENTS = (0.4, -0.2, 0.6, 0.1, -0.3)
+# v ← 0.5·v + lr·(g + 0.1·w), w ← w − v; lr 0.1, 0.1, then 0.01, 0.01, then 0.001.
+# The rate is inside v: the drop leaves what v carries as it was.
+WEIGHTS = (
+    # (v, w), from w = 1, v = 0
+    (0.05, 0.95),  # 0.1·(0.4 + 0.1) = 0.05
+    (0.0145, 0.9355),  # 0.025 + 0.1·(−0.2 + 0.095) = 0.025 − 0.0105
+    (0.0141855, 0.9213145),  # 0.00725 + 0.01·(0.6 + 0.09355) = 0.00725 + 0.0069355
+    # 0.00709275 + 0.01·(0.1 + 0.09213145) = 0.00709275 + 0.0019213145
+    (0.0090140645, 0.9123004355),
+    # 0.00450703225 + 0.001·(−0.3 + 0.09123004355) = 0.00450703225 − 0.00020876995645
+    (0.00429826229355, 0.90800217320645),
+)
+# v ← 0.5·v + 2·lr·g, w ← w − v: biases learn twice as fast and do not decay.
+BIASES = (
+    (0.08, 0.92),  # 0.2·0.4
+    (0.0, 0.92),  # 0.04 − 0.2·0.2
+    (0.012, 0.908),  # 0 + 0.02·0.6
+    (0.008, 0.9),  # 0.006 + 0.02·0.1
+    (0.0034, 0.8966),  # 0.004 − 0.002·0.3
+)
+
+
+def test_five_updates_worked_by_hand(dev: Device) -> None:
+    network = Network(MINIATURE, 5, dev, precision=FP64)
+    network.plan(1)
+    solver = Solver(network, CONFIG)
+    for p in network.params:
+        p.value[...] = 1
+    for step, g in enumerate(GRADIENTS):
+        for p in network.params:
+            p.grad[0, : math.prod(p.shape)] = g
+        solver.set_rate(step)
+        solver.update()
+        for p in network.params:
+            v, w = (WEIGHTS if p.name.endswith(".w") else BIASES)[step]
+            close = {"rtol": 0, "atol": TOLERANCE, "err_msg": f"{p.name} at {step}"}
+            velocity = dev.to_host(solver.velocity[p.name])
+            np.testing.assert_allclose(velocity, v, **close)
+            np.testing.assert_allclose(dev.to_host(p.value), w, **close)
+
+
+def test_the_papers_schedule() -> None:
+    config = load_recipe("paper").solver
+    steps = (0, 99_999, 100_000, 199_999, 200_000, 449_999)
+    rates = [learning_rate(config, step) for step in steps]
+    assert rates == pytest.approx([1e-2, 1e-2, 1e-3, 1e-3, 1e-4, 1e-6], rel=1e-12)
+
+
+def test_no_step_size_keeps_the_rate() -> None:
+    assert learning_rate(SolverConfig(lr=0.3, step_size=0), 10**6) == 0.3
+
+
+def test_momentum_of_other_parameters_is_refused() -> None:
+    network = Network(MINIATURE, 5, device.get("cpu", 1))
+    momentum = Solver(network, CONFIG).tensors()
+    network.freeze(1)
+    with pytest.raises(MinicnnError, match=r"conv1\.b, conv1\.w"):
+        Solver(network, CONFIG).load(momentum)

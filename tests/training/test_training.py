@@ -1,0 +1,305 @@
+"""Whole runs on a small store: stop and resume, scores, progress, divergence."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import re
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from minicnn.base.errors import MinicnnError, Stopped
+from minicnn.base.progress import Progress
+from minicnn.compile import native
+from minicnn.data.loader import Loader
+from minicnn.nn import architectures
+from minicnn.ops import dropout
+from minicnn.training import trainer, transfer
+from minicnn.training.run import Run
+from minicnn.training.transfer import Setup, Treatment
+from tests.support.runs import MINIATURE, make_store
+from tests.support.training import contents, copied, make_setup, stop_at, with_base
+
+
+@pytest.fixture(autouse=True)
+def miniature(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ninth architecture, small enough to train in a second."""
+    monkeypatch.setitem(architectures.ARCHITECTURES, "miniature", MINIATURE)
+
+
+@pytest.fixture(scope="module")
+def store_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_store(tmp_path_factory.mktemp("store") / "tiny.h5")
+
+
+@pytest.fixture(scope="module")
+def whole(
+    store_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Setup]:
+    """A folder of runs with baseA, trained without a stop; not to be written to."""
+    yield from with_base(store_path, tmp_path_factory.mktemp("whole"))
+
+
+@pytest.mark.parametrize(
+    ("step", "number"), [(0, signal.SIGINT), (7, signal.SIGTERM), (11, signal.SIGINT)]
+)
+def test_a_stopped_run_ends_with_the_same_bytes(
+    step: int,
+    number: int,
+    whole: Setup,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    setup = make_setup(whole.store, tmp_path)
+    with monkeypatch.context() as patch:
+        stop_at(step, number, patch)
+        with pytest.raises(Stopped) as stopped:
+            transfer.train_base(setup, "A")
+    assert stopped.value.step == step + 1
+    assert stopped.value.signal_name == signal.Signals(number).name
+    run = transfer.train_base(setup, "A")
+    assert contents(run.folder) == contents(whole.folder(Treatment("A")))
+    sessions = json.loads((run.folder / "env.json").read_text())["sessions"]
+    assert [each["first_step"] for each in sessions] == [0, step + 1]
+
+
+OFF = "MINICNN_NATIVE=0"
+
+
+# What env.json says of the session before, why this one has no compiled code, and what
+# is to be done for the same bytes.
+@pytest.mark.parametrize(
+    ("before", "why", "mend"),
+    [
+        ({"native": True}, OFF, "now in NumPy: .* unset MINICNN_NATIVE$"),
+        ({"native": True}, "no C++ compiler", "now in NumPy: .* 'minicnn doctor'$"),
+        ({"native": False}, "", f"now in compiled code: .* set {OFF}$"),
+        ({"native": True}, "", None),
+        ({"native": False}, OFF, None),
+        ({}, "", None),  # on another device
+    ],
+)
+def test_other_forms_of_the_ops_are_warned_of_on_resume(
+    before: dict[str, bool],
+    why: str,
+    mend: str | None,
+    whole: Setup,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    setup = copied(whole, tmp_path)
+    folder = setup.folder(Treatment("A"))
+    (folder / "env.json").write_text(json.dumps({"sessions": [{}, before]}))
+    (folder / "result.json").unlink()
+    monkeypatch.setattr(native, "missing", lambda: why)
+    setup.dev.native = not why
+    transfer.train_base(setup, "A")
+    said = [s for s in capsys.readouterr().err.splitlines() if "warning: baseA" in s]
+    assert len(said) == (mend is not None)
+    if mend:
+        assert re.search(mend, said[0])
+
+
+# 20 validation images are 3 batches: the first evaluation is of step 10, which is not
+# saved, the third of the last step, which is.
+@pytest.mark.parametrize(("batch", "step"), [(0, 10), (6, 23)])
+def test_a_signal_during_an_evaluation_is_obeyed_at_once(
+    batch: int,
+    step: int,
+    whole: Setup,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    setup = make_setup(whole.store, tmp_path)
+    original, seen = Loader.val_batches, []
+
+    def val_batches(self: Loader) -> Iterator[Any]:
+        for each in original(self):
+            if len(seen) == batch:
+                os.kill(os.getpid(), signal.SIGTERM)
+            seen.append(each)
+            yield each
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Loader, "val_batches", val_batches)
+        with pytest.raises(Stopped) as stopped:
+            transfer.train_base(setup, "A")
+    assert len(seen) == batch + 1
+    assert stopped.value.step == step
+    run = transfer.train_base(setup, "A")
+    assert contents(run.folder) == contents(whole.folder(Treatment("A")))
+
+
+def test_results_do_not_depend_on_the_number_of_threads(
+    whole: Setup, tmp_path: Path
+) -> None:
+    setup = make_setup(whole.store, tmp_path, threads=1)
+    run = transfer.train_base(setup, "A")
+    assert contents(run.folder) == contents(whole.folder(Treatment("A")))
+
+
+def test_a_finished_run_is_left_alone_and_fresh_starts_over(
+    whole: Setup, tmp_path: Path
+) -> None:
+    setup = copied(whole, tmp_path)
+    folder = setup.folder(Treatment("A"))
+    before = contents(folder)
+    (folder / "env.json").unlink()
+    assert transfer.train_base(setup, "A").result is not None
+    assert not (folder / "env.json").exists()
+    assert transfer.train_base(setup, "A", fresh=True).result is not None
+    assert (folder / "env.json").exists()
+    assert contents(folder) == before
+
+
+def test_a_damaged_checkpoint_falls_back_and_ends_the_same(
+    whole: Setup, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    setup = copied(whole, tmp_path)
+    folder = setup.folder(Treatment("A"))
+    before = contents(folder)
+    last = sorted((folder / "checkpoints").iterdir())[-1]
+    last.write_bytes(last.read_bytes()[:-100])
+    (folder / "result.json").unlink()
+    transfer.train_base(setup, "A")
+    assert "falling back to the checkpoint before it" in capsys.readouterr().err
+    assert contents(folder) == before
+
+
+def test_metrics_and_result_agree(whole: Setup) -> None:
+    run = Run(whole.folder(Treatment("A")))
+    records, result = run.metrics(), run.result
+    assert result is not None
+    assert [r["step"] for r in records if "loss" in r] == [4, 8, 12, 16, 20, 23]
+    scores = [r for r in records if "val_top1" in r]
+    assert [r["step"] for r in scores] == [10, 20, 23]
+    assert result["top1"] == scores[-1]["val_top1"]
+    # The mean of so few would be of early ones too.
+    assert (result["evaluations"], result["top1_mean_of_10_best"]) == (3, None)
+    rates = [r["lr"] for r in records if "lr" in r]
+    assert rates == pytest.approx([0.002] * 3 + [0.0002] * 3)
+
+
+def test_the_published_score_is_of_the_10_best(whole: Setup, tmp_path: Path) -> None:
+    setup = make_setup(whole.store, tmp_path, "schedule.evaluate_every=2")
+    run = transfer.train_base(setup, "A")
+    scores = sorted(r["val_top1"] for r in run.metrics() if "val_top1" in r)
+    assert len(scores) == 12
+    result = run.result
+    assert result is not None
+    assert result["evaluations"] == 12
+    assert result["top1_mean_of_10_best"] == pytest.approx(sum(scores[2:]) / 10)
+
+
+def test_dropout_is_drawn_anew_each_step_and_off_in_evaluations(
+    store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setup, keys = make_setup(store_path, tmp_path), Counter[tuple[int, int, int]]()
+    original = dropout.apply
+
+    def apply(
+        dev: Any, x: Any, y: Any, rate: float, seed: int, stream: int, step: Any
+    ) -> None:
+        keys[seed, stream, int(step[0])] += 1
+        original(dev, x, y, rate, seed, stream, step)
+
+    monkeypatch.setattr(dropout, "apply", apply)
+    starting = transfer.start(setup, Treatment("A"))
+    starting.run()
+    # Two layers, each forward and backward.
+    assert {(seed, step) for seed, _, step in keys} == {
+        (starting.seed, step) for step in range(23)
+    }
+    assert len(keys) == 2 * 23
+    assert set(keys.values()) == {2}
+
+
+def test_progress_of_the_mean_image_and_of_evaluations(
+    store_path: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(trainer, "Progress", functools.partial(Progress, every=0))
+    transfer.train_base(make_setup(store_path, tmp_path), "A")
+    said = capsys.readouterr().err
+    for text in (
+        "baseA, mean image: 48/48, ",
+        "baseA, evaluation at step 10: 9/20, ",
+        "baseA, evaluation at step 10: 20/20, ",
+        "baseA, evaluation at step 23: 20/20, ",
+    ):
+        assert text in said
+
+
+def test_a_signal_while_the_mean_image_is_made(
+    store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setup, original = make_setup(store_path, tmp_path), trainer.mean_image
+
+    def mean_image(*args: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return original(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "mean_image", mean_image)
+        with pytest.raises(Stopped) as stopped:
+            transfer.train_base(setup, "A")
+    assert (stopped.value.signal_name, stopped.value.step) == ("SIGTERM", None)
+    assert transfer.train_base(setup, "A").result is not None
+
+
+def test_divergence_stops_and_keeps_the_last_good_checkpoint(
+    store_path: Path, tmp_path: Path
+) -> None:
+    often = "schedule.checkpoint_every=1"
+    setup = make_setup(store_path, tmp_path, "solver.lr=1e6", often)
+    with pytest.raises(MinicnnError, match=r"diverged.*lower solver.lr.*--fresh"):
+        transfer.train_base(setup, "A")
+    kept = Run(tmp_path / "baseA").checkpoint
+    assert kept.step >= 1
+    assert all(np.isfinite(w).all() for w in kept.weights.values())
+
+
+def test_a_loss_stuck_at_chance_is_reported(
+    store_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    starting = transfer.start(make_setup(store_path, tmp_path), Treatment("A"))
+    head, bar = starting.heads[0], Progress(1, "images", "test")
+
+    def said(step: int, loss: float) -> str:
+        head.step = step
+        starting._advise(head, loss, bar)
+        return capsys.readouterr().err
+
+    # ln 4 = 1.3863, of 23 steps the first tenth is too early to tell.
+    assert "still ln 4 = 1.39" in said(10, 1.39)
+    assert said(2, 1.39) == ""
+    assert said(10, 1.36) == ""
+
+
+def test_a_task_of_one_class_is_refused(store_path: Path, tmp_path: Path) -> None:
+    path = tmp_path / "split.toml"
+    path.write_text('A = ["c0"]\nB = ["c1", "c2"]\n')
+    setup = make_setup(store_path, tmp_path / "runs", split=f"file:{path}")
+    with pytest.raises(MinicnnError, match=r"1 class in .* needs at least 2"):
+        transfer.train_base(setup, "A")
+
+
+def test_too_few_outputs_are_refused(store_path: Path, tmp_path: Path) -> None:
+    setup = make_setup(store_path, tmp_path, "network.outputs=3")
+    with pytest.raises(
+        MinicnnError, match=r"network\.outputs 3: fewer than the 4 classes"
+    ):
+        transfer.train_base(setup, "A")
+    wide = make_setup(store_path, tmp_path, "network.outputs=10")
+    run = transfer.train_base(wide, "A")
+    assert run.checkpoint.weights["fc8.b"].shape == (10,)
