@@ -4,10 +4,10 @@
     def forward(dev, x, y): ...            # the NumPy form
 
     @forward.kernel
-    def _(dev, x, y): ...                  # what devices with kernels do instead
+    def forward_kernel(dev, x, y): ...     # what devices with kernels do instead
 
     @forward.native
-    def _(dev, x, y): ...                  # what the cpu device does where it can
+    def forward_native(dev, x, y): ...     # what the cpu device does where it can
 
 The NumPy form is the definition. The compiled form gives the very same bits, of NaNs
 other payloads at most, but where it says otherwise; it returns NotImplemented for what

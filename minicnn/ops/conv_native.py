@@ -29,7 +29,7 @@ FEATURES, TURNED, WIDE, NARROW, LARGE = 24, 16, 768, 96, 1 << 22
 GATHERED = 4
 
 
-def forward(
+def forward_native(
     dev: Device,
     x: Array,
     w: Array,
@@ -49,7 +49,7 @@ def forward(
     return _convolve(dev, x, w, b, None, y, shape, relu, turned=False)
 
 
-def backward_data(
+def backward_data_native(
     dev: Device,
     dy: Array,
     w: Array,
@@ -101,7 +101,7 @@ def _convolve(
     convolve(dev, shape.n, (x, panels, b, relu_y, y, about, relu), sizes)
 
 
-def backward_weights(
+def backward_weights_native(
     dev: Device,
     x: Array,
     dy: Array,

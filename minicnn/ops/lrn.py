@@ -107,12 +107,16 @@ def forward(dev: Device, x: Array, y: Array, scale: Array, how: Normalising) -> 
 
 
 @forward.native
-def _(dev: Device, x: Array, y: Array, scale: Array, how: Normalising) -> Any:
+def forward_native(
+    dev: Device, x: Array, y: Array, scale: Array, how: Normalising
+) -> Any:
     return _on_rows(dev, "lrn_forward", {"x": x, "y": y, "scale": scale}, how)
 
 
 @forward.kernel
-def _(dev: Device, x: Array, y: Array, scale: Array, how: Normalising) -> None:
+def forward_kernel(
+    dev: Device, x: Array, y: Array, scale: Array, how: Normalising
+) -> None:
     numbers = how.share, how.beta, how.k
     _launch(dev, "lrn_forward", (x, y, scale), how.size, numbers, False)
 
@@ -148,7 +152,7 @@ def backward(
 
 
 @backward.native
-def _(
+def backward_native(
     dev: Device,
     x: Array,
     y: Array,
@@ -162,7 +166,7 @@ def _(
 
 
 @backward.kernel
-def _(
+def backward_kernel(
     dev: Device,
     x: Array,
     y: Array,
