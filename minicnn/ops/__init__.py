@@ -21,6 +21,7 @@ store.
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any, Concatenate, Generic, ParamSpec
@@ -118,6 +119,7 @@ def select(values: np.ndarray, where: np.ndarray, out: np.ndarray) -> None:
     np.bitwise_and(values.view(bits), whole, out=out.view(bits))
 
 
+@functools.cache
 def vector_width(channels: int, dtype: np.dtype) -> int:
     """How many neighbouring channels a kernel's thread takes: 16 bytes, or one."""
     width = 16 // dtype.itemsize

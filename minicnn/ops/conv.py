@@ -255,8 +255,8 @@ def _plan(
     Raises:
         MinicnnError: the device gives a block too little shared memory for any tile.
     """
-    widths = (vector_width(n, dtype) for n in (shape.depth, shape.features))
-    vectors = min(widths) > 1
+    depth, features = shape.depth, shape.features
+    vectors = min(vector_width(depth, dtype), vector_width(features, dtype)) > 1
     kind = tensor if tensor and vectors and dtype == np.float32 else dtype
     least = min(offered(kernel, kind, vectors).values())
     if least > dev.shared_bytes:

@@ -7,6 +7,7 @@ rearranged. Data gradients with a stride stay with NumPy's form.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -152,6 +153,7 @@ def _product_sizes(shape: ConvShape) -> dict[str, int]:
     return {**named, "w": weights, "dw": weights, "b": shape.k, "db": shape.k}
 
 
+@cache
 def _fields(shape: ConvShape) -> dict[str, int]:
     """The struct Shape."""
     names = ("h", "w", "c", "k", "r", "s", "groups", "p", "q")
