@@ -146,10 +146,8 @@ def _struct(parameter: Parameter, value: Any) -> np.ndarray:
             parameter,
             f"{parameter.type} has the fields {', '.join(names)}; given {given}",
         )
-    numbers = tuple(
-        tuple(each) if isinstance(each := value[name], list | tuple) else each
-        for name in names
-    )
+    listed = [value[name] for name in names]
+    numbers = tuple([tuple(n) if isinstance(n, list | tuple) else n for n in listed])
     if isinstance(value, Changing):
         return _pack(parameter, numbers)
     # Numbers of different kinds may be equal, and only some of them fit.

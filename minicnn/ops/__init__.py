@@ -4,10 +4,10 @@
     def forward(dev, x, y): ...            # the NumPy form
 
     @forward.kernel
-    def _(dev, x, y): ...                  # what devices with kernels do instead
+    def forward_kernel(dev, x, y): ...     # what devices with kernels do instead
 
     @forward.native
-    def _(dev, x, y): ...                  # what the cpu device does where it can
+    def forward_native(dev, x, y): ...     # what the cpu device does where it can
 
 The NumPy form is the definition. The compiled form gives the very same bits, of NaNs
 other payloads at most, but where it says otherwise; it returns NotImplemented for what
@@ -21,6 +21,7 @@ store.
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any, Concatenate, Generic, ParamSpec
@@ -118,6 +119,7 @@ def select(values: np.ndarray, where: np.ndarray, out: np.ndarray) -> None:
     np.bitwise_and(values.view(bits), whole, out=out.view(bits))
 
 
+@functools.cache
 def vector_width(channels: int, dtype: np.dtype) -> int:
     """How many neighbouring channels a kernel's thread takes: 16 bytes, or one."""
     width = 16 // dtype.itemsize

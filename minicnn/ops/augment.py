@@ -76,7 +76,7 @@ def crop_mirror(
 
 
 @crop_mirror.native
-def _(
+def crop_mirror_native(
     dev: Device,
     images: NDArray[np.uint8],
     mean: NDArray[np.float32],
@@ -107,7 +107,7 @@ def _(
 
 
 @crop_mirror.kernel
-def _(
+def crop_mirror_kernel(
     dev: Device,
     images: NDArray[np.uint8],
     mean: NDArray[np.float32],

@@ -55,7 +55,7 @@ def apply(
 
 
 @apply.native
-def _(
+def apply_native(
     dev: Device, x: Array, y: Array, rate: float, seed: int, stream: int, step: Step
 ) -> None:
     key = {"seed": seed, "step": int(step[0]), "stream": stream}
@@ -66,7 +66,7 @@ def _(
 
 
 @apply.kernel
-def _(
+def apply_kernel(
     dev: Device, x: Array, y: Array, rate: float, seed: int, stream: int, step: Step
 ) -> None:
     part = max(4, 16 // x.itemsize)  # numbers a thread

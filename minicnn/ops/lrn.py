@@ -11,6 +11,7 @@ Source: Krizhevsky, Sutskever, Hinton, NIPS 2012, section 3.3.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -40,21 +41,22 @@ class Normalising:
     beta: float
     k: float
 
-    @property
+    @cached_property
     def share(self) -> float:
         """Of each square in the scale."""
         return self.alpha / self.size
 
-    @property
+    @cached_property
     def slope(self) -> float:
         """What the second term of dx is multiplied by."""
         return 2 * self.alpha * self.beta / self.size
 
-    @property
+    @cached_property
     def is_native(self) -> bool:
         """Whether compiled code has this β."""
         return self.beta == 0.75
 
+    @cache  # noqa: B019 (a program has few of them, and they are small)
     def fields(self) -> dict[str, float]:
         """The struct of compiled code."""
         numbers = {"share": self.share, "slope": self.slope, "k": self.k}
@@ -107,12 +109,16 @@ def forward(dev: Device, x: Array, y: Array, scale: Array, how: Normalising) -> 
 
 
 @forward.native
-def _(dev: Device, x: Array, y: Array, scale: Array, how: Normalising) -> Any:
+def forward_native(
+    dev: Device, x: Array, y: Array, scale: Array, how: Normalising
+) -> Any:
     return _on_rows(dev, "lrn_forward", {"x": x, "y": y, "scale": scale}, how)
 
 
 @forward.kernel
-def _(dev: Device, x: Array, y: Array, scale: Array, how: Normalising) -> None:
+def forward_kernel(
+    dev: Device, x: Array, y: Array, scale: Array, how: Normalising
+) -> None:
     numbers = how.share, how.beta, how.k
     _launch(dev, "lrn_forward", (x, y, scale), how.size, numbers, False)
 
@@ -148,7 +154,7 @@ def backward(
 
 
 @backward.native
-def _(
+def backward_native(
     dev: Device,
     x: Array,
     y: Array,
@@ -162,7 +168,7 @@ def _(
 
 
 @backward.kernel
-def _(
+def backward_kernel(
     dev: Device,
     x: Array,
     y: Array,
@@ -209,6 +215,7 @@ def _launch(
     )
 
 
+@cache
 def walk(channels: int, width: int) -> tuple[int, int]:
     """A block's threads along a row of channels, `width` a thread, and its rows."""
     along = min(channels // width, THREADS)

@@ -79,7 +79,7 @@ def forward(
 
 
 @forward.native
-def _(
+def forward_native(
     dev: Device, x: Array, y: Array, argmax: NDArray[np.uint8], shape: PoolShape
 ) -> None:
     function = NATIVE.get("pool_forward", x.dtype)
@@ -89,7 +89,7 @@ def _(
 
 
 @forward.kernel
-def _(
+def forward_kernel(
     dev: Device, x: Array, y: Array, argmax: NDArray[np.uint8], shape: PoolShape
 ) -> None:
     _launch(dev, "pool_forward", (x, y, argmax), shape, shape.p * shape.q)
@@ -117,7 +117,7 @@ def backward(
 
 
 @backward.native
-def _(
+def backward_native(
     dev: Device, dy: Array, argmax: NDArray[np.uint8], dx: Array, shape: PoolShape
 ) -> None:
     function = NATIVE.get("pool_backward", dx.dtype)
@@ -127,7 +127,7 @@ def _(
 
 
 @backward.kernel
-def _(
+def backward_kernel(
     dev: Device, dy: Array, argmax: NDArray[np.uint8], dx: Array, shape: PoolShape
 ) -> None:
     _launch(dev, "pool_backward", (dy, argmax, dx), shape, shape.h * shape.w)

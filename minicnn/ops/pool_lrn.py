@@ -51,7 +51,7 @@ def forward(
 
 
 @forward.native
-def _(
+def forward_native(
     dev: Device,
     x: Array,
     u: Array,
@@ -69,7 +69,7 @@ def _(
 
 
 @forward.kernel
-def _(
+def forward_kernel(
     dev: Device,
     x: Array,
     u: Array,
@@ -124,7 +124,7 @@ def backward(
 
 
 @backward.native
-def _(
+def backward_native(
     dev: Device,
     dy: Array,
     u: Array,
@@ -142,7 +142,7 @@ def _(
 
 
 @backward.kernel
-def _(
+def backward_kernel(
     dev: Device,
     dy: Array,
     u: Array,

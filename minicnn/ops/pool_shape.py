@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache, cached_property
 
 from minicnn.base.errors import MinicnnError
 from minicnn.ops.conv.shape import Pair, four, pair
@@ -67,12 +68,12 @@ class PoolShape:
             count -= 1
         return count
 
-    @property
+    @cached_property
     def p(self) -> int:
         """Output height."""
         return self._outputs(0)
 
-    @property
+    @cached_property
     def q(self) -> int:
         """Output width."""
         return self._outputs(1)
@@ -84,6 +85,7 @@ class PoolShape:
         outputs = dict.fromkeys(("y", "dy", "u", "argmax"), windows)
         return {"x": pixels, "dx": pixels, **outputs}
 
+    @cache  # noqa: B019 (a program has few shapes, and they are small)
     def fields(self) -> dict[str, int | Pair]:
         """The struct Pooling of the kernels.
 

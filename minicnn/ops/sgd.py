@@ -181,7 +181,7 @@ def _sum(dev: Device, partial: Array) -> Array:
 
 
 @update.native
-def _(
+def update_native(
     dev: Device,
     w: Array,
     g: Array,
@@ -202,7 +202,7 @@ def _(
 
 
 @update.kernel
-def _(
+def update_kernel(
     dev: Device,
     w: Array,
     g: Array,

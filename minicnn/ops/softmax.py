@@ -75,7 +75,7 @@ def cross_entropy(
 
 
 @cross_entropy.native
-def _(
+def cross_entropy_native(
     dev: Device,
     logits: Array,
     labels: NDArray[np.int32],
@@ -94,7 +94,7 @@ def _(
 
 
 @cross_entropy.kernel
-def _(
+def cross_entropy_kernel(
     dev: Device,
     logits: Array,
     labels: NDArray[np.int32],

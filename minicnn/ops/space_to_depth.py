@@ -109,7 +109,7 @@ def block_filters(dev: Device, w: Array, blocked: Array, blocks: Blocks) -> None
 
 
 @block_filters.kernel
-def _(dev: Device, w: Array, blocked: Array, blocks: Blocks) -> None:
+def block_filters_kernel(dev: Device, w: Array, blocked: Array, blocks: Blocks) -> None:
     grid = -(-blocked.size // THREADS)
     kernel = KERNELS.get("block_filters", w.dtype)
     kernel(dev, grid, THREADS, (w, blocked, _filters(blocks)))
@@ -137,7 +137,9 @@ def unblock_gradient(dev: Device, dblocked: Array, dw: Array, blocks: Blocks) ->
 
 
 @unblock_gradient.kernel
-def _(dev: Device, dblocked: Array, dw: Array, blocks: Blocks) -> None:
+def unblock_gradient_kernel(
+    dev: Device, dblocked: Array, dw: Array, blocks: Blocks
+) -> None:
     slices, apart = dblocked.shape
     kernel = KERNELS.get("unblock_gradient", dw.dtype)
     arguments = dblocked, dw, _filters(blocks), apart, slices

@@ -94,7 +94,7 @@ def test_an_op_runs_in_numpy_where_it_is_told_or_the_compiled_form_declines() ->
         ran.append("numpy")
 
     @double.native
-    def _(dev: device.Device, x: np.ndarray) -> object:
+    def double_native(dev: device.Device, x: np.ndarray) -> object:
         ran.append("native")
         return NotImplemented if x.size == 1 else None
 

@@ -66,11 +66,11 @@ def forward(
     conv_numpy.forward(dev, x, w, b, y, shape, relu)
 
 
-forward.native(conv_native.forward)
+forward.native(conv_native.forward_native)
 
 
 @forward.kernel
-def _(
+def forward_kernel(
     dev: Device,
     x: Array,
     w: Array,
@@ -110,11 +110,11 @@ def backward_data(
     conv_numpy.backward_data(dev, dy, w, dx, shape, relu_y)
 
 
-backward_data.native(conv_native.backward_data)
+backward_data.native(conv_native.backward_data_native)
 
 
 @backward_data.kernel
-def _(
+def backward_data_kernel(
     dev: Device,
     dy: Array,
     w: Array,
@@ -155,11 +155,11 @@ def backward_weights(
     conv_numpy.backward_weights(dev, x, dy, dw, db, shape)
 
 
-backward_weights.native(conv_native.backward_weights)
+backward_weights.native(conv_native.backward_weights_native)
 
 
 @backward_weights.kernel
-def _(
+def backward_weights_kernel(
     dev: Device,
     x: Array,
     dy: Array,
@@ -217,13 +217,13 @@ def relu_backward(dev: Device, y: Array, dy: Array) -> None:
 
 
 @relu_backward.native
-def _(dev: Device, y: Array, dy: Array) -> None:
+def relu_backward_native(dev: Device, y: Array, dy: Array) -> None:
     sizes = {"y": dy.size, "dy": dy.size}
     NATIVE.get("relu_backward", dy.dtype)(dev, dy.size, (y, dy), sizes, work=1)
 
 
 @relu_backward.kernel
-def _(dev: Device, y: Array, dy: Array) -> None:
+def relu_backward_kernel(dev: Device, y: Array, dy: Array) -> None:
     blocks = min(8 * PROCESSORS, ceil_div(dy.nbytes, 16 * THREADS))
     KERNELS.get("relu_backward", dy.dtype)(dev, blocks, THREADS, (y, dy, dy.size))
 
@@ -257,8 +257,8 @@ def _plan(
     Raises:
         MinicnnError: the device gives a block too little shared memory for any tile.
     """
-    widths = (vector_width(n, dtype) for n in (shape.depth, shape.features))
-    vectors = min(widths) > 1
+    depth, features = shape.depth, shape.features
+    vectors = min(vector_width(depth, dtype), vector_width(features, dtype)) > 1
     kind = tensor if tensor and vectors and dtype == np.float32 else dtype
     least = min(offered(kernel, kind, vectors).values())
     if least > dev.shared_bytes:

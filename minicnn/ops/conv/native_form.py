@@ -7,6 +7,7 @@ rearranged. Data gradients with a stride stay with NumPy's form.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ FEATURES, TURNED, WIDE, NARROW, LARGE = 24, 16, 768, 96, 1 << 22
 GATHERED = 4
 
 
-def forward(
+def forward_native(
     dev: Device,
     x: Array,
     w: Array,
@@ -49,7 +50,7 @@ def forward(
     return _convolve(dev, x, w, b, None, y, shape, relu, turned=False)
 
 
-def backward_data(
+def backward_data_native(
     dev: Device,
     dy: Array,
     w: Array,
@@ -101,7 +102,7 @@ def _convolve(
     convolve(dev, shape.n, (x, panels, b, relu_y, y, about, relu), sizes)
 
 
-def backward_weights(
+def backward_weights_native(
     dev: Device,
     x: Array,
     dy: Array,
@@ -152,6 +153,7 @@ def _product_sizes(shape: ConvShape) -> dict[str, int]:
     return {**named, "w": weights, "dw": weights, "b": shape.k, "db": shape.k}
 
 
+@cache
 def _fields(shape: ConvShape) -> dict[str, int]:
     """The struct Shape."""
     names = ("h", "w", "c", "k", "r", "s", "groups", "p", "q")

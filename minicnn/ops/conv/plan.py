@@ -7,6 +7,7 @@ memory that the card gives a block: the same bits on all cards with as much.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache, cached_property
 
 import numpy as np
 
@@ -112,12 +113,12 @@ class Plan:
     steps: int
     slices: int = 1
 
-    @property
+    @cached_property
     def on_tensor_cores(self) -> bool:
         """Whether MmaTile multiplies, and not Tile."""
         return STEP[self.kind] > 8
 
-    @property
+    @cached_property
     def threads(self) -> int:
         """Threads of a block."""
         if self.kind == "tf32x3":  # a warp has 32 rows, and 32 or 48 columns
@@ -125,7 +126,7 @@ class Plan:
         large = self.tile[0] * self.tile[1] > 128 * 128
         return 256 if large or not self.on_tensor_cores else 128
 
-    @property
+    @cached_property
     def shared_bytes(self) -> int:
         """Dynamic shared memory of a block: MmaTile's stages."""
         if not self.on_tensor_cores:
@@ -144,9 +145,16 @@ def offered(kernel: str, kind: Kind, vectors: bool) -> dict[Tile, int]:
     Args:
         vectors: whether 16 bytes may be read as one.
     """
+    return _offered(kernel, kind, vectors, tuple(TILES[kind][kernel]))
+
+
+@cache
+def _offered(
+    kernel: str, kind: Kind, vectors: bool, tiles: tuple[Tile, ...]
+) -> dict[Tile, int]:
     return {
         tile: Plan(kernel, kind, tile, 1, 1).shared_bytes
-        for tile in TILES[kind][kernel]
+        for tile in tiles
         if (tile[2] > 1) == vectors
     }
 
@@ -173,8 +181,20 @@ def plan(
         shared: bytes of shared memory that a block may have; the smallest of the tiles
             must fit.
     """
-    m, n, k = size
-    speeds, step = TILES[kind][kernel], STEP[kind]
+    speeds = tuple(TILES[kind][kernel].items())
+    problem = kernel, kind, size, products, vectors, slices, shared
+    return _best(problem, speeds, LEAST_PRODUCTS)
+
+
+@cache
+def _best(
+    problem: tuple[str, Kind, tuple[int, int, int], int, bool, int | None, int],
+    tile_speeds: tuple[tuple[Tile, float], ...],
+    least_products: int,
+) -> Plan:
+    """See `plan`; kept for what is asked for at every step."""
+    kernel, kind, (m, n, k), products, vectors, slices, shared = problem
+    speeds, step = dict(tile_speeds), STEP[kind]
     steps = ceil_div(k, step)
     plans = []
     for tile, needed in offered(kernel, kind, vectors).items():
@@ -187,7 +207,7 @@ def plan(
             continue
         # As many slices as one to four rounds of blocks, if K is as long as that.
         fits = [rounds * PROCESSORS // (tiles * products) for rounds in range(1, 5)]
-        most = steps * step // LEAST_PRODUCTS if kernel == WEIGHTS else 1
+        most = steps * step // least_products if kernel == WEIGHTS else 1
         for count in {max(1, min(fit, most)) for fit in fits}:
             each = ceil_div(steps, count)
             plans.append(Plan(kernel, kind, tile, tiles, each, ceil_div(steps, each)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache, cached_property
 
 import numpy as np
 
@@ -107,32 +108,32 @@ class ConvShape:
             )
         return shape
 
-    @property
+    @cached_property
     def p(self) -> int:
         """Output height."""
         return (self.h + 2 * self.pad[0] - self.r) // self.stride[0] + 1
 
-    @property
+    @cached_property
     def q(self) -> int:
         """Output width."""
         return (self.w + 2 * self.pad[1] - self.s) // self.stride[1] + 1
 
-    @property
+    @cached_property
     def depth(self) -> int:
         """Channels of a group."""
         return self.c // self.groups
 
-    @property
+    @cached_property
     def features(self) -> int:
         """Features, that is output channels, of a group."""
         return self.k // self.groups
 
-    @property
+    @cached_property
     def taps(self) -> int:
         """Products that each output sums."""
         return self.r * self.s * self.depth
 
-    @property
+    @cached_property
     def is_product(self) -> bool:
         """Whether the filter covers the whole image: a fully connected layer."""
         return (
@@ -141,6 +142,7 @@ class ConvShape:
             and (self.r, self.s) == (self.h, self.w)
         )
 
+    @cache  # noqa: B019 (a program has few shapes, and they are small)
     def in_one_row(self) -> ConvShape:
         """The problem with all pixels in one row of an image, each seeing one place.
 
@@ -155,16 +157,17 @@ class ConvShape:
         one = ConvShape(1, 1, pixels, depth, self.k, 1, 1, groups=self.groups)
         return replace(one, needed=self.needed)
 
-    @property
+    @cached_property
     def flops(self) -> int:
         """Floating-point operations that a pass needs: two for each multiply-add."""
         return 2 * self.n * self.p * self.q * self.k * (self.needed or self.taps)
 
-    @property
+    @cached_property
     def flops_made(self) -> int:
         """Those that kernels make of it."""
         return 2 * self.n * self.p * self.q * self.k * self.taps
 
+    @cache  # noqa: B019
     def fields(self) -> dict[str, int]:
         """The struct ConvShape of the kernels.
 
