@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from minicnn.cores import available_cores
 from minicnn.data_prep.classes import class_index
-from minicnn.data_prep.tree import read_at
+from minicnn.data_prep.sources.tree import read_at
 from minicnn.errors import MinicnnError
 from minicnn.files import write_atomically
 from minicnn.philox import Stream, permutation

@@ -15,7 +15,7 @@ import h5py
 
 from minicnn import store
 from minicnn.data_prep.images import decoder
-from minicnn.data_prep.sources import Source
+from minicnn.data_prep.sources.labelled import Source
 from minicnn.errors import MinicnnError
 
 _PIPELINE = 2

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from minicnn.cores import available_cores
 from minicnn.data_prep.images import BadImageError, cifar_to_rgb, to_rgb
-from minicnn.data_prep.tree import Place, read, read_at
+from minicnn.data_prep.sources.tree import Place, read, read_at
 from minicnn.errors import MinicnnError
 
 Common = TypeVar("Common")

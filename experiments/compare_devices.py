@@ -238,7 +238,7 @@ def main(
 ) -> None:
     """Short real trainings that prove a device."""
     from minicnn import device
-    from minicnn.data_prep.demo import ensure_demo
+    from minicnn.data_prep.demo.store import ensure_demo
     from minicnn.experiments.provenance import provenance
 
     store = (data or ensure_demo()).resolve()

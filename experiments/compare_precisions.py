@@ -176,7 +176,7 @@ def main(
     """Accuracy of reduced precision over seeds."""
     from minicnn import device as devices
     from minicnn.cores import available_cores
-    from minicnn.data_prep.demo import ensure_demo
+    from minicnn.data_prep.demo.store import ensure_demo
     from minicnn.experiments.provenance import provenance
     from minicnn.files import write_json
 

@@ -136,7 +136,7 @@ def main(
 ) -> None:
     """What one pass for all depths saves."""
     from minicnn import config, device
-    from minicnn.data_prep.demo import ensure_demo
+    from minicnn.data_prep.demo.store import ensure_demo
     from minicnn.environment import describe
     from minicnn.store import Store
     from minicnn.transfer import Setup

@@ -86,7 +86,7 @@ def make_setup(
     """The Setup that the shared options describe."""
     from minicnn import config
     from minicnn import device as devices
-    from minicnn.data_prep.demo import ensure_demo
+    from minicnn.data_prep.demo.store import ensure_demo
     from minicnn.store import Store
     from minicnn.transfer import Setup
 

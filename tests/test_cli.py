@@ -17,7 +17,7 @@ import h5py
 import pytest
 
 from minicnn import cli, cli_data, store
-from minicnn.data_prep import demo
+from minicnn.data_prep.demo import store as demo
 from tests.runs import make_store
 
 QUICK = [

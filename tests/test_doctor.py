@@ -18,7 +18,7 @@ from click.testing import CliRunner
 
 from minicnn import doctor, nvrtc
 from minicnn.cli import cli
-from minicnn.data_prep.demo import default_demo_path
+from minicnn.data_prep.demo.store import default_demo_path
 from minicnn.doctor import MISSING, OK, OPTIONAL, Finding
 from tests.runs import make_store
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from minicnn.data_prep.mat5 import read_struct
-from minicnn.data_prep.tree import read
+from minicnn.data_prep.sources.mat5 import read_struct
+from minicnn.data_prep.sources.tree import read
 from minicnn.errors import MinicnnError
 from minicnn.store import TRAIN, VAL
 from tests import prepare_sources as make

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minicnn.data_prep.tree import read
+from minicnn.data_prep.sources.tree import read
 from minicnn.errors import MinicnnError
 from minicnn.store import TRAIN, VAL
 from tests import prepare_sources as make

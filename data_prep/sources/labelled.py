@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minicnn.data_prep.classes import group_classes, ilsvrc2012
-from minicnn.data_prep.tree import Place, Tree
+from minicnn.data_prep.sources.tree import Place, Tree
 from minicnn.errors import MinicnnError
 from minicnn.philox import Stream, permutation
 from minicnn.store import TRAIN, VAL

@@ -1,8 +1,8 @@
 """The demo set: pictures we draw ourselves, so that everything runs without data.
 
-40 classes, half of them natural, half man-made (`demo_natural`, `demo_manmade`), each
-picture a pure function of (seed, class, number); `demo_scene` says what varies. Several
-processes write their rows straight into the store, the same bytes however many.
+40 classes, half of them natural, half man-made (`natural`, `manmade`), each picture a
+pure function of (seed, class, number); `scene` says what varies. Several processes
+write their rows straight into the store, the same bytes however many.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minicnn.data_prep.demo_scene import CLASSES, DRAWINGS, render
+from minicnn.data_prep.demo.scene import CLASSES, DRAWINGS, render
 from minicnn.data_prep.workers import Workers, write_at
 from minicnn.errors import MinicnnError, Stopped
 from minicnn.files import make_folder

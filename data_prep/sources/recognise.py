@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from minicnn.data_prep import cifar, folders, imagenet, tiny_imagenet
-from minicnn.data_prep.sources import Source, assemble
-from minicnn.data_prep.tree import open_tree
+from minicnn.data_prep.sources import cifar, folders, imagenet, tiny_imagenet
+from minicnn.data_prep.sources.labelled import Source, assemble
+from minicnn.data_prep.sources.tree import open_tree
 from minicnn.errors import MinicnnError
 
 _RECOGNISERS = (

@@ -15,9 +15,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from minicnn.data_prep.classes import ilsvrc2012
-from minicnn.data_prep.mat5 import read_struct
-from minicnn.data_prep.sources import Found, Labelled, class_folders
-from minicnn.data_prep.tree import Place, Tree, read, tar_members
+from minicnn.data_prep.sources.labelled import Found, Labelled, class_folders
+from minicnn.data_prep.sources.mat5 import read_struct
+from minicnn.data_prep.sources.tree import Place, Tree, read, tar_members
 from minicnn.errors import MinicnnError
 
 SIZE = 256

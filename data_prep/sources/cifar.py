@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from minicnn.data_prep.sources import Found, Labelled
-from minicnn.data_prep.tree import Place, Tree, read
+from minicnn.data_prep.sources.labelled import Found, Labelled
+from minicnn.data_prep.sources.tree import Place, Tree, read
 from minicnn.errors import MinicnnError
 
 SIZE = 32

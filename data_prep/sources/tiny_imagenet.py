@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from minicnn.data_prep.sources import Found, Labelled
-from minicnn.data_prep.tree import Tree
+from minicnn.data_prep.sources.labelled import Found, Labelled
+from minicnn.data_prep.sources.tree import Tree
 from minicnn.errors import MinicnnError
 
 SIZE = 64
