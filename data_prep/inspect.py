@@ -21,7 +21,7 @@ from minicnn.base.philox import Stream, permutation
 from minicnn.base.progress import Progress
 from minicnn.data.classes import class_index
 from minicnn.data.store import EXCLUDED, GROUPS, PARTS, Store
-from minicnn.data_prep.tree import read_at
+from minicnn.data_prep.sources.tree import read_at
 
 _PIECE_BYTES = 16 << 20
 _SMALLEST_TILE, _LARGEST_TILE = 96, 192
@@ -36,7 +36,11 @@ def describe(store: Store) -> dict[str, Any]:
         `images`, and the fewest and most of a class, `class_min`, `class_max`),
         `excluded`, `groups` (classes in each; "unknown" where there is none) and
         `attributes` (of the file's root).
+
+    Raises:
+        MinicnnError: a label names no class.
     """
+    store.check_labels()
     classes = len(store.wnids)
     parts = {}
     for part, code in PARTS.items():
@@ -154,28 +158,36 @@ def contact_sheet(
     cols: int = 10,
     seed: int = 0,
 ) -> Image.Image:
-    """A grid of images with the class name under each.
+    """A grid of images with the class name under each; no image is shown twice.
 
-    Tiles go through the classes in turn, spread evenly over all where they are more
-    than the tiles; the image of each is drawn at random.
+    Tiles are shared out evenly among the classes, or, where these are more than the
+    tiles, go to one of every so many; the images of each are drawn at random. Where
+    there are fewer images than tiles the sheet is smaller.
 
     Args:
         store: where from.
         classes: class indices; empty takes all.
         part: "train" or "val".
-        rows, cols: tiles down and across.
+        rows, cols: tiles down and across, at most.
         seed: of the choice of images.
 
     Raises:
         MinicnnError: the part has no image of these classes.
     """
-    chosen = list(classes) or list(range(len(store.wnids)))
+    chosen = list(dict.fromkeys(classes)) or list(range(len(store.wnids)))
     tiles = rows * cols
-    spread = [chosen[tile * len(chosen) // tiles] for tile in range(tiles)]
-    members = {label: store.rows([label], part) for label in set(spread)}
-    spread = [label for label in spread if len(members[label])]
-    if not spread:
+    if len(chosen) > tiles:
+        chosen = [chosen[tile * len(chosen) // tiles] for tile in range(tiles)]
+    members = [store.rows([label], part) for label in chosen]
+    # One image of each class, then a second of each that has one, and so on.
+    turns = sorted(
+        (k, at) for at, m in enumerate(members) for k in range(min(len(m), tiles))
+    )
+    shown = sorted((at, k) for k, at in turns[:tiles])
+    if not shown:
         raise MinicnnError(f"store {store.path}: no {part} images of these classes")
+    cols = min(cols, len(shown))
+    rows = -(-len(shown) // cols)
     side = _side(store.image_size[0])
     pitch = (side + _MARGIN, side + _TEXT + 2 * _MARGIN)
     sheet = Image.new(
@@ -184,10 +196,10 @@ def contact_sheet(
     enlarged = side > store.image_size[0]
     way = Image.Resampling.NEAREST if enlarged else Image.Resampling.BILINEAR
     draw, font = ImageDraw.Draw(sheet), _font()
-    for tile, label in enumerate(spread):
-        times, count = spread[:tile].count(label), len(members[label])
+    for tile, (at, k) in enumerate(shown):
+        label, count = chosen[at], len(members[at])
         order = permutation(seed, Stream.SUBSET, label, count)
-        pixels = store.images[members[label][order[times % count]]]
+        pixels = store.images[members[at][order[k]]]
         image = Image.fromarray(pixels).resize((side, side), way)
         left = _MARGIN + tile % cols * pitch[0]
         top = _MARGIN + tile // cols * pitch[1]

@@ -16,7 +16,7 @@ import h5py
 from minicnn.base.errors import MinicnnError
 from minicnn.data import store
 from minicnn.data.images import decoder
-from minicnn.data_prep.sources import Source
+from minicnn.data_prep.sources.labelled import Source
 
 _PIPELINE = 2
 """Raised whenever the same source and options would give other bytes."""

@@ -29,8 +29,8 @@ from minicnn.data.images import RESIZES, decoder
 from minicnn.data_prep import resample
 from minicnn.data_prep.journal import Journal
 from minicnn.data_prep.layout import Files, Plan, lay_out, offsets, sync
-from minicnn.data_prep.recognise import open_source
-from minicnn.data_prep.sources import Source
+from minicnn.data_prep.sources.labelled import Source
+from minicnn.data_prep.sources.recognise import open_source
 from minicnn.data_prep.workers import (
     Chunk,
     Recipe,

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from minicnn.base.cores import available_cores
 from minicnn.base.errors import MinicnnError
 from minicnn.data.images import BadImageError, cifar_to_rgb, to_rgb
-from minicnn.data_prep.tree import Place, read, read_at
+from minicnn.data_prep.sources.tree import Place, read, read_at
 
 Common = TypeVar("Common")
 Item = TypeVar("Item")

@@ -173,7 +173,7 @@ def main(
     """Accuracy of reduced precision over seeds."""
     from minicnn.base.cores import available_cores
     from minicnn.base.files import write_json
-    from minicnn.data_prep.demo import ensure_demo
+    from minicnn.data_prep.demo.store import ensure_demo
     from minicnn.devices import device as devices
     from minicnn.experiments.bench.provenance import provenance
 

@@ -134,7 +134,7 @@ def main(
     """What one pass for all depths saves."""
     from minicnn.base import config
     from minicnn.data.store import Store
-    from minicnn.data_prep.demo import ensure_demo
+    from minicnn.data_prep.demo.store import ensure_demo
     from minicnn.devices import device
     from minicnn.training.environment import describe
     from minicnn.training.transfer import Setup

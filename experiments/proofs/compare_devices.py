@@ -234,7 +234,7 @@ def main(
     out: Path | None,
 ) -> None:
     """Short real trainings that prove a device."""
-    from minicnn.data_prep.demo import ensure_demo
+    from minicnn.data_prep.demo.store import ensure_demo
     from minicnn.devices import device
     from minicnn.experiments.bench.provenance import provenance
 

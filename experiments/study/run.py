@@ -221,7 +221,7 @@ def _store(request: Request, plan: Plan) -> Path:
     if request.data:
         return request.data
     if plan.data == DEMO:
-        from minicnn.data_prep.demo import ensure_demo
+        from minicnn.data_prep.demo.store import ensure_demo
 
         return ensure_demo()
     if not plan.data:

@@ -123,7 +123,7 @@ def _report(outcome: Outcome, output: Path) -> None:
 @click.option("--fresh", is_flag=True, help="Replace what is there.")
 def demo(output: Path, size: int, seed: int, jobs: int | None, fresh: bool) -> None:
     """Draw the demo set, for when there is no data at all."""
-    from minicnn.data_prep.demo import prepare_demo
+    from minicnn.data_prep.demo.store import prepare_demo
 
     if prepare_demo(output, size=size, seed=seed, jobs=jobs, fresh=fresh):
         click.echo(f"{output}: the demo set is drawn.")
@@ -271,7 +271,7 @@ def splits(
         classes = ilsvrc2012()
     else:
         from minicnn.data.store import Store
-        from minicnn.data_prep.demo import ensure_demo
+        from minicnn.data_prep.demo.store import ensure_demo
 
         opened = Store(store or ensure_demo())
         texts = (opened.wnids, opened.names, opened.groups)

@@ -302,7 +302,7 @@ def _torch() -> Iterator[Finding]:
 
 
 def _stores() -> Iterator[Finding]:
-    from minicnn.data_prep.demo import default_demo_path
+    from minicnn.data_prep.demo.store import default_demo_path
 
     demo = default_demo_path()
     if demo.is_file():

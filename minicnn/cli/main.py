@@ -91,7 +91,7 @@ def make_setup(
     """The Setup that the shared options describe."""
     from minicnn.base import config
     from minicnn.data.store import Store
-    from minicnn.data_prep.demo import ensure_demo
+    from minicnn.data_prep.demo.store import ensure_demo
     from minicnn.devices import device as devices
     from minicnn.training.transfer import Setup
 

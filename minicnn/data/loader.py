@@ -146,7 +146,10 @@ class Loader:
         self.val = store.rows(classes, "val")
         for part, rows in (("training", self.train), ("validation", self.val)):
             if not len(rows):
-                raise MinicnnError(f"store {store.path}: no {part} image of this task")
+                raise MinicnnError(
+                    f"store {store.path}: no {part} image of this task; prepare it "
+                    "again with some of each class (--val-fraction 0 holds none out)"
+                )
         if images_per_class:
             self.train = self._reduced(images_per_class, subset_seed)
         self.label_of = np.full(len(store.wnids), -1, np.int32)

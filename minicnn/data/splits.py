@@ -82,6 +82,7 @@ def task_classes(
     if task not in known:
         raise MinicnnError(
             f"task {task!r}: split {split} has {' and '.join(known)}; choose one"
+            + (", or add --split all" if task == "all" else "")
         )
     classes = halves[known.index(task)]
     if not classes:

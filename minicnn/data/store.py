@@ -215,6 +215,20 @@ class Store:
         """Rows, excluded ones counted."""
         return self._shape[0]
 
+    def check_labels(self) -> None:
+        """Refuses labels that name no class.
+
+        Raises:
+            MinicnnError: there is one.
+        """
+        wrong = np.flatnonzero((self.labels < 0) | (self.labels >= len(self.wnids)))
+        if len(wrong):
+            raise MinicnnError(
+                f"store {self.path}: damaged, row {wrong[0]} has label "
+                f"{self.labels[wrong[0]]} of {len(self.wnids)} classes ({len(wrong)} "
+                f"such rows); 'minicnn data verify {self.path}' lists them"
+            )
+
     def rows(self, classes: Sequence[int], part: str) -> NDArray[np.int64]:
         """Rows of the given classes in a part, in store order.
 
@@ -224,7 +238,11 @@ class Store:
 
         Returns:
             int64 row numbers, ascending.
+
+        Raises:
+            MinicnnError: a label names no class.
         """
+        self.check_labels()
         wanted = np.zeros(len(self.wnids), bool)
         wanted[list(classes)] = True
         return np.flatnonzero((self.split == PARTS[part]) & wanted[self.labels])

@@ -187,7 +187,8 @@ def _check_task(setup: Setup, task: Task, store: Store) -> int:
     if classes < 2:
         raise MinicnnError(
             f"task {task.name} of split {setup.split}: {classes} class in "
-            f"{store.path}, and a task needs at least 2"
+            f"{store.path}, and a task needs at least 2; --split all --task all takes "
+            f"all {len(store.wnids)} classes"
         )
     if 0 < asked < classes:
         raise MinicnnError(

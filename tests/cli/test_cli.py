@@ -19,7 +19,7 @@ import pytest
 from minicnn.cli import data as cli_data
 from minicnn.cli import main as cli
 from minicnn.data import store
-from minicnn.data_prep import demo
+from minicnn.data_prep.demo import store as demo
 from tests.support.runs import make_store
 
 QUICK = [

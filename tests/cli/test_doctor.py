@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from minicnn.cli import doctor
 from minicnn.cli.doctor import MISSING, OK, OPTIONAL, Finding
 from minicnn.cli.main import cli
-from minicnn.data_prep.demo import default_demo_path
+from minicnn.data_prep.demo.store import default_demo_path
 from minicnn.devices import nvrtc
 from tests.support.runs import make_store
 

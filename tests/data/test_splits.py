@@ -235,7 +235,9 @@ def test_unknown_splits(split: str) -> None:
     ("split", "task"), [("random-0", "C"), ("random-0", "all"), ("all", "A")]
 )
 def test_unknown_tasks(split: str, task: str) -> None:
-    assert repr(task) in refusal(split, task)
+    text = refusal(split, task)
+    assert repr(task) in text
+    assert ("add --split all" in text) == (task == "all")
 
 
 def test_a_seed_too_large() -> None:

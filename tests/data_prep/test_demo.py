@@ -23,9 +23,9 @@ from minicnn.base.errors import MinicnnError, Stopped
 from minicnn.cli.data import data
 from minicnn.data import store
 from minicnn.data.store import Store
-from minicnn.data_prep import demo
-from minicnn.data_prep.demo_pen import Dice, Pen, arc, ribbon, smooth
-from minicnn.data_prep.demo_scene import CLASSES, DRAWINGS, render
+from minicnn.data_prep.demo import store as demo
+from minicnn.data_prep.demo.pen import Dice, Pen, arc, ribbon, smooth
+from minicnn.data_prep.demo.scene import CLASSES, DRAWINGS, render
 
 SEED, SIZE = 3, 32
 SOME = [(kind, number) for kind in range(0, len(CLASSES), 3) for number in (0, 150)]
@@ -57,7 +57,7 @@ def test_a_picture_depends_on_its_numbers_alone() -> None:
 def test_another_process_draws_the_same() -> None:
     kind, number = SOME[-1]
     code = (
-        "import zlib; from minicnn.data_prep.demo_scene import render; "
+        "import zlib; from minicnn.data_prep.demo.scene import render; "
         f"print(zlib.crc32(render({SEED}, {kind}, {number}, {SIZE})))"
     )
     done = subprocess.run(

@@ -10,8 +10,8 @@ import pytest
 
 from minicnn.base.errors import MinicnnError
 from minicnn.data.store import TRAIN, VAL
-from minicnn.data_prep.mat5 import read_struct
-from minicnn.data_prep.tree import read
+from minicnn.data_prep.sources.mat5 import read_struct
+from minicnn.data_prep.sources.tree import read
 from tests.support import prepare_sources as make
 from tests.support.prepare_sources import opened, rows
 

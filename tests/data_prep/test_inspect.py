@@ -99,6 +99,11 @@ def test_verify_looks_at_labels_and_parts_too(copy: Path) -> None:
         file["split"][6] = 9
     found = {each.row: each.reason for each in verify(Store(copy))}
     assert found == {5: "label 77 out of range", 6: "unknown split 9"}
+    for arguments in (["info"], ["info", "--json"], ["show", "-o", f"{copy}.png"]):
+        result = CliRunner().invoke(data, [arguments[0], str(copy), *arguments[1:]])
+        assert isinstance(result.exception, MinicnnError)
+        assert "row 5 has label 77 of 3 classes" in str(result.exception)
+        assert f"'minicnn data verify {copy}'" in str(result.exception)
 
 
 def test_unreadable_stores_are_one_line(copy: Path, tmp_path: Path) -> None:
@@ -135,7 +140,7 @@ def test_contact_sheet_shows_the_classes_in_turn(made: Path) -> None:
         }
         for label in range(3)
     }
-    for number, label in enumerate([0, 0, 1, 1, 2, 2]):
+    for number, label in enumerate([0, 0, 0, 1, 1, 2]):  # c has one for training
         pixels = tile(sheet, number // 3, number % 3)
         assert tuple(pixels[0, 0]) in colours[label]
         assert (pixels == pixels[0, 0]).all()
@@ -146,6 +151,25 @@ def test_contact_sheet_shows_the_classes_in_turn(made: Path) -> None:
     assert tuple(tile(one, 0, 0)[0, 0]) == tuple(
         opened.images[opened.rows([2], "val")[0], 0, 0]
     )
+
+
+def test_contact_sheet_ends_with_the_images(made: Path) -> None:
+    opened = Store(made)
+    sheet = contact_sheet(opened, [2, 1, 2], part="val", rows=5, cols=2)
+    rows = [*opened.rows([2], "val"), *opened.rows([1], "val")]
+    assert sheet.size == (204, 4 + 116 * -(-len(rows) // 2))
+    for number, row in enumerate(rows):
+        shown = tile(sheet, number // 2, number % 2)[0, 0]
+        assert tuple(shown) == tuple(opened.images[row, 0, 0])
+    assert contact_sheet(opened, [2], part="val").size == (104, 120)
+
+
+def test_more_classes_than_tiles_are_spread(made: Path) -> None:
+    opened = Store(made)
+    sheet = contact_sheet(opened, rows=1, cols=2, part="val")
+    for col, label in enumerate([0, 1]):
+        colours = opened.images[opened.rows([label], "val"), 0, 0]
+        assert tuple(tile(sheet, 0, col)[0, 0]) in set(map(tuple, colours))
 
 
 def test_classes_by_index_id_or_name(made: Path) -> None:

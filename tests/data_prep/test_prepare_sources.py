@@ -14,7 +14,7 @@ import pytest
 
 from minicnn.base.errors import MinicnnError
 from minicnn.data.store import TRAIN, VAL
-from minicnn.data_prep.tree import read
+from minicnn.data_prep.sources.tree import read
 from tests.support import prepare_sources as make
 from tests.support.prepare_sources import opened, rows
 
@@ -105,6 +105,13 @@ def test_held_out_part_is_seeded_and_of_every_class(folder: Path) -> None:
     assert [name for name in held_dogs[1] if "bee" not in name] == held_dogs[0]
 
 
+def test_that_nothing_is_held_out_is_noted(folder: Path) -> None:
+    make.class_folders(folder, {"cat": 2, "dog": 2})
+    (note,) = opened(folder, val_fraction=0.0).notes
+    assert "leave out --val-fraction 0 to train" in note
+    assert opened(folder).notes == []
+
+
 def test_own_train_and_val(folder: Path) -> None:
     make.class_folders(folder / "train", {"b": 2, "a": 3})
     make.class_folders(folder / "val", {"a": 1, "b": 1})
@@ -163,6 +170,19 @@ def nothing(folder: Path) -> None:
     make.put(folder / "readme.txt", "nothing here")
 
 
+def empty(folder: Path) -> None:
+    pass
+
+
+def no_classes(folder: Path) -> None:
+    for name in ("a.png", "b.jpg", "notes.txt"):
+        make.put(folder / name, "")
+
+
+def one_flat_class(folder: Path) -> None:
+    make.class_folders(folder, {"cat": 3})
+
+
 def one_class(folder: Path) -> None:
     make.class_folders(folder / "train", {"a": 2})
     make.class_folders(folder / "val", {"a": 2})
@@ -209,8 +229,11 @@ def loop(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (nothing, "nothing recognised"),
-        (one_class, "1 class with images"),
+        (nothing, "nothing recognised: 0 images, no class folders"),
+        (empty, "nothing recognised: it is empty"),
+        (no_classes, "nothing recognised: 2 images, no class folders"),
+        (one_flat_class, "3 images in the one folder cat, at least 2 are needed"),
+        (one_class, "only class a has images; at least 2 classes are needed"),
         (case_clash, "differ by case alone"),
         (nested_classes, "holds folders"),
         (stray_image, "outside any class folder"),

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from minicnn.data_prep.recognise import open_source
-from minicnn.data_prep.sources import Source
+from minicnn.data_prep.sources.labelled import Source
+from minicnn.data_prep.sources.recognise import open_source
 
 WNIDS = ["n01440764", "n01443537", "n02123045", "n04557648"]
 # The devkit's own order is not that of the sorted wnids.

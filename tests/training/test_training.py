@@ -290,7 +290,8 @@ def test_a_task_of_one_class_is_refused(store_path: Path, tmp_path: Path) -> Non
     path = tmp_path / "split.toml"
     path.write_text('A = ["c0"]\nB = ["c1", "c2"]\n')
     setup = make_setup(store_path, tmp_path / "runs", split=f"file:{path}")
-    with pytest.raises(MinicnnError, match=r"1 class in .* needs at least 2"):
+    hint = r"1 class in .* needs at least 2; --split all --task all takes all"
+    with pytest.raises(MinicnnError, match=hint):
         transfer.train_base(setup, "A")
 
 

@@ -1,8 +1,8 @@
 """The demo set: pictures we draw ourselves, so that everything runs without data.
 
-40 classes, half of them natural, half man-made (`demo_natural`, `demo_manmade`), each
-picture a pure function of (seed, class, number); `demo_scene` says what varies. Several
-processes write their rows straight into the store, the same bytes however many.
+40 classes, half of them natural, half man-made (`natural`, `manmade`), each picture a
+pure function of (seed, class, number); `scene` says what varies. Several processes
+write their rows straight into the store, the same bytes however many.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from minicnn.base.files import make_folder
 from minicnn.base.interrupt import Interrupt
 from minicnn.base.progress import Progress
 from minicnn.data.store import TRAIN, VAL, Contents, Store, create, mark_complete
-from minicnn.data_prep.demo_scene import CLASSES, DRAWINGS, render
+from minicnn.data_prep.demo.scene import CLASSES, DRAWINGS, render
 from minicnn.data_prep.workers import Workers, write_at
 
 VERSION = 1

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from minicnn.base.errors import MinicnnError
-from minicnn.data_prep.sources import Found, Labelled
-from minicnn.data_prep.tree import Tree
+from minicnn.data_prep.sources.labelled import Found, Labelled
+from minicnn.data_prep.sources.tree import Tree
 
 SIZE = 64
 _ANNOTATIONS = "val/val_annotations.txt"

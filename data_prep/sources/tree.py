@@ -45,12 +45,13 @@ class Tree:
     """Files by relative path ('/' between parts), and all folders, empty ones too.
 
     A lone top folder (`tiny-imagenet-200/`) is stripped, so that a folder and an
-    archive of it have the same paths.
+    archive of it have the same paths; `top` is the name of the last one.
     """
 
     source: Path
     files: dict[str, Place] = field(default_factory=dict)
     folders: set[str] = field(default_factory=set)
+    top: str = ""
 
     def children(self, folder: str) -> list[str]:
         """Names of the folders directly inside `folder` ("" is the top), sorted."""
@@ -95,7 +96,7 @@ class Tree:
             return self
         top = tops.pop()
         cut = len(top) + 1
-        inner = Tree(self.source)
+        inner = Tree(self.source, top=top)
         inner.files = {path[cut:]: place for path, place in self.files.items()}
         inner.folders = {path[cut:] for path in self.folders if path != top}
         return inner._strip()

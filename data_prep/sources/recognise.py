@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from PIL import Image
+
 from minicnn.base.errors import MinicnnError
-from minicnn.data_prep import cifar, folders, imagenet, tiny_imagenet
-from minicnn.data_prep.sources import Source, assemble
-from minicnn.data_prep.tree import open_tree
+from minicnn.data_prep.sources import cifar, folders, imagenet, tiny_imagenet
+from minicnn.data_prep.sources.labelled import Source, assemble
+from minicnn.data_prep.sources.tree import Tree, open_tree
 
 _RECOGNISERS = (
     cifar.recognise,
@@ -47,6 +49,18 @@ def open_source(
         if found is not None:
             return assemble(found, path, val_fraction, seed, groups)
     raise MinicnnError(
-        f"source {path}: nothing recognised; expected ImageNet's archives or folders, "
-        "Tiny ImageNet, CIFAR-100's binary version, or one folder of images per class"
+        f"source {path}: nothing recognised: {_held(tree)}; expected ImageNet's "
+        "archives or folders, Tiny ImageNet, CIFAR-100's binary version, or one folder "
+        "of images per class"
     )
+
+
+def _held(tree: Tree) -> str:
+    """What is in a source that nobody recognises: it has no folders but a lone one."""
+    endings = Image.registered_extensions()
+    count = sum(Path(path).suffix.lower() in endings for path in tree.files)
+    if not tree.files:
+        return "it is empty"
+    if tree.top:
+        return f"{count} images in the one folder {tree.top}, at least 2 are needed"
+    return f"{count} images, no class folders"

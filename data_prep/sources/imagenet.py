@@ -16,9 +16,9 @@ from pathlib import Path
 
 from minicnn.base.errors import MinicnnError
 from minicnn.data.classes import ilsvrc2012
-from minicnn.data_prep.mat5 import read_struct
-from minicnn.data_prep.sources import Found, Labelled, class_folders
-from minicnn.data_prep.tree import Place, Tree, read, tar_members
+from minicnn.data_prep.sources.labelled import Found, Labelled, class_folders
+from minicnn.data_prep.sources.mat5 import read_struct
+from minicnn.data_prep.sources.tree import Place, Tree, read, tar_members
 
 SIZE = 256
 TRAIN_TAR, VAL_TAR = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"

@@ -16,7 +16,7 @@ from minicnn.base.errors import MinicnnError
 from minicnn.base.philox import Stream, permutation
 from minicnn.data.classes import group_classes, ilsvrc2012
 from minicnn.data.store import TRAIN, VAL
-from minicnn.data_prep.tree import Place, Tree
+from minicnn.data_prep.sources.tree import Place, Tree
 
 VAL_FRACTION = 0.1
 # Texts that lie about in class folders; all else is judged by its content.
@@ -149,7 +149,8 @@ def assemble(
     wnids = sorted({image.wnid for image in found.train})
     if len(wnids) < 2:
         raise MinicnnError(
-            f"source {source}: {len(wnids)} class with images; at least 2 are needed"
+            f"source {source}: only class {', '.join(wnids)} has images; at least 2 "
+            "classes are needed"
         )
     if found.val is None:
         fraction = VAL_FRACTION if val_fraction is None else val_fraction
@@ -176,7 +177,12 @@ def assemble(
     names = [_name(wnid, found.names) for wnid in wnids]
     missing = len(wnids) - len({image.wnid for image in val})
     notes = list(found.notes)
-    if val and missing:
+    if not val:
+        notes.append(
+            "no image is held out for validation, and training needs some: this store "
+            "is only to look at and to classify; leave out --val-fraction 0 to train"
+        )
+    elif missing:
         notes.append(f"{missing} of {len(wnids)} classes have no validation images")
     return Source(
         found.kind,
@@ -218,7 +224,7 @@ def hold_out(
         if fraction and count < 2:
             raise MinicnnError(
                 f"source {source}: class {wnid} has 1 image, none can be held out; add "
-                "images or use --val-fraction 0"
+                "images or remove the class"
             )
         take = math.floor(count * fraction + 0.5)
         take = min(max(take, 1), count - 1) if fraction else 0

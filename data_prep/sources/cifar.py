@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from minicnn.base.errors import MinicnnError
-from minicnn.data_prep.sources import Found, Labelled
-from minicnn.data_prep.tree import Place, Tree, read
+from minicnn.data_prep.sources.labelled import Found, Labelled
+from minicnn.data_prep.sources.tree import Place, Tree, read
 
 SIZE = 32
 _RECORD = 2 + 3 * SIZE * SIZE

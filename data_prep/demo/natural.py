@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from minicnn.data_prep.demo_pen import (
+from minicnn.data_prep.demo.pen import (
     Pen,
     arc,
     blob,

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from minicnn.data_prep.demo_manmade import MANMADE
-from minicnn.data_prep.demo_natural import NATURAL
-from minicnn.data_prep.demo_pen import Colour, Dice, Pen, Point, blob, polar, smooth
+from minicnn.data_prep.demo.manmade import MANMADE
+from minicnn.data_prep.demo.natural import NATURAL
+from minicnn.data_prep.demo.pen import Colour, Dice, Pen, Point, blob, polar, smooth
 
 SUPERSAMPLE = 4
 
