@@ -134,6 +134,16 @@ def styled() -> Iterator[None]:
         yield
 
 
+def drawable(text: str) -> str:
+    r"""The text with each character that the font lacks as \\u and its number."""
+    from matplotlib.font_manager import findfont, get_font
+
+    font = get_font(findfont(_STYLE["font.family"]))
+    return "".join(
+        each if font.get_char_index(ord(each)) else ascii(each)[1:-1] for each in text
+    )
+
+
 def content(figure: Figure, suffix: str, source: str) -> bytes:
     """The figure as ".png" or ".svg"; equal figures give equal bytes.
 
@@ -144,7 +154,7 @@ def content(figure: Figure, suffix: str, source: str) -> bytes:
     from matplotlib.transforms import Bbox
 
     width, height = figure.get_size_inches()
-    lines = textwrap.wrap(source, int(width * _SOURCE_LETTERS))
+    lines = textwrap.wrap(drawable(source), int(width * _SOURCE_LETTERS))
     strip = _SOURCE_LINE * (len(lines) + 0.5)
     place = {"x": 1 - 0.06 / width, "y": (0.25 * _SOURCE_LINE - strip) / height}
     style: dict[str, Any] = {"ha": "right", "va": "bottom", "fontsize": _SOURCE_SIZE}
@@ -170,14 +180,14 @@ def layer_axis(axes: Axes, label: bool = True) -> None:
         axes.set_xlabel(LAYER)
 
 
-def chance_line(axes: Axes, classes: Iterable[int], right: bool = False) -> None:
-    """A guess's accuracy, where the axis reaches near it; else a word that says it.
+def chance_line(axes: Axes, classes: Iterable[int]) -> None:
+    """A guess's accuracy, where the axis reaches near it, and its words.
 
-    Call it when all else is drawn: it looks at the limits of the y axis.
+    The words stand below all that is drawn, in nothing's way. Call it when all else is
+    drawn: it looks at the limits of the axes.
 
     Args:
         classes: of the tasks shown.
-        right: whether its label stands at the right end.
     """
     chances = sorted({100 / each for each in classes})
     if not chances:
@@ -186,34 +196,28 @@ def chance_line(axes: Axes, classes: Iterable[int], right: bool = False) -> None
     text = f"chance {chances[0]:.2g} %"
     if chances[-1] - chances[0] > 0.05 * chances[0]:
         text = f"chance {chances[0]:.2g} to {chances[-1]:.2g} %"
+    lowest = axes.dataLim.y0
     # An axis that starts close above is drawn down to it.
     if low - chances[0] > 0.5 * (high - low):
-        # Below all that is drawn, the note is in nothing's way.
-        lowest = axes.dataLim.y0
-        axes.set_ylim(min(low, lowest - _NOTE * (high - lowest)), high)
-        place: dict[str, Any] = {
-            "transform": axes.transAxes,
-            "color": QUIET,
-            "fontsize": 8,
-            "bbox": {"facecolor": "white", "lw": 0, "pad": 0.5},
-        }
-        axes.text(0.01, 0.015, f"{text}: below this axis", **place)
-        return
-    axes.set_ylim(min(low, chances[0] - 0.04 * (high - chances[0])), high)
-    for chance in chances:
-        axes.axhline(chance, color=QUIET, ls=":", lw=1.1, zorder=1)
-    line_label(axes, chances[-1], text, right)
+        text += ": below this axis"
+    else:
+        lowest = min(lowest, chances[0])
+        for chance in chances:
+            axes.axhline(chance, color=QUIET, ls=":", lw=1.1, zorder=1)
+    axes.set_ylim(min(low, lowest - _NOTE * (high - lowest)), high)
+    place: dict[str, Any] = {"transform": axes.transAxes, "color": QUIET, "fontsize": 8}
+    box = {"facecolor": "white", "lw": 0, "pad": 0.5}
+    axes.text(0.01, 0.015, text, bbox=box, **place)
 
 
-def line_label(axes: Axes, height: float, text: str, right: bool = False) -> None:
-    """Words above a horizontal line, at its left end or its right."""
+def line_label(axes: Axes, height: float, text: str) -> None:
+    """Words above a horizontal line, at its left end."""
     axes.annotate(
         text,
-        (1 if right else 0, height),
+        (0, height),
         xycoords=("axes fraction", "data"),
-        xytext=(-4 if right else 4, 2.5),
+        xytext=(4, 2.5),
         textcoords="offset points",
-        ha="right" if right else "left",
         va="bottom",
         color=QUIET,
         fontsize=8,

@@ -281,7 +281,7 @@ def reduced(
     axes.set_xlabel("training images per class")
     axes.set_ylabel(ACCURACY)
     drawing.grid(axes)
-    drawing.chance_line(axes, [net.classes for net in mine], right=True)
+    drawing.chance_line(axes, [net.classes for net in mine])
     _untrained(axes, mine, score)
     if theirs:
         marks.legend(figure, [axes], True)

@@ -24,6 +24,8 @@ POINTS = 120
 """Points a curve, at most: more cannot be told apart at this size."""
 _SIZE = (1.22, 0.98)
 """Of a net's place, in inches."""
+_LEAST = 6.2
+"""Width that the legend needs, in inches."""
 _TITLES = {"base": "bases", "reduced": "few images", "random": "random filters"}
 
 
@@ -56,14 +58,15 @@ def sheets(contents: Contents) -> dict[tuple[str, int], list[Entry]]:
 
 
 def _rows(entries: list[Entry]) -> list[tuple[str, list[tuple[int, Entry]]]]:
-    """Rows of a sheet: title, and each net with its column."""
+    """Rows of a sheet: title, and each net with its column: a depth, if it has one."""
+    depths = sorted({entry.net.n for entry in entries} - {0})
     found: dict[tuple[int, str], list[Entry]] = {}
     for entry in entries:
         found.setdefault(_row_of(entry), []).append(entry)
     rows = []
     for (_, title), members in sorted(found.items()):
         if members[0].net.n:
-            rows.append((title, [(each.net.n - 1, each) for each in members]))
+            rows.append((title, [(depths.index(each.net.n), each) for each in members]))
             continue
         members.sort(key=lambda each: (each.net.images_per_class, each.id))
         for start in range(0, len(members), COLUMNS):
@@ -79,15 +82,17 @@ def curves(entries: list[Entry]) -> tuple[Figure, str] | None:
     metrics = {entry.id: entry.run.metrics() for entry in entries}
     if not any(metrics.values()):
         return None
-    size = (1.6 + COLUMNS * _SIZE[0], 1.0 + len(rows) * _SIZE[1])
+    lowest = {column: row for row, (_, line) in enumerate(rows) for column, _ in line}
+    size = (max(_LEAST, 1.6 + len(lowest) * _SIZE[0]), 1.0 + len(rows) * _SIZE[1])
     figure = Figure(size)
     # In inches: room for the rows' titles, the axes' numbers and the legend.
     edges = {"left": 1.25 / size[0], "right": 1 - 0.35 / size[0]}
     edges |= {"top": 1 - 0.55 / size[1], "bottom": 0.45 / size[1]}
-    places = figure.add_gridspec(len(rows), COLUMNS, wspace=0.08, hspace=0.28, **edges)
+    places = figure.add_gridspec(
+        len(rows), len(lowest), wspace=0.08, hspace=0.28, **edges
+    )
     limits = _limits([record for each in metrics.values() for record in each])
     bases = {e.net.target: e.result["top1"] for e in entries if e.net.kind == "base"}
-    lowest = {column: row for row, (_, line) in enumerate(rows) for column, _ in line}
     for row, (title, line) in enumerate(rows):
         columns = [column for column, _ in line]
         for column, entry in line:

@@ -18,6 +18,11 @@ LEGEND = (
 )
 
 
+def counted(number: int, noun: str) -> str:
+    """1 group, 2 groups."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def to_dict(study: Study, states: Mapping[str, State]) -> dict[str, Any]:
     """The state of every net, as JSON has it."""
     nodes = [
@@ -134,7 +139,8 @@ def plan_table(plan: Plan, nodes: Sequence[Node]) -> str:
     first, depths = nodes[0].config, sorted({n.treatment.n for n in nodes} - {0})
     solver = first.solver
     about = (
-        f"Plan {plan.name}: {len(nodes)} nets in {len(groups)} groups; recipe "
+        f"Plan {plan.name}: {counted(len(nodes), 'net')} in "
+        f"{counted(len(groups), 'group')}; recipe "
         f"{plan.recipe}, {first.network.arch}, {solver.iterations:,} iterations of "
         f"{solver.batch}"
     )

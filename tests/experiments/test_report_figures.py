@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from minicnn.experiments.report import drawing, figures, intervals, run_figures
@@ -184,18 +186,40 @@ def dashed(axes: Any) -> list[Any]:
     return [each for each in shown if each.get_color() == drawing.QUIET]
 
 
+def chance_is_clear(figure: Any, words: str) -> None:
+    """Whether on each axes the words on chance stand below all that is drawn."""
+    figure.canvas.draw()
+    half = 5.5 / 2 * figure.dpi / 72
+    for axes in figure.axes:
+        [note] = [each for each in axes.texts if each.get_text() == words]
+        box = note.get_window_extent()
+        lowest = min(min(line.get_ydata()) for line in axes.lines)
+        assert axes.transData.transform((7, lowest))[1] - half > box.y1
+        assert box.y0 > axes.get_window_extent().y0
+
+
 def test_chance_is_written_where_nothing_is_drawn(paper: list[Unit]) -> None:
     apart = [unit for unit in paper if unit.family == "natural-manmade"]
     drawn = figures.panels(apart, [])
     assert drawn is not None
-    [axes] = drawn[0].axes
-    [note] = axes.texts
-    assert note.get_text() == "chance 0.18 to 0.22 %: below this axis"
-    drawn[0].canvas.draw()
-    top = note.get_window_extent().y1
-    lowest = min(min(line.get_ydata()) for line in axes.lines)
-    half = 5.5 / 2 * drawn[0].dpi / 72
-    assert axes.transData.transform((7, lowest))[1] - half > top
+    chance_is_clear(drawn[0], "chance 0.18 to 0.22 %: below this axis")
+
+
+@pytest.mark.parametrize("score", [0.0, 0.002])
+def test_chance_is_not_written_over_nets_that_did_not_train(score: float) -> None:
+    nets = [net for net in published() if net.split.startswith("random-")]
+    lost = units([replace(net, best10=score) for net in nets], "best10")
+    drawn = figures.transfer(lost, [])
+    assert drawn is not None
+    chance_is_clear(drawn[0], "chance 0.2 %")
+
+
+def test_letters_that_the_font_lacks_are_written_as_numbers() -> None:
+    assert drawing.drawable("Käse → “A” ≥ 1") == "Käse → “A” ≥ 1"
+    assert drawing.drawable("花 🌼") == r"\u82b1 \U0001f33c"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        drawing.content(Figure((6, 1)), ".png", "Study “花”")
 
 
 def test_the_legend_shows_lines_as_they_are_drawn(paper: list[Unit]) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from minicnn.base.errors import MinicnnError
 from minicnn.devices import device
+from minicnn.experiments.report import drawing, run_figures
 from minicnn.experiments.report.build import build
 from minicnn.experiments.report.checks import check_all
 from minicnn.experiments.report.contents import read
@@ -95,6 +96,28 @@ def test_with_few_evaluations_there_is_no_mean_of_the_10_best(tiny: Path) -> Non
 
 def test_the_demo_study_is_evaluated_often_enough_for_both_scores() -> None:
     assert all(evaluations(node.config) >= BEST for node in load_plan("demo").nodes)
+
+
+@pytest.mark.parametrize("depths", [[3], [2, 5, 7]])
+def test_curves_have_a_column_for_each_depth_of_the_plan(
+    depths: list[int], tmp_path: Path
+) -> None:
+    nets = {"split": "random-0", "treatments": ["base", "transfer"], "depths": depths}
+    make_study(tmp_path / "study", TINY | {"nets": [nets]})
+    with drawing.styled():
+        drawn = run_figures.curves(read(tmp_path / "study").entries)
+    assert drawn is not None
+    found = [each for each in drawn[0].axes if each.get_title(loc="left")]
+    columns = {each.get_subplotspec().colspan.start for each in found}
+    assert columns == set(range(max(2, len(depths))))  # two bases
+    by_name = {each.get_title(loc="left"): each for each in found}
+    assert len(by_name) == 2 + 2 * len(depths)
+    for place, n in enumerate(depths):
+        assert by_name[f"A{n}B"].get_subplotspec().colspan.start == place
+    [legend] = drawn[0].legends
+    drawn[0].canvas.draw()
+    box = legend.get_window_extent()
+    assert 0 < box.x0 < box.x1 < drawn[0].bbox.x1
 
 
 def test_a_pass_that_nets_share_is_paid_once(tiny: Path) -> None:

@@ -65,7 +65,7 @@ def test_a_study_trains_all_and_then_nothing(minicnn: Invoke) -> None:
         f"random-0/{name}": 6 for name in NAMES
     }
     status, out, _ = minicnn("study", "plan", "tiny.toml", "--data=tiny.h5")
-    assert "4 nets in 1 groups" in out
+    assert "4 nets in 1 group;" in out
     assert "runs in studies/tiny" in out
 
 
