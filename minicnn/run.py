@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tomli_w
 from numpy.typing import NDArray
 
 from minicnn import checkpoint, precision
 from minicnn.checkpoint import Checkpoint
-from minicnn.config import Config, from_dict, read_toml
+from minicnn.config import Config, from_dict, read_toml, to_toml
 from minicnn.device import Device
 from minicnn.errors import MinicnnError
 from minicnn.files import (
@@ -240,5 +239,5 @@ def open_folder(
         write_json(classes, task)
     # Last: a folder with a config.toml is a whole run folder.
     if not config.exists():
-        write_atomically(config, tomli_w.dumps(settings).encode())
+        write_atomically(config, to_toml(settings).encode())
     return Run(folder)

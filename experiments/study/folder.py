@@ -20,9 +20,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import tomli_w
-
-from minicnn.config import Config, from_dict, read_toml
+from minicnn.config import Config, from_dict, read_toml, to_toml
 from minicnn.errors import MinicnnError
 from minicnn.experiments.study.graph import (
     Node,
@@ -186,7 +184,7 @@ class Study:
 
     def write(self) -> None:
         """Writes plan.toml, unless it is there."""
-        path, text = self.folder / PLAN, tomli_w.dumps(self.to_dict()).encode()
+        path, text = self.folder / PLAN, to_toml(self.to_dict()).encode()
         if not path.exists() or path.read_bytes() != text:
             write_atomically(path, text)
 
