@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tomli_w
 from numpy.typing import NDArray
 
 from minicnn.base import precision
-from minicnn.base.config import Config, from_dict, read_toml
+from minicnn.base.config import Config, from_dict, read_toml, to_toml
 from minicnn.base.errors import MinicnnError
 from minicnn.base.files import (
     held_alone,
@@ -241,5 +240,5 @@ def open_folder(
         write_json(classes, task)
     # Last: a folder with a config.toml is a whole run folder.
     if not config.exists():
-        write_atomically(config, tomli_w.dumps(settings).encode())
+        write_atomically(config, to_toml(settings).encode())
     return Run(folder)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import tomli_w
 
 from minicnn.base import config
 from minicnn.base.errors import MinicnnError
@@ -31,8 +30,24 @@ def test_paper_recipe_holds_the_published_values() -> None:
 def test_every_recipe_loads_and_round_trips(name: str, tmp_path: Path) -> None:
     recipe = config.load_recipe(name)
     path = tmp_path / "copy.toml"
-    path.write_text(tomli_w.dumps(recipe.to_dict()))
+    path.write_text(config.to_toml(recipe.to_dict()))
     assert config.load_recipe(str(path)) == recipe
+
+
+def test_toml_is_read_as_it_was_meant(tmp_path: Path) -> None:
+    sections = {
+        "name": 'a "b"\\\t\x7fé😀\n',
+        "names": ["x", 'y"'],
+        "none": [],
+        "run": {"seed": 2**63, "finetune": True, "n": -1, "a key.é": {"lr": 1e-05}},
+        "empty": {},
+        "nodes": [{"id": "a", "settings": {"solver": {"batch": 3}}}, {"id": "b"}],
+        "last": {"decay": 0.0005, "large": 1e22},
+    }
+    path = tmp_path / "it.toml"
+    path.write_text(config.to_toml(sections), encoding="utf-8")
+    assert config.read_toml(path) == sections
+    assert config.to_toml({"b": {"c": 1}, "a": 0.5}) == "a = 0.5\n\n[b]\nc = 1\n"
 
 
 def test_recipes_are_chosen_by_image_size() -> None:
