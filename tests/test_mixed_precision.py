@@ -30,13 +30,17 @@ from minicnn.gradcheck import BATCH, LABELS, OUTPUTS
 from minicnn.layers import BlockedConvLayer, Context
 from minicnn.loader import Batch
 from minicnn.network import Network
+from minicnn.ops import conv
+from minicnn.ops.conv import ConvShape
 from minicnn.pool_layers import LRNLayer
-from minicnn.precision import FP64
+from minicnn.precision import BF16, FP64
 from minicnn.solver import Solver
 from minicnn.trainer import Inputs
 from minicnn.transfer import Treatment
 from tests import runs
 from tests.conftest import DEVICES
+from tests.helpers import compare, tolerance
+from tests.reference import conv as reference
 from tests.training import contents, make_setup
 
 # Pixels of about unit size, as the small relatives have them.
@@ -138,6 +142,19 @@ def test_the_cpu_device_rounds_as_kernels_store(
     cpu = outputs(network_of(device.get("cpu"), how, frozen))
     errors = {key: off(ours[key], cpu[key]) for key in cpu}
     assert max(errors.values()) < SAME[name], errors
+
+
+def test_a_convolutions_bias_is_of_bfloat16_too(dev: Device) -> None:
+    rng, shape = np.random.default_rng(7), ConvShape(2, 5, 4, 8, 16, 3, 3)
+    x, w, b = (
+        rng.standard_normal(size).astype(BF16)
+        for size in ((2, 5, 4, 8), (16, 3, 3, 8), (16,))
+    )
+    y = dev.empty((2, 3, 2, 16), BF16)
+    conv.forward(dev, *map(dev.from_host, (x, w, b)), y, shape)
+    wide = (array.astype(np.float64) for array in (x, w, b))
+    right = reference.forward(*wide, shape.stride, shape.pad, 1)
+    compare("y", dev.to_host(y), right, tolerance(BF16.type, shape.taps))
 
 
 def test_images_come_in_blocks_to_tensor_cores_alone(dev: Device) -> None:
