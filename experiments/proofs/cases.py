@@ -86,6 +86,8 @@ def conv_cases() -> list[Case]:
         "strided, grouped": ConvShape(2, 7, 6, 4, 6, 3, 2, (2, 3), (1, 0), groups=2),
         "stride over filter": ConvShape(1, 9, 8, 2, 3, 2, 2, (3, 4)),
         "stride over padding": ConvShape(1, 9, 8, 2, 3, 4, 5, (3, 4), (1, 1)),
+        "the same in groups": ConvShape(2, 8, 7, 4, 6, 4, 3, (3, 4), (1, 1), groups=2),
+        "filter over image": ConvShape(2, 3, 4, 3, 4, 5, 6, (2, 1), (2, 2)),
         "vector loads": ConvShape(2, 4, 4, 8, 8, 3, 3, (1, 1), (1, 1), groups=2),
         "fully connected": ConvShape(3, 2, 3, 4, 5, 2, 3),
         "11x11/4": ConvShape(1, 51, 47, 3, 32, 11, 11, (4, 4)),

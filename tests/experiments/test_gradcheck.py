@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from click.testing import CliRunner
 from minicnn.cli.main import cli
 from minicnn.devices import device
 from minicnn.devices.device import Device
+from minicnn.devices.launch import KernelFile
 from minicnn.experiments.proofs import gradcheck
 from minicnn.nn.pool_layers import PoolLRNLayer
 from minicnn.ops import (
@@ -134,6 +136,29 @@ def test_an_output_left_unwritten_fails(monkeypatch: pytest.MonkeyPatch) -> None
     assert [c.ok for c in checks] == [False] * 3
     assert all(c.error == np.inf for c in checks)
     assert all(c.where.startswith("dx[") for c in checks)
+
+
+def test_a_wrong_phase_of_the_stride_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Where 2 · pad is a multiple of the stride the two remainders are the same.
+    source, file = conv.KERNELS.source, KernelFile(conv.KERNELS.source.path)
+    right, wrong = "(phase + stride - pad % stride) % stride", "(phase + pad) % stride"
+    assert right in source.text
+    kept = {
+        name: each
+        for name, each in source.instances.items()
+        if name.endswith((", 1>", "sum_columns<float>", "sum_columns<double>"))
+        and "bf16" not in name
+    }
+    file.source = replace(
+        source, text=source.text.replace(right, wrong), instances=kept
+    )
+    monkeypatch.setattr(conv, "KERNELS", file)
+    cases = [case for case in gradcheck.CASES["conv"]() if case.small]
+    cases = [case for case in cases if case.name != "vector loads"]
+    monkeypatch.setitem(gradcheck.CASES, "conv", lambda: cases)
+    checks = gradcheck.gradcheck(device.get("emulated", 1), ["conv"])
+    failed = {c.case for c in checks if not c.ok}
+    assert failed == {"stride over padding", "the same in groups"}
 
 
 def test_one_wrong_number_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

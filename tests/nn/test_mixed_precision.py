@@ -16,7 +16,7 @@ import pytest
 from minicnn.base import precision
 from minicnn.base.config import SolverConfig
 from minicnn.base.errors import MinicnnError
-from minicnn.base.precision import FP64
+from minicnn.base.precision import BF16, FP64
 from minicnn.data.loader import Batch
 from minicnn.devices import device
 from minicnn.devices.device import Device
@@ -34,12 +34,16 @@ from minicnn.nn.architectures import (
 from minicnn.nn.layers import BlockedConvLayer, Context
 from minicnn.nn.network import Network
 from minicnn.nn.pool_layers import LRNLayer
+from minicnn.ops.conv import conv
+from minicnn.ops.conv.shape import ConvShape
 from minicnn.training import transfer
 from minicnn.training.solver import Solver
 from minicnn.training.trainer import Inputs
 from minicnn.training.transfer import Treatment
 from tests.conftest import DEVICES
 from tests.support import runs
+from tests.support.helpers import compare, tolerance
+from tests.support.reference import conv as reference
 from tests.support.training import contents, make_setup
 
 # Pixels of about unit size, as the small relatives have them.
@@ -141,6 +145,19 @@ def test_the_cpu_device_rounds_as_kernels_store(
     cpu = outputs(network_of(device.get("cpu"), how, frozen))
     errors = {key: off(ours[key], cpu[key]) for key in cpu}
     assert max(errors.values()) < SAME[name], errors
+
+
+def test_a_convolutions_bias_is_of_bfloat16_too(dev: Device) -> None:
+    rng, shape = np.random.default_rng(7), ConvShape(2, 5, 4, 8, 16, 3, 3)
+    x, w, b = (
+        rng.standard_normal(size).astype(BF16)
+        for size in ((2, 5, 4, 8), (16, 3, 3, 8), (16,))
+    )
+    y = dev.empty((2, 3, 2, 16), BF16)
+    conv.forward(dev, *map(dev.from_host, (x, w, b)), y, shape)
+    wide = (array.astype(np.float64) for array in (x, w, b))
+    right = reference.forward(*wide, shape.stride, shape.pad, 1)
+    compare("y", dev.to_host(y), right, tolerance(BF16.type, shape.taps))
 
 
 def test_images_come_in_blocks_to_tensor_cores_alone(dev: Device) -> None:

@@ -6,9 +6,9 @@ where c runs over the input channels of k's group and x is zero outside the imag
 fully connected layer is the case whose filter covers the whole image.
 
 NumPy form: matrix products of patches, see `conv_numpy`. Kernels: the same products,
-with no patch ever written; see kernels/conv.cu. They take x, w, y and their gradients
-in bfloat16 too (b, dw and db stay float32), and multiply float32 ones as tf32 or tf32x3
-where told so: on tensor cores.
+with no patch ever written; see kernels/conv.cu. x, w, b, y, dx and dy have one dtype,
+bfloat16 too (dw and db are float32 then). On tensor cores kernels multiply bfloat16,
+and float32 as tf32 or tf32x3 where told so.
 """
 
 from __future__ import annotations
