@@ -16,6 +16,7 @@ import click
 from minicnn import __version__
 from minicnn.base.errors import MinicnnError, Stopped
 from minicnn.base.interrupt import SIGNALS
+from minicnn.cli import analyse as cli_analyse
 from minicnn.cli import data as cli_data
 from minicnn.cli import look as cli_look
 from minicnn.cli import prove as cli_prove
@@ -238,6 +239,7 @@ cli.add_command(cli_data.splits)
 for each in [
     *cli_look.COMMANDS,
     *cli_prove.COMMANDS,
+    *cli_analyse.COMMANDS,
     *cli_report.COMMANDS,
     *cli_study.COMMANDS,
 ]:

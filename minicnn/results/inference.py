@@ -60,8 +60,8 @@ def evaluate_run(run: Run, dev: Device, store: Path | None = None) -> dict[str, 
         MinicnnError: no checkpoint; the store is missing, lacks a class, or has images
             of another size.
     """
-    source = _open_store(run, store)
-    classes = _class_indices(run, source)
+    source = open_store(run, store)
+    classes = class_indices(run, source)
     network = run.network(dev)
     batch = run.config.solver.batch
     crop = network.arch.crop
@@ -80,7 +80,12 @@ def evaluate_run(run: Run, dev: Device, store: Path | None = None) -> dict[str, 
     }
 
 
-def _open_store(run: Run, path: Path | None) -> Store:
+def open_store(run: Run, path: Path | None) -> Store:
+    """The run's own store, or the one at `path`.
+
+    Raises:
+        MinicnnError: it is missing, or has images of another size.
+    """
     recorded = Path(run.about["store"])
     if path is None and not recorded.is_file():
         raise MinicnnError(
@@ -100,7 +105,7 @@ def _times(size: tuple[int, ...]) -> str:
     return "x".join(map(str, size))
 
 
-def _class_indices(run: Run, store: Store) -> list[int]:
+def class_indices(run: Run, store: Store) -> list[int]:
     """Where the store has the run's classes, in the order of its outputs."""
     places = {wnid: index for index, wnid in enumerate(store.wnids)}
     missing = [each.wnid for each in run.classes if each.wnid not in places]

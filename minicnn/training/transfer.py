@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from minicnn.base import precision
-from minicnn.base.config import Config, load_recipe
+from minicnn.base.config import Config, NetworkConfig, load_recipe
 from minicnn.base.errors import MinicnnError
 from minicnn.base.files import write_json
 from minicnn.data.loader import Loader
@@ -198,18 +198,38 @@ def _check_task(setup: Setup, task: Task, store: Store) -> int:
     return asked or classes
 
 
+def starting_network(
+    treatment: Treatment,
+    seed: int,
+    about: NetworkConfig,
+    outputs: int,
+    dev: Device,
+    base: Run | None,
+) -> Network:
+    """A network as its training begins: drawn, and its first layers copied.
+
+    Args:
+        seed: of the comparison, see `run_seed`.
+        base: that layers are copied from, where the treatment copies any.
+    """
+    how = precision.get(about.precision)
+    drawn = run_seed(seed, treatment.name)
+    network = Network(about.arch, outputs, dev, drawn, how)
+    if treatment.copied:
+        assert base is not None
+        network.copy_layers(base.checkpoint.weights, treatment.copied)
+    elif treatment.source == RANDOM:
+        network.draw(run_seed(seed, treatment.family), treatment.n)
+    return network
+
+
 def _head(
     setup: Setup, treatment: Treatment, folder: Path, outputs: int, base: Run | None
 ) -> Head:
     """A run's network as it starts, and what trains it."""
-    seed = run_seed(setup.seed, treatment.name)
-    about = setup.config.network
-    how = precision.get(about.precision)
-    network = Network(about.arch, outputs, setup.dev, seed, how)
-    if base is not None:
-        network.copy_layers(base.checkpoint.weights, treatment.copied)
-    elif treatment.source == RANDOM:
-        network.draw(run_seed(setup.seed, treatment.family), treatment.n)
+    network = starting_network(
+        treatment, setup.seed, setup.config.network, outputs, setup.dev, base
+    )
     network.freeze(treatment.frozen)
     write_json(folder / "layers.json", _layer_table(network, treatment))
     identity = {

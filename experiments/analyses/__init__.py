@@ -1,0 +1,1 @@
+"""`minicnn analyse`: which analyses of which nets, their rows, summaries, pictures."""

@@ -1,0 +1,1 @@
+"""What finished nets tell beside their scores: probes, resets, CKA, lines, LogME."""

@@ -1,0 +1,155 @@
+"""A finished net on a device: its weights to change, its features, its score."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minicnn.base.errors import MinicnnError
+from minicnn.data.loader import Loader
+from minicnn.devices.device import Device
+from minicnn.nn.layers import Context
+from minicnn.nn.network import Network
+from minicnn.results.analyses.measures import pooled
+from minicnn.results.inference import class_indices, open_store
+from minicnn.training.run import Run
+from minicnn.training.trainer import Inputs, evaluate
+from minicnn.training.transfer import starting_network
+from minicnn.training.treatment import Treatment
+
+Array = NDArray[Any]
+Tensors = Mapping[str, Array]
+BATCH = 128
+
+
+class Net:
+    """A run's network with its last weights, and the images of a task for it.
+
+    Args:
+        run: a finished run.
+        dev: where it runs.
+        store: path of the image store; None takes the run's own.
+
+    Raises:
+        MinicnnError: it is not finished, or its store is missing or does not fit.
+    """
+
+    def __init__(self, run: Run, dev: Device, store: Path | None = None) -> None:
+        if run.result is None:
+            raise MinicnnError(f"{run.folder}: not finished; finish its training first")
+        self.run, self.dev = run, dev
+        self.store = open_store(run, store)
+        self.network = run.network(dev)
+        self.weights = run.checkpoint.weights
+        self.subtract(run.mean)
+        self.crop = self.network.arch.crop
+
+    def subtract(self, mean: NDArray[np.float32]) -> None:
+        """Takes another mean image, (H,W,3)."""
+        self.inputs = Inputs(self.network, mean.astype(np.float32), BATCH)
+
+    @property
+    def layers(self) -> list[int]:
+        """Numbers of the layers, the paper's."""
+        return sorted({p.index for p in self.network.params})
+
+    def start(self, base: Run | None) -> dict[str, Array]:
+        """The weights that its training began with: a function of its seed.
+
+        Args:
+            base: that its first layers were copied from, if they were.
+        """
+        about, config = self.run.about, self.run.config.network
+        treatment = Treatment(
+            about["target"],
+            about["source"],
+            about["n"],
+            about["finetune"],
+            about.get("keep", 0),
+        )
+        outputs, seed = self.run.outputs, about["seed"]
+        return starting_network(
+            treatment, seed, config, outputs, self.dev, base
+        ).tensors()
+
+    def images(self, task: Run, part: str, count: int) -> Loader:
+        """Images of a run's task, every class as often as another, in store order.
+
+        Args:
+            task: any run of that task.
+            part: "train" or "val".
+            count: images in all, at most.
+        """
+        classes = class_indices(task, self.store)
+        loader = Loader(self.store, classes, self.crop, BATCH, seed=0)
+        rows = loader.train if part == "train" else loader.val
+        labels = self.store.labels[rows]
+        each = max(1, count // len(classes))
+        order = np.argsort(labels, kind="stable")
+        place = np.arange(len(rows)) - np.searchsorted(labels[order], labels[order])
+        loader.val = np.sort(rows[order[place < each]])
+        return loader
+
+    def score(self, images: Loader) -> dict[str, float]:
+        """Mean loss, in nats, and top-1 on images of its own task."""
+        with np.errstate(all="ignore"):
+            found = evaluate(self.network, self.inputs, images)
+        return {"loss": found["val_loss"], "top1": found["val_top1"]}
+
+    def batches(self, images: Loader) -> Iterator[tuple[dict[int, Array], Array]]:
+        """Each layer's output on the host, and the labels (N,), batch by batch.
+
+        A layer's output is what the next one is given: after ReLU, pooling and LRN.
+        (N,H,W,C), float32; (N,1,1,C) from fully connected layers.
+        """
+        for batch in images.val_batches():
+            x, _ = self.inputs.fill(batch)
+            self.network.plan(len(x))
+            outputs: dict[int, Array] = {}
+            for layer in self.network.layers:
+                x = layer.forward(x, Context())
+                outputs[layer.spec.index] = x
+            host = {
+                index: np.array(self.dev.to_host(y), np.float32).reshape(
+                    (len(y), 1, 1, -1) if y.ndim == 2 else y.shape
+                )
+                for index, y in outputs.items()
+            }
+            yield host, batch.labels
+
+    def features(
+        self, images: Loader, layers: Sequence[int], grid: int
+    ) -> tuple[dict[int, NDArray[np.float32]], Array]:
+        """Pooled features (N, D) of some layers, and the labels (N,)."""
+        kept: dict[int, list[Array]] = {layer: [] for layer in layers}
+        labels = []
+        for outputs, some in self.batches(images):
+            for layer in layers:
+                kept[layer].append(pooled(outputs[layer], grid))
+            labels.append(some.copy())
+        joined = {layer: np.concatenate(rows) for layer, rows in kept.items()}
+        return joined, np.concatenate(labels)
+
+
+def distances(network: Network, end: Tensors, start: Tensors) -> dict[int, float]:
+    """‖end − start‖ / ‖start‖ of all tensors of each layer together."""
+    moved: dict[int, float] = {}
+    length: dict[int, float] = {}
+    for p in network.params:
+        before = np.asarray(start[p.name], np.float64)
+        square = float(((end[p.name] - before) ** 2).sum())
+        moved[p.index] = moved.get(p.index, 0) + square
+        length[p.index] = length.get(p.index, 0) + float((before**2).sum())
+    return {index: float(np.sqrt(moved[index] / length[index])) for index in moved}
+
+
+def blended(first: Tensors, second: Tensors, share: float) -> dict[str, Array]:
+    """(1 − share) · first + share · second."""
+    return {
+        name: ((1 - share) * first[name] + share * second[name]).astype(np.float32)
+        for name in first
+    }
