@@ -76,6 +76,7 @@ def test_bases_come_first(name: str) -> None:
                 "random-1-seed1": 72,
                 "natural-manmade": 16,
                 "natural-manmade-seed1": 16,
+                "all": 1,
                 **{f"all-images{count}": 1 for count in (10, 25, 50, 100, 250)},
             },
         ),
@@ -95,7 +96,7 @@ def test_the_other_plans_hold_the_whole_figure(
     targets = "B" if name == "demo" else "AB"
     expected |= {("random", "random", t) for t in targets}
     if name == "tiny-imagenet":
-        expected |= {("reduced", "", "all")}
+        expected |= {("reduced", "", "all"), ("base", "", "all")}
     assert found == expected
     assert {n.treatment.n for n in nodes if n.kind == "transfer"} == set(range(1, 8))
     assert not load_plan(name).published
