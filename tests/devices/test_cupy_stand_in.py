@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -17,7 +16,6 @@ from minicnn.base.errors import MinicnnError
 from minicnn.base.precision import BF16
 from minicnn.cli.main import cli
 from minicnn.compile import host_compiler
-from minicnn.devices.cubins import cubin
 from minicnn.devices.device import CudaDevice
 from minicnn.devices.recording import Graph
 from minicnn.experiments.bench import roofline
@@ -56,8 +54,8 @@ def lacking(mine: Any, cupys: Any) -> Iterator[str]:
         if not hasattr(cupys, name):
             yield name
             continue
-        inner, kinds = getattr(mine, name), (type, ModuleType, SimpleNamespace)
-        if isinstance(inner, (*kinds, kernels.Nvrtc)):
+        inner = getattr(mine, name)
+        if isinstance(inner, type | ModuleType | SimpleNamespace):
             yield from lacking(inner, getattr(cupys, name))
 
 
@@ -368,19 +366,9 @@ def test_arrays_that_are_not_aligned_fault(adding: Adding, launch: Any) -> None:
         launch.launched(args=(adding.scores[0, 1:], *launch.args[1:]))
 
 
-def test_machine_code_is_loaded_by_lowered_names(
-    cupy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(kernels.EmulatedLauncher, "compile", lambda *_: False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    found = cubin(cupy.cuda.nvrtc, softmax.KERNELS.source, "", "90")
-    monkeypatch.undo()
-    assert found
-    module = cupy.RawModule(path=str(found.path))
-    module.compile()
-    module.get_function(found.names["add_scores"])
+def test_functions_go_by_the_name_expressions_of_their_module(cupy: Any) -> None:
+    source = softmax.KERNELS.source
+    module = cupy.RawModule(code=source.text, name_expressions=["add_scores"])
+    module.get_function("add_scores")
     with pytest.raises(RuntimeError, match="CUDA_ERROR_NOT_FOUND"):
-        module.get_function("add_scores")
-    found.path.write_bytes(b"torn")
-    with pytest.raises(RuntimeError, match="CUDA_ERROR_INVALID_IMAGE"):
-        module.compile()
+        module.get_function("add_score")
