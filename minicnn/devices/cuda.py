@@ -274,11 +274,13 @@ class CudaLauncher:
                 f"{file}: CuPy cannot keep its machine code: {error}; name a folder "
                 "for it: export CUPY_CACHE_DIR=FOLDER"
             ) from None
-        except RuntimeError as error:  # the driver's, or CUDA's headers are absent
+        except cuda.driver.CUDADriverError as error:
             raise MinicnnError(
-                f"{file}: CuPy cannot load it: {error}; 'minicnn doctor' says whether "
-                "the driver is older than NVRTC"
+                f"{file}: the driver does not load it: {error}; 'minicnn doctor' says "
+                "whether it is older than NVRTC"
             ) from None
+        except RuntimeError as error:  # CuPy finds no headers of CUDA
+            raise MinicnnError(f"{file}: CuPy does not compile it: {error}") from None
         self._modules[source.path, group] = module
 
     def _too_old(self, file: str, group: str, arch: str) -> str:

@@ -13,16 +13,20 @@ import ctypes
 import re
 import struct
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from minicnn.base.cores import available_cores
 from minicnn.base.errors import MinicnnError
 from minicnn.compile.kernel_source import KernelSource, c_name, find
 from minicnn.devices.cuda import CudaLauncher
+from minicnn.devices.launch import JOBS
 
 _ENTRY = re.compile(r"Compiling entry function '(\w+)'")
 _SPILLS = re.compile(
@@ -120,26 +124,20 @@ def without_gpu(arch: str) -> Iterator[list[Any]]:
     from cupy.cuda import compiler, function, nvrtc
 
     loaded: list[Any] = []
-    said = ["", ""]
+    said = threading.local()
 
     class Program(compiler._NVRTCProgram):
         def compile(self, options: tuple[str, ...] = (), log_stream: Any = None) -> Any:
             made = super().compile((*options, "--ptxas-options=-v"), log_stream)
-            said[:] = nvrtc.getProgramLog(self.ptr), nvrtc.getPTX(self.ptr).decode()
+            said.last = nvrtc.getProgramLog(self.ptr), nvrtc.getPTX(self.ptr).decode()
             return made
 
     class Module(function.Module):
         def load(self, cubin: bytes) -> None:
             # CuPy's bytes lack the image's last one, a zero. But Python ends bytes with
             # one, and the driver, that is handed their address, reads it.
-            self.hold(ctypes.string_at(cubin, len(cubin) + 1))
-
-        def load_file(self, filename: str) -> None:
-            self.hold(Path(filename).read_bytes())
-
-        def hold(self, image: bytes) -> None:
-            (self.log, self.ptx), said[:] = said, ("", "")
-            self.image = image
+            self.image = ctypes.string_at(cubin, len(cubin) + 1)
+            (self.log, self.ptx), said.last = getattr(said, "last", ("", "")), ("", "")
             loaded.append(self)
 
     gpu = mock.MagicMock(compute_capability=arch.removeprefix("sm_"))
@@ -162,18 +160,6 @@ def without_gpu(arch: str) -> Iterator[list[Any]]:
         yield loaded
 
 
-def compile_group(source: KernelSource, group: str, arch: str) -> Any:
-    """A group of a file's instances, compiled afresh; see `without_gpu`.
-
-    Raises:
-        MinicnnError: CuPy or NVRTC is absent, or the compiler's messages.
-    """
-    memory = mock.patch.dict("os.environ", CUPY_CACHE_IN_MEMORY="1")
-    with memory, without_gpu(arch) as loaded:
-        CudaLauncher().build(source, group)
-    return loaded[-1]
-
-
 def compile_report(
     path: str | Path, arch: str = "sm_90", dtype: Any = None
 ) -> list[KernelReport]:
@@ -181,32 +167,53 @@ def compile_report(
 
     Args:
         path: as for `minicnn.devices.launch.KernelFile`.
-        arch: a real architecture: sm_80, sm_90, sm_100.
+        arch: a real architecture, such as sm_80.
         dtype: only the instances whose first template argument is that; None: all.
 
     Raises:
         MinicnnError: CuPy or NVRTC is absent, or the compiler's messages.
     """
+    return [
+        report
+        for module in compile_file(path, arch, dtype)
+        for report in reports(module, arch)
+    ]
+
+
+def compile_file(path: str | Path, arch: str, dtype: Any = None) -> list[Any]:
+    """The groups of a file's instances, compiled afresh; see `compile_report`.
+
+    Returns:
+        A module for each group, as `without_gpu` describes them.
+    """
     source = KernelSource.read(find(path))
     groups = {instance.group for instance in source.instances.values()}
     if dtype is not None:
         groups &= {c_name(dtype)}
-    return [report for g in sorted(groups) for report in _reports(source, g, arch)]
+    with (
+        mock.patch.dict("os.environ", CUPY_CACHE_IN_MEMORY="1"),
+        without_gpu(arch) as loaded,
+        ThreadPoolExecutor(min(available_cores(), JOBS)) as pool,
+    ):
+        launcher = CudaLauncher()
+        for _ in pool.map(lambda group: launcher.build(source, group), groups):
+            pass
+    return sorted(loaded, key=lambda module: list(module.mapping))
 
 
-def _reports(source: KernelSource, group: str, arch: str) -> list[KernelReport]:
-    made = compile_group(source, group, arch)
-    logs, ptx = _parts(_ENTRY, made.log), _parts(_PTX_ENTRY, made.ptx)
-    code = sections(made.image)
-    reports = []
-    for expression, name in made.mapping.items():
+def reports(module: Any, arch: str) -> list[KernelReport]:
+    """What the assembler says of each kernel of a module of `compile_file`."""
+    logs, ptx = _parts(_ENTRY, module.log), _parts(_PTX_ENTRY, module.ptx)
+    code = sections(module.image)
+    found = []
+    for expression, name in module.mapping.items():
         said = logs.get(name, "")
         spills, used = _SPILLS.search(said), _USED.search(said)
         if spills is None or used is None:
-            raise MinicnnError(f"{source.path.name}: {expression}: no ptxas report")
+            raise MinicnnError(f"{expression}: no ptxas report")
         shared = _SHARED.search(used[0])
         stack, stores, loads = map(int, spills.groups())
-        reports.append(
+        found.append(
             KernelReport(
                 expression,
                 arch,
@@ -219,7 +226,7 @@ def _reports(source: KernelSource, group: str, arch: str) -> list[KernelReport]:
                 ptx[name],
             )
         )
-    return reports
+    return found
 
 
 def sections(elf: bytes) -> dict[str, bytes]:
