@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -141,38 +140,34 @@ def test_an_absent_nvrtc_is_one_clear_error() -> None:
 
 
 @pytest.fixture
-def cupy(monkeypatch: pytest.MonkeyPatch) -> Any:
+def fake(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The stand-in, whose kernels are neither compiled nor run: `calls` has them."""
-    for name, module in cupy_stand_in.modules().items():
-        monkeypatch.setitem(sys.modules, name, module)
-    fake: Any = sys.modules["cupy"]
-    fake.calls, fake.compiled = [], []
+    cupy.calls, cupy.compiled = [], []
     monkeypatch.setattr(
-        kernels.RawModule, "compile", lambda self: fake.compiled.append(self)
+        kernels.RawModule, "compile", lambda self: cupy.compiled.append(self)
     )
     monkeypatch.setattr(
-        kernels.RawKernel, "__call__", lambda *call, **more: fake.calls.append(call)
+        kernels.RawKernel, "__call__", lambda *call, **more: cupy.calls.append(call)
     )
-    monkeypatch.delenv("MINICNN_DEBUG", raising=False)
-    return fake
+    return cupy
 
 
 def test_a_new_gpu_is_refused_before_anything_is_asked_of_it(
-    cupy: Any, monkeypatch: pytest.MonkeyPatch
+    fake: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(cupy_stand_in.PROPERTIES, "major", 13)
-    monkeypatch.delattr(cupy, "empty")
+    monkeypatch.delattr(fake, "empty")
     with pytest.raises(MinicnnError, match=r"sm_130; NVRTC 13.0 makes no code"):
         CudaDevice()
 
 
-def test_cuda_compiles_a_group_once_and_launches(cupy: Any, file: KernelFile) -> None:
+def test_cuda_compiles_a_group_once_and_launches(fake: Any, file: KernelFile) -> None:
     dev = CudaDevice()
-    args = arguments(x=cupy.empty(8, np.float32), y=cupy.empty(8, "f4"), flags=None)
+    args = arguments(x=fake.empty(8, np.float32), y=fake.empty(8, "f4"), flags=None)
     file.get("scale", np.float32, 16, True)(dev, 2, 32, args)
     file.get("scale", np.float32, 32, False)(dev, 2, 32, args, shared=100_000)
-    assert len({id(module) for module in cupy.compiled}) == 1
-    (small, grid, block, given), (large, *_) = cupy.calls
+    assert len({id(module) for module in fake.compiled}) == 1
+    (small, grid, block, given), (large, *_) = fake.calls
     assert (grid, block) == ((2, 1, 1), (32, 1, 1))
     assert given[0] is args[0]
     assert (type(given[3]), type(given[5]), given[5]) == (np.float32, np.uint64, 0)
@@ -190,7 +185,7 @@ def test_cuda_compiles_a_group_once_and_launches(cupy: Any, file: KernelFile) ->
 
 
 def test_a_first_launch_compiles_its_group_of_every_file(
-    cupy: Any,
+    fake: Any,
     file: KernelFile,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -201,13 +196,13 @@ def test_a_first_launch_compiles_its_group_of_every_file(
     monkeypatch.setattr(cuda, "FOLDER", folder)
     monkeypatch.setattr(cuda, "PATIENCE", -1.0)
     file.get("plain")(CudaDevice(), 1, 1, (1, True))
-    built = {module._source.path.name for module in cupy.compiled}
+    built = {module._source.path.name for module in fake.compiled}
     assert built == {"scale.cu", "other.cu"}
     assert "compiling the kernels once: 0 s" in capsys.readouterr().err
 
 
 def test_code_that_the_driver_refuses_is_one_clear_error(
-    cupy: Any, file: KernelFile, monkeypatch: pytest.MonkeyPatch
+    fake: Any, file: KernelFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(self: Any) -> None:
         raise kernels.CUDADriverError("CUDA_ERROR_UNSUPPORTED_PTX_VERSION")
@@ -218,11 +213,11 @@ def test_code_that_the_driver_refuses_is_one_clear_error(
 
 
 def test_cuda_debugging_synchronises(
-    cupy: Any, file: KernelFile, monkeypatch: pytest.MonkeyPatch
+    fake: Any, file: KernelFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MINICNN_DEBUG", "1")
     dev, waited = CudaDevice(), []
     stream = SimpleNamespace(synchronize=lambda: waited.append(True))
-    monkeypatch.setattr(cupy.cuda, "get_current_stream", lambda: stream)
+    monkeypatch.setattr(fake.cuda, "get_current_stream", lambda: stream)
     file.get("plain")(dev, 1, 1, (1, True))
     assert waited == [True]
