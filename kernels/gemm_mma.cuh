@@ -275,25 +275,25 @@ struct MmaTile {
                 finish(one, column, start + column);
                 out[start + column] = Out(one.at[0]);
             }
-            return;
-        }
+        } else {
 #pragma unroll
-        for (int half = 0; half < 2; half++) {
-            int column = n + 8 * half + 2 * t;
-            if (column >= n_end) continue;
-            finish(pair[half], column, start + column);
-            if constexpr (sizeof(Out) == 4)
-                store<2>(out + start + column, cast<Out>(pair[half]));
-        }
-        if constexpr (sizeof(Out) == 2) {
-            // A pair is 4 bytes, and 4 threads would write 16, half a sector of memory. So an
-            // even thread gives its second pair for the next thread's first: 8 bytes each.
-            unsigned first = bf16x2_from_floats(pair[0].at[0], pair[0].at[1]);
-            unsigned second = bf16x2_from_floats(pair[1].at[0], pair[1].at[1]);
-            unsigned got = __shfl_xor_sync(~0u, odd ? first : second, 1);
-            uint2 four = odd ? make_uint2(got, second) : make_uint2(first, got);
-            int column = n + 8 * odd + t / 2 * 4;
-            if (column < n_end) *reinterpret_cast<uint2*>(out + start + column) = four;
+            for (int half = 0; half < 2; half++) {
+                int column = n + 8 * half + 2 * t;
+                if (column >= n_end) continue;
+                finish(pair[half], column, start + column);
+                if constexpr (sizeof(Out) == 4)
+                    store<2>(out + start + column, cast<Out>(pair[half]));
+            }
+            if constexpr (sizeof(Out) == 2) {
+                // A pair is 4 bytes, and 4 threads would write 16, half a sector of memory. So an
+                // even thread gives its second pair for the next thread's first: 8 bytes each.
+                unsigned first = bf16x2_from_floats(pair[0].at[0], pair[0].at[1]);
+                unsigned second = bf16x2_from_floats(pair[1].at[0], pair[1].at[1]);
+                unsigned got = __shfl_xor_sync(~0u, odd ? first : second, 1);
+                uint2 four = odd ? make_uint2(got, second) : make_uint2(first, got);
+                int column = n + 8 * odd + t / 2 * 4;
+                if (column < n_end) *reinterpret_cast<uint2*>(out + start + column) = four;
+            }
         }
     }
 };

@@ -71,8 +71,9 @@ struct Tile {
             next_a.put(as[other]);
             next_b.put(bs[other]);
             __syncthreads();
-            own_a += other ? BK * (BM + V) : -BK * (BM + V);
-            own_b += other ? BK * (BN + V) : -BK * (BN + V);
+            // add() has gone to the end of one buffer, where the second begins.
+            own_a -= other ? 0 : 2 * BK * (BM + V);
+            own_b -= other ? 0 : 2 * BK * (BN + V);
         }
     }
 
@@ -127,8 +128,9 @@ struct Tile {
         }
     };
 
-    // Adds the products of the two tiles; a, b: the thread's first number in each.
-    __device__ __forceinline__ void add(const T* a, const T* b) {
+    // Adds the products of the two tiles; a, b: the thread's first number in each, which go on
+    // by BK rows.
+    __device__ __forceinline__ void add(const T*& a, const T*& b) {
 // Unrolled further, the compiler reads so far ahead that registers spill.
 #pragma unroll 2
         for (int k = 0; k < BK; k++, a += BM + V, b += BN + V) {

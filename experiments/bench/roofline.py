@@ -30,6 +30,7 @@ from minicnn.base.precision import BF16, FP32, Precision
 
 SECONDS = 0.3  # that a median may take
 WARM_UP = 2
+ROWS = 4096  # of the array that empties a cache, each summed by a block of threads
 
 
 @dataclass(frozen=True)
@@ -193,11 +194,12 @@ class CudaMeter:
         self.cupy, self.device, self.side = cupy, device, side
         cache = int(device.attributes.get("L2CacheSize", 0))
         free = device.mem_info[0] + cupy.get_default_memory_pool().free_bytes()
-        # Writing it empties the level-2 cache. It is much larger than that, so that the
-        # GPU is still at it while Python queues the launches to be timed: what Python
-        # takes for them would count as theirs.
+        # Reading it empties the level-2 cache, and leaves nothing there that has yet to
+        # be written to memory. It is much larger than the cache, so that the GPU is
+        # still at it while Python queues the launches to be timed: what Python takes
+        # for them would count as theirs.
         size = max(2 * cache, min(1 << 31, free // 8))
-        self._flush = cupy.empty(size, np.uint8)
+        self._flush = cupy.empty((ROWS, size // ROWS // 4), np.float32)
 
     def seconds(self, work: Callable[[], object], cold: bool = True) -> float:
         """See `Meter`."""
@@ -214,7 +216,7 @@ class CudaMeter:
         marks = [(cuda.Event(), cuda.Event()) for _ in range(count)]
         for begin, end in marks:
             if cold:
-                self._flush.data.memset_async(0, self._flush.nbytes)
+                self._flush.sum(axis=1)
             begin.record()
             work()
             end.record()
@@ -225,10 +227,9 @@ class CudaMeter:
     def ceilings(self, precision: Precision) -> Ceilings:
         """Measures both; the product by cuBLAS, which training never calls."""
         cupy = self.cupy
-        half = self._flush.nbytes // 8 * 4
-        source, target = self._flush[:half], self._flush[half : 2 * half]
+        source, target = self._flush[: ROWS // 2], self._flush[ROWS // 2 :]
         copying = self.seconds(lambda: cupy.copyto(target, source), cold=False)
-        moved = 2 * half / copying
+        moved = 2 * source.nbytes / copying
         try:
             flops = self._flops(precision)
         except ImportError:  # no cuBLAS: only this ceiling needs it

@@ -265,24 +265,19 @@ def _cupy(extra: str, state: str) -> Iterator[Finding]:
     if importlib.util.find_spec("cupy") is None:
         need = "not installed; the cuda device needs it"
         yield Finding("CuPy", need, state, _pip(extra))
-    else:
-        try:
-            import cupy
+        return
+    what = "CuPy"
+    try:
+        import cupy
 
-            yield Finding("CuPy", cupy.__version__)
-            from cupy.cuda import nvrtc
+        yield Finding(what, cupy.__version__)
+        what = "NVRTC"
+        from cupy.cuda import nvrtc
 
-            yield Finding("NVRTC", ".".join(map(str, nvrtc.getVersion())))
-            return
-        except Exception as error:  # a missing library shows in many ways
-            reason = " ".join(str(error).split())[:200]
-            yield Finding("CuPy", f"does not work: {reason}", state, _pip(extra))
-    from minicnn.devices import nvrtc
-
-    if nvrtc.available():
-        yield Finding("NVRTC", f"{nvrtc.version()}, without CuPy")
-    else:
-        yield Finding("NVRTC", "not found; comes with CuPy", state, _pip(extra))
+        yield Finding(what, ".".join(map(str, nvrtc.getVersion())))
+    except Exception as error:  # a missing library shows in many ways
+        reason = " ".join(str(error).split())[:200]
+        yield Finding(what, f"does not work: {reason}", state, _pip(extra))
 
 
 def _device() -> Iterator[Finding]:

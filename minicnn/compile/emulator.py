@@ -30,13 +30,8 @@ from numpy.typing import DTypeLike, NDArray
 
 from minicnn.base.cores import available_cores
 from minicnn.base.errors import MinicnnError
-from minicnn.compile.host_compiler import (
-    compile_library,
-    kept_library,
-    sanitizer_library,
-)
+from minicnn.compile.host_compiler import compile_library, sanitizer_library
 from minicnn.compile.kernel_source import KernelSource
-from minicnn.devices.launch import Kernel
 
 ORDERS = ("forward", "reverse", "shuffled")
 _SHARED = re.compile(
@@ -114,10 +109,6 @@ class EmulatedLauncher:
         """Where an array's memory begins."""
         return array.ctypes.data
 
-    def compile(self, source: KernelSource, group: str) -> bool:
-        """See `minicnn.devices.launch.Launcher`."""
-        return not source.group(group) or kept_library(*_unit(source, group))[1]
-
     def build(self, source: KernelSource, group: str) -> None:
         """Compiles the group, or loads it from the cache.
 
@@ -134,7 +125,7 @@ class EmulatedLauncher:
 
     def launch(
         self,
-        kernel: Kernel,
+        kernel: Any,  # a `minicnn.devices.launch.Kernel`
         grid: tuple[int, int, int],
         block: tuple[int, int, int],
         values: list[Any],
@@ -239,9 +230,10 @@ def _runtime() -> ctypes.CDLL:
 
 
 def _library(source: KernelSource, group: str) -> ctypes.CDLL:
+    path = compile_library(*_unit(source, group))
     with _loading:
         _runtime()
-        return ctypes.CDLL(str(compile_library(*_unit(source, group))))
+        return ctypes.CDLL(str(path))
 
 
 def _unit(source: KernelSource, group: str) -> tuple[str, str]:

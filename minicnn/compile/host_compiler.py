@@ -18,7 +18,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from itertools import takewhile
 from pathlib import Path
 
@@ -146,41 +145,24 @@ def compile_library(name: str, text: str, options: tuple[str, ...] = ()) -> Path
     Raises:
         MinicnnError: no compiler, or its messages.
     """
-    return kept_library(name, text, options)[0]
-
-
-def kept_library(
-    name: str, text: str, options: tuple[str, ...] = ()
-) -> tuple[Path, bool]:
-    """As `compile_library`; and whether the cache had it."""
     content = _fingerprint() + "\n".join([*options, text]).encode()
     digest = hashlib.sha256(content).hexdigest()[:24]
     library = cache_folder() / f"{name}-{digest}.so"
-    return library, keep(library, lambda: _compile(name, text, options, library))
-
-
-def keep(path: Path, make: Callable[[], None]) -> bool:
-    """Makes a file of the cache, unless it is there; whether it was.
-
-    Args:
-        make: writes the file, whole or not at all.
-    """
-    if path.exists():
-        return True
-    path.parent.mkdir(parents=True, exist_ok=True)
-    turn = path.with_suffix(".lock")
+    if library.exists():
+        return library
+    library.parent.mkdir(parents=True, exist_ok=True)
+    turn = library.with_suffix(".lock")
     with turn.open("w") as lock:
         # Whoever else wants it waits, instead of compiling the same. Where nothing can
         # be locked, as on some network drives, both compile, which does no harm.
         with contextlib.suppress(OSError):
             fcntl.flock(lock, fcntl.LOCK_EX)
         try:
-            if path.exists():
-                return True
-            make()
+            if not library.exists():
+                _compile(name, text, options, library)
         finally:
             turn.unlink(missing_ok=True)
-    return False
+    return library
 
 
 def _compile(name: str, text: str, options: tuple[str, ...], library: Path) -> None:

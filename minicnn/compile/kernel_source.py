@@ -17,6 +17,7 @@ import functools
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -52,6 +53,16 @@ SCALARS: dict[str, np.dtype] = {
         "tf32x3": np.float32,
         "f16": np.float16,
     }.items()
+}
+
+_C_TYPES = {
+    np.dtype(np.float32): "float",
+    np.dtype(np.float64): "double",
+    np.dtype(np.float16): "f16",
+    np.dtype(np.int32): "int",
+    BF16: "bf16",
+    "tf32": "tf32",
+    "tf32x3": "tf32x3",
 }
 
 _COMMENT = re.compile(
@@ -157,6 +168,20 @@ class KernelSource:
     def group(self, name: str) -> tuple[str, ...]:
         """The expressions of the instances that are compiled with that group."""
         return tuple(e for e, i in self.instances.items() if i.group == name)
+
+
+def c_name(value: Any) -> str:
+    """A template argument as C++ writes it: a dtype, "tf32", "tf32x3", int or bool."""
+    if isinstance(value, bool | np.bool_):
+        return "true" if value else "false"
+    if isinstance(value, int | np.integer):
+        return str(int(value))
+    if isinstance(value, str) and value in _C_TYPES:
+        return _C_TYPES[value]
+    try:
+        return _C_TYPES[np.dtype(value)]
+    except (TypeError, KeyError):
+        raise MinicnnError(f"no kernel is written for dtype {value}") from None
 
 
 def find(name: str | Path) -> Path:

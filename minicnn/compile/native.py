@@ -33,8 +33,13 @@ from numpy.typing import NDArray
 from minicnn.base.errors import MinicnnError
 from minicnn.base.threads import HostThreads
 from minicnn.compile.arguments import checked
-from minicnn.compile.kernel_source import FOLDER, Instance, KernelSource, Parameter
-from minicnn.devices.launch import c_name
+from minicnn.compile.kernel_source import (
+    FOLDER,
+    Instance,
+    KernelSource,
+    Parameter,
+    c_name,
+)
 
 CPU = FOLDER / "cpu"
 # Rounds every product, as NumPy does: the same bits. A file that says otherwise may

@@ -10,11 +10,8 @@ from pathlib import Path
 
 from minicnn.base.errors import MinicnnError
 from minicnn.compile.kernel_source import FOLDER
-from minicnn.devices.device import Device
-from minicnn.devices.launch import KernelFile
-
-# Compilers at a time, each of which may take a gigabyte.
-JOBS = 8
+from minicnn.devices.launch import JOBS, KernelFile
+from minicnn.devices.protocol import Device
 
 
 @dataclass(frozen=True)
@@ -25,8 +22,7 @@ class Built:
         file: its name.
         kernels: the instances it offers.
         groups: of instances that are compiled together.
-        cached: how many groups the cache had.
-        seconds: what compiling took, of all groups together; next to nothing where the
+        seconds: what compiling took, of all groups together; next to nothing where a
             cache had them.
         error: the compiler's message, with file and line, or "".
     """
@@ -34,15 +30,12 @@ class Built:
     file: str
     kernels: int
     groups: int
-    cached: int
     seconds: float
     error: str
 
     def __str__(self) -> str:
         kernels = "kernel" if self.kernels == 1 else "kernels"
         state = f"FAILED:\n{self.error}" if self.error else f"{self.seconds:.1f} s"
-        if self.cached and not self.error:
-            state += f", {self.cached} of {self.groups} groups from the cache"
         return f"{self.file:14}{self.kernels:4} {kernels:8}{state}"
 
 
@@ -59,31 +52,28 @@ def build_all(dev: Device) -> Iterator[Built]:
     with ThreadPoolExecutor(min(dev.threads, JOBS)) as pool:
         started = [_start(dev, pool, path) for path in sorted(FOLDER.glob("*.cu"))]
         for file, waiting, error in started:
-            kernels, seconds, cached = 0, 0.0, 0
+            kernels, seconds = 0, 0.0
             try:
                 for each in waiting:
-                    taken, had = each.result()
-                    seconds, cached = seconds + taken, cached + had
+                    seconds += each.result()
                 if not error:
                     kernels = len(file.source.instances)
-                    file.build(dev)
             except MinicnnError as failure:
                 error = str(failure)
-            groups = len(waiting)
-            yield Built(file.path.name, kernels, groups, cached, seconds, error)
+            yield Built(file.path.name, kernels, len(waiting), seconds, error)
 
 
 def _start(
     dev: Device, pool: ThreadPoolExecutor, path: Path
-) -> tuple[KernelFile, list[Future[tuple[float, bool]]], str]:
-    """Begins to compile a file's groups; what will say how long each took, and whether
-    the cache had it; or why it cannot be read."""
+) -> tuple[KernelFile, list[Future[float]], str]:
+    """Begins to compile a file's groups; what will say how long each took; or why it
+    cannot be read."""
     file = KernelFile(path)
 
-    def timed(group: str) -> tuple[float, bool]:
+    def timed(group: str) -> float:
         began = time.monotonic()
-        had = dev.launcher.compile(file.source, group)
-        return time.monotonic() - began, had
+        dev.launcher.build(file.source, group)
+        return time.monotonic() - began
 
     try:
         return file, [pool.submit(timed, group) for group in file.groups()], ""

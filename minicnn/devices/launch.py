@@ -15,35 +15,17 @@ import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from minicnn.base.errors import MinicnnError
-from minicnn.base.precision import BF16
 from minicnn.compile.arguments import Memory, checked
-from minicnn.compile.kernel_source import Instance, KernelSource, find
-
-if TYPE_CHECKING:
-    from minicnn.devices.cubins import Cubin
+from minicnn.compile.kernel_source import Instance, KernelSource, c_name, find
 
 Dims = int | Sequence[int]
-
-OPTIONS = ("--std=c++17",)
-"""What NVRTC is asked for."""
-
-FLUSH = "-ftz=true"
-"""What CuPy adds of its own: floats below the normal ones are zero."""
-
-_C_TYPES = {
-    np.dtype(np.float32): "float",
-    np.dtype(np.float64): "double",
-    np.dtype(np.float16): "f16",
-    np.dtype(np.int32): "int",
-    BF16: "bf16",
-    "tf32": "tf32",
-    "tf32x3": "tf32x3",
-}
+JOBS = 8
+"""Most compilers at a time, each of which may take a gigabyte."""
 
 
 def debugging() -> bool:
@@ -73,17 +55,11 @@ class Launcher(Memory, Protocol):
             shared: bytes of dynamic shared memory.
         """
 
-    def compile(self, source: KernelSource, group: str) -> bool:
-        """Compiles a group of a file's instances into the cache on disk.
-
-        May be called from several threads. Nothing is loaded.
-
-        Returns:
-            Whether the cache had it.
-        """
-
     def build(self, source: KernelSource, group: str) -> None:
-        """Loads a group of a file's instances, compiled before or now."""
+        """Loads a group of a file's instances, compiled now or in an earlier process.
+
+        May be called from several threads.
+        """
 
 
 class KernelFile:
@@ -126,25 +102,6 @@ class KernelFile:
     def groups(self) -> list[str]:
         """The groups of instances that are compiled together."""
         return sorted({each.group for each in self.source.instances.values()})
-
-    def build(self, device: Any, *dtypes: Any) -> None:
-        """Compiles ahead of use: the instances for these dtypes, or all."""
-        for group in [c_name(dtype) for dtype in dtypes] or self.groups():
-            device.launcher.build(self.source, group)
-
-
-def c_name(value: Any) -> str:
-    """A template argument as C++ writes it: a dtype, "tf32", "tf32x3", int or bool."""
-    if isinstance(value, bool | np.bool_):
-        return "true" if value else "false"
-    if isinstance(value, int | np.integer):
-        return str(int(value))
-    if isinstance(value, str) and value in _C_TYPES:
-        return _C_TYPES[value]
-    try:
-        return _C_TYPES[np.dtype(value)]
-    except (TypeError, KeyError):
-        raise MinicnnError(f"no kernel is written for dtype {value}") from None
 
 
 class Kernel:
@@ -199,116 +156,3 @@ class Kernel:
             )
         x, y, z = (*map(int, given), 1, 1)[:3]
         return x, y, z
-
-
-class CudaLauncher:
-    """Launches on a CUDA device through CuPy's RawModule and NVRTC.
-
-    Compiled code is kept on disk, see `cubins`. For a GPU that is newer than the NVRTC
-    at hand CuPy compiles, and keeps the code in its own cache; from release 14.2 on it
-    also finds it there.
-
-    Args:
-        index: which CUDA device.
-    """
-
-    def __init__(self, index: int = 0) -> None:
-        import cupy
-
-        self._cupy = cupy
-        self._modules: dict[tuple[Path, str], Any] = {}
-        self._functions: dict[tuple[Path, str], Any] = {}
-        self._compiled: dict[tuple[Path, str], Cubin | None] = {}
-        self._arch = cupy.cuda.Device(index).compute_capability
-        self.index = index
-        self.array = cupy.ndarray
-
-    def address(self, array: Any) -> int:
-        """Where an array's memory begins, on the GPU."""
-        return array.data.ptr
-
-    def compile(self, source: KernelSource, group: str) -> bool:
-        """See `Launcher`; False where CuPy is to compile.
-
-        Raises:
-            MinicnnError: with the compiler's message, file and line.
-        """
-        from minicnn.devices.cubins import cubin
-
-        found = cubin(self._cupy.cuda.nvrtc, source, group, self._arch)
-        self._compiled[source.path, group] = found
-        return found is not None and found.cached
-
-    def build(self, source: KernelSource, group: str) -> None:
-        """Compiles the group for this device, or loads it from the cache.
-
-        Raises:
-            MinicnnError: with the compiler's message, file and line; or the driver
-                refuses the code.
-        """
-        key = source.path, group
-        if key in self._modules or not source.group(group):
-            return
-        if key not in self._compiled:
-            self.compile(source, group)
-        found = self._compiled[key]
-        if found:
-            how: dict[str, Any] = {"path": str(found.path)}
-        else:
-            names = source.group(group)
-            how = {"code": source.text, "options": OPTIONS, "name_expressions": names}
-        module, cuda = self._cupy.RawModule(**how), self._cupy.cuda
-        try:
-            with cuda.Device(self.index):
-                module.compile()  # or loads
-        except cuda.compiler.CompileException as error:
-            raise MinicnnError(f"{source.path.name}: NVRTC: {error}") from None
-        except cuda.driver.CUDADriverError as error:
-            raise MinicnnError(
-                f"{source.path.name}: the driver does not load {how.get('path')}: "
-                f"{error}; 'minicnn doctor' says whether it is older than NVRTC"
-            ) from None
-        self._modules[key] = module
-
-    def _function(self, kernel: Kernel) -> Any:
-        key = kernel.source.path, kernel.name
-        function = self._functions.get(key)
-        if function is None:
-            place = kernel.source.path, kernel.instance.group
-            self.build(kernel.source, kernel.instance.group)
-            found = self._compiled[place]
-            name = found.names[kernel.name] if found else kernel.name
-            with self._cupy.cuda.Device(self.index):
-                function = self._modules[place].get_function(name)
-            self._functions[key] = function
-        return function
-
-    def launch(
-        self,
-        kernel: Kernel,
-        grid: tuple[int, int, int],
-        block: tuple[int, int, int],
-        values: list[Any],
-        shared: int,
-    ) -> None:
-        """See `Launcher`; asynchronous, on CuPy's current stream."""
-        cuda = self._cupy.cuda
-        # None is a null pointer: CuPy would pass no argument at all.
-        args = tuple(np.uint64(0) if value is None else value for value in values)
-        with cuda.Device(self.index):
-            function = self._function(kernel)
-            try:
-                more = shared > max(48 * 1024, function.max_dynamic_shared_size_bytes)
-                if more:  # than a kernel has without asking
-                    function.max_dynamic_shared_size_bytes = shared
-                function(grid, block, args, shared_mem=shared)
-                if debugging():
-                    cuda.get_current_stream().synchronize()
-            except (
-                cuda.driver.CUDADriverError,
-                cuda.runtime.CUDARuntimeError,
-            ) as error:
-                raise MinicnnError(
-                    f"{kernel.name}: grid {grid}, block {block}, {shared} bytes of "
-                    f"shared memory: {error}"
-                ) from None

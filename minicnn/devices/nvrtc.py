@@ -1,28 +1,32 @@
-"""Compiles kernel files for real GPUs without one: NVRTC, down to machine code.
+"""Compiles kernel files for GPUs that are not there, as the cuda device would.
 
     for report in compile_report("conv.cu", "sm_90", np.float32):
         print(report.name, report.registers, report.spill_stores)
 
-NVRTC comes from the pip wheel nvidia-cuda-nvrtc-cu12 or -cu13, or from a CUDA toolkit.
+It is the cuda device's own way, `CudaLauncher.build`, by CuPy's own compiler, up to the
+load: NVRTC needs no GPU. Only what asks for a GPU is put aside meanwhile.
 """
 
 from __future__ import annotations
 
 import ctypes
-import ctypes.util
-import functools
 import re
 import struct
 import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+from minicnn.base.cores import available_cores
 from minicnn.base.errors import MinicnnError
-from minicnn.compile.kernel_source import KernelSource, find
-from minicnn.devices.launch import FLUSH, OPTIONS, c_name
-
-_OPTIONS = (*OPTIONS, FLUSH, "--ptxas-options=-v")
+from minicnn.compile.kernel_source import KernelSource, c_name, find
+from minicnn.devices.cuda import CudaLauncher
+from minicnn.devices.launch import JOBS
 
 _ENTRY = re.compile(r"Compiling entry function '(\w+)'")
 _SPILLS = re.compile(
@@ -32,6 +36,7 @@ _USED = re.compile(r"Used (\d+) registers.*")
 _SHARED = re.compile(r"(\d+) bytes smem")
 _NOP = 0x918  # in the lowest 12 bits of an instruction
 _PTX_ENTRY = re.compile(r"\.entry (\w+)\(")
+_EMPTY = 8  # type of an ELF section without bytes, SHT_NOBITS
 
 
 @dataclass(frozen=True)
@@ -65,31 +70,10 @@ class KernelReport:
         return re.search(pattern, self.ptx, re.MULTILINE) is not None
 
 
-def compile_report(
-    path: str | Path, arch: str = "sm_90", dtype: Any = None
-) -> list[KernelReport]:
-    """Compiles a kernel file's instances and reads what the assembler reports.
-
-    Args:
-        path: as for `minicnn.devices.launch.KernelFile`.
-        arch: a real architecture: sm_80, sm_90, sm_100.
-        dtype: only the instances whose first template argument is that; None: all.
-
-    Raises:
-        MinicnnError: NVRTC is absent, or the compiler's messages.
-    """
-    source = KernelSource.read(find(path))
-    if dtype is None:
-        groups = sorted({instance.group for instance in source.instances.values()})
-    else:
-        groups = [c_name(dtype)]
-    return [report for g in groups for report in _compile(source, g, arch)]
-
-
 def available() -> bool:
-    """Whether NVRTC can be loaded."""
+    """Whether CuPy and NVRTC are here."""
     try:
-        _nvrtc()
+        version()
     except MinicnnError:
         return False
     return True
@@ -99,135 +83,174 @@ def version() -> str:
     """NVRTC's version, such as "12.9".
 
     Raises:
-        MinicnnError: NVRTC is absent.
+        MinicnnError: CuPy or NVRTC is absent.
     """
-    major, minor = ctypes.c_int(), ctypes.c_int()
-    _nvrtc().nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
-    return f"{major.value}.{minor.value}"
+    for folder in map(Path, sys.path):
+        # CuPy looks for NVRTC in Python's own folder of packages alone; and CUDA 13's
+        # does not find its other half unless that is loaded.
+        for name in ("libnvrtc-builtins.so.*", "libnvrtc.so.[0-9][0-9]"):
+            for library in folder.glob(f"nvidia/*/lib/{name}"):
+                ctypes.CDLL(str(library))
+    try:
+        from cupy.cuda import nvrtc
+
+        return ".".join(map(str, nvrtc.getVersion()))
+    except (ImportError, RuntimeError) as error:
+        raise MinicnnError(
+            f"no CuPy with NVRTC ({' '.join(str(error).split())[:200]}); install it: "
+            "pip install 'cupy-cuda12x[ctk]'"
+        ) from None
 
 
-@functools.cache
-def _nvrtc() -> ctypes.CDLL:
-    wheels = [
-        library
-        for folder in map(Path, sys.path)
-        for library in sorted(folder.glob("nvidia/*/lib/libnvrtc.so.[0-9][0-9]"))
+@contextmanager
+def without_gpu(arch: str) -> Iterator[list[Any]]:
+    """Within it `CudaLauncher.build` compiles for a GPU, and loads nothing.
+
+    Args:
+        arch: the GPU's, such as "sm_90".
+
+    Returns:
+        A list of CuPy's modules in the order of their loading, each with the attributes
+        image (the bytes that the driver is handed, the last included), mapping (mangled
+        names by expression), log (the compiler's and the assembler's messages) and ptx
+        (the code as text); both are "" where CuPy's cache had the image.
+
+    Raises:
+        MinicnnError: CuPy or NVRTC is absent.
+    """
+    version()
+    import cupy
+    from cupy._core import raw
+    from cupy.cuda import compiler, function, nvrtc
+
+    loaded: list[Any] = []
+    said = threading.local()
+
+    class Program(compiler._NVRTCProgram):
+        def compile(self, options: tuple[str, ...] = (), log_stream: Any = None) -> Any:
+            made = super().compile((*options, "--ptxas-options=-v"), log_stream)
+            said.last = nvrtc.getProgramLog(self.ptr), nvrtc.getPTX(self.ptr).decode()
+            return made
+
+    class Module(function.Module):
+        def load(self, cubin: bytes) -> None:
+            # CuPy's bytes lack the image's last one, a zero. But Python ends bytes with
+            # one, and the driver, that is handed their address, reads it.
+            self.image = ctypes.string_at(cubin, len(cubin) + 1)
+            (self.log, self.ptx), said.last = getattr(said, "last", ("", "")), ("", "")
+            loaded.append(self)
+
+    gpu = mock.MagicMock(compute_capability=arch.removeprefix("sm_"))
+    gpu_of = mock.Mock(return_value=gpu)
+    changes = {
+        (cupy.cuda, "Device"): gpu_of,
+        (compiler, "device"): mock.Mock(Device=gpu_of),
+        (compiler, "function"): mock.Mock(Module=Module),
+        (compiler, "_NVRTCProgram"): Program,
+    }
+    for place, name in (
+        (raw, "_get_raw_module"),
+        (compiler, "_get_arch"),
+        (compiler, "_get_arch_for_options_for_nvrtc"),
+    ):  # remembered for each GPU, so they ask for the current one
+        changes[place, name] = getattr(place, name).__wrapped__
+    with ExitStack() as stack:
+        for (place, name), value in changes.items():
+            stack.enter_context(mock.patch.object(place, name, value))
+        yield loaded
+
+
+def compile_report(
+    path: str | Path, arch: str = "sm_90", dtype: Any = None
+) -> list[KernelReport]:
+    """Compiles a kernel file's instances and reads what the assembler reports.
+
+    Args:
+        path: as for `minicnn.devices.launch.KernelFile`.
+        arch: a real architecture, such as sm_80.
+        dtype: only the instances whose first template argument is that; None: all.
+
+    Raises:
+        MinicnnError: CuPy or NVRTC is absent, or the compiler's messages.
+    """
+    return [
+        report
+        for module in compile_file(path, arch, dtype)
+        for report in reports(module, arch)
     ]
-    system = ctypes.util.find_library("nvrtc")
-    for name in [*map(str, wheels), *([system] if system else [])]:
-        try:
-            # CUDA 13's wheel does not find its other half, unless that is loaded.
-            for other in Path(name).parent.glob("libnvrtc-builtins.so.*"):
-                if name != system:
-                    ctypes.CDLL(str(other))
-            return ctypes.CDLL(name)
-        except OSError:
-            continue
-    raise MinicnnError(
-        "NVRTC not found; install it with: pip install nvidia-cuda-nvrtc-cu12"
-    )
 
 
-class _Program:
-    """An nvrtcProgram, destroyed on leaving."""
+def compile_file(path: str | Path, arch: str, dtype: Any = None) -> list[Any]:
+    """The groups of a file's instances, compiled afresh; see `compile_report`.
 
-    def __init__(self, source: KernelSource, expressions: tuple[str, ...]) -> None:
-        self.lib, self.path = _nvrtc(), source.path
-        self.handle = ctypes.c_void_p()
-        text, name = source.text.encode(), source.path.name.encode()
-        self._check("CreateProgram", ctypes.byref(self.handle), text, name, 0, 0, 0)
-        for expression in expressions:
-            self._check("AddNameExpression", self.handle, expression.encode())
-
-    def __enter__(self) -> _Program:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.lib.nvrtcDestroyProgram(ctypes.byref(self.handle))
-
-    def _check(self, function: str, *arguments: Any) -> None:
-        if status := getattr(self.lib, f"nvrtc{function}")(*arguments):
-            self.lib.nvrtcGetErrorString.restype = ctypes.c_char_p
-            said = self.lib.nvrtcGetErrorString(status).decode()
-            raise MinicnnError(f"{self.path.name}: NVRTC: {function}: {said}")
-
-    def compile(self, *options: str) -> str:
-        """Compiles; returns the log."""
-        array = (ctypes.c_char_p * len(options))(*(o.encode() for o in options))
-        status = self.lib.nvrtcCompileProgram(self.handle, len(options), array)
-        log = self.text("ProgramLog")
-        if status:
-            raise MinicnnError(f"{self.path.name}: NVRTC failed:\n{log.rstrip()}")
-        return log
-
-    def text(self, what: str) -> str:
-        """The log or the PTX."""
-        return self.data(what).rstrip(b"\0").decode(errors="replace")
-
-    def data(self, what: str) -> bytes:
-        """Those, or the machine code, "CUBIN"."""
-        size = ctypes.c_size_t()
-        self._check(f"Get{what}Size", self.handle, ctypes.byref(size))
-        buffer = ctypes.create_string_buffer(size.value)
-        self._check(f"Get{what}", self.handle, buffer)
-        return buffer.raw
-
-    def lowered(self, expression: str) -> str:
-        """The mangled name."""
-        name = ctypes.c_char_p()
-        self._check(
-            "GetLoweredName", self.handle, expression.encode(), ctypes.byref(name)
-        )
-        return (name.value or b"").decode()
+    Returns:
+        A module for each group, as `without_gpu` describes them.
+    """
+    source = KernelSource.read(find(path))
+    groups = {instance.group for instance in source.instances.values()}
+    if dtype is not None:
+        groups &= {c_name(dtype)}
+    with (
+        mock.patch.dict("os.environ", CUPY_CACHE_IN_MEMORY="1"),
+        without_gpu(arch) as loaded,
+        ThreadPoolExecutor(min(available_cores(), JOBS)) as pool,
+    ):
+        launcher = CudaLauncher()
+        for _ in pool.map(lambda group: launcher.build(source, group), groups):
+            pass
+    return sorted(loaded, key=lambda module: list(module.mapping))
 
 
-def _compile(source: KernelSource, group: str, arch: str) -> list[KernelReport]:
-    expressions = source.group(group)
-    if not expressions:
-        return []
-    with _Program(source, expressions) as program:
-        log = program.compile(*_OPTIONS, f"--gpu-architecture={arch}")
-        logs, ptx = _parts(_ENTRY, log), _parts(_PTX_ENTRY, program.text("PTX"))
-        code = _sections(program.data("CUBIN"))
-        reports = []
-        for expression in expressions:
-            name = program.lowered(expression)
-            said = logs.get(name, "")
-            spills, used = _SPILLS.search(said), _USED.search(said)
-            if spills is None or used is None:
-                raise MinicnnError(f"{source.path.name}: {expression}: no ptxas report")
-            shared = _SHARED.search(used[0])
-            stack, stores, loads = map(int, spills.groups())
-            static = int(shared[1]) if shared else 0
-            reports.append(
-                KernelReport(
-                    expression,
-                    arch,
-                    int(used[1]),
-                    static,
-                    stack,
-                    stores,
-                    loads,
-                    _instructions(code[f".text.{name}"]),
-                    ptx[name],
-                )
+def reports(module: Any, arch: str) -> list[KernelReport]:
+    """What the assembler says of each kernel of a module of `compile_file`."""
+    logs, ptx = _parts(_ENTRY, module.log), _parts(_PTX_ENTRY, module.ptx)
+    code = sections(module.image)
+    found = []
+    for expression, name in module.mapping.items():
+        said = logs.get(name, "")
+        spills, used = _SPILLS.search(said), _USED.search(said)
+        if spills is None or used is None:
+            raise MinicnnError(f"{expression}: no ptxas report")
+        shared = _SHARED.search(used[0])
+        stack, stores, loads = map(int, spills.groups())
+        found.append(
+            KernelReport(
+                expression,
+                arch,
+                int(used[1]),
+                int(shared[1]) if shared else 0,
+                stack,
+                stores,
+                loads,
+                _instructions(code[f".text.{name}"]),
+                ptx[name],
             )
-    return reports
+        )
+    return found
 
 
-def _sections(elf: bytes) -> dict[str, bytes]:
-    """A 64-bit ELF file's sections by name."""
-    (table,) = struct.unpack_from("<Q", elf, 0x28)
-    size, count, names = struct.unpack_from("<HHH", elf, 0x3A)
+def sections(elf: bytes) -> dict[str, bytes]:
+    """A 64-bit ELF file's sections by name.
+
+    Raises:
+        MinicnnError: the file is shorter than its own tables say.
+    """
+    programs, table = struct.unpack_from("<QQ", elf, 0x20)
+    length, number, size, count, names = struct.unpack_from("<HHHHH", elf, 0x36)
     headers = [
-        struct.unpack_from("<IIQQQQ", elf, table + number * size)
-        for number in range(count)
+        struct.unpack_from("<IIQQQQ", elf, start)
+        for start in range(table, table + count * size, size)
     ]
+    held = [header for header in headers if header[1] != _EMPTY]
+    ends = [offset + extent for *_, offset, extent in held]
+    end = max(programs + length * number, table + size * count, *ends)
+    if end > len(elf):
+        raise MinicnnError(f"an ELF file of {len(elf)} bytes, of {end} by its tables")
     start = headers[names][4]
     found = {}
-    for name, *_, offset, length in headers:
-        end = elf.index(b"\0", start + name)
-        found[elf[start + name : end].decode()] = elf[offset : offset + length]
+    for name, _, _, _, offset, extent in held:
+        stop = elf.index(b"\0", start + name)
+        found[elf[start + name : stop].decode()] = elf[offset : offset + extent]
     return found
 
 

@@ -20,18 +20,15 @@ Environment:
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from minicnn.base.errors import MinicnnError
 from minicnn.compile.kernel_source import KernelSource
+from minicnn.devices.launch import Launcher
+from minicnn.devices.protocol import Device, Work
 
-if TYPE_CHECKING:
-    from minicnn.devices.device import Device
-    from minicnn.devices.launch import Launcher
-
-Work = Callable[[], object]
 Launch = tuple[Any, ...]
 """Kernel, grid, block, values and bytes of shared memory."""
 
@@ -45,7 +42,7 @@ class Repeated:
     """Runs work on a device, from the third time on from its record.
 
     A record refers to the buffers that the work used. All are dropped when the device
-    lets buffers go: see `AnyDevice.let_go`.
+    lets buffers go: see `Device.let_go`.
     """
 
     def __init__(self, dev: Device) -> None:
@@ -104,10 +101,6 @@ class _Recorder:
     def address(self, array: Any) -> int:
         """See `Launcher`."""
         return self.launcher.address(array)
-
-    def compile(self, source: KernelSource, group: str) -> bool:
-        """See `Launcher`."""
-        return self.launcher.compile(source, group)
 
     def build(self, source: KernelSource, group: str) -> None:
         """See `Launcher`."""

@@ -23,13 +23,12 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from minicnn.devices.device import CudaDevice
+from minicnn.devices.protocol import Device
 
 # Pinned copies of a small array: the host may be so many steps ahead of the GPU.
 AHEAD = 2
@@ -51,14 +50,14 @@ class Uploads:
         dev: the GPU; its buffers grow where an array is larger than those before.
     """
 
-    def __init__(self, cupy: Any, dev: CudaDevice) -> None:
+    def __init__(self, cupy: Any, dev: Device) -> None:
         self._cupy, self._dev = cupy, dev
         self._stream = cupy.cuda.Stream(non_blocking=True)
         self._staged: dict[str, deque[tuple[NDArray[np.uint8], Any]]] = {}
         self._slots: dict[str, deque[_Slot]] = {}
 
     def small(self, slot: str, array: NDArray[Any]) -> Any:
-        """See `CudaDevice.upload`."""
+        """See `Device.upload`."""
         here = self._cupy.cuda.get_current_stream()
         buffer = self._dev.scratch(f"upload {slot}", array.shape, array.dtype)
         ring = self._staged.setdefault(slot, deque())
@@ -76,7 +75,7 @@ class Uploads:
 
     @contextmanager
     def large(self, slot: str, array: NDArray[Any]) -> Iterator[Any]:
-        """See `CudaDevice.streamed`."""
+        """See `Device.streamed`."""
         here, array = self._cupy.cuda.get_current_stream(), np.ascontiguousarray(array)
         held = self._turn(slot, array.nbytes, here)
         buffer = held.buffer[: array.nbytes].view(array.dtype).reshape(array.shape)

@@ -20,7 +20,6 @@ from minicnn.cli import doctor
 from minicnn.cli.doctor import MISSING, OK, OPTIONAL, Finding
 from minicnn.cli.main import cli
 from minicnn.data_prep.demo.store import default_demo_path
-from minicnn.devices import nvrtc
 from tests.support.runs import make_store
 
 
@@ -108,12 +107,11 @@ def test_this_machine_runs_minicnn() -> None:
 def test_nothing_optional_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     with_driver(monkeypatch, None)
     without(monkeypatch, "cupy", "torch")
-    monkeypatch.setattr(nvrtc, "available", lambda: False)
     monkeypatch.setattr(doctor, "_vendors", list)
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setenv("PATH", "")
     found = examined()
-    for what in ("C++ compiler", "GPU", "CuPy", "NVRTC", "PyTorch", "stores", "runs"):
+    for what in ("C++ compiler", "GPU", "CuPy", "PyTorch", "stores", "runs"):
         assert found[what].state == OPTIONAL, found[what]
     assert found["CuPy"].mend.endswith("-m pip install 'minicnn[cuda12]'")
     assert found["PyTorch"].mend.endswith("-m pip install 'minicnn[compare]'")
@@ -153,13 +151,11 @@ def test_a_gpu_without_cupy_asks_for_the_extra_of_its_driver(
 ) -> None:
     with_driver(monkeypatch, Driver(version))
     without(monkeypatch, "cupy")
-    monkeypatch.setattr(nvrtc, "available", lambda: False)
     found = examined()
     assert found["driver"].found.endswith(said)
     assert found["GPU"].found == "Imaginary 1000, 80 GB, sm_90"
-    for what in ("CuPy", "NVRTC"):
-        assert found[what].state == MISSING
-        assert found[what].mend.endswith(f"-m pip install 'minicnn[{extra}]'")
+    assert found["CuPy"].state == MISSING
+    assert found["CuPy"].mend.endswith(f"-m pip install 'minicnn[{extra}]'")
 
 
 def test_a_card_without_a_driver(

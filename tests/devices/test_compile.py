@@ -7,16 +7,21 @@ from __future__ import annotations
 
 import functools
 import re
+from typing import Any
 
 import pytest
 
+from minicnn.base.errors import MinicnnError
 from minicnn.base.precision import BF16
 from minicnn.compile.kernel_source import FOLDER
 from minicnn.devices import nvrtc
 from minicnn.ops.conv.plan import TILES, WEIGHTS, Plan
 
 FILES = sorted(path.name for path in FOLDER.glob("*.cu"))
-ARCHITECTURES = ["sm_80", "sm_90", "sm_100"]
+ARCHITECTURES = ["sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120"]
+# Kernels for float32 or float64 that use what GPUs before sm_80 lack, to be mended too.
+MODERN = [("pool.cu", "float32"), ("pool_lrn.cu", "float32")]
+MODERN += [("sgd.cu", "float32"), ("sgd.cu", "float64")]
 # Static shared memory that a block may have on every architecture.
 SHARED_BYTES = 48 * 1024
 
@@ -32,11 +37,17 @@ def budget(name: str, tensor_cores: bool) -> int:
 
 
 @functools.cache
-def reports(name: str, arch: str) -> list[nvrtc.KernelReport]:
-    """What the compiler says of a file's kernels; skips the test without NVRTC."""
+def modules(name: str, arch: str) -> list[Any]:
+    """What CuPy makes of a file's kernels; skips the test without NVRTC."""
     if not nvrtc.available():
         pytest.skip("NVRTC absent: pip install minicnn[test]")
-    return nvrtc.compile_report(name, arch)
+    return nvrtc.compile_file(name, arch)
+
+
+def reports(name: str, arch: str) -> list[nvrtc.KernelReport]:
+    """What the compiler says of a file's kernels."""
+    found = modules(name, arch)
+    return [report for module in found for report in nvrtc.reports(module, arch)]
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
@@ -53,6 +64,30 @@ def test_kernels_keep_to_their_budget(name: str, arch: str) -> None:
         limit = budget(name, report.uses("mma.sync"))
         assert report.registers <= limit, report.name
         assert report.shared_bytes <= SHARED_BYTES, report.name
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("name", FILES)
+def test_images_are_whole(name: str, arch: str) -> None:
+    """What the driver would be handed is as long as its own tables say."""
+    for module in modules(name, arch):
+        assert "warning" not in module.log
+        code = {each for each in nvrtc.sections(module.image) if each[:6] == ".text."}
+        assert code == {f".text.{each}" for each in module.mapping.values()}
+        with pytest.raises(MinicnnError, match="by its tables"):
+            nvrtc.sections(module.image[:-1])  # as CuPy's getCUBIN gives it
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", FILES)
+def test_float_and_double_need_no_ampere(
+    name: str, dtype: str, request: pytest.FixtureRequest
+) -> None:
+    if not nvrtc.available():
+        pytest.skip("NVRTC absent: pip install minicnn[test]")
+    if (name, dtype) in MODERN:
+        request.applymarker(pytest.mark.xfail(strict=True, raises=MinicnnError))
+    nvrtc.compile_file(name, "sm_75", dtype)
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)

@@ -1,24 +1,25 @@
-"""The launch wrapper on CUDA, with a stand-in for CuPy."""
+"""Compiling and launching on CUDA: by CuPy itself up to the load, then a stand-in."""
 
 from __future__ import annotations
 
-import dataclasses
-import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from minicnn.base.errors import MinicnnError
-from minicnn.devices.cubins import cubin
-from minicnn.devices.launch import CudaLauncher, KernelFile
+from minicnn.devices import cuda, nvrtc
+from minicnn.devices.cuda import CudaDevice, CudaLauncher
+from minicnn.devices.launch import KernelFile
 from tests.devices.test_launch import arguments, kernel_file
+from tests.support import cupy_stand_in
 from tests.support.cupy_stand_in import kernels
-from tests.support.cupy_stand_in.arrays import ndarray
-from tests.support.cupy_stand_in.kernels import CompileException, CUDADriverError
-from tests.support.cupy_stand_in.streams import CUDARuntimeError
+
+needs_nvrtc = pytest.mark.skipif(
+    not nvrtc.available(), reason="NVRTC absent: pip install minicnn[test]"
+)
 
 
 @pytest.fixture
@@ -26,197 +27,197 @@ def file(tmp_path: Path) -> KernelFile:
     return kernel_file(tmp_path)
 
 
-class Function:
-    """CuPy's RawKernel."""
-
-    def __init__(self) -> None:
-        self.calls: list[Any] = []
-        self.shared = 48 * 1024
-
-    @property
-    def max_dynamic_shared_size_bytes(self) -> int:
-        return self.shared
-
-    @max_dynamic_shared_size_bytes.setter
-    def max_dynamic_shared_size_bytes(self, size: int) -> None:
-        if size > 227 * 1024:
-            raise CUDADriverError("CUDA_ERROR_INVALID_VALUE: invalid argument")
-        self.shared = size
-
-    def __call__(self, grid: Any, block: Any, args: Any, *, shared_mem: int) -> None:
-        if grid == (13, 1, 1):
-            raise CUDADriverError("CUDA_ERROR_INVALID_VALUE: invalid argument")
-        self.calls.append((grid, block, args, shared_mem))
-
-
-class Nvrtc(kernels.Nvrtc):
-    """CuPy's binding of NVRTC, that only writes down what it is to compile.
-
-    Attributes:
-        compiled: the options and expressions of each compilation.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.compiled: list[Any] = []
-
-    def compileProgram(self, prog: int, options: tuple[str, ...]) -> None:
-        program = self._programs[prog]
-        assert "#include" not in program.text
-        self.compiled.append((options, tuple(program.names)))
-        if "broken" in program.text:
-            program.log = 'scale.cu(3): error: identifier "broken"\n'
-            raise self.NVRTCError("NVRTC_ERROR_COMPILATION (6)")
+# --- by CuPy itself -----------------------------------------------------------------
 
 
 @pytest.fixture
-def cupy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
-    """A module that records what CuPy would be asked; and an empty cache."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    fake = ModuleType("cupy")
-    fake.modules, fake.synchronised = [], []  # type: ignore[attr-defined]
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """CuPy's cache, in an empty folder."""
+    from cupy.cuda import compiler
 
-    class Device:
-        compute_capability = "90"
+    made = compiler._DiskKernelCacheBackend(str(tmp_path / "cupy"))
+    monkeypatch.setattr(compiler, "_kernel_cache_backend", made)
+    return made
 
-        def __init__(self, index: int) -> None:
-            assert index == 1
 
-        def __enter__(self) -> None: ...
+@needs_nvrtc
+def test_what_is_loaded_is_whole_and_found_again(file: KernelFile, cache: Any) -> None:
+    for arch, groups in ("sm_90", 1), ("sm_90", 0), ("sm_80", 1):
+        with nvrtc.without_gpu(arch) as loaded:
+            CudaLauncher().build(file.source, "float")
+        (module,) = loaded
+        assert bool(module.log) == bool(groups)  # else nothing was compiled
+        names = set(module.mapping.values())
+        assert {f".text.{name}" for name in names} <= set(nvrtc.sections(module.image))
+        with pytest.raises(MinicnnError, match="by its tables"):
+            nvrtc.sections(module.image[:-1])
+    assert set(module.mapping) == set(file.source.group("float"))
 
-        def __exit__(self, *_: object) -> None: ...
 
-    class RawModule:
-        def __init__(self, **options: Any) -> None:
-            self.options, self.function = options, Function()
-            fake.modules.append(self)
+@needs_nvrtc
+def test_a_folder_that_cannot_be_written_to_is_named(
+    file: KernelFile, cache: Any
+) -> None:
+    Path(cache._cache_dir).rmdir()
+    with (
+        nvrtc.without_gpu("sm_90"),
+        pytest.raises(MinicnnError, match=r"cannot keep .*: export CUPY_CACHE_DIR="),
+    ):
+        CudaLauncher().build(file.source, "float")
 
-        def compile(self) -> None:
-            if "broken" in self.options.get("code", ""):
-                raise CompileException('scale.cu(3): error: identifier "broken"')
-            if "path" in self.options and not Path(self.options["path"]).stat().st_size:
-                raise CUDADriverError("CUDA_ERROR_INVALID_IMAGE")
 
-        def get_function(self, name: str) -> Function:
-            known = self.options.get("name_expressions")
-            assert name in known if known else name.startswith("_Z")
-            return self.function
-
-    fake.ndarray, fake.RawModule = ndarray, RawModule  # type: ignore[attr-defined]
-    stream = SimpleNamespace(synchronize=lambda: fake.synchronised.append(True))
-    fake.cuda = SimpleNamespace(  # type: ignore[attr-defined]
-        Device=Device,
-        nvrtc=Nvrtc(),
-        compiler=SimpleNamespace(CompileException=CompileException),
-        driver=SimpleNamespace(CUDADriverError=CUDADriverError),
-        runtime=SimpleNamespace(CUDARuntimeError=CUDARuntimeError),
-        get_current_stream=lambda: stream,
+@needs_nvrtc
+def test_gpus_before_ampere_are_refused_by_what_they_lack(
+    file: KernelFile, tmp_path: Path
+) -> None:
+    path = tmp_path / "modern.cu"
+    path.write_text(
+        "__global__ void f(float* y) {\n"
+        '  asm("max.NaN.f32 %0, %0, %0;" : "+f"(y[0]));\n}\n'
     )
-    monkeypatch.setitem(sys.modules, "cupy", fake)
-    monkeypatch.delenv("MINICNN_DEBUG", raising=False)
-    return fake
+    with nvrtc.without_gpu("sm_75"):
+        CudaLauncher().build(file.source, "float")
+        for source, group in (
+            (KernelFile(path).source, ""),
+            (KernelFile("conv.cu").source, "bf16"),
+        ):
+            with pytest.raises(MinicnnError) as refused:
+                CudaLauncher().build(source, group)
+            assert "need a GPU from sm_80 on, this one is sm_75" in str(refused.value)
+            assert "\n" not in str(refused.value)
 
 
-def test_cuda_compiles_a_group_once_and_launches(cupy: Any, file: KernelFile) -> None:
-    dev = SimpleNamespace(launcher=CudaLauncher(1))
-    arrays = {name: ndarray(8, np.float32) for name in "xy"}
-    args = arguments(**arrays, flags=None)
+# --- GPUs and compilers -------------------------------------------------------------
+
+
+def gpu(arch: int, version: tuple[int, int], *known: int) -> tuple[Any, str, Any]:
+    """What `check_compiler` takes: an NVRTC, and a GPU."""
+    compiler = SimpleNamespace(
+        getVersion=lambda: version, getSupportedArchs=lambda: known
+    )
+    about = {"name": b"RTX", "major": arch // 10, "minor": arch % 10}
+    return SimpleNamespace(cuda=SimpleNamespace(nvrtc=compiler)), "cuda:1", about
+
+
+OLD, NEW = (50, 75, 80, 86, 89, 90), (75, 80, 86, 89, 90, 100, 103, 110, 120, 121)
+
+
+@pytest.mark.parametrize(
+    ("arch", "version", "known", "said"),
+    [
+        (120, (12, 4), OLD, r"12.4 .*, 12.8 or later .*nvidia-cuda-nvrtc-cu12>=12.8'"),
+        (103, (12, 8), (*OLD, 100, 120), r"12.9 or later .*nvrtc-cu12>=12.9'"),
+        (110, (12, 9), (*OLD, 100, 121), r"13.0 .*uninst.*-cuda12x; .*cupy-cuda13x"),
+        (130, (13, 0), NEW, r"13.0 makes no code .*--upgrade 'cupy-cuda13x"),
+        (70, (13, 0), NEW, r"one before 13 does: .*-cuda13x; .*cupy-cuda12x"),
+    ],
+)
+def test_a_gpu_that_nvrtc_makes_no_code_for_is_refused(
+    arch: int, version: tuple[int, int], known: tuple[int, ...], said: str
+) -> None:
+    with pytest.raises(
+        MinicnnError, match=f"^--device cuda:1: RTX is of sm_{arch}; NVRTC .*{said}"
+    ):
+        cuda.check_compiler(*gpu(arch, version, *known))
+
+
+@pytest.mark.parametrize("arch", [75, 80, 86, 89, 90, 100, 120, 121])
+def test_gpus_of_a_known_kind_are_accepted(arch: int) -> None:
+    cuda.check_compiler(*gpu(arch, (12, 8), *OLD, 100, 101, 120))
+
+
+def test_an_absent_nvrtc_is_one_clear_error() -> None:
+    def absent() -> None:
+        raise RuntimeError('Failure finding "libnvrtc.so.12"')
+
+    cupy, name, about = gpu(90, (12, 8))
+    cupy.cuda.nvrtc.getVersion = absent
+    with pytest.raises(MinicnnError, match=r"no NVRTC, .*libnvrtc.so.12.*pip install"):
+        cuda.check_compiler(cupy, name, about)
+
+
+# --- launches, on the stand-in ------------------------------------------------------
+
+
+@pytest.fixture
+def fake(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The stand-in, whose kernels are neither compiled nor run: `calls` has them."""
+    cupy.calls, cupy.compiled = [], []
+    monkeypatch.setattr(
+        kernels.RawModule, "compile", lambda self: cupy.compiled.append(self)
+    )
+    monkeypatch.setattr(
+        kernels.RawKernel, "__call__", lambda *call, **more: cupy.calls.append(call)
+    )
+    return cupy
+
+
+def test_a_new_gpu_is_refused_before_anything_is_asked_of_it(
+    fake: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(cupy_stand_in.PROPERTIES, "major", 13)
+    monkeypatch.delattr(fake, "empty")
+    with pytest.raises(MinicnnError, match=r"sm_130; NVRTC 13.0 makes no code"):
+        CudaDevice()
+
+
+def test_cuda_compiles_a_group_once_and_launches(fake: Any, file: KernelFile) -> None:
+    dev = CudaDevice()
+    args = arguments(x=fake.empty(8, np.float32), y=fake.empty(8, "f4"), flags=None)
     file.get("scale", np.float32, 16, True)(dev, 2, 32, args)
     file.get("scale", np.float32, 32, False)(dev, 2, 32, args, shared=100_000)
-    (module,) = cupy.modules  # one compilation for both
-    options, names = cupy.cuda.nvrtc.compiled.pop()
-    assert names == ("scale<float, 16, true>", "scale<float, 32, false>")
-    assert options == ("--std=c++17", "-ftz=true", "--gpu-architecture=sm_90")
-    assert list(module.options) == ["path"]
-    assert not cupy.cuda.nvrtc.compiled
-    grid, block, given, shared = module.function.calls[1]
-    assert (grid, block, shared) == ((2, 1, 1), (32, 1, 1), 100_000)
-    assert module.function.max_dynamic_shared_size_bytes == 100_000
+    assert len({id(module) for module in fake.compiled}) == 1
+    (small, grid, block, given), (large, *_) = fake.calls
+    assert (grid, block) == ((2, 1, 1), (32, 1, 1))
     assert given[0] is args[0]
     assert (type(given[3]), type(given[5]), given[5]) == (np.float32, np.uint64, 0)
     assert given[6].shape == ()
     assert given[6].nbytes == 20  # CuPy passes a one-element array's bytes by value
-    assert not cupy.synchronised
+    # Shared memory is asked for where a block takes more than it has.
+    asked = "max_dynamic_shared_size_bytes", "preferred_shared_memory_carveout"
+    assert [getattr(small, each) for each in asked] == [kernels.UNASKED, -1]
+    assert [getattr(large, each) for each in asked] == [100_000, 100]
     args[0] = args[0][2:]
     with pytest.raises(MinicnnError, match="x: begins 8 bytes past a multiple of 16"):
         file.get("scale", np.float32, 16, True)(dev, 2, 32, args)
+    with pytest.raises(MinicnnError, match=r"^plain: grid .*, 300000 bytes of shared"):
+        file.get("plain")(dev, 1, 1, (1, True), shared=300_000)
 
 
-def test_cuda_finds_what_another_process_compiled(cupy: Any, file: KernelFile) -> None:
-    nvrtc, source = cupy.cuda.nvrtc, file.source
-    assert not CudaLauncher(1).compile(source, "float")
-    assert CudaLauncher(1).compile(source, "float")
-    first = cubin(nvrtc, source, "float", "90")
-    assert first
-    assert first.names["scale<float, 32, false>"] == "_Zscale_float_32_false_"
-    assert len(nvrtc.compiled) == 1
-    assert not nvrtc._programs  # each is destroyed
-    # Another GPU, NVRTC, text or group is other code.
-    assert not cubin(nvrtc, source, "float", "80").cached
-    assert not cubin(nvrtc, source, "double", "90").cached
-    newer = dataclasses.replace(source, text=source.text + "\n")
-    assert not cubin(nvrtc, newer, "float", "90").cached
-    nvrtc.getVersion = lambda: (13, 0)
-    assert not cubin(nvrtc, source, "float", "90").cached
-    assert len(nvrtc.compiled) == 5
-    del nvrtc.getVersion
-    # What is torn, changed or half gone is compiled anew.
-    whole = first.path.read_bytes()
-    for harm in (
-        lambda: first.path.write_bytes(whole[:-1]),
-        lambda: first.path.unlink(),
-        lambda: first.path.with_suffix(".json").write_text("{"),
-    ):
-        harm()
-        again = cubin(nvrtc, source, "float", "90")
-        assert not again.cached
-        assert (again.path.read_bytes(), again.names) == (whole, first.names)
-
-
-def test_cuda_leaves_a_gpu_that_nvrtc_does_not_know_to_cupy(
-    cupy: Any, file: KernelFile, monkeypatch: pytest.MonkeyPatch
+def test_a_first_launch_compiles_its_group_of_every_file(
+    fake: Any,
+    file: KernelFile,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(cupy.cuda.Device, "compute_capability", "130")
-    dev = SimpleNamespace(launcher=CudaLauncher(1))
-    assert not dev.launcher.compile(file.source, "")
-    file.get("plain")(dev, 1, 1, (1, True))
-    (module,) = cupy.modules
-    assert module.options["name_expressions"] == ("plain",)
-    assert module.options["options"] == ("--std=c++17",)
-    assert not cupy.cuda.nvrtc.compiled
-    text = file.source.text.replace("plain(", "plain(broken ")
-    other = dataclasses.replace(file.source, path=Path("other.cu"), text=text)
-    with pytest.raises(MinicnnError, match=r"other.cu: NVRTC: .* error: identifier"):
-        CudaLauncher(1).build(other, "")
+    folder = file.path.parent
+    (folder / "other.cu").write_text("__global__ void other() {}")
+    (folder / "wrong.cu").write_text("__global__ int wrong() {}")
+    monkeypatch.setattr(cuda, "FOLDER", folder)
+    monkeypatch.setattr(cuda, "PATIENCE", -1.0)
+    file.get("plain")(CudaDevice(), 1, 1, (1, True))
+    built = {module._source.path.name for module in fake.compiled}
+    assert built == {"scale.cu", "other.cu"}
+    assert "compiling the kernels once: 0 s" in capsys.readouterr().err
 
 
 def test_code_that_the_driver_refuses_is_one_clear_error(
-    cupy: Any, file: KernelFile, monkeypatch: pytest.MonkeyPatch
+    fake: Any, file: KernelFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cupy.cuda.nvrtc, "getCUBIN", lambda program: b"")
-    with pytest.raises(MinicnnError, match=r"^scale.cu: the driver .*CUDA_ERROR_INV"):
-        CudaLauncher(1).build(file.source, "float")
+    def refuse(self: Any) -> None:
+        raise kernels.CUDADriverError("CUDA_ERROR_UNSUPPORTED_PTX_VERSION")
+
+    monkeypatch.setattr(kernels.RawModule, "compile", refuse)
+    with pytest.raises(MinicnnError, match=r"^scale.cu: the driver does not .*CUDA_E"):
+        CudaLauncher().build(file.source, "float")
 
 
 def test_cuda_debugging_synchronises(
-    cupy: Any, file: KernelFile, monkeypatch: pytest.MonkeyPatch
+    fake: Any, file: KernelFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MINICNN_DEBUG", "1")
-    file.get("plain")(SimpleNamespace(launcher=CudaLauncher(1)), 1, 1, (1, True))
-    assert cupy.synchronised == [True]
-
-
-def test_cuda_failures_are_one_clear_error(
-    cupy: Any, file: KernelFile, tmp_path: Path
-) -> None:
-    dev = SimpleNamespace(launcher=CudaLauncher(1))
-    with pytest.raises(
-        MinicnnError, match=r"^plain: grid \(13, 1, 1\).*CUDA_ERROR_INV"
-    ):
-        file.get("plain")(dev, 13, 1, (1, True))
-    with pytest.raises(MinicnnError, match=r"^plain: .*, 300000 bytes of shared mem"):
-        file.get("plain")(dev, 1, 1, (1, True), shared=300_000)
-    broken = tmp_path / "broken.cu"
-    broken.write_text("__global__ void f() { broken; }")
-    with pytest.raises(MinicnnError, match=r"^broken.cu: NVRTC: scale.cu\(3\): error"):
-        KernelFile(broken).get("f")(dev, 1, 1, ())
+    dev, waited = CudaDevice(), []
+    stream = SimpleNamespace(synchronize=lambda: waited.append(True))
+    monkeypatch.setattr(fake.cuda, "get_current_stream", lambda: stream)
+    file.get("plain")(dev, 1, 1, (1, True))
+    assert waited == [True]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from minicnn.base.errors import MinicnnError
-from minicnn.devices import device
+from minicnn.devices import cuda, device
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
@@ -85,7 +85,7 @@ def test_unknown_devices_are_refused(name: str) -> None:
 
 
 def test_a_gpu_that_does_not_answer_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device, "cuda_count", lambda: 1)
+    monkeypatch.setattr(cuda, "cuda_count", lambda: 1)
     with pytest.raises(MinicnnError, match="cuda:5: 1 CUDA GPUs answer"):
         device.get("cuda:5")
     monkeypatch.setattr(device, "cuda_count", lambda: 0)

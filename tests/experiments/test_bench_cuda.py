@@ -15,18 +15,20 @@ from minicnn.experiments.bench.roofline import Ceilings, CudaMeter
 
 
 class FakeArray:
-    """As much of CuPy's array: bytes that can be cut, or filled with a number."""
+    """As much of CuPy's array: bytes that can be cut along an axis, or summed."""
 
-    def __init__(self, cupy: FakeCupy, nbytes: int, shape: Any) -> None:
-        self.cupy, self.nbytes, self.shape = cupy, nbytes, shape
-        self.data = SimpleNamespace(memset_async=self.memset_async, ptr=id(self))
+    def __init__(self, cupy: FakeCupy, shape: Any, itemsize: int) -> None:
+        self.cupy, self.shape, self.itemsize = cupy, shape, itemsize
+        self.nbytes = int(np.prod(shape)) * itemsize
+        self.data = SimpleNamespace(ptr=id(self))
 
-    def memset_async(self, value: int, count: int) -> None:
+    def sum(self, axis: int) -> None:
         self.cupy.log.append("flush")
         self.cupy.now += 5.0  # must not count
 
     def __getitem__(self, part: slice) -> FakeArray:
-        return FakeArray(self.cupy, len(range(*part.indices(self.nbytes))), None)
+        rows = len(range(*part.indices(self.shape[0])))
+        return FakeArray(self.cupy, (rows, *self.shape[1:]), self.itemsize)
 
 
 class FakeCupy:
@@ -54,11 +56,11 @@ class FakeCupy:
         self.products: list[tuple[Any, ...]] = []
 
     def empty(self, shape: Any, dtype: type) -> Any:
-        return FakeArray(self, int(np.prod(shape)), shape)
+        return FakeArray(self, shape, np.dtype(dtype).itemsize)
 
     def asarray(self, array: np.ndarray) -> Any:
         assert array.dtype == np.uint8
-        return FakeArray(self, array.nbytes, array.shape)
+        return FakeArray(self, array.shape, 1)
 
     def copyto(self, target: Any, source: Any) -> None:
         self.now += source.nbytes / 1e12

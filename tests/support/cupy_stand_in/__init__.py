@@ -2,9 +2,10 @@
 
     python -m pytest -p tests.support.cupy_stand_in -m gpu  # all of it: make rehearse
 
-Arrays are NumPy's and kernels run in the emulator; `CudaDevice`, `CudaLauncher`, their
-cache, graphs and uploads are minicnn's own. It is no GPU: it finds what CuPy and CUDA
-refuse, or do later than the code believes, not what the hardware does.
+Arrays are NumPy's and kernels run in the emulator; `CudaDevice`, `CudaLauncher`, graphs
+and uploads are minicnn's own. It is no GPU: it finds what CuPy and CUDA refuse, or do
+later than the code believes, not what the hardware does. CuPy's own compiler is what
+tests/devices/test_compile.py runs.
 
 It has as much of CuPy as minicnn and its tests ask for, and no more: all else is an
 AttributeError or a TypeError; add that as CuPy 14.2 has it. What is strict, and where
@@ -93,7 +94,9 @@ def modules() -> dict[str, ModuleType]:
         compiler=SimpleNamespace(CompileException=kernels.CompileException),
         driver=SimpleNamespace(CUDADriverError=kernels.CUDADriverError),
         memory=SimpleNamespace(OutOfMemoryError=arrays.OutOfMemoryError),
-        nvrtc=kernels.Nvrtc(),
+        nvrtc=SimpleNamespace(
+            getVersion=lambda: (13, 0), getSupportedArchs=lambda: (80, 90, 100, 120)
+        ),
         runtime=SimpleNamespace(
             CUDARuntimeError=streams.CUDARuntimeError,
             getDeviceCount=lambda: 1,

@@ -59,11 +59,6 @@ class MemoryPointer:
     def __init__(self, mem: Memory, values: NDArray[Any]) -> None:
         self.mem, self.ptr = mem, values.ctypes.data
 
-    def memset_async(self, value: int, size: int, stream: Stream | None = None) -> None:
-        first = self.ptr - self.mem._bytes.ctypes.data
-        part = self.mem._bytes[first : first + size]
-        (stream or get_current_stream())._add(partial(part.fill, value))
-
 
 class Device:
     """CuPy's; there is one, number 0."""

@@ -1,14 +1,12 @@
-"""Compilers and kernels, by way of the emulator."""
+"""Modules and kernels, by way of the emulator."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -30,103 +28,50 @@ class CUDADriverError(RuntimeError):
 
 
 class CompileException(Exception):
-    """CuPy's."""
-
-
-def source(text: str, expressions: Iterable[str]) -> KernelSource:
-    """The kernel file that the text was made from, with these instances alone."""
-    place = re.match(r'#line 1 "([^"]*)"\n', text)
-    assert place, "the stand-in compiles what minicnn.compile.kernel_source has read"
-    read = KernelSource.read(Path(place[1]))
-    return replace(
-        read, text=text, instances={name: read.instances[name] for name in expressions}
-    )
-
-
-def groups(source: KernelSource) -> set[str]:
-    """The groups of its instances."""
-    return {each.group for each in source.instances.values()}
-
-
-class Nvrtc:
-    """CuPy's binding of NVRTC. Its machine code is the text and the kernels' names."""
-
-    class NVRTCError(RuntimeError):
-        """CuPy's."""
-
-    def __init__(self) -> None:
-        self._programs: dict[int, Any] = {}
-
-    def getVersion(self) -> tuple[int, int]:
-        """No NVRTC's: what is cached of it is never taken for a GPU's code."""
-        return 0, 0
-
-    def getSupportedArchs(self) -> list[int]:
-        return [80, 90, 100]
-
-    def createProgram(
-        self, src: str, name: str, headers: tuple[()], include_names: tuple[()]
-    ) -> int:
-        program = SimpleNamespace(text=src, names={}, log="")
-        self._programs[id(program)] = program
-        return id(program)
-
-    def addNameExpression(self, prog: int, name: str) -> None:
-        self._programs[prog].names[name] = "_Z" + re.sub(r"\W+", "_", name)
-
-    def compileProgram(self, prog: int, options: tuple[str, ...]) -> None:
-        """CuPy's; by the emulator's compiler."""
-        program = self._programs[prog]
-        found = source(program.text, program.names)
-        try:
-            for group in groups(found):
-                EmulatedLauncher().compile(found, group)
-        except MinicnnError as error:
-            program.log = str(error)
-            raise self.NVRTCError("NVRTC_ERROR_COMPILATION (6)") from None
-
-    def getProgramLog(self, prog: int) -> str:
-        return self._programs[prog].log
-
-    def getLoweredName(self, prog: int, name: str) -> str:
-        return self._programs[prog].names[name]
-
-    def getCUBIN(self, prog: int) -> bytes:
-        program = self._programs[prog]
-        return json.dumps([program.text, program.names]).encode()
-
-    def destroyProgram(self, prog: int) -> None:
-        del self._programs[prog]
+    """CuPy's; its text is the compiler's log."""
 
 
 class RawModule:
-    """CuPy's, of a file of machine code."""
+    """CuPy's, of C++ text and name expressions; `compile` loads it, too."""
 
-    def __init__(self, *, path: str) -> None:
-        self._path, self._launcher = Path(path), EmulatedLauncher(workers=1)
+    def __init__(
+        self,
+        *,
+        code: str,
+        options: tuple[str, ...] = (),
+        name_expressions: Iterable[str],
+    ) -> None:
+        if type(options) is not tuple:
+            raise TypeError("Argument 'options' has incorrect type")
+        place = re.match(r'#line 1 "([^"]*)"\n', code)
+        assert place, (
+            "the stand-in compiles what minicnn.compile.kernel_source has read"
+        )
+        read = KernelSource.read(Path(place[1]))
+        names = {name: read.instances[name] for name in name_expressions}
+        self._source = replace(read, text=code, instances=names)
+        self._launcher = EmulatedLauncher(workers=1)
 
-    def compile(self) -> None:
-        """CuPy's: loads it."""
+    def compile(self, log_stream: None = None) -> None:
+        """Does nothing the second time, as `_get_raw_module` remembers modules."""
         try:
-            text, names = json.loads(self._path.read_bytes())
-        except ValueError:
-            raise CUDADriverError(
-                "CUDA_ERROR_INVALID_IMAGE: device kernel image is invalid"
-            ) from None
-        self._source = source(text, names)
-        self._names = {lowered: expression for expression, lowered in names.items()}
-        for group in groups(self._source):
-            self._launcher.build(self._source, group)
+            for group in {each.group for each in self._source.instances.values()}:
+                self._launcher.build(self._source, group)
+        except MinicnnError as error:
+            raise CompileException(str(error)) from None
 
     def get_function(self, name: str) -> RawKernel:
-        if name not in self._names:
+        self.compile()
+        if name not in self._source.instances:
             raise CUDADriverError("CUDA_ERROR_NOT_FOUND: named symbol not found")
-        instance = self._source.instances[self._names[name]]
+        instance = self._source.instances[name]
         return RawKernel(self._launcher, Kernel(self._source, instance))
 
 
 class RawKernel:
     """CuPy's."""
+
+    preferred_shared_memory_carveout = -1  # the driver's own choice
 
     def __init__(self, launcher: EmulatedLauncher, kernel: Kernel) -> None:
         self._launcher, self._kernel, self._shared = launcher, kernel, UNASKED

@@ -1,0 +1,119 @@
+"""The cpu device: NumPy, with BLAS for the products."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from minicnn.base.cores import memory_bytes
+from minicnn.compile import native
+from minicnn.devices.aligned import aligned
+from minicnn.devices.protocol import Device, Work
+
+if TYPE_CHECKING:
+    from minicnn.experiments.bench.roofline import Meter
+
+
+class CpuDevice(Device):
+    """NumPy, with the batch cut into chunks that run on threads.
+
+    Each chunk calls BLAS on one thread: the work on an image then stays in one core's
+    cache from the im2col matrix to the bias, and the chunks, hence the order of every
+    sum, depend on the problem alone. So results do not depend on the thread count.
+    """
+
+    name = "cpu"
+    has_kernels = False
+    on_host = True
+
+    def __init__(self, threads: int | None = None) -> None:
+        super().__init__(threads)
+        self._local = threading.local()
+
+    @functools.cached_property
+    def native(self) -> bool:  # type: ignore[override]
+        """Whether ops run in their compiled forms; may be set to False."""
+        return not native.missing()
+
+    def details(self) -> dict[str, Any]:
+        """Whether ops run in their compiled forms."""
+        return {"native": self.native}
+
+    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """See `Device`."""
+        return aligned(shape, dtype)
+
+    def zeros(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """See `Device`."""
+        # np.zeros would take the memory only when it is written to.
+        array = aligned(shape, dtype)
+        array.fill(0)
+        return array
+
+    def from_host(self, array: NDArray[Any]) -> NDArray[Any]:
+        """The array itself."""
+        return array
+
+    def to_host(self, array: NDArray[Any]) -> NDArray[Any]:
+        """The array itself."""
+        return array
+
+    def host_empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """See `Device`."""
+        return np.empty(shape, dtype)
+
+    def upload(self, slot: str, array: NDArray[Any]) -> NDArray[Any]:
+        """The array itself."""
+        return array
+
+    @contextmanager
+    def streamed(self, slot: str, array: NDArray[Any]) -> Iterator[NDArray[Any]]:
+        """What `upload` gives."""
+        yield self.upload(slot, array)
+
+    def has_room(self, size: int) -> bool:
+        """See `Device`."""
+        # A control group's limit holds for the pages of files, too.
+        free, most = self.free_bytes(), memory_bytes()
+        return size <= (most if free is None else min(free, most)) // 2
+
+    def record(self, work: Work) -> Work | None:
+        """Runs the work; here nothing repeats it."""
+        work()
+        return None
+
+    def scratch(
+        self, key: str, shape: tuple[int, ...], dtype: DTypeLike
+    ) -> NDArray[Any]:
+        """See `Device`."""
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        held = getattr(self._local, key, None)
+        if held is None or held.nbytes < size:
+            held = aligned((size,), np.uint8)
+            setattr(self._local, key, held)
+            self.let_go()
+        return held[:size].view(dtype).reshape(shape)
+
+    def synchronize(self) -> None:
+        """Nothing is queued here."""
+
+    def free_bytes(self) -> int | None:
+        """See `Device`."""
+        try:
+            with open("/proc/meminfo", encoding="ascii") as file:
+                lines = dict(line.split(":") for line in file)
+            return int(lines["MemAvailable"].split()[0]) * 1024
+        except (OSError, KeyError, ValueError):
+            return None
+
+    def meter(self) -> Meter:
+        """See `Device`."""
+        from minicnn.experiments.bench.roofline import HostMeter
+
+        return HostMeter(self)

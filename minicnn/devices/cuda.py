@@ -1,0 +1,355 @@
+"""The cuda device: one GPU through CuPy, which compiles and loads the kernels, too."""
+
+from __future__ import annotations
+
+import re
+import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from minicnn.base.cores import available_cores
+from minicnn.base.errors import MinicnnError
+from minicnn.base.progress import Progress
+from minicnn.compile.kernel_source import FOLDER, KernelSource
+from minicnn.devices.launch import JOBS, Kernel, debugging
+from minicnn.devices.protocol import Device, Work
+from minicnn.devices.recording import Graph
+from minicnn.devices.uploads import Uploads
+
+if TYPE_CHECKING:
+    from minicnn.experiments.bench.roofline import Meter
+
+OPTIONS = ("--std=c++17",)
+"""Options for NVRTC. CuPy adds -ftz=true: subnormal floats are zero."""
+
+AMPERE = 80
+"""Compute capability from which GPUs have bfloat16, TF32 and asynchronous copies."""
+
+# The first NVRTC that compiles for a compute capability, where not all of CUDA 12 do.
+FIRST_NVRTC = {100: "12.8", 103: "12.9", 120: "12.8", 121: "12.9"}
+
+# Bytes of shared memory that a block has without asking.
+UNASKED = 48 << 10
+
+# Seconds of compiling that are not worth a line.
+PATIENCE = 2.0
+
+
+def cuda_count() -> int:
+    """How many CUDA GPUs answer; 0 without CuPy. That CuPy imports proves nothing."""
+    try:
+        import cupy
+
+        return cupy.cuda.runtime.getDeviceCount()
+    except Exception:  # a missing driver shows as any of a dozen exceptions
+        return 0
+
+
+def check_compiler(cupy: Any, name: str, about: dict[str, Any]) -> None:
+    """Refuses a GPU that NVRTC makes no code for; CuPy's own kernels need it, too.
+
+    Code runs on GPUs of its compute capability's major number, and of no smaller minor
+    one. CuPy asks for the GPU's own, or the largest that NVRTC knows.
+
+    Args:
+        cupy: the module.
+        name: the device's.
+        about: the GPU's properties.
+
+    Raises:
+        MinicnnError: NVRTC is absent or too old, or too new for the GPU.
+    """
+    try:
+        nvrtc = cupy.cuda.nvrtc
+        version, known = nvrtc.getVersion(), nvrtc.getSupportedArchs()
+    except RuntimeError as error:
+        raise MinicnnError(
+            f"--device {name}: CuPy finds no NVRTC, its compiler ({error}); "
+            "pip install 'cupy-cuda12x[ctk]', or 'cupy-cuda13x[ctk]' beside that CuPy"
+        ) from None
+    arch = 10 * about["major"] + about["minor"]
+    target = min(arch, max(known))
+    if target in known and target // 10 == arch // 10:
+        return
+    first = FIRST_NVRTC.get(arch, "13.0")
+    takes = f"{first} or later"
+    mend = "pip uninstall --yes cupy-cuda12x; pip install --upgrade 'cupy-cuda13x[ctk]'"
+    if arch < min(known):
+        takes = f"one before {version[0]}"
+        mend = "pip uninstall --yes cupy-cuda13x; pip install 'cupy-cuda12x[ctk]'"
+    elif version[0] == 12 and first.startswith("12."):
+        mend = f"pip install --upgrade 'nvidia-cuda-nvrtc-cu12>={first}'"
+    raise MinicnnError(
+        f"--device {name}: {about['name'].decode()} is of sm_{arch}; NVRTC "
+        f"{'.'.join(map(str, version))} makes no code for it, {takes} does: {mend}"
+    )
+
+
+class CudaDevice(Device):
+    """CuPy arrays on one GPU, and the CUDA kernels.
+
+    Args:
+        index: which GPU.
+        threads: host threads, for what is done on the host.
+
+    Raises:
+        MinicnnError: CuPy is not installed, no such GPU answers, or NVRTC is absent or
+            makes no code for it.
+    """
+
+    has_kernels = True
+
+    def __init__(self, index: int = 0, threads: int | None = None) -> None:
+        super().__init__(threads)
+        count = cuda_count()
+        if index >= count:
+            raise MinicnnError(
+                f"--device cuda:{index}: {count} CUDA GPUs answer here; 'minicnn "
+                "doctor' says what is missing; --device cpu and emulated need none"
+            )
+        import cupy
+
+        self.name = f"cuda:{index}" if index else "cuda"
+        self._cupy, self._device = cupy, cupy.cuda.Device(index)
+        self._device.use()
+        about = cupy.cuda.runtime.getDeviceProperties(index)
+        check_compiler(cupy, self.name, about)
+        self.shared_bytes = about["sharedMemPerBlockOptin"]
+        self.launcher = CudaLauncher(index)
+        self._held: dict[str, Any] = {}
+        self._uploads = Uploads(cupy, self)
+
+    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Any:
+        """See `Device`."""
+        try:
+            return self._cupy.empty(shape, dtype)
+        except self._cupy.cuda.memory.OutOfMemoryError:
+            need = int(np.prod(shape)) * np.dtype(dtype).itemsize
+            raise MinicnnError(
+                f"--device {self.name}: {need / 1e9:.2f} GB of memory wanted, "
+                f"{self.free_bytes() / 1e9:.2f} GB free; lower solver.batch, or stop "
+                "other programs on that GPU"
+            ) from None
+
+    def zeros(self, shape: tuple[int, ...], dtype: DTypeLike) -> Any:
+        """See `Device`."""
+        array = self.empty(shape, dtype)
+        array.fill(0)
+        return array
+
+    def from_host(self, array: NDArray[Any]) -> Any:
+        """A NumPy array, copied to the GPU, in C order as kernels need it."""
+        return self._cupy.asarray(array, order="C")
+
+    def to_host(self, array: Any) -> NDArray[Any]:
+        """See `Device`."""
+        return self._cupy.asnumpy(array)
+
+    def host_empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """A host array of unspecified content in pinned memory."""
+        import cupyx
+
+        return cupyx.empty_pinned(shape, dtype)
+
+    def upload(self, slot: str, array: NDArray[Any]) -> Any:
+        """See `Device`; into the GPU's buffer of that name, without waiting."""
+        return self._uploads.small(slot, array)
+
+    def streamed(self, slot: str, array: NDArray[Any]) -> AbstractContextManager[Any]:
+        """See `Device`; the host waits for the copy, not for earlier work."""
+        return self._uploads.large(slot, array)
+
+    def has_room(self, size: int) -> bool:
+        """See `Device`."""
+        return size <= self.free_bytes() // 2
+
+    def record(self, work: Work) -> Work | None:
+        """Runs the work, captured as a CUDA graph; the graph's launch.
+
+        None when debugging, where every launch is waited for.
+        """
+        if debugging():
+            work()
+            return None
+        with self._device:
+            graph = Graph(self._cupy, self, work)
+        graph.launch()
+        return graph.launch
+
+    def scratch(self, key: str, shape: tuple[int, ...], dtype: DTypeLike) -> Any:
+        """See `Device`."""
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        held = self._held.get(key)
+        if held is None or held.nbytes < size:
+            held = self._held[key] = self.empty((size,), np.uint8)
+            self.let_go()
+        return held[:size].view(dtype).reshape(shape)
+
+    def synchronize(self) -> None:
+        """See `Device`."""
+        self._device.synchronize()
+
+    def free_bytes(self) -> int:
+        """See `Device`."""
+        pool = self._cupy.get_default_memory_pool()
+        return self._device.mem_info[0] + pool.free_bytes()
+
+    def details(self) -> dict[str, Any]:
+        """The GPU and its software; versions are 1000 · major + 10 · minor."""
+        runtime = self._cupy.cuda.runtime
+        about = runtime.getDeviceProperties(self._device.id)
+        return {
+            "gpu": about["name"].decode(),
+            "gpu_bytes": about["totalGlobalMem"],
+            "multiprocessors": about["multiProcessorCount"],
+            "compute_capability": f"{about['major']}.{about['minor']}",
+            "cuda_driver": runtime.driverGetVersion(),
+            "cuda_runtime": runtime.runtimeGetVersion(),
+            "cupy": self._cupy.__version__,
+        }
+
+    def meter(self) -> Meter:
+        """See `Device`."""
+        from minicnn.experiments.bench.roofline import CudaMeter
+
+        return CudaMeter(self._cupy, self._device)
+
+
+class CudaLauncher:
+    """Launches on a CUDA device through CuPy.
+
+    CuPy compiles with NVRTC, a module for each group of a file's instances, keeps the
+    machine code in its own cache (CUPY_CACHE_DIR, else ~/.cupy/kernel_cache) and loads
+    it.
+
+    Args:
+        index: which CUDA device.
+    """
+
+    def __init__(self, index: int = 0) -> None:
+        import cupy
+
+        self._cupy = cupy
+        self._modules: dict[tuple[Path, str], Any] = {}
+        self._functions: dict[tuple[Path, str], Any] = {}
+        self._arch = int(cupy.cuda.Device(index).compute_capability)
+        self.index = index
+        self.array = cupy.ndarray
+
+    def address(self, array: Any) -> int:
+        """Where an array's memory begins, on the GPU."""
+        return array.data.ptr
+
+    def build(self, source: KernelSource, group: str) -> None:
+        """Compiles the group for this device, or finds it in CuPy's cache; loads it.
+
+        Raises:
+            MinicnnError: with the compiler's message, file and line; the GPU lacks what
+                the kernels need; or the driver refuses the code.
+        """
+        names, file = source.group(group), source.path.name
+        if (source.path, group) in self._modules or not names:
+            return
+        if self._arch < AMPERE and group in ("bf16", "tf32", "tf32x3"):
+            raise MinicnnError(self._too_old(file, group, f"sm_{AMPERE}"))
+        cuda = self._cupy.cuda
+        module = self._cupy.RawModule(
+            code=source.text, options=OPTIONS, name_expressions=names
+        )
+        try:
+            with cuda.Device(self.index):
+                module.compile()
+        except cuda.compiler.CompileException as error:
+            said = str(error).strip("\0\n ")
+            if lacks := re.search(r"requires \.target (sm_\d+)", said):
+                raise MinicnnError(self._too_old(file, group, lacks[1])) from None
+            raise MinicnnError(f"{file}: NVRTC: {said}") from None
+        except OSError as error:
+            raise MinicnnError(
+                f"{file}: CuPy cannot keep its machine code: {error}; name a folder "
+                "for it: export CUPY_CACHE_DIR=FOLDER"
+            ) from None
+        except cuda.driver.CUDADriverError as error:
+            raise MinicnnError(
+                f"{file}: the driver does not load it: {error}; 'minicnn doctor' says "
+                "whether it is older than NVRTC"
+            ) from None
+        except RuntimeError as error:  # CuPy finds no headers of CUDA
+            raise MinicnnError(f"{file}: CuPy does not compile it: {error}") from None
+        self._modules[source.path, group] = module
+
+    def _too_old(self, file: str, group: str, arch: str) -> str:
+        return (
+            f"{file}: its kernels for {group} need a GPU from {arch} on, this one is "
+            f"sm_{self._arch}; choose --precision fp32 or fp64, or --device cpu"
+        )
+
+    def _build_beside(self, source: KernelSource, group: str) -> None:
+        """Builds that group of every kernel file, for a step needs most of them.
+
+        Of a file that fails, nothing is said until one of its kernels is launched.
+        """
+        files = sorted(FOLDER.glob("*.cu")) if source.path.parent == FOLDER else []
+        began, label = time.monotonic(), "compiling the kernels once"
+        with (
+            Progress(len(files), "files", label, passing=True) as progress,
+            ThreadPoolExecutor(min(available_cores(), JOBS)) as pool,
+        ):
+            started = [
+                pool.submit(lambda path: self.build(KernelSource.read(path), group), p)
+                for p in files
+            ]
+            for _ in as_completed(started):
+                progress.update(1)
+            if (seconds := time.monotonic() - began) > PATIENCE:
+                progress.message(f"{label}: {seconds:.0f} s")
+
+    def _function(self, kernel: Kernel) -> Any:
+        key = kernel.source.path, kernel.name
+        function = self._functions.get(key)
+        if function is None:
+            place = kernel.source.path, kernel.instance.group
+            if place not in self._modules:
+                self._build_beside(kernel.source, kernel.instance.group)
+                self.build(kernel.source, kernel.instance.group)
+            with self._cupy.cuda.Device(self.index):
+                function = self._modules[place].get_function(kernel.name)
+            self._functions[key] = function
+        return function
+
+    def launch(
+        self,
+        kernel: Kernel,
+        grid: tuple[int, int, int],
+        block: tuple[int, int, int],
+        values: list[Any],
+        shared: int,
+    ) -> None:
+        """See `Launcher`; asynchronous, on CuPy's current stream."""
+        cuda = self._cupy.cuda
+        # None is a null pointer: CuPy would pass no argument at all.
+        args = tuple(np.uint64(0) if value is None else value for value in values)
+        with cuda.Device(self.index):
+            function = self._function(kernel)
+            try:
+                if shared > max(UNASKED, function.max_dynamic_shared_size_bytes):
+                    function.max_dynamic_shared_size_bytes = shared
+                    # Per cent of the first-level cache that becomes shared memory: by
+                    # itself the driver may leave room for fewer blocks than fit.
+                    function.preferred_shared_memory_carveout = 100
+                function(grid, block, args, shared_mem=shared)
+                if debugging():
+                    cuda.get_current_stream().synchronize()
+            except (
+                cuda.driver.CUDADriverError,
+                cuda.runtime.CUDARuntimeError,
+            ) as error:
+                raise MinicnnError(
+                    f"{kernel.name}: grid {grid}, block {block}, {shared} bytes of "
+                    f"shared memory: {error}"
+                ) from None

@@ -1,0 +1,63 @@
+"""The emulated device: the CUDA kernels themselves, run on the CPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numpy.typing import DTypeLike, NDArray
+
+from minicnn.compile.arguments import ALIGNMENT
+from minicnn.compile.emulator import EmulatedLauncher, poisoned
+from minicnn.compile.host_compiler import sanitizing
+from minicnn.devices.cpu import CpuDevice
+from minicnn.devices.launch import debugging
+from minicnn.devices.protocol import Work
+from minicnn.devices.recording import replay
+
+
+class EmulatedDevice(CpuDevice):
+    """NumPy arrays, and the CUDA kernels themselves, run on the CPU.
+
+    For tests, teaching and debugging: see docs/emulator.md. With MINICNN_DEBUG set,
+    new buffers hold NaN, so that a kernel that leaves a number unwritten shows. With
+    another `shared_bytes` it plans its launches as a smaller card would.
+    """
+
+    name = "emulated"
+    has_kernels = True
+    on_host = False
+    native = False
+
+    def __init__(self, threads: int | None = None) -> None:
+        super().__init__(threads)
+        self.launcher = EmulatedLauncher(workers=self.threads)
+        self._uploads: dict[Any, NDArray[Any]] = {}
+
+    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """See `Device`; of NaN bits when debugging."""
+        return poisoned(shape, dtype) if debugging() else super().empty(shape, dtype)
+
+    def from_host(self, array: NDArray[Any]) -> NDArray[Any]:
+        """The array itself, or a copy where kernels need one."""
+        fits = self.launcher.address(array) % ALIGNMENT == 0
+        return array if fits and array.flags.c_contiguous else array.copy()
+
+    def upload(self, slot: str, array: NDArray[Any]) -> NDArray[Any]:
+        """A host array in the device's buffer of that name and shape."""
+        key = slot, array.shape, array.dtype
+        if key not in self._uploads:
+            self._uploads[key] = self.empty(array.shape, array.dtype)
+        self._uploads[key][...] = array
+        return self._uploads[key]
+
+    def record(self, work: Work) -> Work:
+        """Runs the work; what repeats its launches on the same arrays."""
+        return replay(self, work)
+
+    def scratch(
+        self, key: str, shape: tuple[int, ...], dtype: DTypeLike
+    ) -> NDArray[Any]:
+        """See `Device`; under the sanitizers a new one, so that its end shows."""
+        if sanitizing():
+            return self.empty(shape, dtype)
+        return super().scratch(key, shape, dtype)

@@ -1,0 +1,117 @@
+"""What every device offers: arrays, copies, threads of the host, and launches.
+
+Everything above this room is handed a `Device` and asks it for nothing else.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import DTypeLike, NDArray
+
+from minicnn.base.threads import HostThreads
+
+if TYPE_CHECKING:
+    from minicnn.experiments.bench.roofline import Meter
+
+Work = Callable[[], object]
+
+
+class Device(HostThreads, ABC):
+    """Where arrays lie and ops run.
+
+    An array is NumPy's or CuPy's, in C order. Work on a GPU is queued: only `to_host`
+    and `synchronize` wait for it.
+
+    Attributes:
+        name: as `device.get` takes it.
+        threads: of the host.
+        has_kernels: whether ops launch kernels, through `launcher`.
+        launcher: a `launch.Launcher`, or None.
+        native: whether ops run in their compiled forms, where they have no kernels.
+        on_host: whether its arrays are the host's, and host memory needs no copy.
+        shared_bytes: of shared memory that a kernel's block may have, if it asks; an
+            H100's, unless the device has another limit.
+        generation: how often buffers were dropped that recorded work may refer to.
+    """
+
+    name: str
+    has_kernels: bool
+    launcher: Any = None
+    native: bool = False
+    on_host = False
+    shared_bytes = 227 << 10
+    generation = 0
+
+    @abstractmethod
+    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Any:
+        """An array of unspecified content.
+
+        Raises:
+            MinicnnError: the memory is full.
+        """
+
+    @abstractmethod
+    def zeros(self, shape: tuple[int, ...], dtype: DTypeLike) -> Any:
+        """An array of zeros; raises as `empty` does."""
+
+    @abstractmethod
+    def scratch(self, key: str, shape: tuple[int, ...], dtype: DTypeLike) -> Any:
+        """The reused buffer of that name, of unspecified content.
+
+        One for each thread on a host, one in all on a GPU.
+        """
+
+    @abstractmethod
+    def from_host(self, array: NDArray[Any]) -> Any:
+        """A NumPy array as one of this device, copied where kernels need that."""
+
+    @abstractmethod
+    def to_host(self, array: Any) -> NDArray[Any]:
+        """An array of this device as NumPy's; waits for it."""
+
+    @abstractmethod
+    def host_empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """A host array of unspecified content, from which copies here run fastest."""
+
+    @abstractmethod
+    def upload(self, slot: str, array: NDArray[Any]) -> Any:
+        """A small host array on this device, until the slot's next upload."""
+
+    @abstractmethod
+    def streamed(self, slot: str, array: NDArray[Any]) -> AbstractContextManager[Any]:
+        """A large host array on this device for a block's length, free to change in it.
+
+        It is copied while earlier work runs, best from `host_empty`.
+        """
+
+    @abstractmethod
+    def has_room(self, size: int) -> bool:
+        """Whether so many bytes of images are to be held: not more than half."""
+
+    @abstractmethod
+    def free_bytes(self) -> int | None:
+        """Memory left for new buffers, or None where the system does not say."""
+
+    @abstractmethod
+    def record(self, work: Work) -> Work | None:
+        """Runs the work; what repeats it on the same arrays, or None."""
+
+    @abstractmethod
+    def synchronize(self) -> None:
+        """Waits until all work is done."""
+
+    @abstractmethod
+    def meter(self) -> Meter:
+        """What times work on this device."""
+
+    def details(self) -> dict[str, Any]:
+        """What else a record of a run says of the device."""
+        return {}
+
+    def let_go(self) -> None:
+        """Is told of buffers that are dropped: see `recording.Repeated`."""
+        self.generation += 1
