@@ -24,7 +24,6 @@ ALLOWED = {
     "minicnn.devices.device": {"minicnn.experiments.bench.roofline"},
     "minicnn.devices.recording": {"minicnn.devices.device"},
     "minicnn.devices.uploads": {"minicnn.devices.device"},
-    "minicnn.nn.memory": {"minicnn.nn.layers", "minicnn.nn.network"},
 }
 
 
