@@ -24,9 +24,8 @@ import numpy as np
 from minicnn.base.errors import MinicnnError, Stopped
 from minicnn.base.interrupt import Interrupt, raising
 from minicnn.base.progress import Progress
-from minicnn.data import store
+from minicnn.data import resample, store
 from minicnn.data.images import RESIZES, decoder
-from minicnn.data_prep import resample
 from minicnn.data_prep.journal import Journal
 from minicnn.data_prep.layout import Files, Plan, lay_out, offsets, sync
 from minicnn.data_prep.sources.labelled import Source

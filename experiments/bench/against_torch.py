@@ -42,7 +42,6 @@ from minicnn.experiments.bench.comparison import (
 )
 from minicnn.experiments.bench.ops import OUTPUTS, Step
 from minicnn.experiments.bench.torch_step import Mode
-from minicnn.nn.layers import Context
 from minicnn.results.export import torch_tensors
 
 ROUNDS = 9
@@ -286,7 +285,7 @@ def check(
     x, labels = step.inputs.fill(step.batch)
     ours, others = [], []
     for _ in range(2):
-        network.forward(x, Context())
+        network.forward(x)
         ours.append(network.scored(labels, gradient=True).loss / batch)
         network.backward()
         step.solver.set_rate(0)

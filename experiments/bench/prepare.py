@@ -35,9 +35,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from minicnn.data import images
+from minicnn.data import images, resample
 from minicnn.data.images import to_rgb
-from minicnn.data_prep import resample
 
 PLAIN, DEFAULT, EXACT = "plain loop", "prepare", "prepare --exact"
 LARGE = 1_000_000  # pixels: above, few files weigh as much as all others

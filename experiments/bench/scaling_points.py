@@ -207,7 +207,7 @@ def draw_jpegs(folder: str, counts: list[int]) -> Row:
 
 def prepare(source: str, target: str, jobs: int, size: int) -> Row:
     """`minicnn data prepare`, with memory of this process and of the largest worker."""
-    from minicnn.data_prep import resample
+    from minicnn.data import resample
     from minicnn.data_prep.prepare import Options
     from minicnn.data_prep.prepare import prepare as convert
 

@@ -9,6 +9,7 @@ exits. This needs no help of the system, so it works wherever pipes do.
 from __future__ import annotations
 
 import os
+import runpy
 import shlex
 import signal
 import subprocess
@@ -128,10 +129,8 @@ def main() -> None:
     until = time.monotonic() + PATIENCE
     while any(map(held, folders)) and time.monotonic() < until:
         time.sleep(0.1)
-    from minicnn.cli.main import main as minicnn
-
     sys.argv = ["minicnn", *sys.argv[split + 1 :]]
-    minicnn()
+    runpy.run_module("minicnn", run_name="__main__")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageChops, UnidentifiedImageError, features
 from PIL import __version__ as pillow_version
 
-from minicnn.data_prep import resample
+from minicnn.data import resample
 
 RESIZES = ("warp", "short-center")
 ORIENTATIONS = ("ignored", "applied")

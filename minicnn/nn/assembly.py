@@ -1,8 +1,8 @@
-"""From an architecture to layers: of which kinds, and what they leave to each other.
+"""The layers of an architecture.
 
-Pooling and the LRN after it become one layer, and each ReLU's gradient is given to the
-layer above (see `layers.Layer`). Where kernels multiply on tensor cores, the first
-convolution takes its images in blocks of pixels.
+Pooling and the LRN after it become one layer, and each ReLU's gradient is taken by the
+layer after it (see `layers.Layer`). Where kernels multiply on tensor cores, the first
+convolution reads its images in blocks of pixels.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from minicnn.nn.architectures import (
     Conv,
     Dropout,
     FullyConnected,
+    LayerSpec,
     Pool,
 )
 from minicnn.nn.layers import BlockedConvLayer, ConvLayer, DropoutLayer, Layer, Shape
@@ -46,32 +47,32 @@ def build(
     """
     layers: list[Layer] = []
     shape: Shape = (network.crop, network.crop, 3)
-    # Whose ReLU's output the next layer reads, perhaps pooled or dropped out.
-    below: ConvLayer | None = None
+    # The convolution whose ReLU's output, perhaps pooled, the next layer reads.
+    rectifier: ConvLayer | None = None
     place, specs = 0, network.layers
     while place < len(specs):
-        spec, step = specs[place], 1
+        spec: LayerSpec | PoolLRN = specs[place]
+        step = 1
         norm = specs[place + 1] if place + 1 < len(specs) else None
-        if isinstance(spec, Pool) and isinstance(norm, LRN) and below is not None:
+        if isinstance(spec, Pool) and isinstance(norm, LRN) and rectifier is not None:
             spec, step = PoolLRN(spec, norm), 2
         if isinstance(spec, FullyConnected) and not spec.features:
             spec = replace(spec, features=outputs)
         in_blocks = not layers and _wants_blocks(dev, precision, spec)
         kind = BlockedConvLayer if in_blocks else KINDS[type(spec)]
         layer = kind(dev, precision, spec, shape, place)
-        layer.rectified = below is not None
-        if below is not None and layer.takes_relu:
-            below.relu_taken = True
+        if rectifier is not None and layer.can_take_relu:
+            layer.takes_relu = rectifier.relu_taken = True
         if isinstance(layer, ConvLayer):
-            below = layer if layer.relu else None
+            rectifier = layer if layer.relu else None
         elif isinstance(layer, LRNLayer | PoolLRNLayer):
-            below = None
+            rectifier = None
         layers.append(layer)
         shape, place = layer.y_shape, place + step
     return layers
 
 
 def _wants_blocks(dev: Device, precision: Precision, spec: Any) -> bool:
-    """Whether a first layer's images are to come in blocks of pixels."""
+    """Whether a first layer reads its images in blocks of pixels."""
     kernels = dev.has_kernels and precision.on_tensor_cores
     return kernels and isinstance(spec, Conv) and spec.groups == 1

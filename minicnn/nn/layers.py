@@ -1,15 +1,15 @@
 """Layers: parameters, buffers, forward and backward, all by hand.
 
-A layer is built from its part of an `Architecture`, told its input's shape once, given
-its buffers once for a largest batch, and then runs on any batch up to that: smaller
-batches use the leading rows. Gradients flow in the order of the calls; there is no
-graph.
+A layer is built from its part of an `Architecture` and its input's shape. `plan`
+allocates its buffers for a largest batch; any batch up to that uses the leading rows.
+Gradients flow in the order of the calls; there is no graph.
+
+Buffers are attributes that a layer has only while it is planned.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from minicnn.base.philox import Stream
 from minicnn.base.precision import Precision, accumulator
 from minicnn.devices.device import Device
 from minicnn.nn import architectures as arch
-from minicnn.nn.memory import Buffers, conv_scratch
+from minicnn.nn.memory import Buffers
 from minicnn.ops import dropout, sgd, space_to_depth
 from minicnn.ops.conv import conv
 
@@ -38,10 +38,11 @@ class Parameter:
         std: standard deviation of the initial Gaussian; 0 for a constant.
         constant: the initial value where std is 0.
         lr_mult, decay_mult: Caffe's multipliers.
-        value: on the device.
-        copy: likewise, in the type of the activations where that is another.
+        value: on the device; set by the network.
+        copy: on the device, in the dtype of the activations; None where that is the
+            dtype of the values.
         grad: (slices, numbers) on the device, whose sum is the gradient, see
-            `sgd.allocate_slices`; None until planned, and when frozen.
+            `sgd.allocate_slices`; absent until planned, and where frozen.
     """
 
     name: str
@@ -51,42 +52,40 @@ class Parameter:
     constant: float
     lr_mult: float
     decay_mult: float
-    value: Array | None = None
     copy: Array | None = None
-    grad: Array | None = None
+    value: Array = field(init=False, repr=False)
+    grad: Array = field(init=False, repr=False)
 
     @property
-    def operand(self) -> Array | None:
-        """What the ops read: the copy, where there is one."""
+    def operand(self) -> Array:
+        """The array that ops read: the copy, where there is one."""
         return self.value if self.copy is None else self.copy
 
 
 @dataclass
 class Context:
-    """What a forward pass needs to know beyond its input.
+    """What a training pass needs beside its input; an evaluation has None.
 
     Attributes:
-        train: whether dropout is on.
         seed: of the run; dropout's mask is a function of it and the step.
         step: (1,) int64, on the device: see `ops.dropout.apply`.
     """
 
-    train: bool = False
-    seed: int = 0
-    step: Array | None = None
+    seed: int
+    step: Array
 
     @classmethod
     def training(cls, dev: Device, seed: int, step: int = 0) -> Context:
-        """Dropout on; `step` may be written to for the next pass."""
-        return cls(True, seed, dev.from_host(np.array([step], np.int64)))
+        """The context of a step; its `step` may be written to for the next one."""
+        return cls(seed, dev.from_host(np.array([step], np.int64)))
 
 
 class Layer:
-    """What all layers share; y and dx are buffers for a whole batch.
+    """What all layers share.
 
-    A ReLU belongs to the convolution below it, but its gradient is taken where that
-    costs no pass of its own: in the layer above, as it writes dx. The ReLU's output is
-    0 wherever its gradient is, and pooling and dropout keep that.
+    A ReLU belongs to the convolution before it. Its gradient is taken by the layer
+    after it, while that writes dx, which saves a pass over memory. Where the ReLU's
+    gradient is 0 its output is 0, and pooling and dropout keep that.
 
     Args:
         dev: where it runs.
@@ -96,12 +95,19 @@ class Layer:
         place: its position in the architecture, from 0.
 
     Attributes:
-        rectified: whether x is a ReLU's output, perhaps pooled or dropped out.
-        takes_relu: whether dx is the gradient of that ReLU's input.
+        x: the last input.
+        y, dx: buffers for a whole batch; dx only with `needs_dx`.
+        needs_dx: whether a layer below wants dx.
+        can_take_relu: whether it has code for `takes_relu`.
+        takes_relu: whether x is a ReLU's output, perhaps pooled or dropped out, and dx
+            the gradient of that ReLU's input.
     """
 
     params: tuple[Parameter, ...] = ()
-    takes_relu = False
+    can_take_relu = takes_relu = needs_dx = False
+    x: Array
+    y: Array
+    dx: Array
 
     def __init__(
         self, dev: Device, precision: Precision, spec: Any, x_shape: Shape, place: int
@@ -109,50 +115,37 @@ class Layer:
         self.dev, self.precision, self.spec = dev, precision, spec
         self.x_shape, self.place = x_shape, place
         self.y_shape: Shape = x_shape
-        self.rectified = False
-        self.x: Array | None = None
-        self.y: Array | None = None
-        self.dx: Array | None = None
-        self.settle()
+        self.infer_shapes()
 
-    def settle(self) -> None:
-        """Sets all that follows from the input's shape."""
+    def infer_shapes(self) -> None:
+        """Sets y_shape, and whatever else follows from x_shape."""
 
     def buffers(self, batch: int, needs_dx: bool, trains: bool) -> Buffers:
-        """What it keeps for up to `batch` images: attribute → shape and dtype."""
+        """Buffers for up to `batch` images, by attribute."""
         dtype = self.precision.activations
         held: Buffers = {"y": ((batch, *self.y_shape), dtype)}
         if needs_dx:
             held["dx"] = ((batch, *self.x_shape), dtype)
         return held
 
-    def operands(self, batch: int, needs_dx: bool) -> list[int]:
-        """How many numbers there are in each array of activations or weights that its
-        op of the most such numbers is given."""
-        return [batch * math.prod(self.x_shape), batch * math.prod(self.y_shape)]
-
-    def scratch(self, batch: int, needs_dx: bool, trains: bool) -> dict[str, int]:
-        """Bytes of scratch that its ops' host forms take, by key; but for a little."""
-        return {}
-
     def slices(self, batch: int) -> tuple[int, ...]:
-        """In how many slices each parameter's gradient comes, see `Parameter.grad`."""
+        """Slices of each parameter's gradient, see `Parameter.grad`."""
         return ()
 
     def plan(self, batch: int, needs_dx: bool, trains: bool) -> None:
-        """Allocates the buffers for up to `batch` images, and lets older ones go."""
+        """Allocates the buffers for up to `batch` images, in place of older ones."""
         self.release()
+        self.needs_dx = needs_dx
         for name, held in self.buffers(batch, needs_dx, trains).items():
             setattr(self, name, self.dev.empty(*held))
 
     def release(self) -> None:
-        """Lets its buffers go, and the input it remembers."""
-        self.x = None
-        for name in self.buffers(1, True, True):
-            setattr(self, name, None)
+        """Drops the buffers and the last input."""
+        for name in "x", *self.buffers(1, True, True):
+            self.__dict__.pop(name, None)
         self.dev.let_go()
 
-    def forward(self, x: Array, context: Context) -> Array:
+    def forward(self, x: Array, context: Context | None) -> Array:
         """y of x; keeps what backward needs."""
         raise TypeError(type(self).__name__)
 
@@ -173,9 +166,10 @@ class ConvLayer(Layer):
         relu_taken: whether the layer above takes its gradient.
     """
 
+    can_take_relu = True
     relu_taken = False
 
-    def settle(self) -> None:
+    def infer_shapes(self) -> None:
         spec, x_shape = self.spec, self.x_shape
         if isinstance(spec, arch.Conv):
             self.relu = True
@@ -199,25 +193,9 @@ class ConvLayer(Layer):
         )
         self.params = (self.w, self.b)
 
-    @property
-    def takes_relu(self) -> bool:
-        return self.rectified
-
     def shape(self, n: int) -> conv.ConvShape:
         """The convolution problem of n images."""
         return replace(self.problem, n=n)
-
-    def operands(self, batch: int, needs_dx: bool) -> list[int]:
-        x, y = super().operands(batch, needs_dx)
-        relu_x = [x] if needs_dx and self.takes_relu else []
-        return [x, y, math.prod(self.w.shape), *relu_x]
-
-    def scratch(self, batch: int, needs_dx: bool, trains: bool) -> dict[str, int]:
-        if self.dev.native:
-            return {}
-        itemsize = accumulator(self.precision.activations).itemsize
-        how = itemsize, self.dev.threads, needs_dx, trains
-        return conv_scratch(self.shape(batch), *how)
 
     def slices(self, batch: int) -> tuple[int, ...]:
         dtype, tensor = self.precision.activations, self.precision.tensor
@@ -227,7 +205,7 @@ class ConvLayer(Layer):
         """What the convolution multiplies patches by."""
         return self.w.operand
 
-    def forward(self, x: Array, context: Context) -> Array:
+    def forward(self, x: Array, context: Context | None) -> Array:
         n = len(x)
         self.x = x.reshape(n, *self.x_shape)
         y, bias = self.y[:n], self.b.operand
@@ -242,7 +220,7 @@ class ConvLayer(Layer):
             conv.relu_backward(self.dev, self.y[:n], dy)
         if trains:
             self.differentiate(dy)
-        if self.dx is None:
+        if not self.needs_dx:
             return None
         dx, relu_y = self.dx[:n], self.x if self.takes_relu else None
         how = self.shape(n), relu_y, self.precision.tensor
@@ -262,11 +240,11 @@ class BlockedConvLayer(ConvLayer):
     the convolution over pixels.
     """
 
-    filters_in_blocks: Array | None = None
-    gradient_in_blocks: Array | None = None
+    filters_in_blocks: Array
+    gradient_in_blocks: Array
 
-    def settle(self) -> None:
-        super().settle()
+    def infer_shapes(self) -> None:
+        super().infer_shapes()
         self.blocks = space_to_depth.Blocks.of(self.problem)
         self.problem = over = self.blocks.conv
         self.x_shape = (over.h, over.w, over.c)
@@ -303,14 +281,13 @@ class DropoutLayer(Layer):
         return {}
 
     def _apply(self, x: Array) -> Array:
-        context = self.context
-        if context.train:
+        if context := self.context:
             stream = Stream.DROPOUT + self.place
             rate, seed, step = self.spec.rate, context.seed, context.step
             dropout.apply(self.dev, x, x, rate, seed, stream, step)
         return x
 
-    def forward(self, x: Array, context: Context) -> Array:
+    def forward(self, x: Array, context: Context | None) -> Array:
         self.context = context
         return self._apply(x)
 

@@ -46,9 +46,16 @@ class Network:
             them zero for `load`.
         precision: the types that it computes with.
 
+    Attributes:
+        gradients, segments: of the trainable parameters, see `sgd`; absent until
+            planned.
+
     Raises:
         MinicnnError: no such architecture, or fewer than two outputs.
     """
+
+    gradients: Array
+    segments: sgd.Segments
 
     def __init__(
         self,
@@ -64,10 +71,8 @@ class Network:
         self.outputs, self.dev, self.precision = outputs, dev, precision
         self.batch = 0
         self.frozen = 0
-        # Layers 1..below are run by a `Trunk`; `forward` begins with the next.
-        self.below = 0
-        self.gradients: Array | None = None
-        self.segments: sgd.Segments | None = None
+        # A `Trunk` runs the layers before it.
+        self.first_layer = 1
         self.layers = assembly.build(dev, precision, self.arch, outputs)
         shapes = [p.shape for p in self.params]
         self.values, views = sgd.allocate(dev, shapes, precision.values)
@@ -160,42 +165,48 @@ class Network:
         if batch <= self.batch:
             return
         self.release()
-        memory.check([self], [], batch)
+
+        def demand(images: int) -> int:
+            held = memory.total_bytes([self.input_buffers(images)])
+            return held + self.demand(images)
+
+        memory.check(self.dev, demand, batch, self.arch.name)
         self.allocate(batch)
 
     def release(self) -> None:
-        """Lets the gradients go, and the buffers of the layers that it runs."""
+        """Drops the gradients, and the buffers of the layers that it runs."""
         self.batch = 0
-        self.gradients = self.segments = None
+        for name in "gradients", "segments":
+            self.__dict__.pop(name, None)
         for p in self.params:
-            p.grad = None
-        for layer, *_ in self.handed_down():
+            p.__dict__.pop("grad", None)
+        for layer, *_ in self.gradient_plan():
             layer.release()
 
     def allocate(self, batch: int) -> None:
-        """As `plan`, unasked: whether the device has the memory is checked before."""
+        """As `plan`, without the check of the device's memory."""
         self._allocate_gradients(batch)
-        for layer, needs_dx, trains in self.handed_down():
+        for layer, needs_dx, trains in self.gradient_plan():
             layer.plan(batch, needs_dx, trains)
         logits = (batch, self.outputs)
         self.dlogits = self.dev.empty(logits, self.precision.activations)
         self.batch = batch
 
-    def handed_down(self) -> list[tuple[Layer, bool, bool]]:
-        """Each layer that it runs, whether it hands a gradient down, and if it trains.
+    def gradient_plan(self) -> list[tuple[Layer, bool, bool]]:
+        """Each layer that it runs, whether that needs dx, and whether it trains.
 
-        Only those above the lowest trained one hand one down.
+        Only layers above the lowest trained one need dx.
         """
-        found, trains_below = [], False
+        plan, trains_below = [], False
         for layer in self.layers:
-            if layer.spec.index > self.below:
+            if layer.spec.index >= self.first_layer:
                 trains = any(p.index > self.frozen for p in layer.params)
-                found.append((layer, trains_below, trains))
+                plan.append((layer, trains_below, trains))
                 trains_below |= trains
-        return found
+        return plan
 
     def _slices(self, batch: int) -> list[int]:
-        """In how many slices each trainable parameter's gradient comes."""
+        """Slices of each trainable parameter's gradient."""
         return [
             count
             for layer in self.layers
@@ -203,12 +214,18 @@ class Network:
             for count in layer.slices(batch)
         ]
 
+    def input_buffers(self, batch: int) -> memory.Buffers:
+        """Arrays of a batch before the first layer: two of stored images, one of x."""
+        size, dtype = self.arch.size, self.precision.activations
+        images = (2 * batch, size, size, 3), np.uint8
+        return {"images": images, "x": ((batch, *self.input_shape), dtype)}
+
     def demand(self, batch: int) -> int:
         """Bytes that `allocate` takes."""
         logits: memory.Buffers = {
             "dlogits": ((batch, self.outputs), self.precision.activations)
         }
-        held = [layer.buffers(batch, *how) for layer, *how in self.handed_down()]
+        held = [layer.buffers(batch, *how) for layer, *how in self.gradient_plan()]
         slices = zip(self.trainable, self._slices(batch), strict=True)
         numbers = sum(sgd.padded(p.shape) * count for p, count in slices)
         return (
@@ -236,13 +253,12 @@ class Network:
         """Logits (N, outputs) of images x (N, *input_shape), mean subtracted.
 
         Args:
-            x: where a trunk runs layers 1..below, their output.
-            context: None evaluates; with `train` set, dropout is on.
+            x: where a trunk runs the layers before `first_layer`, their output.
+            context: of a training step; None evaluates, without dropout.
         """
         self.plan(len(x))
-        context = context or Context()
         for layer in self.layers:
-            if layer.spec.index > self.below:
+            if layer.spec.index >= self.first_layer:
                 x = layer.forward(x, context)
         self.logits = x.reshape(len(x), -1)
         return self.logits

@@ -16,14 +16,14 @@ from minicnn.ops import lrn, pool, pool_lrn
 class PoolLayer(Layer):
     """Max pooling."""
 
-    argmax: Array | None = None
+    argmax: Array
 
     @property
     def pooling(self) -> arch.Pool:
         """Windows and strides."""
         return self.spec
 
-    def settle(self) -> None:
+    def infer_shapes(self) -> None:
         one = self.shape(1)
         self.y_shape = (one.p, one.q, self.x_shape[-1])
 
@@ -36,7 +36,7 @@ class PoolLayer(Layer):
         argmax: Buffers = {"argmax": ((batch, *self.y_shape), np.uint8)}
         return super().buffers(batch, needs_dx, trains) | argmax
 
-    def forward(self, x: Array, context: Context) -> Array:
+    def forward(self, x: Array, context: Context | None) -> Array:
         n = len(x)
         y = self.y[:n]
         pool.forward(self.dev, x, y, self.argmax[:n], self.shape(n))
@@ -58,17 +58,14 @@ def normalising(spec: arch.LRN) -> lrn.Normalising:
 class LRNLayer(Layer):
     """Local response normalisation."""
 
-    scale: Array | None = None
+    scale: Array
 
     def buffers(self, batch: int, needs_dx: bool, trains: bool) -> Buffers:
         dtype = accumulator(self.precision.activations)
         scale: Buffers = {"scale": ((batch, *self.y_shape), dtype)}
         return super().buffers(batch, needs_dx, trains) | scale
 
-    def operands(self, batch: int, needs_dx: bool) -> list[int]:
-        return super().operands(batch, needs_dx) * (2 if needs_dx else 1)
-
-    def forward(self, x: Array, context: Context) -> Array:
+    def forward(self, x: Array, context: Context | None) -> Array:
         n = len(x)
         self.x = x
         y, scale = self.y[:n], self.scale[:n]
@@ -102,8 +99,8 @@ class PoolLRN:
 class PoolLRNLayer(PoolLayer):
     """Max pooling of a ReLU's output, then LRN; u is between them."""
 
-    takes_relu = True
-    u: Array | None = None
+    can_take_relu = True
+    u: Array
 
     @property
     def pooling(self) -> arch.Pool:
@@ -113,18 +110,7 @@ class PoolLRNLayer(PoolLayer):
         u: Buffers = {"u": ((batch, *self.y_shape), self.precision.activations)}
         return super().buffers(batch, needs_dx, trains) | u
 
-    def operands(self, batch: int, needs_dx: bool) -> list[int]:
-        x, y = super().operands(batch, needs_dx)
-        return [x, y, y]
-
-    def scratch(self, batch: int, needs_dx: bool, trains: bool) -> dict[str, int]:
-        if self.dev.native and normalising(self.spec.lrn).is_native:
-            return {}
-        _, numbers = super().operands(batch, needs_dx)
-        size = numbers * accumulator(self.precision.activations).itemsize
-        return {"pool_lrn scale": size, "pool_lrn du": size if needs_dx else 0}
-
-    def forward(self, x: Array, context: Context) -> Array:
+    def forward(self, x: Array, context: Context | None) -> Array:
         n = len(x)
         u, argmax, y = self.u[:n], self.argmax[:n], self.y[:n]
         how = self.shape(n), normalising(self.spec.lrn)

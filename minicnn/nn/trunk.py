@@ -1,8 +1,8 @@
-"""The frozen layers that networks have in common, run once for all of them.
+"""The frozen layers that several networks share, run once for all of them.
 
-Networks that copied layers 1..n of one base for several n, and froze them, all begin
-with the same arithmetic. The trunk does it once a batch, to the deepest n, and hands
-each network the output of its own layer n: the same bits as if each ran alone.
+Networks that copied layers 1..n of one base and froze them, for several n, begin with
+the same arithmetic. The trunk does it once a batch, to the deepest n, and gives each
+network the output of its own layer n: the same bits as if each ran alone.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Trunk:
 
     Args:
         networks: of one architecture on one device, whose frozen layers hold the same
-            values as far as each one's go. From now on they run in here only, and
+            values as far as each one's go. From now on only the trunk runs them, and
             their own buffers begin above their frozen layers.
     """
 
@@ -32,7 +32,7 @@ class Trunk:
         ]
         for network in networks:
             network.release()
-            network.below = network.frozen
+            network.first_layer = network.frozen + 1
         self.batch = 0
 
     def plan(self, batch: int) -> None:
@@ -48,12 +48,19 @@ class Trunk:
             layer.release()
         for network in self.networks:
             network.release()
-        memory.check(self.networks, self.layers, batch)
+        first, count = self.networks[0], len(self.networks)
+        memory.check(first.dev, self._demand, batch, first.arch.name, count)
         for layer in self.layers:
             layer.plan(batch, needs_dx=False, trains=False)
         for network in self.networks:
             network.allocate(batch)
         self.batch = batch
+
+    def _demand(self, batch: int) -> int:
+        """Bytes that `plan` takes, and the images."""
+        trunk = [layer.buffers(batch, False, False) for layer in self.layers]
+        own = memory.total_bytes([self.networks[0].input_buffers(batch), *trunk])
+        return own + sum(network.demand(batch) for network in self.networks)
 
     def forward(
         self, x: Array, networks: Sequence[Network], context: Context | None = None
@@ -65,13 +72,13 @@ class Trunk:
             context: as in `Network.forward`; dropout in frozen layers is of the trunk.
         """
         self.plan(len(x))
-        context = context or Context()
-        deepest = max(network.below for network in networks)
-        outputs = {0: x}
+        deepest = max(network.first_layer for network in networks) - 1
+        outputs = {1: x}  # input of each layer by its number
         for layer in self.layers:
             if layer.spec.index > deepest:
                 break
-            x = outputs[layer.spec.index] = layer.forward(x, context)
+            x = outputs[layer.spec.index + 1] = layer.forward(x, context)
         return [
-            network.forward(outputs[network.below], context) for network in networks
+            network.forward(outputs[network.first_layer], context)
+            for network in networks
         ]

@@ -8,7 +8,6 @@ import pytest
 from minicnn.base.precision import FP32, FP64, Precision
 from minicnn.devices import device
 from minicnn.nn.architectures import ARCHITECTURES
-from minicnn.nn.layers import Context
 from minicnn.nn.network import Network
 from minicnn.nn.pool_layers import PoolLRNLayer
 from minicnn.results.export import torch_tensors
@@ -61,7 +60,7 @@ def test_loss_and_gradients(name: str, precision: Precision, tolerance: float) -
     torch = module.torch
     network, x = make(name, precision)
     labels = np.array([OUTPUTS - 1, 0, 7], np.int32)
-    logits = network.forward(x, Context())
+    logits = network.forward(x)
     loss = network.scored(labels, gradient=True).loss / BATCH
     network.backward()
     norms = [each for each in network.layers if isinstance(each, PoolLRNLayer)]

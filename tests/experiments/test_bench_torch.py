@@ -25,7 +25,6 @@ from minicnn.experiments.bench.comparison import Comparison, Losses, Tried, Turn
 from minicnn.experiments.bench.ops import Step
 from minicnn.experiments.bench.torch_step import Mode
 from minicnn.nn import architectures
-from minicnn.nn.layers import Context
 from minicnn.results.export import torch_tensors
 from tests.support.runs import MINIATURE
 
@@ -101,7 +100,7 @@ def test_torchs_step_is_ours(torch: Any) -> None:
     images, targets = against_torch._tensors(torch, place, seen, step.batch.labels)
     assert images.numpy() == pytest.approx(x.transpose(0, 3, 1, 2), rel=1e-5, abs=1e-4)
     for _ in range(3):
-        network.forward(x, Context())
+        network.forward(x)
         network.scored(labels, gradient=True)
         network.backward()
         step.solver.set_rate(0)

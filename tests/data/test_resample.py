@@ -10,7 +10,7 @@ from PIL import __version__ as pillow_version
 
 from minicnn.base.errors import MinicnnError
 from minicnn.compile import host_compiler
-from minicnn.data_prep import resample
+from minicnn.data import resample
 
 # Each of two passes rounds to a byte, by at most a half; the second averages the first.
 TWO_ROUNDINGS = 1 + 1e-4  # and weights of 22 bits
