@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import base64
-import io
 import re
 import shutil
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from minicnn.experiments.report.build import Built, build
-from minicnn.experiments.report.drawing import Picture
-from minicnn.experiments.report.page import figure, folded, page
 from minicnn.experiments.study.records import of_study
 from minicnn.training.run import Run
 from tests.support.browser import open_in_browser, screenshot
@@ -226,18 +222,14 @@ def test_the_page_says_what_was_run_and_all_that_came_of_it(
         assert split in text
 
 
-def test_what_is_folded_is_printed(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    folds = []
-    for name in "ab":
-        png = io.BytesIO()
-        Image.fromarray(rng.integers(0, 256, (9, 9, 3), np.uint8)).save(png, "png")
-        shown = Picture(name, "", "", "noise", png.getvalue(), None)
-        folds.append(folded(name, [figure(shown)], opened=name == "a"))
-    path, printed = tmp_path / "page.html", tmp_path / "page.pdf"
-    path.write_text(page("title", "lead", [("section", folds)], "end"))
-    open_in_browser(path, printed, f"--print-to-pdf={printed}")
-    assert len(re.findall(rb"/Subtype\s*/Image\b", printed.read_bytes())) == 2
+def test_what_is_folded_is_printed(built: Built, tmp_path: Path) -> None:
+    """The filters of all bases but the first; figures of lines are not images."""
+    folded = [path for path in built.files if path.name.startswith("filters-")]
+    page, printed = tmp_path / "page.html", tmp_path / "page.pdf"
+    shutil.copy(built.page, page)
+    open_in_browser(page, printed, f"--print-to-pdf={printed}")
+    images = re.findall(rb"/Subtype\s*/Image\b", printed.read_bytes())
+    assert len(images) == len(folded) > 1
 
 
 def test_a_browser_shows_the_page_without_an_error(

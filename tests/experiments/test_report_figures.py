@@ -14,9 +14,10 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
+from minicnn.experiments import plotting
 from minicnn.experiments.report import drawing, figures, intervals, run_figures
+from minicnn.experiments.report.curves import Unit, by_unit
 from minicnn.experiments.report.drawing import TREATMENTS
-from minicnn.experiments.report.units import Unit, units
 from minicnn.experiments.study.records import Net, published
 
 # Sums of a few floats below 100, in another order.
@@ -25,13 +26,13 @@ ROUNDING = 1e-9
 
 @pytest.fixture(autouse=True)
 def style() -> Iterator[None]:
-    with drawing.styled():
+    with plotting.styled():
         yield
 
 
 @pytest.fixture(scope="module")
 def paper() -> list[Unit]:
-    return units(published(), "best10")
+    return by_unit(published(), "best10")
 
 
 def lines(axes: Any, label: str) -> list[Any]:
@@ -183,7 +184,7 @@ def test_the_panels_show_each_target_and_chance(paper: list[Unit]) -> None:
 def dashed(axes: Any) -> list[Any]:
     """The lines of the bases' means."""
     shown = [each for each in axes.lines if each.get_linestyle() == "--"]
-    return [each for each in shown if each.get_color() == drawing.QUIET]
+    return [each for each in shown if each.get_color() == plotting.QUIET]
 
 
 def chance_is_clear(figure: Any, words: str) -> None:
@@ -208,18 +209,18 @@ def test_chance_is_written_where_nothing_is_drawn(paper: list[Unit]) -> None:
 @pytest.mark.parametrize("score", [0.0, 0.002])
 def test_chance_is_not_written_over_nets_that_did_not_train(score: float) -> None:
     nets = [net for net in published() if net.split.startswith("random-")]
-    lost = units([replace(net, best10=score) for net in nets], "best10")
+    lost = by_unit([replace(net, best10=score) for net in nets], "best10")
     drawn = figures.transfer(lost, [])
     assert drawn is not None
     chance_is_clear(drawn[0], "chance 0.2 %")
 
 
 def test_letters_that_the_font_lacks_are_written_as_numbers() -> None:
-    assert drawing.drawable("Käse → “A” ≥ 1") == "Käse → “A” ≥ 1"
-    assert drawing.drawable("花 🌼") == r"\u82b1 \U0001f33c"
+    assert plotting.drawable("Käse → “A” ≥ 1") == "Käse → “A” ≥ 1"
+    assert plotting.drawable("花 🌼") == r"\u82b1 \U0001f33c"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        drawing.content(Figure((6, 1)), ".png", "Study “花”")
+        plotting.content(Figure((6, 1)), ".png", "Study “花”")
 
 
 def test_the_legend_shows_lines_as_they_are_drawn(paper: list[Unit]) -> None:
@@ -311,7 +312,7 @@ def kept(keep: int, n: int, top1: float) -> Net:
 def test_kept_layers_have_a_line_for_each_number() -> None:
     base = replace(kept(0, 0, 0.5), kind="base", source="", name="baseB")
     nets = [base, kept(0, 3, 0.4), kept(1, 3, 0.45), kept(2, 3, 0.49)]
-    drawn = figures.preserved(units(nets, "final"), [])
+    drawn = figures.preserved(by_unit(nets, "final"), [])
     assert drawn is not None
     [axes] = drawn[0].axes
     for label, height in (
@@ -347,10 +348,10 @@ def test_equal_figures_are_equal_bytes(paper: list[Unit]) -> None:
         one, two = (figures.relative(paper, []) for _ in range(2))
         assert one is not None
         assert two is not None
-        first = drawing.content(one[0], suffix, "here")
-        assert first == drawing.content(two[0], suffix, "here")
-        assert first == drawing.content(one[0], suffix, "here")
-    with Image.open(io.BytesIO(drawing.content(one[0], ".png", "x"))) as image:
+        first = plotting.content(one[0], suffix, "here")
+        assert first == plotting.content(two[0], suffix, "here")
+        assert first == plotting.content(one[0], suffix, "here")
+    with Image.open(io.BytesIO(plotting.content(one[0], ".png", "x"))) as image:
         assert image.width > 1000
 
 
@@ -360,7 +361,7 @@ def test_a_figure_keeps_its_source_below_it(paper: list[Unit], source: str) -> N
     assert drawn is not None
     shapes = []
     for words in (source, ""):
-        with Image.open(io.BytesIO(drawing.content(drawn[0], ".png", words))) as image:
+        with Image.open(io.BytesIO(plotting.content(drawn[0], ".png", words))) as image:
             shapes.append(np.asarray(image.convert("L")).astype(int))
     with_source, without = shapes
     # The strip is added: what is above it is the figure as it was.

@@ -10,7 +10,8 @@ import pytest
 
 from minicnn.base.errors import MinicnnError
 from minicnn.devices import device
-from minicnn.experiments.report import drawing, run_figures
+from minicnn.experiments import plotting
+from minicnn.experiments.report import run_figures
 from minicnn.experiments.report.build import build
 from minicnn.experiments.report.checks import check_all
 from minicnn.experiments.report.contents import read
@@ -104,7 +105,7 @@ def test_curves_have_a_column_for_each_depth_of_the_plan(
 ) -> None:
     nets = {"split": "random-0", "treatments": ["base", "transfer"], "depths": depths}
     make_study(tmp_path / "study", TINY | {"nets": [nets]})
-    with drawing.styled():
+    with plotting.styled():
         drawn = run_figures.curves(read(tmp_path / "study").entries)
     assert drawn is not None
     found = [each for each in drawn[0].axes if each.get_title(loc="left")]
