@@ -82,11 +82,9 @@ def _hashes(entry: Entry, names: list[str]) -> dict[str, str] | None:
 
 
 def _moved(entry: Entry, base: Entry) -> float | None:
-    mine, theirs = (read_tensors(e.run.folder, ["conv1.w"]) for e in (entry, base))
-    if mine is None or theirs is None:
-        return None
-    w, start = mine["conv1.w"].astype(float), theirs["conv1.w"].astype(float)
-    if w.shape != start.shape:
+    found = [read_tensors(each.run.folder, ["conv1.w"]) for each in (entry, base)]
+    w, start = (each["conv1.w"].astype(float) if each else None for each in found)
+    if w is None or start is None or w.shape != start.shape:
         return None
     return float(np.linalg.norm(w - start) / np.linalg.norm(start))
 

@@ -20,8 +20,6 @@ Source: Yosinski, Clune, Bengio, Lipson, NIPS 2014, sections 4.1 to 4.3.
 
 from __future__ import annotations
 
-import csv
-import importlib.resources
 from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import fmean
@@ -33,6 +31,7 @@ from minicnn.experiments.report.intervals import (
     of_difference,
     of_mean,
 )
+from minicnn.experiments.study import records
 from minicnn.experiments.study.records import Net
 
 SUPPORTED = "supported"
@@ -48,7 +47,7 @@ Ranges = tuple[tuple[int, ...], ...]
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim of the paper and the number that decides it: a row of FILE.
+    """A claim of the paper and the number that decides it, a row of claims.csv.
 
     Attributes:
         number: such as "6"; with a letter where a claim has several quantities.
@@ -104,31 +103,24 @@ class Finding:
     why: str
 
 
-def _read() -> Iterable[Claim]:
-    """The claims of experiments/published/claims.csv."""
-    folder = importlib.resources.files("minicnn.experiments") / "published"
-    text = (folder / "claims.csv").read_text(encoding="utf-8")
-
-    def nets(cell: str) -> Nets:
-        kind, family = cell.split()
-        return kind, None if family == "any" else family
-
-    for row in csv.DictReader(text.splitlines()):
-        yield Claim(
-            *(row[name] for name in ("number", "title", "text", "quantity")),
-            nets=nets(row["nets"]),
-            against=nets(row["against"]) if row["against"] else None,
-            ranges=tuple(
-                tuple(map(int, each.split())) for each in row["depths"].split("|")
-            ),
-            measure=row["measure"],
-            relative=row["relative"] == "yes",
-            above=row["side"] == "above",
-            threshold=float(row["threshold"]),
-        )
+def _claim(row: dict[str, str]) -> Claim:
+    """A row of the file, whose families are "any" where all count."""
+    nets, against = (
+        (cell[0], None if cell[1] == "any" else cell[1]) if cell else None
+        for cell in (row["nets"].split(), row["against"].split())
+    )
+    assert nets is not None
+    ranges = (tuple(map(int, each.split())) for each in row["depths"].split("|"))
+    return Claim(
+        *(row[name] for name in ("number", "title", "text", "quantity")),
+        *(nets, against, tuple(ranges), row["measure"]),
+        relative=row["relative"] == "yes",
+        above=row["side"] == "above",
+        threshold=float(row["threshold"]),
+    )
 
 
-CLAIMS = tuple(_read())
+CLAIMS = tuple(map(_claim, records.published_rows("claims.csv")))
 
 
 def measure(claim: Claim, curve: Curve) -> float:

@@ -27,7 +27,11 @@ _WIDTH, _HEIGHT, _LEAST = 1.22, 0.98, 6.2
 _TITLES = {"base": "bases", "reduced": "few images", "random": "random filters"}
 _ORDER = ("base", "reduced", "selffer", "selffer+", "selffer-keep", "transfer")
 _ORDER += ("transfer+", "transfer-keep", "random")
-
+_LEGEND: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("validation top-1 (%), left axis", {"color": BLUE, "lw": 1.6}),
+    ("training loss, right axis", {"color": RED, "ls": "--"}),
+    ("final top-1 of the base", {"color": QUIET, "lw": 0.8, "dashes": (5, 3)}),
+)
 Records = list[dict[str, Any]]
 
 
@@ -76,97 +80,86 @@ def _rows(entries: list[Entry]) -> list[tuple[str, list[tuple[int, Entry]]]]:
 def curves(entries: list[Entry]) -> tuple[Figure, str] | None:
     """Every net's training loss and validation top-1, all on the same axes."""
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
-    rows = _rows(entries)
     metrics = {entry.id: entry.run.metrics() for entry in entries}
-    if not any(metrics.values()):
+    limits = _limits([record for each in metrics.values() for record in each])
+    if not limits:
         return None
+    rows = _rows(entries)
     lowest = {column: row for row, (_, line) in enumerate(rows) for column, _ in line}
     width = max(_LEAST, 1.6 + len(lowest) * _WIDTH)
     height = 1.0 + len(rows) * _HEIGHT
     figure = Figure((width, height))
     # In inches: room for the rows' titles, the axes' numbers and the legend.
-    margins = {"left": 1.25 / width, "right": 1 - 0.35 / width}
-    margins |= {"top": 1 - 0.55 / height, "bottom": 0.45 / height}
-    spaces = {"wspace": 0.08, "hspace": 0.28}
-    places = figure.add_gridspec(len(rows), len(lowest), **spaces, **margins)
-    limits = _limits([record for each in metrics.values() for record in each])
+    margins = {"left": 1.25 / width, "right": 1 - 0.35 / width, "wspace": 0.08}
+    margins |= {"top": 1 - 0.55 / height, "bottom": 0.45 / height, "hspace": 0.28}
+    places = figure.add_gridspec(len(rows), len(lowest), **margins)
     bases = {e.net.target: e.result["top1"] for e in entries if e.net.kind == "base"}
     for row, (title, line) in enumerate(rows):
         columns = [column for column, _ in line]
         for column, entry in line:
             axes = figure.add_subplot(places[row, column])
             base = bases.get(entry.net.target) if entry.net.n else None
+            loss = _cell(axes, metrics[entry.id], base, limits)
             few = f"{entry.net.images_per_class:,.0f} a class"
             name = few if entry.net.kind == "reduced" else entry.net.name
-            loss = _cell(axes, name, metrics[entry.id], base, limits)
+            axes.set_title(name, fontsize=7, pad=2.5)
             left, bottom = column == min(columns), row == lowest[column]
             axes.tick_params(labelleft=left, labelbottom=bottom)
             loss.tick_params(labelright=column == max(columns))
         spot = places[row, 0].get_position(figure)
         middle, words = (spot.y0 + spot.y1) / 2, title.replace(" ", "\n")
         figure.text(0.06 / width, middle, words, va="center", size=8)
-    _legend(figure)
+    handles = [Line2D([], [], label=label, **style) for label, style in _LEGEND]
+    figure.legend(handles=handles, loc="upper center", ncols=3)
     figure.supxlabel("update", fontsize=9, y=0.06 / height)
     scores = ", ".join(f"{e.net.name} {e.result['top1']:.1%}" for e in entries)
     words = f"Training loss and validation top-1 of {len(entries)} nets: {scores}."
     return figure, words
 
 
-def _limits(records: Records) -> tuple[float, float, float]:
+def _limits(records: Records) -> tuple[float, float, float] | None:
     """The last step, the highest top-1 in % and the highest loss, with some room."""
     top1 = [100 * r["val_top1"] for r in records if "val_top1" in r]
     losses = [r["loss"] for r in records if "loss" in r]
+    if not records:
+        return None
     last = max(r["step"] for r in records)
     return last, 1.08 * max(top1, default=1), 1.05 * max(losses, default=1)
 
 
 def _cell(
     axes: Axes,
-    name: str,
     records: Records,
     base: float | None,
     limits: tuple[float, float, float],
 ) -> Axes:
     """One net: top-1 on the left axis, loss on the right one, which it returns."""
-    loss = axes.twinx()
+    loss, (last, most, worst) = axes.twinx(), limits
     scored = [(r["step"], 100 * r["val_top1"]) for r in records if "val_top1" in r]
     trained = [(r["step"], r["loss"]) for r in records if "loss" in r]
     if base is not None:
         axes.axhline(100 * base, color=QUIET, lw=0.7, dashes=(5, 3))
-    last, *tops = limits
-    dashed = {"lw": 0.9, "ls": (0, (3, 1.2))}
-    for at, points, top, colour, style in (
-        (loss, trained, tops[1], RED, dashed),
-        (axes, scored, tops[0], BLUE, {"lw": 1.3}),
+    dashed = {"color": RED, "lw": 0.9, "ls": (0, (3, 1.2))}
+    for at, points, top, style in (
+        (loss, trained, worst, dashed),
+        (axes, scored, most, {"color": BLUE, "lw": 1.3}),
     ):
         if points:
-            at.plot(*zip(*thinned(points), strict=True), color=colour, **style)
+            at.plot(*zip(*thinned(points), strict=True), **style)
         at.set_ylim(0, top)
         at.locator_params(axis="y", nbins=4)
         at.tick_params(labelsize=6.5, length=2)
-        at.tick_params(axis="y", colors=colour)
-    axes.set_xlim(0, last)
+        at.tick_params(axis="y", colors=style["color"])
     end = f"{last / 1000:g}k" if last >= 10_000 else f"{last:g}"
+    axes.set_xlim(0, last)
     axes.set_xticks([0, last], ["0", end])
     # Of neighbours, one's last number would run into the other's first.
     for label, side in zip(axes.get_xticklabels(), ("left", "right"), strict=True):
         label.set_horizontalalignment(side)
-    axes.set_title(name, fontsize=7, pad=2.5)
     grid(axes)
     return loss
-
-
-def _legend(figure: Figure) -> None:
-    from matplotlib.lines import Line2D
-
-    looks: tuple[tuple[str, dict[str, Any]], ...] = (
-        ("validation top-1 (%), left axis", {"color": BLUE, "lw": 1.6}),
-        ("training loss, right axis", {"color": RED, "ls": "--"}),
-        ("final top-1 of the base", {"color": QUIET, "lw": 0.8, "dashes": (5, 3)}),
-    )
-    handles = [Line2D([], [], label=label, **style) for label, style in looks]
-    figure.legend(handles=handles, loc="upper center", ncols=3)
 
 
 def filters(
