@@ -265,7 +265,7 @@ def draw(tables: Mapping[str, Any], path: Path, about: Mapping[str, str]) -> Non
     from matplotlib.figure import Figure
 
     from minicnn.base.files import write_atomically
-    from minicnn.experiments.report.drawing import QUIET, content, grid, styled
+    from minicnn.experiments.plotting import QUIET, content, grid, styled
 
     columns = min(3, len(tables))
     lines = -(-len(tables) // columns)
@@ -285,8 +285,7 @@ def draw(tables: Mapping[str, Any], path: Path, about: Mapping[str, str]) -> Non
 def _panel(axes: Axes, table: Table, found: Mapping[str, Any]) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    from minicnn.experiments.report.drawing import QUIET
-    from minicnn.experiments.report.marks import image_axis
+    from minicnn.experiments.plotting import QUIET, log_axis
     from minicnn.results.pictures import COLOURS, DASHES, MARKERS
 
     key, amounts, heights = table.measures[0].key, set(), []
@@ -312,7 +311,7 @@ def _panel(axes: Axes, table: Table, found: Mapping[str, Any]) -> None:
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
-    image_axis(axes, sorted(amounts))
+    log_axis(axes, sorted(amounts))
     axes.set_title(table.title)
     axes.set_xlabel(table.unit)
     axes.set_ylabel("seconds")

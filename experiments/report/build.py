@@ -1,82 +1,77 @@
-"""Makes a report: the page, the figures as files, and the tables as CSV."""
+"""Makes a report: the page, the figures as files, and the tables as CSV.
+
+The page is one HTML file, of the template page.html, that needs no network, no script
+and no other file: pictures are inlined as data.
+"""
 
 from __future__ import annotations
 
+import re
+from base64 import b64encode
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from html import unescape
 from pathlib import Path
+from typing import Any
+
+import jinja2
 
 from minicnn import __version__
 from minicnn.base.errors import MinicnnError
 from minicnn.base.files import make_folder, write_atomically
-from minicnn.base.progress import Progress
+from minicnn.base.progress import Progress, duration
+from minicnn.experiments import plotting
 from minicnn.experiments.report import (
     checks,
     claims,
-    drawing,
     figures,
-    page,
+    intervals,
     run_figures,
-    sections,
     tables,
 )
 from minicnn.experiments.report.contents import Contents, read
-from minicnn.experiments.report.drawing import Picture
-from minicnn.experiments.report.tables import Html
-from minicnn.experiments.report.units import SCORES, units
+from minicnn.experiments.report.curves import SCORES, by_unit
 from minicnn.experiments.study import records
+from minicnn.experiments.study.folder import some
 from minicnn.experiments.study.records import Net
 from minicnn.training.run import BEST
 
 PAGE = "report.html"
-_NAMED = 5
-"""Nets that a refusal names before the rest is counted."""
-PAPER = (
-    "Yosinski, Clune, Bengio, Lipson, “How transferable are features in deep neural "
-    "networks?”, NIPS 2014"
-)
-
 PUBLISHED = "published, Yosinski et al. 2014: ImageNet, CaffeNet"
 
-# Title and caption of each of the paper's figures, by the name of its files.
-FIGURES = {
-    "transfer": (
-        "Accuracy against the number of layers copied",
-        "Above, every net; below, the means. Dashed: mean of the bases. Error bars: "
-        "95 % intervals of the mean difference from the base of the same split, seed "
-        "and target (the wider of a bootstrap and Student's t), where there are three "
-        "or more. After the paper's figure 2.",
-    ),
-    "panels": (
-        "Dissimilar tasks, and random filters",
-        "Frozen layers copied between natural and man-made classes, by target; and "
-        "frozen layers left as drawn at random. Means and intervals as above; where "
-        "only both targets together have enough for one, it stands at their mean. "
-        "After the paper's figure 3, upper row.",
-    ),
-    "relative": (
-        "What is lost, compared",
-        "Accuracy minus that of the base of the same split, seed and target: frozen "
-        "layers from a similar task, from a dissimilar one, and random ones. Intervals "
-        "as above; of those smaller than a marker the ends stand out beside it. After "
-        "the paper's figure 3, lower row.",
-    ),
-    "preserved": (
-        "Keeping k more layers",
-        "Layers 1 to n frozen, the next k copied as well and trained on: less is lost "
-        "where features of neighbouring layers fit one another. Not in the paper.",
-    ),
-    "reduced": (
-        "Bases on few images",
-        "Accuracy against training images per class, logarithmic.",
-    ),
-}
-_DRAW = {
-    "transfer": figures.transfer,
-    "panels": figures.panels,
-    "relative": figures.relative,
-    "preserved": figures.preserved,
-}
+
+@dataclass(frozen=True)
+class Picture:
+    """A finished figure.
+
+    Attributes:
+        name: of its files, without suffix.
+        alt: what it shows, for who cannot see it.
+        png, svg: its bytes; no SVG for what is made of pixels.
+        title, caption: plain text; the paper's figures have theirs in the template.
+        csv: the numbers that it shows, for a panel of the analyses.
+    """
+
+    name: str
+    alt: str
+    png: bytes
+    svg: bytes | None = None
+    title: str = ""
+    caption: str = ""
+    csv: bytes | None = None
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        """Its files, by name."""
+        kinds = {"png": self.png, "svg": self.svg, "csv": self.csv}
+        return {f"{self.name}.{kind}": data for kind, data in kinds.items() if data}
+
+    @property
+    def data(self) -> str:
+        """The picture as an address."""
+        kind = "svg+xml" if self.svg else "png"
+        return f"data:image/{kind};base64,{b64encode(self.svg or self.png).decode()}"
 
 
 @dataclass(frozen=True)
@@ -96,99 +91,69 @@ class Built:
     findings: list[claims.Finding]
 
 
-def _score_words(nets: list[Net], score: str) -> str:
-    """Which score the figure shows, said below it."""
-    if all(net.final is None for net in nets) or score == "best10":
-        return "Scores: means of the 10 best evaluations."
-    return "Scores: final top-1."
-
-
-def paper_figure(
-    name: str, nets: list[Net], behind: list[Net], score: str, source: str
+def _picture(
+    name: str, drawn: figures.Drawn | None, source: str, title: str = ""
 ) -> Picture | None:
-    """One of the paper's figures, of some nets; None where there are no such nets.
-
-    Args:
-        name: of FIGURES.
-        nets: of a study, or the published.
-        behind: published nets to lay pale under them; empty for none.
-        score: "final" or "best10".
-        source: of the nets, for the line below the figure.
-    """
-    if name == "reduced":
-        drawn = figures.reduced(nets, behind, score)
-    else:
-        drawn = _DRAW[name](units(nets, score), units(behind, score))
+    """A drawn figure with the line below it; filters, made of pixels, have no SVG."""
     if drawn is None:
         return None
     figure, alt = drawn
-    title, caption = FIGURES[name]
-    words = f"{caption} {_score_words(nets, score)}"
-    if behind:
-        words += " Pale: published, means of the 10 best evaluations."
-        source += f". Pale: {PUBLISHED}"
-    png, svg = (drawing.content(figure, kind, source) for kind in (".png", ".svg"))
-    return Picture(name, title, words, alt, png, svg)
+    png, svg = (plotting.content(figure, kind, source) for kind in (".png", ".svg"))
+    return Picture(name, alt, png, None if name.startswith("filters-") else svg, title)
 
 
-def paper_figures(
-    nets: list[Net], behind: list[Net], score: str, source: str
-) -> list[Picture]:
-    """All of the paper's figures that there are nets for."""
-    found = (paper_figure(name, nets, behind, score, source) for name in FIGURES)
-    return [each for each in found if each]
+def _paper_figure(
+    name: str, nets: list[Net], behind: list[Net], score: str, source: str
+) -> Picture | None:
+    """One of the paper's figures, the published nets `behind` it, if there are any."""
+    source += f". Pale: {PUBLISHED}" if behind else ""
+    if name == "reduced":
+        drawn = figures.reduced(nets, behind, score)
+    else:
+        drawn = figures.OF_UNITS[name](by_unit(nets, score), by_unit(behind, score))
+    return _picture(name, drawn, source)
 
 
 @cache
-def _published(name: str) -> Picture | None:
+def _published_figure(name: str) -> Picture | None:
     """A figure of the published numbers, to stand beside ours."""
-    found = paper_figure(name, records.published(), [], "best10", PUBLISHED)
-    if found is None:
-        return None
-    return replace(
-        found,
-        name=f"{name}-published",
-        title=f"Published: {found.title[0].lower()}{found.title[1:]}",
-        caption="The published results of 2014, on ImageNet with 450,000 updates of "
-        "256 images (200,000 for bases on few images): another protocol, so on axes of "
-        "their own. Means of the 10 best evaluations.",
-        beside=name,
-    )
+    found = _paper_figure(name, records.published(), [], "best10", PUBLISHED)
+    return found and replace(found, name=f"{name}-published")
 
 
 def _run_pictures(contents: Contents, found: list[checks.Check]) -> list[Picture]:
     """Training curves of each split and seed, and the bases' filters."""
-    pictures = []
-    source = sections.source(contents)
-    sheets = run_figures.sheets(contents)
+    source, sheets = tables.source(contents), run_figures.sheets(contents)
     bases = [each for each in contents.entries if each.net.kind == "base"]
+    pictures = []
     with Progress(len(sheets) + len(bases), "figures", "drawing") as bar:
         for (split, seed), entries in sheets.items():
+            safe = "".join(c if c.isalnum() or c in "-_." else "-" for c in split)
+            name, title = f"curves-{safe}-seed{seed}", f"{split}, seed {seed}"
             drawn = run_figures.curves(entries)
+            pictures.append(_picture(name, drawn, source, title))
             bar.update(1)
-            if drawn:
-                name = f"curves-{sections.group_name(split, seed)}"
-                title = f"{split}, seed {seed}"
-                kinds = (".png", ".svg")
-                png, svg = (drawing.content(drawn[0], s, source) for s in kinds)
-                pictures.append(Picture(name, title, "", drawn[1], png, svg))
         for base in bases:
+            name = f"filters-{base.id.replace('/', '-')}"
             drawn = run_figures.filters(base, contents, found)
+            pictures.append(_picture(name, drawn, source, base.id))
             bar.update(1)
-            if drawn:
-                name = f"filters-{base.id.replace('/', '-')}"
-                png = drawing.content(drawn[0], ".png", source)
-                pictures.append(Picture(name, base.id, "", drawn[1], png, None))
-    return pictures
+    return [each for each in pictures if each]
 
 
-def build(study: Path | None, output: Path, score: str = "final") -> Built:
+def build(
+    study: Path | None,
+    output: Path,
+    score: str = "final",
+    panels: Sequence[Picture] = (),
+) -> Built:
     """Writes the report of a study, or of the published numbers alone.
 
     Args:
         study: the study folder; None for the published numbers.
         output: folder to write to; made if it is not there.
         score: "final" or "best10": which of our scores is drawn and judged.
+        panels: of analyses, for a section of their own, each with its CSV.
 
     Raises:
         MinicnnError: it is no study folder, its nets lack that score, or the report
@@ -197,130 +162,96 @@ def build(study: Path | None, output: Path, score: str = "final") -> Built:
     if score not in SCORES:
         raise MinicnnError(f"--score {score}: choose {' or '.join(SCORES)}")
     contents = read(study) if study else None
-    if contents and score == "best10":
-        _need_best10(contents)
+    entries = contents.entries if contents else []
+    few = [each.id for each in entries if each.net.best10 is None]
+    if few and score == "best10":
+        raise MinicnnError(
+            f"--score best10: {len(few)} of {len(entries)} nets have fewer than {BEST} "
+            f"evaluations, so no mean of the {BEST} best: {some(few, 5)}; take --score "
+            "final, or train with a smaller schedule.evaluate_every"
+        )
     make_folder(output)
-    with drawing.styled():
-        if contents:
-            return _of_study(contents, output, score)
-        return _of_published(output)
-
-
-def _need_best10(contents: Contents) -> None:
-    """Refuses a study some of whose nets have too few evaluations for that score."""
-    few = [each.id for each in contents.entries if each.net.best10 is None]
-    if not few:
-        return
-    more = len(few) - _NAMED
-    names = ", ".join(few[:_NAMED]) + (f" and {more} more" if more > 0 else "")
-    raise MinicnnError(
-        f"--score best10: {len(few)} of {len(contents.entries)} nets have fewer than "
-        f"{BEST} evaluations, so no mean of the {BEST} best: {names}; take --score "
-        "final, or train with a smaller schedule.evaluate_every"
-    )
-
-
-def _of_study(contents: Contents, output: Path, score: str) -> Built:
     published = records.published()
-    comparable = contents.study.published
-    nets = contents.nets
+    nets = [each.net for each in entries] if contents else published
+    score = score if contents else "best10"
+    source = tables.source(contents) if contents else PUBLISHED
+    comparable = contents is not None and contents.study.published
     behind = published if comparable else []
-    ours = paper_figures(nets, behind, score, sections.source(contents))
-    apart = [] if comparable else [_published(each.name) for each in ours]
-    beside = [each for each in apart if each]
-    found = checks.check_all(contents)
-    runs = _run_pictures(contents, found)
+    with plotting.styled():
+        drawn = [_paper_figure(n, nets, behind, score, source) for n in figures.NAMES]
+        ours = [each for each in drawn if each]
+        apart = ours if contents and not comparable else []
+        beside = {each.name: _published_figure(each.name) for each in apart}
+        found = checks.check_all(contents) if contents else []
+        runs = _run_pictures(contents, found) if contents else []
     findings = claims.find_all(nets, score)
     theirs = claims.find_all(published, "best10")
-    twins = published if comparable else []
-    parts = [
-        ("What was run", sections.what_was_run(contents)),
-        ("The paper's figures", _pairs(ours, beside)),
-        (
-            "The paper's claims",
-            sections.claims(findings, theirs, nets, published, score),
-        ),
-        ("Training curves", sections.folds(runs, "curves")),
-        ("First-layer filters", sections.folds(runs, "filters")),
-        ("Frozen layers", sections.frozen(contents, found)),
-        ("All nets", [tables.nets_table(nets, contents.entries, twins)]),
-        ("Machines and cost", sections.cost(contents)),
-    ]
-    text = page.page(
-        f"How transferable are the features? Study “{contents.study.name}”",
-        sections.lead(contents),
-        parts if nets else parts[:1],
-        f"Made by minicnn {__version__}. The paper: {PAPER}.",
+    rows = tables.nets_rows(nets, entries, behind, study)
+    page = _page(
+        contents=contents,
+        score=score,
+        figures=ours,
+        beside=beside,
+        runs=runs,
+        panels=panels,
+        findings=list(zip(findings, theirs, strict=True)),
+        boosts=tables.boosts(nets, score, published),
+        checks=found,
+        rows=rows,
     )
-    csv = {
-        "nets.csv": tables.nets_csv(
-            nets, contents.entries, twins, contents.study.folder
-        ),
+    content = {
+        "nets.csv": tables.as_csv(rows, tables.NETS),
         "claims.csv": tables.claims_csv(findings, theirs, score),
     }
-    files = _write(output, text, [*ours, *beside, *runs], csv)
-    return Built(output / PAGE, files, contents.left_out, findings)
+    for picture in (*ours, *beside.values(), *runs, *panels):
+        content |= picture.files if picture else {}
+    files = _write(output, content, page)
+    return Built(output / PAGE, files, contents.left_out if contents else {}, findings)
 
 
-def _of_published(output: Path) -> Built:
-    nets = records.published()
-    shown = paper_figures(nets, [], "best10", PUBLISHED)
-    findings = claims.find_all(nets, "best10")
-    text = page.page(
-        "How transferable are the features? The published results",
-        f"The {len(nets)} nets whose results were published with {PAPER}, drawn and "
-        "judged as minicnn does its own.",
-        [
-            ("The paper's figures", _pairs(shown, [])),
-            ("The paper's claims", sections.claims([], findings, [], nets, "best10")),
-            ("All nets", [tables.nets_table(nets, [], [])]),
-        ],
-        f"Made by minicnn {__version__} from the published numbers alone.",
+def _number(value: float | None, digits: int = 1, signed: bool = False) -> str:
+    """A number with a true minus sign; a dash for None."""
+    if value is None:
+        return tables.NONE
+    return f"{value:{'+' * signed}.{digits}f}".replace("-", "−")
+
+
+def _percent(share: float | None, digits: int = 1, signed: bool = False) -> str:
+    return _number(None if share is None else 100 * share, digits, signed)
+
+
+def _page(**found: Any) -> str:
+    """The page, of what the template names."""
+    env = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
     )
-    csv = {
-        "nets.csv": tables.nets_csv(nets, [], [], None),
-        "claims.csv": tables.claims_csv(findings, findings, "best10"),
-    }
-    files = _write(output, text, shown, csv)
-    return Built(output / PAGE, files, {}, findings)
+    env.filters |= {"number": _number, "percent": _percent, "duration": duration}
+    names = {"tables": tables, "intervals": intervals, "version": __version__}
+    return env.get_template("page.html").render(found, best=BEST, **names)
 
 
-def _pairs(ours: list[Picture], beside: list[Picture]) -> list[Html]:
-    """Each of our figures with the published one beside it, if it stands apart."""
-    rows = []
-    for picture in ours:
-        pair = [picture, *(each for each in beside if each.beside == picture.name)]
-        rows.append(page.row(page.figure(each) for each in pair))
-    return rows
-
-
-def _write(
-    output: Path, text: str, pictures: list[Picture], csv: dict[str, bytes]
-) -> list[Path]:
+def _write(output: Path, content: dict[str, bytes], page: str) -> list[Path]:
     """Writes all files, the page last, and removes figures of the page before."""
-    content = dict(csv)
-    for picture in pictures:
-        content[f"{picture.name}.png"] = picture.png
-        if picture.svg is not None:
-            content[f"{picture.name}.svg"] = picture.svg
     before = _figures_of(output / PAGE)
     for name, data in content.items():
         write_atomically(output / name, data)
     # While the old page is there to name them: a kill leaves no stray behind.
     for name in before - content.keys():
         (output / name).unlink(missing_ok=True)
-    content[PAGE] = text.encode()
-    write_atomically(output / PAGE, content[PAGE])
-    return [output / name for name in content]
+    write_atomically(output / PAGE, page.encode())
+    return [output / name for name in (*content, PAGE)]
 
 
-def _figures_of(report: Path) -> set[str]:
-    """Names of the figures' files beside a report that was written before.
-
-    The page names them, so that no other file is taken for one.
-    """
-    if not report.is_file():
+def _figures_of(page: Path) -> set[str]:
+    """Files of the figures that a page of ours names: no other is taken for one."""
+    text = page.read_text("utf-8", "replace") if page.is_file() else ""
+    if "<footer><p>Made by minicnn " not in text:
         return set()
-    text = report.read_text(encoding="utf-8", errors="replace")
-    names = page.figure_names(text)
-    return {f"{name}{kind}" for name in names for kind in (".png", ".svg")}
+    names = map(unescape, re.findall('<figure id="([^"]*)"', text))
+    files = {f"{name}{kind}" for name in names for kind in (".png", ".svg")}
+    files |= {*map(unescape, re.findall('<a href="([^"]*[.]csv)"', text))}
+    return {name for name in files if "/" not in name}

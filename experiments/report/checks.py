@@ -18,8 +18,6 @@ from minicnn.base.progress import Progress
 from minicnn.experiments.report.contents import Contents, Entry
 from minicnn.nn.network import tensor_hashes
 
-Hashes = dict[str, str]
-
 
 @dataclass(frozen=True)
 class Check:
@@ -37,7 +35,6 @@ class Check:
             None for random filters, or if either cannot be read.
         conv1_moved: |w − w of the base| / |w of the base| of conv1's weights, in the
             Euclidean norm; None without a base.
-        right: whether all of it is as it must be; None if the checkpoint cannot tell.
     """
 
     id: str
@@ -47,82 +44,35 @@ class Check:
     recomputed: bool | None
     as_base: bool | None
     conv1_moved: float | None
-    right: bool | None
+
+    @property
+    def frozen(self) -> bool:
+        """Whether its layers were frozen, not trained on."""
+        return self.unchanged is not None
+
+    @property
+    def right(self) -> bool | None:
+        """Whether all is as it must be; None if the checkpoint cannot tell.
+
+        Fine-tuned layers that equal the base's were not trained.
+        """
+        as_it_must = self.as_base in (None, self.frozen)
+        return self.recomputed if self.unchanged is not False and as_it_must else False
 
 
 def read_tensors(folder: Path, names: list[str]) -> dict[str, np.ndarray] | None:
-    """Some tensors of the newest checkpoint, and nothing else of it.
-
-    Returns:
-        By name; None where there is no checkpoint, or it cannot be read.
-    """
+    """Some tensors of the newest checkpoint; None where it is missing or unreadable."""
     paths = sorted((folder / "checkpoints").glob("step-*.safetensors"))
-    if not paths:
-        return None
     try:
         with safe_open(paths[-1], "np") as file:
             return {name: file.get_tensor(name) for name in names}
-    except (OSError, SafetensorError):
+    except (IndexError, OSError, SafetensorError):
         return None
 
 
-class Checker:
-    """Hashes checkpoints, each base's only once."""
-
-    def __init__(self, contents: Contents) -> None:
-        self.contents = contents
-        self._bases: dict[str, Hashes | None] = {}
-
-    def _base_hashes(self, base: Entry) -> Hashes | None:
-        if base.id not in self._bases:
-            names = list(base.result["weights_sha256"])
-            self._bases[base.id] = _hashes(base, names)
-        return self._bases[base.id]
-
-    def check(self, entry: Entry) -> Check | None:
-        """The check of one net; None for a base."""
-        net, result = entry.net, entry.result
-        if not net.n:
-            return None
-        try:
-            table = entry.run.layers()
-            names = [row["tensor"] for row in table if row["layer"] <= net.n]
-        except (MinicnnError, KeyError, TypeError):
-            names = list(result["frozen_sha256"])
-        recorded = {name: result["weights_sha256"].get(name) for name in names}
-        hashes = _hashes(entry, names)
-        base = self.contents.base_of(entry)
-        theirs = self._base_hashes(base) if base else None
-        as_base = None
-        if hashes and theirs:
-            as_base = all(hashes[name] == theirs.get(name) for name in names)
-        frozen = result["frozen_layers"] == net.n
-        unchanged = bool(result["frozen_unchanged"]) if frozen else None
-        recomputed = None if hashes is None else hashes == recorded
-        span = f"1 to {net.n}" if net.n > 1 else "1"
-        return Check(
-            entry.id,
-            f"{span} {'frozen' if frozen else 'copied, trained on'}",
-            len(names),
-            unchanged,
-            recomputed,
-            as_base,
-            _moved(entry, base),
-            _right(frozen, unchanged, recomputed, as_base),
-        )
-
-
-def _right(
-    frozen: bool, unchanged: bool | None, recomputed: bool | None, as_base: bool | None
-) -> bool | None:
-    """The verdict; fine-tuned layers that equal the base's were not trained."""
-    as_it_must = as_base is None or as_base == frozen
-    return recomputed if unchanged is not False and as_it_must else False
-
-
-def _hashes(entry: Entry, names: list[str]) -> Hashes | None:
+def _hashes(entry: Entry, names: list[str]) -> dict[str, str] | None:
     """SHA-256 of tensors of its newest checkpoint, one at a time."""
-    found: Hashes = {}
+    found: dict[str, str] = {}
     for name in names:
         tensors = read_tensors(entry.run.folder, [name])
         if tensors is None:
@@ -131,26 +81,49 @@ def _hashes(entry: Entry, names: list[str]) -> Hashes | None:
     return found
 
 
-def _moved(entry: Entry, base: Entry | None) -> float | None:
-    if base is None:
-        return None
-    mine = read_tensors(entry.run.folder, ["conv1.w"])
-    theirs = read_tensors(base.run.folder, ["conv1.w"])
-    if mine is None or theirs is None:
-        return None
-    w, start = mine["conv1.w"].astype(float), theirs["conv1.w"].astype(float)
-    if w.shape != start.shape:
+def _moved(entry: Entry, base: Entry) -> float | None:
+    found = [read_tensors(each.run.folder, ["conv1.w"]) for each in (entry, base)]
+    w, start = (each["conv1.w"].astype(float) if each else None for each in found)
+    if w is None or start is None or w.shape != start.shape:
         return None
     return float(np.linalg.norm(w - start) / np.linalg.norm(start))
 
 
+def _check(entry: Entry, base: Entry | None, theirs: dict[str, str] | None) -> Check:
+    """The check of one net, given its base and the hashes of the base's tensors."""
+    n, result = entry.net.n, entry.result
+    try:
+        names = [row["tensor"] for row in entry.run.layers() if row["layer"] <= n]
+    except (MinicnnError, KeyError, TypeError):
+        names = list(result["frozen_sha256"])
+    recorded = {name: result["weights_sha256"].get(name) for name in names}
+    hashes = _hashes(entry, names)
+    as_base = None
+    if hashes and theirs:
+        as_base = all(hashes[name] == theirs.get(name) for name in names)
+    frozen = result["frozen_layers"] == n
+    return Check(
+        id=entry.id,
+        layers=("1" if n == 1 else f"1 to {n}")
+        + (" frozen" if frozen else " copied, trained on"),
+        tensors=len(names),
+        unchanged=bool(result["frozen_unchanged"]) if frozen else None,
+        recomputed=None if hashes is None else hashes == recorded,
+        as_base=as_base,
+        conv1_moved=_moved(entry, base) if base else None,
+    )
+
+
 def check_all(contents: Contents) -> list[Check]:
     """The checks of all nets that have something frozen or copied."""
-    checker, found = Checker(contents), []
+    hashes: dict[str, dict[str, str] | None] = {}
+    found = []
     with Progress(len(contents.entries), "nets", "frozen layers") as bar:
         for entry in contents.entries:
-            each = checker.check(entry)
-            if each:
-                found.append(each)
+            base = contents.base_of(entry)
+            if base and base.id not in hashes:
+                hashes[base.id] = _hashes(base, list(base.result["weights_sha256"]))
+            if entry.net.n:
+                found.append(_check(entry, base, hashes[base.id] if base else None))
             bar.update(1)
     return found

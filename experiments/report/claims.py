@@ -11,64 +11,52 @@ A copy from the base of target B and the other way round; nor are units of one s
 target, whose nets of one name draw the same initial weights and random filters. The
 intervals leave that out.
 
+Two thresholds, in parts of what the base has learnt: "hardly below the base" is 2.5 %,
+between the published drops that the paper calls slight (n = 3: 1.0 %) and significant
+(n = 4: 4.1 %); random features that keep less than half "fell off".
+
 Source: Yosinski, Clune, Bengio, Lipson, NIPS 2014, sections 4.1 to 4.3.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import fmean
 
+from minicnn.experiments.report.curves import SIMILAR, Unit, by_unit, of_family
 from minicnn.experiments.report.intervals import (
     LEAST,
     Interval,
     of_difference,
     of_mean,
 )
-from minicnn.experiments.report.units import DISSIMILAR, SIMILAR, Unit, units
+from minicnn.experiments.study import records
 from minicnn.experiments.study.records import Net
 
 SUPPORTED = "supported"
 NOT_SUPPORTED = "not supported"
 NOT_ENOUGH = "not enough runs"
-
-# What still counts as "hardly below the base", in parts of what the base has learnt:
-# between the published drops that the paper calls slight (n = 3: 1.0 %) and significant
-# (n = 4: 4.1 %).
-HARDLY = 0.025
-# Random features that keep less than this part of what the base has learnt fell off.
-HALF = 0.5
-# A base that is above chance by less has learnt nothing: this is rounding.
 LEARNT = 1e-9
+"""Accuracy above chance that is mere rounding: the base has learnt nothing."""
 
 Curve = dict[int, float]
-LOW, MIDDLE, HIGH = (1, 2), (3, 4, 5), (6, 7)
-UPPER = (5, 6, 7)
-EVERY = (*LOW, *MIDDLE, *HIGH)
-
-
-@dataclass(frozen=True)
-class Nets:
-    """Some nets: of a kind, in a family of splits (None: in any)."""
-
-    kind: str
-    family: str | None
+Nets = tuple[str, str | None]
+Ranges = tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim of the paper and the number that decides it.
+    """A claim of the paper and the number that decides it, a row of claims.csv.
 
     Attributes:
         number: such as "6"; with a letter where a claim has several quantities.
-        title: the claim, in a few words.
-        text: what it says.
+        title, text: the claim in a few words, and what it says.
         formula: the quantity, in words.
-        nets: whose curves are measured.
-        against: whose measure is subtracted; None for none.
+        nets: kind and family of splits (None: any) whose curves are measured.
+        against: those whose measure is subtracted; None for none.
         ranges: depths of the measure; a unit needs at least one of each.
-        measure: of one curve; takes the curve and `ranges`.
+        measure: "mean", "last_minus_first" or "slope".
         relative: whether the curve is in parts of what the base has learnt, not in
             points of accuracy; units whose base has learnt nothing do not count.
         above: whether the claim says "more than threshold", else "less than".
@@ -80,12 +68,18 @@ class Claim:
     text: str
     formula: str
     nets: Nets
-    ranges: tuple[tuple[int, ...], ...]
-    measure: Callable[[Curve, tuple[tuple[int, ...], ...]], float]
+    against: Nets | None
+    ranges: Ranges
+    measure: str
+    relative: bool
     above: bool
-    against: Nets | None = None
-    relative: bool = False
-    threshold: float = 0.0
+    threshold: float
+
+    @property
+    def unit(self) -> str:
+        """What its numbers are in."""
+        learnt = "% of the base's accuracy above chance"
+        return learnt if self.relative else "points of accuracy"
 
 
 @dataclass(frozen=True)
@@ -109,237 +103,99 @@ class Finding:
     why: str
 
 
-def _over(curve: Curve, depths: Iterable[int]) -> float:
-    return fmean(curve[n] for n in depths if n in curve)
+def _claim(row: dict[str, str]) -> Claim:
+    """A row of the file, whose families are "any" where all count."""
+    nets, against = (
+        (cell[0], None if cell[1] == "any" else cell[1]) if cell else None
+        for cell in (row["nets"].split(), row["against"].split())
+    )
+    assert nets is not None
+    ranges = (tuple(map(int, each.split())) for each in row["depths"].split("|"))
+    return Claim(
+        *(row[name] for name in ("number", "title", "text", "quantity")),
+        *(nets, against, tuple(ranges), row["measure"]),
+        relative=row["relative"] == "yes",
+        above=row["side"] == "above",
+        threshold=float(row["threshold"]),
+    )
 
 
-def mean(curve: Curve, ranges: tuple[tuple[int, ...], ...]) -> float:
-    """Over all depths of the ranges alike."""
-    return _over(curve, [n for each in ranges for n in each])
+CLAIMS = tuple(map(_claim, records.published_rows("claims.csv")))
 
 
-def last_minus_first(curve: Curve, ranges: tuple[tuple[int, ...], ...]) -> float:
-    """The mean over the last range minus that over the first."""
-    return _over(curve, ranges[-1]) - _over(curve, ranges[0])
+def measure(claim: Claim, curve: Curve) -> float:
+    """The claim's measure of one curve.
 
-
-def slope(curve: Curve, ranges: tuple[tuple[int, ...], ...]) -> float:
-    """Of the least-squares line through the curve, per layer."""
+    The mean over all depths alike; the mean over the last range minus that over the
+    first; or the slope of the least-squares line, per layer.
+    """
+    if claim.measure == "mean":
+        return fmean(curve.values())
+    if claim.measure == "last_minus_first":
+        means = [fmean(curve[n] for n in r if n in curve) for r in claim.ranges]
+        return means[-1] - means[0]
     centre, middle = fmean(curve), fmean(curve.values())
     above = sum((n - centre) * (score - middle) for n, score in curve.items())
     return above / sum((n - centre) ** 2 for n in curve)
 
 
-CLAIMS = (
-    Claim(
-        "1",
-        "The first layers are general",
-        "copied to another task, layers 1 and 2 do hardly worse than the task's own",
-        "transfer minus base, mean of n = 1, 2, as part of the base's accuracy above "
-        "chance; hardly worse: by less than 2.5 %",
-        Nets("transfer", SIMILAR),
-        (LOW,),
-        mean,
-        above=True,
-        relative=True,
-        threshold=-HARDLY,
-    ),
-    Claim(
-        "2",
-        "Selffer nets drop in the middle",
-        "neighbouring layers are co-adapted: the upper cannot be learnt again alone",
-        "selffer minus base, mean of n = 3, 4, 5",
-        Nets("selffer", SIMILAR),
-        (MIDDLE,),
-        mean,
-        above=False,
-    ),
-    Claim(
-        "3",
-        "Selffer nets recover at layers 6 and 7",
-        "little is left above them to learn again",
-        "selffer, mean of n = 6, 7 minus mean of n = 3, 4, 5",
-        Nets("selffer", SIMILAR),
-        (MIDDLE, HIGH),
-        last_minus_first,
-        above=True,
-    ),
-    Claim(
-        "4",
-        "Transfer loses more the deeper it is",
-        "with every further frozen layer features are more specific to their own task",
-        "transfer minus base, slope of the least-squares line over n, per layer",
-        Nets("transfer", SIMILAR),
-        (LOW, MIDDLE, HIGH),
-        slope,
-        above=False,
-    ),
-    Claim(
-        "5",
-        "Fine-tuned selffer nets recover",
-        "with the copied layers trained on, they do hardly worse than the base",
-        "fine-tuned selffer minus base, mean over n, as part of the base's accuracy "
-        "above chance; hardly worse: by less than 2.5 %",
-        Nets("selffer+", SIMILAR),
-        (EVERY,),
-        mean,
-        above=True,
-        relative=True,
-        threshold=-HARDLY,
-    ),
-    Claim(
-        "6a",
-        "Fine-tuned transfer beats the base",
-        "what was learnt on another task helps, even after long training on this one",
-        "fine-tuned transfer minus base, mean over n",
-        Nets("transfer+", SIMILAR),
-        (EVERY,),
-        mean,
-        above=True,
-    ),
-    Claim(
-        "6b",
-        "… most where most was copied",
-        "the same, for n ≥ 5",
-        "fine-tuned transfer minus base, mean of n = 5, 6, 7",
-        Nets("transfer+", SIMILAR),
-        (UPPER,),
-        mean,
-        above=True,
-    ),
-    Claim(
-        "7",
-        "Dissimilar tasks transfer worse",
-        "between natural and man-made classes more is lost than between similar tasks",
-        "transfer minus base, mean over n: natural/man-made minus similar tasks",
-        Nets("transfer", DISSIMILAR),
-        (EVERY,),
-        mean,
-        above=False,
-        against=Nets("transfer", SIMILAR),
-    ),
-    Claim(
-        "8",
-        "… the more so in higher layers",
-        "the gap between dissimilar and similar tasks grows with n",
-        "transfer minus base, mean of n = 5, 6, 7 minus mean of n = 1, 2: "
-        "natural/man-made minus similar tasks",
-        Nets("transfer", DISSIMILAR),
-        (LOW, UPPER),
-        last_minus_first,
-        above=False,
-        against=Nets("transfer", SIMILAR),
-    ),
-    Claim(
-        "9",
-        "Transferred features beat random ones",
-        "even those of a dissimilar task",
-        "accuracy minus base, mean over n: transfer on natural/man-made minus random "
-        "filters",
-        Nets("transfer", DISSIMILAR),
-        (EVERY,),
-        mean,
-        above=True,
-        against=Nets("random", None),
-    ),
-    Claim(
-        "10",
-        "Random features fall off quickly",
-        "from layer 3 on, most of what a base learns is lost",
-        "random filters minus base, mean of n = 3 … 7, as part of the base's accuracy "
-        "above chance; fallen off: by more than half",
-        Nets("random", None),
-        (MIDDLE, HIGH),
-        mean,
-        above=False,
-        relative=True,
-        threshold=-HALF,
-    ),
-)
-
-
-def _curves(claim: Claim, nets: Nets, given: list[Unit]) -> dict[int, Curve]:
-    """Each unit's curve over the claim's depths, by the unit's place in `given`."""
+def _curves(claim: Claim, nets: Nets, units: list[Unit]) -> dict[int, Curve]:
+    """Each unit's curve over the claim's depths, by the unit's place in `units`."""
     depths = {n for each in claim.ranges for n in each}
-    found = {}
-    for place, unit in enumerate(given):
-        if nets.family not in (None, unit.family):
-            continue
-        drops = unit.drops(nets.kind)
+    (kind, family), found = nets, {}
+    for place, unit in enumerate(units):
+        drops = unit.drops(kind) if family in (None, unit.family) else {}
         scale = unit.above_chance if claim.relative and drops else 1.0
-        if scale < LEARNT:
-            continue  # of nothing there are no parts
-        curve = {n: drop / scale for n, drop in drops.items() if n in depths}
-        if curve:
+        curve = {n: drop / scale for n, drop in drops.items() if n in depths and scale}
+        if curve and scale >= LEARNT:
             found[place] = curve
     return found
 
 
-def _measured(claim: Claim, sides: list[dict[int, Curve]]) -> list[dict[int, float]]:
-    """The measure of each unit that has all the depths which any of them has."""
-    depths = _depths(sides)
-    if not all(any(n in depths for n in each) for each in claim.ranges):
-        return [{} for _ in sides]
-    return [
-        {
-            place: claim.measure(curve, claim.ranges)
-            for place, curve in side.items()
-            if tuple(curve) == depths
-        }
-        for side in sides
-    ]
-
-
-def _depths(sides: list[dict[int, Curve]]) -> tuple[int, ...]:
-    found = {n for side in sides for curve in side.values() for n in curve}
-    return tuple(sorted(found))
-
-
 def _estimate(sides: list[dict[int, float]]) -> Interval:
     """The mean of one side, or of what the first is more than the second."""
+    left, right = sides[0], sides[-1]
     if len(sides) == 1:
-        return of_mean(list(sides[0].values()))
-    left, right = sides
+        return of_mean(list(left.values()))
     if left.keys() == right.keys():
         return of_mean([left[place] - right[place] for place in left])
     return of_difference(list(left.values()), list(right.values()))
 
 
-def find(claim: Claim, given: list[Unit]) -> Finding:
+def find(claim: Claim, units: list[Unit]) -> Finding:
     """What these units say of a claim."""
-    sides = [_curves(claim, claim.nets, given)]
-    if claim.against:
-        sides.append(_curves(claim, claim.against, given))
-        # Within units where that can be: what else tells them apart then cancels.
-        shared = sides[0].keys() & sides[1].keys()
-        if shared:
-            sides = [{place: side[place] for place in sorted(shared)} for side in sides]
-    measured = _measured(claim, sides)
-    if claim.against and shared:
-        both = sorted(measured[0].keys() & measured[1].keys())
+    pair = [claim.nets] + ([claim.against] if claim.against else [])
+    sides = [_curves(claim, nets, units) for nets in pair]
+    # Within units where that can be: what else tells them apart then cancels.
+    shared = sides[0].keys() & sides[-1].keys()
+    if shared:
+        sides = [{place: side[place] for place in sorted(shared)} for side in sides]
+    depths = tuple(sorted({n for side in sides for c in side.values() for n in c}))
+    enough = all(any(n in depths for n in each) for each in claim.ranges)
+    measured = [
+        {p: measure(claim, c) for p, c in side.items() if enough and tuple(c) == depths}
+        for side in sides
+    ]
+    if shared:
+        both = [p for p in measured[0] if all(p in side for side in measured)]
         measured = [{place: side[place] for place in both} for side in measured]
     counts = tuple(len(side) for side in measured)
-    depths = _depths(sides)
     if not all(counts):
         why = "no unit has enough depths" if all(sides) else "no such nets"
-        if claim.relative and not all(sides):
-            why += " with a base above chance"
+        why += " with a base above chance" * (claim.relative and not all(sides))
         return Finding(claim, None, counts, depths, NOT_ENOUGH, why)
-    if claim.against and measured[0].keys() == measured[1].keys():
-        counts = counts[:1]
+    counts = counts[:1] if measured[0].keys() == measured[-1].keys() else counts
     estimate = _estimate(measured)
-    if estimate.low is None or estimate.high is None:
-        why = f"at least {LEAST} units are needed"
-        return Finding(claim, estimate, counts, depths, NOT_ENOUGH, why)
-    verdict, why = _judge(claim, estimate.low, estimate.high)
-    return Finding(claim, estimate, counts, depths, verdict, why)
+    return Finding(claim, estimate, counts, depths, *_judge(claim, estimate))
 
 
-def _judge(claim: Claim, low: float, high: float) -> tuple[str, str]:
-    """The verdict on an interval, and why."""
+def _judge(claim: Claim, found: Interval) -> tuple[str, str]:
+    """The verdict on an estimate, and why."""
+    if found.low is None or found.high is None:
+        return NOT_ENOUGH, f"at least {LEAST} units are needed"
     limit = f"{100 * claim.threshold:.1f} %".replace("-", "−")
     limit = limit if claim.threshold else "0"
-    beyond = (low > claim.threshold, high < claim.threshold)
+    beyond = (found.low > claim.threshold, found.high < claim.threshold)
     borne_out, opposite = beyond if claim.above else beyond[::-1]
     if borne_out:
         side = "above" if claim.above else "below"
@@ -350,14 +206,9 @@ def _judge(claim: Claim, low: float, high: float) -> tuple[str, str]:
 
 
 def find_all(nets: Iterable[Net], score: str) -> list[Finding]:
-    """What these nets say of each claim, in the claims' order.
-
-    Args:
-        nets: of a study, or the published.
-        score: "final" or "best10".
-    """
-    given = units(nets, score)
-    return [find(claim, given) for claim in CLAIMS]
+    """What these nets say of each claim, in order, by the "final" or "best10" score."""
+    units = by_unit(nets, score)
+    return [find(claim, units) for claim in CLAIMS]
 
 
 def unpaired_boost(nets: Iterable[Net], score: str, least: int) -> float | None:
@@ -366,12 +217,8 @@ def unpaired_boost(nets: Iterable[Net], score: str, least: int) -> float | None:
     The mean of all fine-tuned transfer nets with n ≥ least minus the mean of all bases,
     whichever split and target they belong to; None where either is missing.
     """
-    similar = [unit for unit in units(nets, score) if unit.family == SIMILAR]
+    similar = of_family(by_unit(nets, score), SIMILAR)
     bases = [unit.base for unit in similar if unit.base is not None]
-    tuned = [
-        accuracy
-        for unit in similar
-        for n, accuracy in unit.scores.get(("transfer+", 0), {}).items()
-        if n >= least
-    ]
+    curves = [unit.scores.get(("transfer+", 0), {}) for unit in similar]
+    tuned = [top1 for each in curves for n, top1 in each.items() if n >= least]
     return fmean(tuned) - fmean(bases) if tuned and bases else None

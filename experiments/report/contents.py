@@ -14,6 +14,10 @@ from minicnn.experiments.study.graph import differences
 from minicnn.experiments.study.records import Net
 from minicnn.training.run import Run
 
+# What a report reads of result.json beside the scores that `Run` looks for.
+_NEEDED = ("top5", "frozen_layers", "frozen_sha256", "frozen_unchanged")
+_SESSION = ("seconds", "first_step", "last_step", "images_per_second")
+
 
 def sharers(session: dict[str, Any]) -> int:
     """How many nets were trained in a session's one pass over the data."""
@@ -39,11 +43,6 @@ class Entry:
     sessions: list[dict[str, Any]]
 
     @property
-    def group(self) -> str:
-        """The folder that its run folder lies in."""
-        return self.id.partition("/")[0]
-
-    @property
     def seconds(self) -> float:
         """Its share of all its sessions, evaluations and checkpoints included.
 
@@ -54,13 +53,13 @@ class Entry:
     @property
     def rate(self) -> float | None:
         """Training images a second, over all sessions; None if unknown."""
-        batch = self.run.config.solver.batch
         images = time = 0.0
         for each in self.sessions:
-            seen = batch * (each["last_step"] - each["first_step"])
-            if seen and each["images_per_second"]:
+            steps = each["last_step"] - each["first_step"]
+            seen, rate = self.run.config.solver.batch * steps, each["images_per_second"]
+            if seen and rate:
                 images += seen
-                time += seen / each["images_per_second"]
+                time += seen / rate
         return images / time if time else None
 
 
@@ -83,22 +82,11 @@ class Contents:
     left_out: dict[str, str]
     unplanned: list[str]
 
-    @property
-    def nets(self) -> list[Net]:
-        """The rows of the finished nets."""
-        return [entry.net for entry in self.entries]
-
     def base_of(self, entry: Entry) -> Entry | None:
         """The finished base that a net copied layers from."""
-        if not entry.net.source:
-            return None
-        wanted = f"{entry.group}/base{entry.net.source}"
-        return next((each for each in self.entries if each.id == wanted), None)
-
-
-# What a report reads of result.json beside the scores that `Run` looks for.
-_NEEDED = ("top5", "frozen_layers", "frozen_sha256", "frozen_unchanged")
-_SESSION = ("seconds", "first_step", "last_step", "images_per_second")
+        wanted = f"{entry.id.partition('/')[0]}/base{entry.net.source}"
+        found = [each for each in self.entries if each.id == wanted]
+        return found[0] if found and entry.net.source else None
 
 
 def _sessions(folder: Path) -> list[dict[str, Any]]:
@@ -122,21 +110,19 @@ def _entry(folder: Path) -> Entry | None:
     """
     run = Run(folder)
     try:
-        net = records.of_run(run)
-        if net is None:
+        net, result = records.of_run(run), run.result
+        if net is None or result is None:
             return None
-        result = run.result or {}
-        named = [result[key] for key in _NEEDED]
+        for key in _NEEDED:
+            result[key]  # a KeyError where it is not there
     except (KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
         lacks = f"they lack {error}" if isinstance(error, KeyError) else str(error)
         raise MinicnnError(
             f"{folder}: its records are damaged, {lacks}; make the run again with "
             "--fresh"
         ) from None
-    del named  # they are there: that was the question
-    return Entry(
-        f"{folder.parent.name}/{folder.name}", net, run, result, _sessions(folder)
-    )
+    name = f"{folder.parent.name}/{folder.name}"
+    return Entry(name, net, run, result, _sessions(folder))
 
 
 def read(folder: Path) -> Contents:
@@ -155,22 +141,21 @@ def read(folder: Path) -> Contents:
             left_out[f"{each.parent.name}/{each.name}"] = str(error)
             continue
         node = study.by_id.get(entry.id) if entry else None
-        odd = differences(node.config, entry.run.config) if entry and node else []
-        if odd:
-            left_out[entry.id] = f"{each}: trained by other settings: {'; '.join(odd)}"
+        different = differences(node.config, entry.run.config) if entry and node else []
+        if different:
+            left_out[entry.id] = (
+                f"{each}: trained by other settings: {'; '.join(different)}"
+            )
         elif entry:
             found[entry.id] = entry
     planned = [node.id for node in study.nodes]
     unplanned = [each for each in found if each not in study.by_id]
+    missing = [each for each in planned if each not in {**found, **left_out}]
     done = frozenset(found)
     return Contents(
         study=study,
         entries=[found[each] for each in [*planned, *unplanned] if each in found],
-        unfinished={
-            each: study.state(study.by_id[each], done)
-            for each in planned
-            if each not in found and each not in left_out
-        },
+        unfinished={each: study.state(study.by_id[each], done) for each in missing},
         left_out=left_out,
         unplanned=unplanned,
     )

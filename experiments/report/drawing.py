@@ -1,15 +1,15 @@
-"""How the figures look: size, type, colours, markers; and their bytes."""
+"""How the paper's figures look: colours and markers, lines, axes and legends."""
 
 from __future__ import annotations
 
-import io
-import textwrap
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from minicnn.results.pictures import FORMATS
+from minicnn.experiments.plotting import QUIET, grid
+from minicnn.experiments.report import curves, intervals
+from minicnn.experiments.report.curves import Heights, Unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,35 +18,10 @@ if TYPE_CHECKING:
 LAYER = "layer n at which the network is cut and retrained"
 ACCURACY = "top-1 accuracy (%)"
 LOSS = "top-1 accuracy minus base (points)"
-QUIET, FAINT = "0.35", "0.88"
 BASE_DASHES = (0, (6, 3))
-# A square on its point looks larger than others of its size, and hides more.
-_SIZES = {"D": 0.82}
-# A note's share of the height of an axis, and of what keeps it apart.
-_NOTE = 0.13
-# Of the line that says where numbers come from: its size in points, its height in
-# inches, and letters an inch.
-_SOURCE_SIZE, _SOURCE_LINE, _SOURCE_LETTERS = 6.5, 0.13, 19
-# How far the published numbers step back behind ours.
 PALE = 0.3
-
-_STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "axes.labelsize": 9,
-    "axes.titlesize": 9.5,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.8,
-    "axes.axisbelow": True,
-    "xtick.labelsize": 8.5,
-    "ytick.labelsize": 8.5,
-    "legend.fontsize": 8.5,
-    "legend.frameon": False,
-    "lines.linewidth": 1.4,
-    "svg.hashsalt": "minicnn",
-}
+"""Opacity of the published numbers behind ours."""
+_NOTE: dict[str, Any] = {"color": QUIET, "fontsize": 8}
 
 
 @dataclass(frozen=True)
@@ -70,14 +45,11 @@ class Look:
 
     def line(self, pale: float = 1.0) -> dict[str, Any]:
         """Keywords of a line through means."""
-        return {
-            "color": self.colour,
-            "marker": self.marker,
-            "ls": self.dash,
-            "mfc": self.colour if self.filled else "white",
-            "ms": 5.5 * _SIZES.get(self.marker, 1.0),
-            "alpha": pale,
-        }
+        fill = self.colour if self.filled else "white"
+        # A square on its point looks larger than others of its size, and hides more.
+        size = 5.5 * (0.82 if self.marker == "D" else 1)
+        style = {"color": self.colour, "marker": self.marker, "ls": self.dash}
+        return {**style, "mfc": fill, "ms": size, "alpha": pale}
 
     def points(self, pale: float = 1.0) -> dict[str, Any]:
         """Keywords of single nets, of which several may lie together."""
@@ -104,80 +76,92 @@ DISSIMILAR = Look("natural/man-made", PURPLE, "v", "--", True, 0.06)
 FEW = Look("bases on few images", BLUE, "o")
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A finished figure.
-
-    Attributes:
-        name: of its files, without suffix.
-        title, caption: for the page; the caption is plain text.
-        alt: what it shows, for who cannot see it.
-        png, svg: its bytes; no SVG for what is made of pixels.
-        beside: name of the figure that it belongs beside; "" for none.
-    """
-
-    name: str
-    title: str
-    caption: str
-    alt: str
-    png: bytes
-    svg: bytes | None
-    beside: str = ""
-
-
-@contextmanager
-def styled() -> Iterator[None]:
-    """Matplotlib's settings of all figures, for a while."""
-    import matplotlib
-
-    with matplotlib.rc_context(_STYLE):
-        yield
-
-
-def drawable(text: str) -> str:
-    r"""The text with each character that the font lacks as \\u and its number."""
-    from matplotlib.font_manager import findfont, get_font
-
-    font = get_font(findfont(_STYLE["font.family"]))
-    return "".join(
-        each if font.get_char_index(ord(each)) else ascii(each)[1:-1] for each in text
-    )
-
-
-def content(figure: Figure, suffix: str, source: str) -> bytes:
-    """The figure as ".png" or ".svg"; equal figures give equal bytes.
+def line(
+    axes: Axes,
+    look: Look,
+    column: Heights,
+    drops: Heights,
+    start: float | None,
+    pale: float = 1.0,
+) -> str:
+    """A line through means from the base at 0; returns it in words, "" for no line.
 
     Args:
-        source: where its numbers come from: written in a strip that is added below it,
-            for a figure that is taken out of its report.
+        column: what the means are of: accuracies in %, or `drops` themselves.
+        drops: differences from the base, in points, whose intervals are the error bars.
+        start: height at n = 0; None starts at the first n.
+        pale: opacity; below 1 it is laid behind, without error bars.
     """
-    from matplotlib.transforms import Bbox
+    if not column:
+        return ""
+    means = {n: fmean(each) for n, each in column.items()}
+    # The published lie exactly behind ours, kind by kind.
+    xs, behind = [n + look.shift for n in means], pale < 1
+    order = 2 if behind else 3
+    if start is not None:
+        ends = [start, next(iter(means.values()))]
+        style = {"color": look.colour, "ls": look.dash, "alpha": pale, "zorder": order}
+        axes.plot([0, xs[0]], ends, **style)
+    label = "_" if behind else look.label
+    axes.plot(xs, list(means.values()), label=label, zorder=order, **look.line(pale))
+    for x, (n, mean) in zip(xs, means.items(), strict=True):
+        found = intervals.of_mean(drops[n]) if drops.get(n) and not behind else None
+        if found and found.low is not None and found.high is not None:
+            reach = [[found.mean - found.low], [found.high - found.mean]]
+            # Above the markers, caps as wide, or small intervals would not be seen.
+            style = {"color": look.colour, "capsize": 4.5, "lw": 1.1, "zorder": 4}
+            axes.errorbar(x, mean, reach, **style)
+    unit = "points" if column is drops else "%"
+    words = ", ".join(f"n = {n}: {mean:.1f}" for n, mean in means.items())
+    return f"{look.label} ({unit}): {words}."
 
-    width, height = figure.get_size_inches()
-    lines = textwrap.wrap(drawable(source), int(width * _SOURCE_LETTERS))
-    strip = _SOURCE_LINE * (len(lines) + 0.5)
-    place = {"x": 1 - 0.06 / width, "y": (0.25 * _SOURCE_LINE - strip) / height}
-    style: dict[str, Any] = {"ha": "right", "va": "bottom", "fontsize": _SOURCE_SIZE}
-    style["parse_math"] = False  # a name may hold a $
-    words = figure.text(**place, s="\n".join(lines), color=QUIET, **style)
-    target = io.BytesIO()
-    whole = Bbox([[0, -strip], [width, height]])
-    figure.savefig(target, format=suffix[1:], bbox_inches=whole, **FORMATS[suffix])
-    words.remove()
-    return target.getvalue()
+
+def points(axes: Axes, look: Look, column: Heights, pale: float = 1.0) -> None:
+    """Every net, and the mean of each n as a short line."""
+    label = "_" if pale < 1 else look.label
+    for n, scores in column.items():
+        # Kinds so far apart that a short line does not reach a neighbour's nets.
+        x = n + 1.25 * look.shift
+        # Nets of equal accuracy stay visible side by side.
+        xs = [x + 0.012 * (i - (len(scores) - 1) / 2) for i in range(len(scores))]
+        axes.plot(xs, scores, label=label, **look.points(pale), zorder=3)
+        label, mean = "_", fmean(scores)
+        style = {"color": look.colour, "lw": 1.6, "alpha": pale, "zorder": 2}
+        axes.plot([x - 0.075, x + 0.075], [mean, mean], **style)
 
 
-def grid(axes: Axes) -> None:
-    """Faint horizontal lines."""
-    axes.grid(axis="y", color=FAINT, lw=0.7)
+def base_points(axes: Axes, units: Iterable[Unit], pale: float = 1.0) -> float | None:
+    """The bases at 0 and, unless they lie behind, their mean across; returns it."""
+    found = curves.bases(units)
+    if not found:
+        return None
+    points(axes, BASE, {0: found}, pale)
+    if pale == 1:
+        base_line(axes, fmean(found))
+    return fmean(found)
+
+
+def base_line(axes: Axes, height: float, text: str = "") -> None:
+    """The bases' mean across the whole axis, and words above its left end."""
+    axes.axhline(height, color=QUIET, lw=0.9, ls=BASE_DASHES, zorder=1)
+    if text:
+        note(axes, (0, height), text, (4, 2.5), ("axes fraction", "data"))
+
+
+def note(
+    axes: Axes, at: tuple[float, float], text: str, shift: tuple[float, float], xy: Any
+) -> None:
+    """Words at a point of coordinates `xy`, shifted by so many points."""
+    style = {**_NOTE, "va": "bottom", "xycoords": xy, "textcoords": "offset points"}
+    axes.annotate(text, at, xytext=shift, **style)
 
 
 def layer_axis(axes: Axes, label: bool = True) -> None:
-    """The x axis of depths: base at 0, then layers 1..7."""
+    """The x axis of depths, base at 0, then layers 1..7; and a grid of heights."""
+    grid(axes)
     axes.set_xlim(-0.5, 7.5)
     axes.set_xticks(range(8), ["base", *map(str, range(1, 8))])
-    if label:
-        axes.set_xlabel(LAYER)
+    axes.set_xlabel(LAYER if label else "")
 
 
 def chance_line(axes: Axes, classes: Iterable[int]) -> None:
@@ -204,39 +188,35 @@ def chance_line(axes: Axes, classes: Iterable[int]) -> None:
         lowest = min(lowest, chances[0])
         for chance in chances:
             axes.axhline(chance, color=QUIET, ls=":", lw=1.1, zorder=1)
-    axes.set_ylim(min(low, lowest - _NOTE * (high - lowest)), high)
-    place: dict[str, Any] = {"transform": axes.transAxes, "color": QUIET, "fontsize": 8}
+    # The words, and what keeps them apart, take 13 % of the axis's height.
+    axes.set_ylim(min(low, lowest - 0.13 * (high - lowest)), high)
     box = {"facecolor": "white", "lw": 0, "pad": 0.5}
-    axes.text(0.01, 0.015, text, bbox=box, **place)
+    axes.text(0.01, 0.015, text, bbox=box, transform=axes.transAxes, **_NOTE)
 
 
-def line_label(axes: Axes, height: float, text: str) -> None:
-    """Words above a horizontal line, at its left end."""
-    axes.annotate(
-        text,
-        (0, height),
-        xycoords=("axes fraction", "data"),
-        xytext=(4, 2.5),
-        textcoords="offset points",
-        va="bottom",
-        color=QUIET,
-        fontsize=8,
-    )
+def legend(figure: Figure, axes: Sequence[Axes], behind: bool) -> None:
+    """One legend above all axes, in as many columns as there is room for.
 
+    Args:
+        behind: whether published numbers lie behind, which it then says.
+    """
+    from matplotlib.lines import Line2D
 
-def note(axes: Axes, x: float, height: float, text: str) -> None:
-    """Words above a point of the data, and to its right."""
-    axes.annotate(
-        text,
-        (x, height),
-        xytext=(-3, 7),
-        textcoords="offset points",
-        va="bottom",
-        color=QUIET,
-        fontsize=8,
-    )
-
-
-def base_line(axes: Axes, height: float) -> None:
-    """The bases' mean, across the whole axis."""
-    axes.axhline(height, color=QUIET, lw=0.9, ls=BASE_DASHES, zorder=1)
+    found: dict[str, Any] = {}
+    for each in axes:
+        handles, labels = each.get_legend_handles_labels()
+        found |= dict(zip(labels, handles, strict=True))
+    if behind:
+        style = {"color": QUIET, "marker": "D", "alpha": PALE}
+        found["pale: published, 2014"] = Line2D([], [], **style)
+    if found.pop(BASE.label, None):
+        style = BASE.line() | {"color": QUIET, "mec": BASE.colour, "ls": BASE_DASHES}
+        # First, as on the axis.
+        found = {f"{BASE.label}; dashed: mean": Line2D([], [], lw=0.9, **style)} | found
+    # 16 letters an inch; a marker and a gap are as wide as 6.
+    longest = max(map(len, found), default=0) + 6
+    columns = max(1, int(figure.get_figwidth() * 16 / longest))
+    # Handles so long that dashes can be told apart beside the marker.
+    spaces = {"handlelength": 3.2, "columnspacing": 1.0, "handletextpad": 0.5}
+    where, names = "outside upper center", list(found)
+    figure.legend(list(found.values()), names, loc=where, ncols=columns, **spaces)

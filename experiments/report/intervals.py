@@ -17,20 +17,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-LEAST = 3
-LEVEL = 0.95
-RESAMPLES = 10_000
-SEED = 2014
+LEAST, LEVEL, RESAMPLES, SEED = 3, 0.95, 10_000, 2014
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean and what it may be off by.
-
-    Attributes:
-        mean: of the units.
-        low, high: the 95 % interval; None with fewer than LEAST units.
-    """
+    """A mean over units and its 95 % interval; none with fewer than LEAST units."""
 
     mean: float
     low: float | None = None
@@ -38,15 +30,12 @@ class Interval:
 
 
 def t_two_sided(t: float, df: int) -> float:
-    """P(|T| < t) of Student's distribution (Abramowitz and Stegun 26.7.3, 26.7.4).
+    """P(|T| < t), t ≥ 0, of Student's distribution with df ≥ 1 degrees of freedom.
 
-    Args:
-        t: at least 0.
-        df: degrees of freedom, a whole number from 1.
+    Source: Abramowitz and Stegun 26.7.3, 26.7.4.
     """
     angle = math.atan2(t, math.sqrt(df))
-    term = math.cos(angle) if df % 2 else 1.0
-    total = 0.0
+    term, total = math.cos(angle) if df % 2 else 1.0, 0.0
     for k in range(1 + df % 2, df, 2):
         total += term
         term *= math.cos(angle) ** 2 * k / (k + 1)
@@ -59,10 +48,8 @@ def t_quantile(df: int) -> float:
     low, high = 0.0, 1000.0
     while high - low > 1e-10 * high:
         middle = (low + high) / 2
-        if t_two_sided(middle, df) < LEVEL:
-            low = middle
-        else:
-            high = middle
+        below = t_two_sided(middle, df) < LEVEL
+        low, high = (middle, high) if below else (low, middle)
     return high
 
 
@@ -101,7 +88,6 @@ def of_difference(left: Sequence[float], right: Sequence[float]) -> Interval:
         return Interval(mean)
     u, v = float(a.var(ddof=1)) / len(a), float(b.var(ddof=1)) / len(b)
     welch = u**2 / (len(a) - 1) + v**2 / (len(b) - 1)
-    df = int((u + v) ** 2 / welch) if welch > 0 else len(a) + len(b) - 2
-    return _wider(
-        mean, _resampled(a, 0) - _resampled(b, 1), math.sqrt(u + v), max(df, 1)
-    )
+    df = max(1, int((u + v) ** 2 / welch)) if welch > 0 else len(a) + len(b) - 2
+    means = _resampled(a, 0) - _resampled(b, 1)
+    return _wider(mean, means, math.sqrt(u + v), df)

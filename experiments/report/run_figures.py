@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minicnn.experiments.report import drawing
+from minicnn.experiments.plotting import QUIET, grid
 from minicnn.experiments.report.checks import Check, read_tensors
 from minicnn.experiments.report.contents import Contents, Entry
-from minicnn.experiments.report.drawing import BLUE, QUIET, RED
-from minicnn.experiments.report.units import DEPTHS
+from minicnn.experiments.report.curves import DEPTHS
+from minicnn.experiments.report.drawing import BLUE, RED
 from minicnn.results.pictures import mosaic
 
 if TYPE_CHECKING:
@@ -21,12 +21,18 @@ if TYPE_CHECKING:
 
 COLUMNS = len(DEPTHS)
 POINTS = 120
-"""Points a curve, at most: more cannot be told apart at this size."""
-_SIZE = (1.22, 0.98)
-"""Of a net's place, in inches."""
-_LEAST = 6.2
-"""Width that the legend needs, in inches."""
+"""Most points of a curve: more cannot be told apart at this size."""
+_WIDTH, _HEIGHT, _LEAST = 1.22, 0.98, 6.2
+"""Inches: a net's place, and the width that the legend needs."""
 _TITLES = {"base": "bases", "reduced": "few images", "random": "random filters"}
+_ORDER = ("base", "reduced", "selffer", "selffer+", "selffer-keep", "transfer")
+_ORDER += ("transfer+", "transfer-keep", "random")
+_LEGEND: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("validation top-1 (%), left axis", {"color": BLUE, "lw": 1.6}),
+    ("training loss, right axis", {"color": RED, "ls": "--"}),
+    ("final top-1 of the base", {"color": QUIET, "lw": 0.8, "dashes": (5, 3)}),
+)
+Records = list[dict[str, Any]]
 
 
 def thinned(records: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -37,24 +43,21 @@ def thinned(records: Sequence[tuple[float, float]]) -> list[tuple[float, float]]
     return [*(tuple(part.mean(axis=0).tolist()) for part in body), records[-1]]
 
 
-def _row_of(entry: Entry) -> tuple[int, str]:
-    """Where a net stands: the order of its row, and the row's title."""
-    net = entry.net
-    kinds = ("base", "reduced", "selffer", "selffer+", "selffer-keep", "transfer")
-    order = (*kinds, "transfer+", "transfer-keep", "random")
-    title = _TITLES.get(net.kind, f"{net.kind} {net.source}→{net.target}")
-    title += f" {net.target}" if net.kind == "random" else ""
-    title += f" (+{net.keep})" if net.keep else ""
-    place = order.index(net.kind) if net.kind in order else len(order)
-    return place, title
-
-
 def sheets(contents: Contents) -> dict[tuple[str, int], list[Entry]]:
     """The nets of each (split, seed), whose curves make one figure."""
     found: dict[tuple[str, int], list[Entry]] = {}
     for entry in contents.entries:
         found.setdefault((entry.net.split, entry.net.seed), []).append(entry)
     return found
+
+
+def _row_of(entry: Entry) -> tuple[int, str]:
+    """Where a net stands: the order of its row, and the row's title."""
+    net = entry.net
+    title = _TITLES.get(net.kind, f"{net.kind} {net.source}→{net.target}")
+    title += f" {net.target}" if net.kind == "random" else ""
+    title += f" (+{net.keep})" if net.keep else ""
+    return (*_ORDER, net.kind).index(net.kind), title
 
 
 def _rows(entries: list[Entry]) -> list[tuple[str, list[tuple[int, Entry]]]]:
@@ -77,108 +80,86 @@ def _rows(entries: list[Entry]) -> list[tuple[str, list[tuple[int, Entry]]]]:
 def curves(entries: list[Entry]) -> tuple[Figure, str] | None:
     """Every net's training loss and validation top-1, all on the same axes."""
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
-    rows = _rows(entries)
     metrics = {entry.id: entry.run.metrics() for entry in entries}
-    if not any(metrics.values()):
-        return None
-    lowest = {column: row for row, (_, line) in enumerate(rows) for column, _ in line}
-    size = (max(_LEAST, 1.6 + len(lowest) * _SIZE[0]), 1.0 + len(rows) * _SIZE[1])
-    figure = Figure(size)
-    # In inches: room for the rows' titles, the axes' numbers and the legend.
-    edges = {"left": 1.25 / size[0], "right": 1 - 0.35 / size[0]}
-    edges |= {"top": 1 - 0.55 / size[1], "bottom": 0.45 / size[1]}
-    places = figure.add_gridspec(
-        len(rows), len(lowest), wspace=0.08, hspace=0.28, **edges
-    )
     limits = _limits([record for each in metrics.values() for record in each])
+    if not limits:
+        return None
+    rows = _rows(entries)
+    lowest = {column: row for row, (_, line) in enumerate(rows) for column, _ in line}
+    width = max(_LEAST, 1.6 + len(lowest) * _WIDTH)
+    height = 1.0 + len(rows) * _HEIGHT
+    figure = Figure((width, height))
+    # In inches: room for the rows' titles, the axes' numbers and the legend.
+    margins = {"left": 1.25 / width, "right": 1 - 0.35 / width, "wspace": 0.08}
+    margins |= {"top": 1 - 0.55 / height, "bottom": 0.45 / height, "hspace": 0.28}
+    places = figure.add_gridspec(len(rows), len(lowest), **margins)
     bases = {e.net.target: e.result["top1"] for e in entries if e.net.kind == "base"}
     for row, (title, line) in enumerate(rows):
         columns = [column for column, _ in line]
         for column, entry in line:
             axes = figure.add_subplot(places[row, column])
             base = bases.get(entry.net.target) if entry.net.n else None
-            loss = _cell(axes, entry, metrics[entry.id], base, limits)
-            axes.tick_params(
-                labelleft=column == min(columns), labelbottom=row == lowest[column]
-            )
+            loss = _cell(axes, metrics[entry.id], base, limits)
+            few = f"{entry.net.images_per_class:,.0f} a class"
+            name = few if entry.net.kind == "reduced" else entry.net.name
+            axes.set_title(name, fontsize=7, pad=2.5)
+            left, bottom = column == min(columns), row == lowest[column]
+            axes.tick_params(labelleft=left, labelbottom=bottom)
             loss.tick_params(labelright=column == max(columns))
         spot = places[row, 0].get_position(figure)
-        middle = (spot.y0 + spot.y1) / 2
-        words = title.replace(" ", "\n")
-        figure.text(0.06 / size[0], middle, words, va="center", size=8)
-    _legend(figure)
-    figure.supxlabel("update", fontsize=9, y=0.06 / size[1])
+        middle, words = (spot.y0 + spot.y1) / 2, title.replace(" ", "\n")
+        figure.text(0.06 / width, middle, words, va="center", size=8)
+    handles = [Line2D([], [], label=label, **style) for label, style in _LEGEND]
+    figure.legend(handles=handles, loc="upper center", ncols=3)
+    figure.supxlabel("update", fontsize=9, y=0.06 / height)
     scores = ", ".join(f"{e.net.name} {e.result['top1']:.1%}" for e in entries)
     words = f"Training loss and validation top-1 of {len(entries)} nets: {scores}."
     return figure, words
 
 
-def _limits(records: list[dict[str, Any]]) -> tuple[float, float, float]:
+def _limits(records: Records) -> tuple[float, float, float] | None:
     """The last step, the highest top-1 in % and the highest loss, with some room."""
-    steps = [r["step"] for r in records]
     top1 = [100 * r["val_top1"] for r in records if "val_top1" in r]
     losses = [r["loss"] for r in records if "loss" in r]
-    return max(steps), 1.08 * max(top1, default=1), 1.05 * max(losses, default=1)
+    if not records:
+        return None
+    last = max(r["step"] for r in records)
+    return last, 1.08 * max(top1, default=1), 1.05 * max(losses, default=1)
 
 
 def _cell(
     axes: Axes,
-    entry: Entry,
-    records: list[dict[str, Any]],
+    records: Records,
     base: float | None,
     limits: tuple[float, float, float],
 ) -> Axes:
     """One net: top-1 on the left axis, loss on the right one, which it returns."""
-    loss = axes.twinx()
+    loss, (last, most, worst) = axes.twinx(), limits
     scored = [(r["step"], 100 * r["val_top1"]) for r in records if "val_top1" in r]
     trained = [(r["step"], r["loss"]) for r in records if "loss" in r]
     if base is not None:
         axes.axhline(100 * base, color=QUIET, lw=0.7, dashes=(5, 3))
-    for at, points, style in (
-        (loss, trained, {"color": RED, "lw": 0.9, "ls": (0, (3, 1.2))}),
-        (axes, scored, {"color": BLUE, "lw": 1.3}),
+    dashed = {"color": RED, "lw": 0.9, "ls": (0, (3, 1.2))}
+    for at, points, top, style in (
+        (loss, trained, worst, dashed),
+        (axes, scored, most, {"color": BLUE, "lw": 1.3}),
     ):
         if points:
             at.plot(*zip(*thinned(points), strict=True), **style)
-    last, top, most = limits
-    axes.set_ylim(0, top)
-    loss.set_ylim(0, most)
+        at.set_ylim(0, top)
+        at.locator_params(axis="y", nbins=4)
+        at.tick_params(labelsize=6.5, length=2)
+        at.tick_params(axis="y", colors=style["color"])
+    end = f"{last / 1000:g}k" if last >= 10_000 else f"{last:g}"
     axes.set_xlim(0, last)
-    axes.set_xticks([0, last], ["0", _short(last)])
+    axes.set_xticks([0, last], ["0", end])
     # Of neighbours, one's last number would run into the other's first.
-    first, final = axes.get_xticklabels()
-    first.set_horizontalalignment("left")
-    final.set_horizontalalignment("right")
-    axes.locator_params(axis="y", nbins=4)
-    loss.locator_params(axis="y", nbins=4)
-    loss.tick_params(labelsize=6.5, length=2, colors=RED)
-    axes.tick_params(labelsize=6.5, length=2)
-    axes.tick_params(axis="y", colors=BLUE)
-    name = entry.net.name
-    if entry.net.kind == "reduced":
-        name = f"{entry.net.images_per_class:,.0f} a class"
-    axes.set_title(name, fontsize=7, pad=2.5)
-    drawing.grid(axes)
+    for label, side in zip(axes.get_xticklabels(), ("left", "right"), strict=True):
+        label.set_horizontalalignment(side)
+    grid(axes)
     return loss
-
-
-def _short(step: float) -> str:
-    """450000 as 450k."""
-    return f"{step / 1000:g}k" if step >= 10_000 else f"{step:g}"
-
-
-def _legend(figure: Figure) -> None:
-    from matplotlib.lines import Line2D
-
-    handles = [
-        Line2D([], [], color=BLUE, lw=1.6, label="validation top-1 (%), left axis"),
-        Line2D([], [], color=RED, ls="--", label="training loss, right axis"),
-        Line2D(
-            [], [], color=QUIET, lw=0.8, dashes=(5, 3), label="final top-1 of the base"
-        ),
-    ]
-    figure.legend(handles=handles, loc="upper center", ncols=3)
 
 
 def filters(
@@ -196,8 +177,7 @@ def filters(
         return None
     pictures = [mosaic(w, pixels=4) for _, w in drawn]
     height, width = pictures[0].shape[:2]
-    wide = 3.1
-    size = (wide * len(drawn) + 0.1, wide * height / width + 0.5)
+    size = (3.1 * len(drawn) + 0.1, 3.1 * height / width + 0.5)
     figure = Figure(size, layout="constrained")
     row = figure.subplots(1, len(drawn), squeeze=False)[0]
     for axes, (title, _), picture in zip(row, drawn, pictures, strict=True):
@@ -213,14 +193,12 @@ def _heirs(
 ) -> list[tuple[str, Entry]]:
     """One net with the base's filters frozen, and the one that moved them most."""
     moved = {each.id: each.conv1_moved for each in checks}
-    mine = [
-        (moved[each.id] or 0.0, each)
-        for each in contents.entries
-        if contents.base_of(each) is base and moved.get(each.id) is not None
-    ]
-    frozen = [pair for pair in mine if pair[1].result["frozen_layers"]]
-    tuned = [pair for pair in mine if not pair[1].result["frozen_layers"]]
-    shown = []
+    frozen, tuned, shown = [], [], []
+    for each in contents.entries:
+        part = moved.get(each.id)
+        if part is not None and contents.base_of(each) is base:
+            side = frozen if each.result["frozen_layers"] else tuned
+            side.append((part, each))
     if frozen:
         equal = sum(part == 0 for part, _ in frozen)
         text = f"{equal} of {len(frozen)} frozen nets equal the base"

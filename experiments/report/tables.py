@@ -1,276 +1,193 @@
-"""The report's CSV files, and tables as HTML."""
+"""The report's CSV files, and the facts of a study that its page lists."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, fields
-from html import escape
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from minicnn.base.progress import duration
-from minicnn.experiments.report.claims import Finding
-from minicnn.experiments.report.contents import Entry
-from minicnn.experiments.report.units import twin
+from minicnn.experiments.report.claims import Finding, unpaired_boost
+from minicnn.experiments.report.contents import Contents, Entry, sharers
+from minicnn.experiments.report.curves import twin
+from minicnn.experiments.study.folder import some
 from minicnn.experiments.study.records import Net
-from minicnn.training.run import BEST
 
 NONE = "–"
-FEW_EVALUATIONS = f"{NONE} for best 10: fewer than {BEST} evaluations."
+Pairs = list[tuple[str, object]]
+# Of env.json's sessions: what differs from session to session, and is told elsewhere.
+_PASSING = {"began", "seconds", "first_step", "last_step", "images_per_second"}
+_PASSING |= {"trained_together"}
+_HEADER = {"best10": "top1_mean_of_10_best", "final": "top1_final"}
 
 
-def number(value: float | None, digits: int = 1, signed: bool = False) -> str:
-    """A number with a true minus sign; a dash for None."""
-    if value is None:
-        return NONE
-    text = f"{value:+.{digits}f}" if signed else f"{value:.{digits}f}"
-    return text.replace("-", "−")
-
-
-def _csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
-    text = io.StringIO(newline="")
+def as_csv(rows: Sequence[Mapping[str, Any]], header: Iterable[str]) -> bytes:
+    """Rows under a header, which is there even where they are none; None is empty."""
+    text, names = io.StringIO(newline=""), list(header)
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(["" if v is None else v for v in row] for row in rows)
+    writer.writerow([_HEADER.get(name, name) for name in names])
+    writer.writerows([row[name] for name in names] for row in rows)
     return text.getvalue().encode()
 
 
-def nets_csv(
+NETS = (*Net.__dataclass_fields__, "evaluations", "top5", "seconds")
+NETS += ("images_per_second", "published_name", "published_top1")
+
+
+def nets_rows(
     nets: Sequence[Net],
     entries: Sequence[Entry],
     published: Sequence[Net],
     study: Path | None,
-) -> bytes:
-    """One row a net: its fields, both scores, and the published net beside it.
+) -> list[dict[str, Any]]:
+    """One row a net, by NETS: its fields, its run, and the published net beside it.
 
     Args:
-        nets: the rows.
-        entries: their entries, in the same order; none for published rows.
+        entries: of the nets, in the same order; none for published ones.
         published: to find each net's counterpart in; empty where none corresponds.
         study: folders are given relative to it.
     """
-    names = [field.name for field in fields(Net)]
-    more = ["evaluations", "top5", "seconds", "images_per_second"]
-    more += ["published_name", "published_top1"]
     rows = []
     for place, net in enumerate(nets):
-        row = asdict(net)
+        row, other = dict.fromkeys(NETS) | asdict(net), twin(net, published)
         if study and net.folder:
             row["folder"] = net.folder.relative_to(study).as_posix()
-        other = twin(net, published)
-        extra: list[Any] = [None] * 4
         if entries:
-            entry = entries[place]
-            rate = entry.rate
-            extra = [entry.result[name] for name in more[:2]]
-            extra.append(round(entry.seconds, 3) or None)
-            extra.append(None if rate is None else round(rate, 1))
-        extra += [other.name, other.best10] if other else [None, None]
-        rows.append([row[name] for name in names] + extra)
-    header = {"best10": "top1_mean_of_10_best", "final": "top1_final"}
-    return _csv([header.get(name, name) for name in names] + more, rows)
+            entry, result = entries[place], entries[place].result
+            row |= {"evaluations": result["evaluations"], "top5": result["top5"]}
+            row["seconds"] = round(entry.seconds, 3) or None
+            row["images_per_second"] = entry.rate and round(entry.rate, 1)
+        if other:
+            row |= {"published_name": other.name, "published_top1": other.best10}
+        rows.append(row)
+    return rows
 
 
-def _numbers(finding: Finding) -> list[Any]:
-    """Estimate, interval, units, depths, verdict, reason; in hundredths."""
-    found = finding.estimate
-    shown = (found.mean, found.low, found.high) if found else (None, None, None)
-    return [
-        *(None if value is None else round(100 * value, 4) for value in shown),
-        " and ".join(map(str, finding.units)),
-        " ".join(map(str, finding.depths)),
-        finding.verdict,
-        finding.why,
-    ]
+def _numbers(finding: Finding) -> dict[str, Any]:
+    """Estimate and interval, in hundredths, and what they rest on."""
+    found: dict[str, Any] = asdict(finding.estimate) if finding.estimate else {}
+    shown = {
+        name: None if found.get(key) is None else round(100 * found[key], 4)
+        for name, key in (("estimate", "mean"), ("low", "low"), ("high", "high"))
+    }
+    shown["units"] = " and ".join(map(str, finding.units))
+    shown["depths"] = " ".join(map(str, finding.depths))
+    return {**shown, "verdict": finding.verdict, "why": finding.why}
 
 
-def claims_csv(
-    findings: Sequence[Finding], published: Sequence[Finding], score: str
-) -> bytes:
+def claims_csv(ours: list[Finding], published: list[Finding], score: str) -> bytes:
     """One row a claim; estimates in points, or in % of the base's accuracy.
 
     Args:
-        findings: ours.
-        published: the same claims on the published rows.
-        score: that ours were computed on.
+        ours, published: findings on our nets, by this score, and on the published.
     """
-    shown = ("estimate", "low", "high", "units", "depths", "verdict", "why")
-    header = ["claim", "title", "text", "quantity", "unit", "score", *shown]
-    header += [f"published_{name}" for name in shown]
-    rows = [
-        [
-            each.claim.number,
-            each.claim.title,
-            each.claim.text,
-            each.claim.formula,
-            unit_of(each),
-            score,
-            *_numbers(each),
-            *_numbers(other),
-        ]
-        for each, other in zip(findings, published, strict=True)
+    rows = []
+    for each, other in zip(ours, published, strict=True):
+        claim = each.claim
+        row = {"claim": claim.number, "title": claim.title, "text": claim.text}
+        row |= {"quantity": claim.formula, "unit": claim.unit, "score": score}
+        theirs = {f"published_{k}": value for k, value in _numbers(other).items()}
+        rows.append(row | _numbers(each) | theirs)
+    return as_csv(rows, rows[0])
+
+
+def boosts(
+    nets: list[Net], score: str, published: list[Net]
+) -> list[tuple[int, float | None, float | None]]:
+    """The paper's own figure for claim 6 by least n: of our nets, and as published."""
+    return [
+        (n, unpaired_boost(nets, score, n), unpaired_boost(published, "best10", n))
+        for n in (1, 5)
     ]
-    return _csv(header, rows)
 
 
-def unit_of(finding: Finding) -> str:
-    """What a claim's numbers are in."""
-    if finding.claim.relative:
-        return "% of the base's accuracy above chance"
-    return "points of accuracy"
+def _distinct(values: Iterable[object]) -> str:
+    """The different values, in order, in one line."""
+    return ", ".join(dict.fromkeys(str(each) for each in values)) or NONE
 
 
-class Html(str):
-    """Text that is HTML already."""
+def _sessions(contents: Contents) -> list[dict[str, Any]]:
+    return [each for entry in contents.entries for each in entry.sessions]
 
 
-def html(value: object) -> str:
-    """Text for the page: escaped, unless it is HTML already."""
-    return value if isinstance(value, Html) else escape(str(value))
+def _version(session: dict[str, Any]) -> str:
+    commit = session.get("commit")
+    return f"{session.get('minicnn', NONE)}" + (f", commit {commit}" if commit else "")
 
 
-def table(
-    header: Sequence[str],
-    rows: Iterable[Sequence[object]],
-    caption: str,
-    numeric: Iterable[int] = (),
-    style: str = "",
-) -> Html:
-    """A table that scrolls by itself where the page is narrower.
-
-    Args:
-        header: of the columns.
-        rows: text, or Html.
-        caption: what it is.
-        numeric: columns that are aligned to the right.
-        style: CSS class.
-    """
-    right = set(numeric)
-
-    def cell(place: int, value: object) -> str:
-        kind = ' class="n"' if place in right else ""
-        name = f' data-label="{escape(header[place])}"'
-        return f"<td{kind}{name}>{html(value)}</td>"
-
-    head = "".join(
-        f'<th scope="col"{" class=n" if place in right else ""}>{escape(name)}</th>'
-        for place, name in enumerate(header)
-    )
-    body = "\n".join(
-        "<tr>" + "".join(cell(*pair) for pair in enumerate(row)) + "</tr>"
-        for row in rows
-    )
-    label = escape(caption)
-    return Html(
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{label}">'
-        f'<table class="{style}"><caption>{label}</caption>\n'
-        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
-    )
+def source(contents: Contents) -> str:
+    """What a figure's numbers come from, in a line."""
+    study = contents.study
+    nets = _distinct(node.config.network.arch for node in study.nodes)
+    made = some(dict.fromkeys(map(_version, _sessions(contents))), between="; ") or NONE
+    return f"Study “{study.name}”, data {study.store.name}, net {nets}, minicnn {made}"
 
 
-def nets_table(
-    nets: Sequence[Net], entries: Sequence[Entry], published: Sequence[Net]
-) -> Html:
-    """Every net, with both scores."""
-    header = ["net", "split", "seed", "treatment", "from → to", "n", "images/class"]
-    header += ["top-1 final %", "top-1 best 10 %"]
-    if entries:
-        header += ["top-5 %", "images/s", "time"]
-    if published:
-        header += ["published net", "published best 10 %"]
-    rows = []
-    for place, net in enumerate(nets):
-        final = None if net.final is None else 100 * net.final
-        row: list[object] = [net.name, net.split, net.seed, net.kind]
-        row += [f"{net.source or NONE} → {net.target}", net.n or NONE]
-        row += [number(net.images_per_class, 0), number(final, 2)]
-        row.append(number(_percent(net.best10), 2))
-        if entries:
-            entry = entries[place]
-            row += [number(100 * entry.result["top5"], 2), number(entry.rate, 0)]
-            row.append(duration(entry.seconds) if entry.sessions else NONE)
-        if published:
-            other = twin(net, published)
-            score = other.best10 if other else None
-            row += [other.name if other else NONE, number(_percent(score), 2)]
-        rows.append(row)
-    words = ("net", "split", "treatment", "from → to", "published net")
-    numeric = [place for place, name in enumerate(header) if name not in words]
-    caption = f"All {len(nets)} nets."
-    if any(net.best10 is None for net in nets):
-        caption += f" {FEW_EVALUATIONS}"
-    return table(header, rows, caption, numeric)
+def what_was_run(contents: Contents) -> Pairs:
+    """The plan, the data, the net and its budget."""
+    study, nodes, sessions = contents.study, contents.study.nodes, _sessions(contents)
+    solvers = [node.config.solver for node in nodes]
+    days = sorted({str(each["began"])[:10] for each in sessions if "began" in each})
+    under = "same protocol: the published numbers are laid under ours"
+    apart = "another protocol than the paper's: its numbers are shown apart"
+    return [
+        ("plan", f"{study.name}, recipe {study.recipe}"),
+        ("data", f"{study.store.name}, content {study.identity}"),
+        ("network", _distinct(node.config.network.arch for node in nodes)),
+        (
+            "budget",
+            _distinct(
+                f"{s.iterations:,} updates of {s.batch} images, learning rate {s.lr:g}"
+                for s in solvers
+            ),
+        ),
+        ("splits", _distinct(node.split for node in nodes)),
+        ("seeds", _distinct(sorted({node.seed for node in nodes}))),
+        ("treatments", _distinct(node.kind for node in nodes)),
+        ("published", under if study.published else apart),
+        ("device", _distinct(each.get("device", NONE) for each in sessions)),
+        ("minicnn", _distinct(map(_version, sessions))),
+        ("trained", " to ".join(dict.fromkeys([*days[:1], *days[-1:]])) or NONE),
+        ("training time", duration(sum(entry.seconds for entry in contents.entries))),
+    ]
 
 
-def _percent(share: float | None) -> float | None:
-    return None if share is None else 100 * share
+def missing(contents: Contents) -> list[str]:
+    """What the plan names and the folder lacks, and how far it is."""
+    lines = []
+    for name, state in contents.unfinished.items():
+        total = contents.study.by_id[name].config.solver.iterations
+        step = f", {state.step:,} of {total:,} updates" if state.step else ""
+        error = f": {state.error}" if state.error else ""
+        lines.append(f"{name} ({state.state}{step}){error}")
+    return lines
 
 
-def _estimate(finding: Finding) -> Html:
-    """Estimate, interval and number of units, as a cell."""
-    found = finding.estimate
-    if found is None:
-        return Html(NONE)
-    mark = " %" if finding.claim.relative else ""
-    text = f"<strong>{number(100 * found.mean, 2, True)}{mark}</strong>"
-    if found.low is not None and found.high is not None:
-        low, high = (number(100 * each, 2, True) for each in (found.low, found.high))
-        text += f" [{low}, {high}]"
-    units = " and ".join(map(str, finding.units))
-    word = "unit" if finding.units == (1,) else "units"
-    return Html(
-        f'<span class="whole">{text}</span> <span class="small">{units} {word}</span>'
-    )
-
-
-def _verdict(finding: Finding) -> Html:
-    style = finding.verdict.replace(" ", "-")
-    return Html(
-        f'<span class="verdict {style}">{finding.verdict}</span> '
-        f'<span class="small">{escape(finding.why)}</span>'
-    )
-
-
-def claims_table(findings: Sequence[Finding], published: Sequence[Finding]) -> Html:
-    """The claims, our numbers, and the published by the same function.
-
-    Args:
-        findings: ours; empty to show the published alone.
-        published: the same claims on the published rows.
-    """
-    header = ["", "claim and quantity"]
-    header += ["this study", "verdict"] if findings else []
-    header += ["published"] + ([] if findings else ["verdict"])
-    rows = []
-    for place, other in enumerate(published):
-        claim = other.claim
-        depths = (findings[place] if findings else other).depths
-        words = f"{claim.formula}; in {unit_of(other)}"
-        over = f"; n here: {_span(depths)}" if depths else ""
-        text = Html(
-            f"<strong>{escape(claim.title)}</strong>: {escape(claim.text)}."
-            f'<br><span class="small">{escape(words + over)}</span>'
-        )
-        row: list[object] = [claim.number, text]
-        if findings:
-            row += [_estimate(findings[place]), _verdict(findings[place])]
-        row += [_estimate(other)] + ([] if findings else [_verdict(other)])
-        rows.append(row)
-    caption = "The paper's claims. Brackets: 95 % intervals."
-    return table(header, rows, caption, style="claims")
-
-
-def _span(depths: Sequence[int]) -> str:
-    """1, 2, 3, 5 as "1 to 3, 5"."""
-    groups: list[list[int]] = []
-    for n in depths:
-        if groups and n == groups[-1][-1] + 1:
-            groups[-1].append(n)
-        else:
-            groups.append([n])
-    return ", ".join(
-        f"{each[0]} to {each[-1]}" if len(each) > 2 else ", ".join(map(str, each))
-        for each in groups
-    )
+def cost(contents: Contents) -> Pairs:
+    """Where the nets were trained, how fast, and for how long."""
+    entries, sessions = contents.entries, _sessions(contents)
+    keys = dict.fromkeys(key for each in sessions for key in each)
+    pairs: Pairs = [
+        (key.replace("_", " "), _distinct(s.get(key, NONE) for s in sessions))
+        for key in keys
+        if key not in _PASSING
+    ]
+    rates = [entry.rate for entry in entries if entry.rate]
+    images = sum(e.net.iterations * e.run.config.solver.batch for e in entries)
+    speed = f"{min(rates):,.0f} to {max(rates):,.0f} a second" if rates else NONE
+    pairs += [
+        ("training images in all", f"{images:,}"),
+        ("images a second", speed),
+        ("time of all nets", duration(sum(entry.seconds for entry in entries))),
+        ("sessions", f"{len(sessions)} of {len(entries)} nets"),
+    ]
+    shared = sum(any(sharers(s) > 1 for s in entry.sessions) for entry in entries)
+    if shared:
+        pairs.append(("shared a pass", f"{shared} nets, each at its part of the time"))
+    unknown = sum(not entry.sessions for entry in entries)
+    if unknown:
+        pairs.append(("without a record", f"{unknown} nets"))
+    return pairs

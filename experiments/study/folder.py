@@ -39,7 +39,7 @@ from minicnn.experiments.study.graph import (
     differences,
     task_of,
 )
-from minicnn.experiments.study.protocol import odds
+from minicnn.experiments.study.protocol import difference_from_paper
 from minicnn.training.run import Run
 from minicnn.training.treatment import Treatment
 
@@ -47,8 +47,6 @@ PLAN = "plan.toml"
 LOCK = ".lock"
 TAIL = 4096
 """Bytes of a metrics file that hold its last line."""
-NAMED = 3
-"""Differences that an error names in full."""
 
 
 @dataclass(frozen=True)
@@ -320,7 +318,7 @@ def open_study(
         folder=folder,
         name=plan.name,
         recipe=plan.recipe,
-        published=plan.published and not odds(plan, store, groups),
+        published=plan.published and not difference_from_paper(plan, store, groups),
         store=store_path.resolve(),
         identity=store.identity,
         tasks=task_hashes(plan, store, groups),
@@ -328,11 +326,11 @@ def open_study(
         nodes=plan.nodes,
     )
     if (folder / PLAN).exists():
-        odd = _odds(read_study(folder), study)
-        if odd:
+        different = _plan_differences(read_study(folder), study)
+        if different:
             raise MinicnnError(
-                f"{folder}: made by another plan: {'; '.join(odd)}; choose another "
-                "folder by -o"
+                f"{folder}: made by another plan: {'; '.join(different)}; choose "
+                "another folder by -o"
             )
     elif not holds_only(folder, {LOCK, partial(folder / PLAN).name}):
         raise MinicnnError(
@@ -341,22 +339,22 @@ def open_study(
     return study
 
 
-def _odds(old: Study, new: Study) -> list[str]:
+def _plan_differences(old: Study, new: Study) -> list[str]:
     """What makes another plan of it."""
-    odd = []
+    different = []
     for name in ("identity", "published"):
         before, after = getattr(old, name), getattr(new, name)
         if before != after:
             what = "store" if name == "identity" else name
-            odd.append(f"{what} was {before!r}, now {after!r}")
-    odd += [
+            different.append(f"{what} was {before!r}, now {after!r}")
+    different += [
         f"the classes of task {task} differ"
         for task, value in old.tasks.items()
         if new.tasks.get(task, value) != value
     ]
     lost = [node.id for node in old.nodes if node.id not in new.by_id]
     if lost:
-        odd.append(f"it lacks {_some(lost)} (--only trains a part of a plan)")
+        different.append(f"it lacks {some(lost)} (--only trains a part of a plan)")
     changed: dict[str, int] = {}
     for node in old.nodes:
         now = new.by_id.get(node.id)
@@ -366,11 +364,11 @@ def _odds(old: Study, new: Study) -> list[str]:
             for text in differences(node.config, now.config):
                 changed[text] = changed.get(text, 0) + 1
     texts = [f"{text} ({count} nets)" for text, count in changed.items()]
-    return odd + ([_some(texts)] if texts else [])
+    return different + ([some(texts)] if texts else [])
 
 
-def _some(texts: Iterable[str]) -> str:
+def some(texts: Iterable[str], most: int = 3, between: str = ", ") -> str:
     """The first few, and how many more there are."""
     texts = list(texts)
-    more = f" and {len(texts) - NAMED} more" if len(texts) > NAMED else ""
-    return ", ".join(texts[:NAMED]) + more
+    more = f" and {len(texts) - most} more" if len(texts) > most else ""
+    return between.join(texts[:most]) + more

@@ -30,7 +30,7 @@ class Node:
 
     Attributes:
         split: such as "random-0".
-        seed: of the comparison it belongs to.
+        seed: of all its random draws; the nets of a group share it.
         treatment: what it copies and what it learns.
         config: all of its settings.
     """

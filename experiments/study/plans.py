@@ -281,10 +281,10 @@ def _add(nodes: dict[str, Node], node: Node, where: str) -> None:
     """Adds a node; the same one again changes nothing."""
     known = nodes.setdefault(node.id, node)
     if known != node:
-        odd = differences(known.config, node.config)
+        different = differences(known.config, node.config)
         raise MinicnnError(
             f"{where}: {node.id} is there already with other settings: "
-            f"{'; '.join(odd) or 'another split file of that name'}"
+            f"{'; '.join(different) or 'another split file of that name'}"
         )
 
 

@@ -30,7 +30,7 @@ def same_numbers(one: Config, other: Config) -> bool:
     return all(before[name] == after[name] for name in before if name not in IDLE)
 
 
-def odds(plan: Plan, store: Store, groups: Path | None) -> str:
+def difference_from_paper(plan: Plan, store: Store, groups: Path | None) -> str:
     """What keeps a store from being the paper's data, in words; "" if nothing does.
 
     Args:
@@ -58,10 +58,10 @@ def odds(plan: Plan, store: Store, groups: Path | None) -> str:
 
 def warning(plan: Plan, store: Store, groups: Path | None) -> str:
     """Why a study of a plan that follows the paper is not comparable; "" if it is."""
-    odd = odds(plan, store, groups) if plan.published else ""
-    if not odd:
+    difference = difference_from_paper(plan, store, groups) if plan.published else ""
+    if not difference:
         return ""
     return (
         "warning: the published numbers will be shown apart, not under ours: store "
-        f"{store.path} is not the paper's data: {odd}"
+        f"{store.path} is not the paper's data: {difference}"
     )

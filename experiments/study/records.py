@@ -69,11 +69,14 @@ def _published_classes(split: str, target: str) -> int:
     return 1000 if split == "all" else 500
 
 
+def published_rows(name: str) -> list[dict[str, str]]:
+    """The rows of a CSV file of experiments/published."""
+    folder = importlib.resources.files("minicnn.experiments") / "published"
+    return list(csv.DictReader((folder / name).read_text("utf-8").splitlines()))
+
+
 def published() -> list[Net]:
     """The 148 published results, in the file's order."""
-    folder = importlib.resources.files("minicnn.experiments") / "published"
-    text = (folder / PUBLISHED).read_text(encoding="utf-8")
-    rows = list(csv.DictReader(text.splitlines()))
     return [
         Net(
             kind=row["treatment"],
@@ -90,7 +93,7 @@ def published() -> list[Net]:
             iterations=int(row["iterations"]),
             name=row["published_name"],
         )
-        for row in rows
+        for row in published_rows(PUBLISHED)
     ]
 
 

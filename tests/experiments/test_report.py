@@ -10,17 +10,14 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-import numpy as np
 import pytest
 from PIL import Image
 
-from minicnn.experiments.report.build import Built, build
-from minicnn.experiments.report.drawing import Picture
-from minicnn.experiments.report.page import figure, folded, page
+from minicnn.experiments.report.build import Built, Picture, build
 from minicnn.experiments.study.records import of_study
 from minicnn.training.run import Run
 from tests.support.browser import open_in_browser, screenshot
-from tests.support.report_page import FIGURES, Parsed, rows
+from tests.support.report_page import FIGURES, parsed, rows
 from tests.support.report_study import (
     CLASSES,
     EVERY,
@@ -155,9 +152,9 @@ def test_every_claim_is_a_row(built: Built) -> None:
 
 def test_the_page_needs_nothing_but_itself(built: Built) -> None:
     text = built.page.read_text(encoding="utf-8")
-    parsed = Parsed(text)
-    assert not parsed.open
-    for tag, attributes in parsed.tags:
+    page = parsed(built)
+    assert not page.open
+    for tag, attributes in page.tags:
         assert tag not in ("script", "iframe", "object", "embed", "base", "form")
         for name in ("src", "href", "srcset", "data", "action", "poster"):
             value = attributes.get(name)
@@ -189,25 +186,43 @@ def test_a_second_report_leaves_no_figure_of_the_first(
     assert "preserved.svg" in {path.name for path in built.files} - names
 
 
+def test_panels_of_analyses_have_a_section_and_their_files(tmp_path: Path) -> None:
+    png = io.BytesIO()
+    Image.new("RGB", (9, 9)).save(png, "png")
+    shown = {"title": "Probes", "caption": "What a layer tells.", "csv": b"n,top1\n"}
+    panel = Picture("probes", "alt", png.getvalue(), **shown)
+    made = make_study(tmp_path / "study", TINY)
+    first = build(made.folder, tmp_path / "report", panels=[panel])
+    page = parsed(first)
+    assert "Analyses" in page.text
+    assert "Probes. What a layer tells." in page.text
+    assert ("a", {"href": "probes.csv"}) in page.tags
+    assert (tmp_path / "report" / "probes.csv").read_bytes() == b"n,top1\n"
+    # Without the panel neither its section nor its files stay.
+    second = build(made.folder, tmp_path / "report")
+    assert "Analyses" not in parsed(second).text
+    assert not list((tmp_path / "report").glob("probes*"))
+
+
 def test_the_page_is_well_made(built: Built) -> None:
-    parsed = Parsed(built.page.read_text(encoding="utf-8"))
-    ids = [attributes["id"] for _, attributes in parsed.tags if attributes.get("id")]
+    page = parsed(built)
+    ids = [attributes["id"] for _, attributes in page.tags if attributes.get("id")]
     assert len(ids) == len(set(ids))
-    links = [a["href"] for tag, a in parsed.tags if tag == "a"]
+    links = [a["href"] for tag, a in page.tags if tag == "a"]
     assert len(links) == 8
     assert {str(link)[1:] for link in links} <= set(ids)
-    alts = [a["alt"] for tag, a in parsed.tags if tag == "img"]
+    alts = [a["alt"] for tag, a in page.tags if tag == "img"]
     assert all(alt and len(alt) > 40 for alt in alts)
-    counts = {tag: [t for t, _ in parsed.tags].count(tag) for tag in ("h1", "main")}
+    counts = {tag: [t for t, _ in page.tags].count(tag) for tag in ("h1", "main")}
     assert counts == {"h1": 1, "main": 1}
-    assert ("html", {"lang": "en"}) in parsed.tags
-    assert any(a.get("name") == "viewport" for _, a in parsed.tags)
+    assert ("html", {"lang": "en"}) in page.tags
+    assert any(a.get("name") == "viewport" for _, a in page.tags)
 
 
 def test_the_page_says_what_was_run_and_all_that_came_of_it(
     built: Built, study: Path
 ) -> None:
-    text = " ".join(Parsed(built.page.read_text(encoding="utf-8")).words)
+    text = parsed(built).text
     for words in ("made-up, recipe demo", "0123456789abcdef", "caffenet32"):
         assert words in text
     assert "400 updates of 32 images, learning rate 0.0" in text
@@ -226,18 +241,14 @@ def test_the_page_says_what_was_run_and_all_that_came_of_it(
         assert split in text
 
 
-def test_what_is_folded_is_printed(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    folds = []
-    for name in "ab":
-        png = io.BytesIO()
-        Image.fromarray(rng.integers(0, 256, (9, 9, 3), np.uint8)).save(png, "png")
-        shown = Picture(name, "", "", "noise", png.getvalue(), None)
-        folds.append(folded(name, [figure(shown)], opened=name == "a"))
-    path, printed = tmp_path / "page.html", tmp_path / "page.pdf"
-    path.write_text(page("title", "lead", [("section", folds)], "end"))
-    open_in_browser(path, printed, f"--print-to-pdf={printed}")
-    assert len(re.findall(rb"/Subtype\s*/Image\b", printed.read_bytes())) == 2
+def test_what_is_folded_is_printed(built: Built, tmp_path: Path) -> None:
+    """The filters of all bases but the first; figures of lines are not images."""
+    folded = [path for path in built.files if path.name.startswith("filters-")]
+    page, printed = tmp_path / "page.html", tmp_path / "page.pdf"
+    shutil.copy(built.page, page)
+    open_in_browser(page, printed, f"--print-to-pdf={printed}")
+    images = re.findall(rb"/Subtype\s*/Image\b", printed.read_bytes())
+    assert len(images) == len(folded) > 1
 
 
 def test_a_browser_shows_the_page_without_an_error(

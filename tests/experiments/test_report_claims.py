@@ -17,7 +17,7 @@ from minicnn.experiments.report.claims import (
     find_all,
     unpaired_boost,
 )
-from minicnn.experiments.report.units import on_all_images, twin, units
+from minicnn.experiments.report.curves import by_unit, on_all_images, twin
 from minicnn.experiments.study.records import Net, published
 
 # Sums of a few floats of size 1, in another order.
@@ -333,8 +333,8 @@ def test_a_net_finds_its_published_twin() -> None:
 
 def test_units_hold_each_net_once() -> None:
     nets = study(scored(PAPER))
-    found = units(nets, "final")
+    found = by_unit(nets, "final")
     assert len(found) == 8
     assert sum(len(c) for unit in found for c in unit.scores.values()) == 8 * 5 * 7
-    twice = units([*nets, *(replace(each, final=0.0) for each in nets)], "final")
+    twice = by_unit([*nets, *(replace(each, final=0.0) for each in nets)], "final")
     assert twice[0].base == pytest.approx((found[0].base or 0) / 2)

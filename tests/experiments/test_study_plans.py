@@ -10,7 +10,7 @@ import pytest
 
 from minicnn.base.config import load_recipe, override
 from minicnn.base.errors import MinicnnError
-from minicnn.experiments.study.edges import edge_lines
+from minicnn.experiments.study.dependencies import dependency_lines
 from minicnn.experiments.study.graph import Node, assignments, with_bases
 from minicnn.experiments.study.plans import load_plan, plan_names, resolve
 
@@ -43,10 +43,10 @@ all-imagesK      baseall, K = 1, 2, 5, 10, 25, 50, 100, 250, 500, 750, 1000, 130
 
 
 def test_the_graph_is_a_few_lines() -> None:
-    assert edge_lines(load_plan("paper").nodes) == PAPER_EDGES.strip().split("\n")
+    assert dependency_lines(load_plan("paper").nodes) == PAPER_EDGES.strip().split("\n")
     keep = {"split": "random-0", "treatments": ["selffer-keep"], "targets": ["B"]}
     nodes = plan_of({**keep, "seeds": [2], "depths": [1, 2, 4, 5, 6], "keep": [1, 2]})
-    assert edge_lines(nodes) == [
+    assert dependency_lines(nodes) == [
         "random-0-seed2  baseB -> B1B-keep1, B2B-keep1, B4B-keep1..B6B-keep1, "
         "B1B-keep2, B2B-keep2, B4B-keep2, B5B-keep2"
     ]

@@ -9,7 +9,7 @@ from pathlib import Path
 from click.testing import CliRunner, Result
 
 from minicnn.cli.main import cli
-from minicnn.experiments.report.build import build
+from minicnn.experiments.report.build import Built, build
 
 FIGURES = ("transfer", "panels", "relative", "preserved", "reduced")
 
@@ -19,8 +19,13 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def page_of(study: Path) -> str:
-    return build(study, study.parent / "report").page.read_text(encoding="utf-8")
+def parsed(built: Built) -> Parsed:
+    return Parsed(built.page.read_text(encoding="utf-8"))
+
+
+def words_of(study: Path) -> str:
+    """What the page of a study's report says."""
+    return parsed(build(study, study.parent / "report")).text
 
 
 def command(*argv: object) -> Result:
@@ -36,6 +41,11 @@ class Parsed(HTMLParser):
         self.open: list[str] = []
         self.words: list[str] = []
         self.feed(text)
+
+    @property
+    def text(self) -> str:
+        """All its words, a space between any two."""
+        return " ".join(" ".join(self.words).split())
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))

@@ -11,7 +11,7 @@ SHORTEST = 3
 """Consecutive depths that are written as a range."""
 
 
-def edge_lines(nodes: Sequence[Node]) -> list[str]:
+def dependency_lines(nodes: Sequence[Node]) -> list[str]:
     """Every base with the nets that copy from it: baseA -> A1A..A7A, A1B..A7B.
 
     Bases on few images, a group each, share a line.
@@ -27,7 +27,7 @@ def edge_lines(nodes: Sequence[Node]) -> list[str]:
         else:
             groups.setdefault(node.group, []).append(node)
     for group, members in groups.items():
-        rows += [(group, text) for text in _edges(members)]
+        rows += [(group, text) for text in _group_lines(members)]
     for (group, name), counts in few.items():
         rows.append((group, f"{name}, K = {', '.join(map(str, counts))}"))
     width = max(len(group) for group, _ in rows) + 2
@@ -38,7 +38,7 @@ def edge_lines(nodes: Sequence[Node]) -> list[str]:
     return lines
 
 
-def _edges(members: Sequence[Node]) -> list[str]:
+def _group_lines(members: Sequence[Node]) -> list[str]:
     """The lines of one group."""
     heads: dict[str, list[Node]] = {}
     for node in members:

@@ -1,4 +1,4 @@
-"""Nets as curves against n, each measured against the base of its own unit.
+"""Accuracies against n, gathered by unit and measured against the unit's own base.
 
 A unit is one (split, seed, target, images per class): the nets in it are scored on the
 same images, and share one base. Units are what repeats of the study are counted in.
@@ -13,15 +13,15 @@ from statistics import fmean
 
 from minicnn.experiments.study.records import Net
 
-DISSIMILAR = "natural-manmade"
-WHOLE = "all"
-SIMILAR = "A/B"
+DISSIMILAR, WHOLE, SIMILAR = "natural-manmade", "all", "A/B"
 SCORES = ("final", "best10")
 DEPTHS = range(1, 8)
-# Images per class are averages over a task; so near they are the same number asked for.
 SAME_IMAGES = 1.1
+"""Images per class are averages over a task; this ratio still is the same request."""
 
 Key = tuple[str, int, str, float]
+Heights = dict[int, list[float]]
+"""By n: accuracies in %, or differences from the base in points, one a unit."""
 
 
 @dataclass
@@ -44,15 +44,13 @@ class Unit:
 
     @property
     def family(self) -> str:
-        """How alike its tasks A and B are: SIMILAR, DISSIMILAR, or WHOLE (no A, B)."""
-        return family(self.split)
+        """How alike its tasks are: SIMILAR halves, DISSIMILAR, or WHOLE (no A, B)."""
+        return self.split if self.split in (DISSIMILAR, WHOLE) else SIMILAR
 
     def drops(self, kind: str, keep: int = 0) -> dict[int, float]:
         """By n, accuracy minus the base's; empty without a base."""
-        if self.base is None:
-            return {}
-        curve = self.scores.get((kind, keep), {})
-        return {n: score - self.base for n, score in sorted(curve.items())}
+        base, curve = self.base, self.scores.get((kind, keep), {})
+        return {} if base is None else {n: curve[n] - base for n in sorted(curve)}
 
     @property
     def above_chance(self) -> float:
@@ -61,21 +59,11 @@ class Unit:
         return self.base - 1 / self.classes
 
 
-def family(split: str) -> str:
-    """SIMILAR for halves of the classes, DISSIMILAR for natural and man-made."""
-    return split if split in (DISSIMILAR, WHOLE) else SIMILAR
-
-
 def value(net: Net, score: str) -> float:
-    """A net's top-1, 0..1.
-
-    Args:
-        score: "final" or "best10"; the published have the latter alone.
-    """
-    if score == "final":
-        return net.score
-    assert net.best10 is not None
-    return net.best10
+    """A net's top-1, 0..1, by "final" or "best10"; the published have the latter."""
+    found = net.score if score == "final" else net.best10
+    assert found is not None
+    return found
 
 
 def _key(net: Net) -> Key:
@@ -90,7 +78,7 @@ def on_all_images(nets: Iterable[Net]) -> list[Net]:
     return [net for net in nets if net.kind != "reduced" and _key(net) not in few]
 
 
-def units(nets: Iterable[Net], score: str) -> list[Unit]:
+def by_unit(nets: Iterable[Net], score: str) -> list[Unit]:
     """The units of the nets that were trained on all images, in order.
 
     Nets that were run twice in one unit count as their mean.
@@ -109,18 +97,38 @@ def units(nets: Iterable[Net], score: str) -> list[Unit]:
     return [found[key] for key in sorted(found)]
 
 
+def of_family(units: Iterable[Unit], family: str | None) -> list[Unit]:
+    """The units of a family of splits; None takes all."""
+    return [unit for unit in units if family in (None, unit.family)]
+
+
+def heights(
+    units: Iterable[Unit], kind: str, keep: int = 0, drops: bool = False
+) -> Heights:
+    """The accuracies, or their differences from the bases."""
+    found: Heights = {}
+    for unit in units:
+        curve = unit.drops(kind, keep) if drops else unit.scores.get((kind, keep), {})
+        for n, score in curve.items():
+            found.setdefault(n, []).append(100 * score)
+    return dict(sorted(found.items()))
+
+
+def bases(units: Iterable[Unit]) -> list[float]:
+    """The bases' accuracies in %."""
+    return [100 * unit.base for unit in units if unit.base is not None]
+
+
 def twin(net: Net, published: Iterable[Net]) -> Net | None:
     """The published net of the same treatment, split and direction; None without one.
 
     The seed does not matter: a second seed repeats the same published net.
     """
-
-    def same(other: Net) -> bool:
-        mine = (net.kind, net.split, net.source, net.target, net.n, net.keep)
-        theirs = (other.kind, other.split, other.source, other.target, other.n, 0)
-        if mine != theirs:
-            return False
-        ratio = net.images_per_class / other.images_per_class
-        return net.kind != "reduced" or 1 / SAME_IMAGES < ratio < SAME_IMAGES
-
-    return next((other for other in published if same(other)), None)
+    mine = (net.kind, net.split, net.source, net.target, net.n, net.keep)
+    for each in published:
+        ratio = net.images_per_class / each.images_per_class
+        same = net.kind != "reduced" or 1 / SAME_IMAGES < ratio < SAME_IMAGES
+        theirs = (each.kind, each.split, each.source, each.target, each.n, 0)
+        if same and mine == theirs:
+            return each
+    return None
