@@ -268,8 +268,9 @@ Written by `make proofs`
 Each output's relative error in the case that fills most of what the tests allow, and in
 brackets how much of it that is: allowed are 16 roundings of the type times the square
 root of the number of terms that are summed; in bfloat16 also those of the numbers as
-they are stored, which fill most of it. Over the shared cases (`tests/support/cases.py`)
-and {proofs.examples} random shapes an op, device and dtype. 0: the very same numbers.
+they are stored, which fill most of it. Over the shared cases
+(`experiments/proofs/problems.py`) and {proofs.examples} random shapes an op, device and
+dtype. 0: the very same numbers.
 `pytest --worst-errors` also names the case.
 
 {error_table(proofs.worst)}

@@ -25,13 +25,13 @@ from minicnn.devices import device
 from minicnn.devices.device import Device
 from minicnn.devices.launch import KernelFile
 from minicnn.experiments.bench.ops import Step
+from minicnn.experiments.proofs import problems as cases
 from minicnn.ops.conv import conv
 from minicnn.ops.conv import plan as conv_plan
 from minicnn.ops.conv.conv import ConvShape
 from minicnn.ops.conv.plan import DATA, FORWARD, WEIGHTS, Plan
 from tests.conftest import DEVICES
 from tests.ops import test_conv
-from tests.support import cases
 from tests.support.dry_device import DryDevice, launched
 from tests.support.helpers import (
     Array,
