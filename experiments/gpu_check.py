@@ -1,232 +1,397 @@
-"""Proves and measures everything on a GPU, with one command, in up to 25 minutes.
+"""Proves and measures minicnn on a GPU, what matters most first: one command.
 
-    python experiments/gpu_check.py [--out FILE] [--data STORE] [--minutes M]
-        [--only SECTION] ...
+    python experiments/gpu_check.py [--minutes 9] [--out gpu_check.json]
 
-Every section runs in processes of its own, against its own time limit: one that fails,
-hangs or crashes the GPU's driver is reported and the others go on. What matters most
-comes first. A section may take what earlier ones left, never what later ones need;
-where time is too short for all, the last are skipped. A table is printed last, and
-under it which of the goals (`gpu_goals`) are met; one JSON file holds all of it. It is
-written after each section, so that a kill loses the section that runs, no other: the
-same command again goes on with those that are not done, last with those that failed. So
-where a command may take ten minutes at most, `--minutes 9` does it in pieces.
+A card may be at hand for minutes only, and may go away at any moment. So each section
+is a process of its own with a time limit: one that fails, hangs or takes the driver
+with it is noted in one line, and the next goes on. The JSON file is written after each;
+the same command completes what is missing, then tries again what failed. Time that a
+section leaves goes to the next. A table is printed last.
 
-Works from a source tree that is not installed, with the core packages, CuPy and pytest;
-PyTorch is compared with where there is one, and kernels are profiled where there is
-ncu. Without a GPU the emulated device takes its place in small, and what needs a GPU is
-named as skipped. Where there is no Git to say which commit runs, `MINICNN_COMMIT` in
-the environment may.
+Runs from a source tree that is not installed, without network. `--device emulated`
+rehearses all but ncu in small: there PyTorch is compared on the cpu device, and the
+tests marked `gpu` run on their stand-in for CuPy.
 """
 
 from __future__ import annotations
 
+import contextlib
 import datetime
-import re
+import itertools
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from xml.etree import ElementTree
 
 import click
+import numpy as np
+
+if __name__ == "__main__":  # a tree that is not installed runs, too
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+from minicnn.base.files import read_json, write_json
+from minicnn.devices import device as devices
+from minicnn.devices.launch import c_name
+from minicnn.devices.recording import noting
+from minicnn.experiments.bench import torch_step
+from minicnn.experiments.bench.ops import Step
+from minicnn.ops.conv import plan
+from minicnn.training.environment import describe
 
 ROOT = Path(__file__).resolve().parent.parent
-if __name__ == "__main__":  # runs from a tree that is not installed, too
-    sys.path[0] = str(ROOT)
-
-from minicnn.experiments.checkup import (  # noqa: E402
-    Checkup,
-    Failed,
-    Record,
-    Skipped,
+Record = dict[str, Any]
+OK, FAILED, SKIPPED = "ok", "FAILED", "skipped"
+ENVIRONMENT = "environment"
+FILE = "{file}"  # in a command: the file that the process writes
+LEAST = 10.0  # seconds that a section needs to be worth starting
+GRACE = 15.0  # seconds of a long section's limit to write what there is, interrupted
+STEPS = 5  # of the smoke run: as written, recorded, and three times repeated
+RATE = 0.001  # learning rate of the smoke run
+# Largest difference of the smoke run's losses from the cpu's, beside the first loss.
+LIMITS = {"bf16": 1e-2, "fp32": 1e-3, "tf32": 3e-3, "tf32x3": 1e-3, "fp64": 1e-9}
+PRECISIONS = tuple(LIMITS)[:4]
+PYTHON = shlex.quote(sys.executable)
+# A process that calls a function of this file with the texts that follow.
+CALL = (
+    f"{PYTHON} -c 'import sys; from minicnn.experiments import gpu_check; "
+    "getattr(gpu_check, sys.argv[1])(*sys.argv[2:])' "
 )
-from minicnn.experiments.gpu_goals import verdicts  # noqa: E402
-from minicnn.experiments.gpu_sections import SECTIONS  # noqa: E402
-
-RESULTS = ROOT / "experiments" / "results"
-LEAST = 5.0  # seconds that a section needs to be worth starting
-GOALS = "goals"  # in the file, beside the sections
-OK, SKIPPED, FAILED = "ok", "skipped", "FAILED"
 
 
-def due(results: Mapping[str, Record], only: Sequence[str]) -> list[str]:
-    """The names of the sections to run, in order.
+@dataclass(frozen=True)
+class Section:
+    """One thing to do: its limit where later sections want the rest of the time, the
+    device it runs on, and a command that writes FILE, or its standard output."""
 
-    Args:
-        results: of an earlier command.
-        only: those that are asked for; none: all that are not done, those that failed
-            last.
-    """
-    if only:
-        return [name for name in SECTIONS if name in only]
-    states = {name: results.get(name, {}).get("state") for name in SECTIONS}
-    names = [name for name in SECTIONS if states[name] != OK]
-    return sorted(names, key=lambda name: states[name] == FAILED)
+    seconds: float
+    device: str
+    command: str
 
 
-def earlier(file: Path, gpu: str, commit: str) -> dict[str, Record]:
-    """What a file holds from an earlier command, or nothing.
-
-    Raises:
-        ClickException: it is of another commit or GPU, or cannot be read.
-    """
-    from minicnn.base.errors import MinicnnError
-    from minicnn.base.files import read_json
-
-    try:
-        found = read_json(file) if file.exists() else {}
-    except MinicnnError as error:
-        raise click.ClickException(f"--out {error}; name another file") from None
-    about = found.get("environment", {})
-    if about.get("state") == OK:
-        now = {"commit": commit, "gpu": gpu or None}
-        for what, value in now.items():
-            if (of := about.get(what)) != value:
-                raise click.ClickException(
-                    f"--out {file}: of {what} {of}, and this is {value}; name another "
-                    "file"
-                )
-    found.pop(GOALS, None)  # they are judged anew
-    return found
+# --- What runs in the processes -----------------------------------------------------
 
 
-def run(
-    check: Checkup, name: str, work: Callable[[Checkup], Record], budget: float = 0.0
-) -> Record:
-    """One section: its record, with "state", "seconds" and "summary"; never raises.
+def environment(out: str, name: str) -> None:
+    """Device, machine, versions, commit."""
+    write_json(Path(out), describe(devices.get(name)))
+
+
+def losses(dev: Any, arch: str, batch: int, precision: str, resident: bool) -> Any:
+    """The losses of STEPS updates on one batch of random images.
 
     Args:
-        budget: seconds that it should have: with less it is no failure if time ends.
+        resident: whether the images lie on the device, or are copied for each step.
     """
-    began = time.monotonic()
-    short = check.left() < budget
-    try:
-        if check.left() < LEAST:
-            raise Skipped("no time was left")
-        record = work(check)
-        record["state"] = FAILED if record.get("problem") else OK
-    except Skipped as reason:
-        said = str(reason).splitlines()
-        record = {"state": SKIPPED, "summary": said[0]}
-        if said[1:]:
-            record["why"] = str(reason)
-    except Exception as error:  # whatever it is, the other sections are still to come
-        said = str(error) if isinstance(error, Failed) else repr(error)
-        record = {"state": FAILED, "problem": said}
-        # What was done, and of a traceback or log below it what went wrong.
-        lines = said.strip().splitlines() or ["failed"]
-        record["summary"] = " … ".join(dict.fromkeys((lines[0], lines[-1].strip())))
-    record["seconds"] = round(time.monotonic() - began, 1)
-    if short and record["state"] == FAILED and check.left() < LEAST:
-        record["state"] = SKIPPED
-        record["summary"] = f"too little time; {record['summary']}"
-    click.echo(f"{name}: {record['state']}, {record['seconds']} s. {record['summary']}")
-    if record.get("problem"):
-        click.echo(record["problem"])
-    return record
+    step = Step(dev, arch, batch, precision, RATE)
+    step.solver.set_rate(0)
+    if resident:
+        images = dev.from_host(step.batch.images)
+        held: Any = SimpleNamespace(images=images, places=lambda rows: rows)
+        step.inputs.resident = held
+        step.batch = replace(step.batch, images=None, rows=np.arange(batch))
+    sums = [0.0]
+    for _ in range(STEPS):
+        step.whole()
+        sums.append(float(dev.to_host(step.totals)[0]))
+    return (np.diff(sums) / batch).tolist()
 
 
-def table(results: dict[str, Record]) -> str:
-    """The sections for people."""
-    width = max(map(len, results))
-    return "\n".join(
-        f"{name:{width}}  {each['state']:8}{each['seconds']:7.1f} s  {each['summary']}"
-        for name, each in results.items()
-    )
+def smoke(out: str, name: str, arch: str, batch: str) -> None:
+    """STEPS updates in each precision, with a record (on a GPU: a CUDA graph) and
+    without, on images resident and streamed; their losses beside the cpu device's."""
+    cpu, dev, size = devices.get("cpu"), devices.get(name), int(batch)
+    record, problems = {}, []
+    for precision, limit in LIMITS.items():
+        expected = losses(cpu, arch, size, precision, True)
+        found = record[precision] = {"cpu": expected}
+        try:
+            for graph, resident in itertools.product((True, False), repeat=2):
+                os.environ["MINICNN_GRAPH"] = str(int(graph))
+                way = f"graph={graph}, resident={resident}"
+                found[way] = losses(dev, arch, size, precision, resident)
+                pairs = zip(found[way], expected, strict=True)
+                found["off"] = max(abs(a - b) for a, b in pairs) / expected[0]
+                if not found["off"] <= limit:  # or it is NaN
+                    raise ArithmeticError(f"{way}: off by {found['off']:.1e}")
+                if found[way] != found["graph=True, resident=True"]:
+                    raise ArithmeticError(f"{way}: other bits")
+        except Exception as error:  # the other precisions are still to come
+            problems.append(f"{precision}: {error}")
+        write_json(Path(out), {"smoke": record})
+    sys.exit("; ".join(problems) or None)
 
 
-def default_out(gpu: str) -> Path:
-    """experiments/results/, named after the GPU and the day."""
-    name = re.sub(r"\W+", "-", gpu).strip("-").lower()
-    return RESULTS / f"{name}-{datetime.date.today()}.json"
+def tiles(out: str, name: str, arch: str, batch: str) -> None:
+    """Every tile that a convolution may run with, in each layer of a step."""
+    dev, record = devices.get(name), {}
+    for precision in PRECISIONS:
+        calls = Step(dev, arch, int(batch), precision).recorded()
+        record[precision] = [found for call in calls for found in timed(dev, call)]
+        write_json(Path(out), {"tiles": record})
 
 
-def gpu_name() -> str:
-    """The first GPU's, or "" where none answers."""
-    from minicnn.devices.device import cuda_count
+def timed(dev: Any, call: Any) -> list[Record]:
+    """The seconds of a convolution with each tile, in as many slices as its plan has;
+    nothing for another op."""
+    kernel = call.name.replace(".", "_")
+    if kernel not in plan.TILES[plan.FLOAT]:
+        return []
+    with noting(dev) as launches:
+        call.op(dev, **call.arguments)
+    (name,) = {each[0].name for each in launches if each[0].name.startswith(kernel)}
+    typename, *numbers = name.partition("<")[2].rstrip(">").split(", ")
+    chosen = tuple(map(int, numbers))
+    (kind,) = [each for each in plan.TILES if c_name(each) == typename]
+    every, meter, seconds = plan.TILES[kind], dev.meter(), {}
+    for tile, needed in plan.offered(kernel, kind, chosen[2] > 1).items():
+        if needed <= dev.shared_bytes:
+            plan.TILES[kind] = {**every, kernel: {tile: 1.0}}
+            seconds[str(tile)] = meter.seconds(lambda: call.op(dev, **call.arguments))
+    plan.TILES[kind] = every
+    about = {"layer": call.place, "kernel": kernel, "chosen": str(chosen)}
+    return [{**about, "seconds": seconds}]
 
-    if not cuda_count():
-        return ""
-    import cupy
 
-    return cupy.cuda.runtime.getDeviceProperties(0)["name"].decode()
+def step_once(name: str, arch: str, batch: str) -> None:
+    """One step in bf16 as written, for ncu: it launches every kernel once."""
+    Step(devices.get(name), arch, int(batch), "bf16").recorded()
 
 
-def run_all(check: Checkup, names: Sequence[str], file: Path | None) -> None:
-    """Runs sections; each may take what the budgets of later ones leave."""
-    from minicnn.base.files import make_folder, write_json
+# --- What is made of their files ----------------------------------------------------
 
-    for number, name in enumerate(names):
-        later = sum(SECTIONS[each].budget for each in names[number + 1 :])
-        check.reserved = 0.0
-        check.reserved = max(0.0, min(later, check.left() - SECTIONS[name].budget))
-        section = SECTIONS[name]
-        check.results[name] = run(check, name, section.work, section.budget)
-        if file:
-            make_folder(file.parent)
-            judged = [vars(each) for each in verdicts(check.results)]
-            write_json(file, {**check.results, GOALS: judged})
+
+def read(file: Path) -> Record:
+    """What a section wrote: JSON, a JUnit file, or ncu's table, a line a kernel."""
+    text = file.read_text()
+    if text[:1] != "<":
+        rows = [line for line in text.splitlines() if line[:1] == '"']
+        return {"ncu": rows} if rows[:1] else json.loads(text)
+    counts: Counter[str] = Counter()
+    failed = {}
+    for case in ElementTree.fromstring(text).iter("testcase"):
+        ends = {each.tag: each.get("message", "") for each in case}
+        end = next((e for e in ("failure", "error", "skipped") if e in ends), "passed")
+        counts[end] += 1
+        if end in ("failure", "error"):
+            failed[f"{case.get('classname')}::{case.get('name')}"] = ends[end]
+    return {"tests": dict(counts), "failed": failed}
+
+
+def summary(found: Record) -> str:
+    """One line on what a section wrote."""
+    match found:
+        case {"smoke": each}:
+            off = (f"{name} {ways.get('off', 1):.0e}" for name, ways in each.items())
+            return f"losses off the cpu's by {', '.join(off)}"
+        case {"nets": [net]}:
+            parts = [(e["precision"], e["median"]) for e in net["ours"]]
+            parts += [(f"PyTorch {e['name']}", e["median"]) for e in net["theirs"]]
+            times = [f"{name} {seconds * 1e3:.2f} ms" for name, seconds in parts]
+            bad = [f"PyTorch {e['mode']} failed" for e in net["tried"] if e["error"]]
+            return ", ".join(times + bad)
+        case {"checks": checks}:
+            bad = [f"{c['op']}, {c['case']}" for c in checks if not c["ok"]]
+            return ", ".join([f"{len(checks)} checks, {len(bad)} failed", *bad[:1]])
+        case {"tests": counts}:
+            return ", ".join(f"{count} {end}" for end, count in counts.items())
+        case {"same_bits_again": again, "same_bits_resumed": resumed}:
+            off = f"{found['largest_difference_of_first_10']:.0e}"
+            said = f"same bits again: {again}, resumed: {resumed}"
+            return f"{said}; first losses off the cpu's by {off}"
+        case {"step": seconds}:
+            return f"{seconds * 1e3:.2f} ms a step"
+        case {"tiles": each}:
+            lost = {name: sum(map(slower, passes)) for name, passes in each.items()}
+            said = ", ".join(f"{name} {1e6 * s:.0f} µs" for name, s in lost.items())
+            return f"the plans lose a step: {said}"
+        case {"commit": commit, "device": device}:
+            return f"{found.get('gpu', device)}, {commit}"
+    return f"{len(found['ncu']) - 2} kernels"  # below head and units
+
+
+def slower(timed: Record) -> float:
+    """Seconds of the plan's tile above the fastest one's."""
+    return timed["seconds"][timed["chosen"]] - min(timed["seconds"].values())
+
+
+def sections(device: str) -> dict[str, Section]:
+    """All of them by name, in the order of their worth."""
+    card = device.startswith("cuda")
+    # Without a card: a small net, and PyTorch on the cpu device, in fp32 alone.
+    host, kinds = (device, ("bf16", "fp32", "tf32")) if card else ("cpu", ("fp32",))
+    net, batch = ("caffenet", 256) if card else ("caffenet32", 1)
+    sizes, on = f"--arch={net} --batch={batch} --json={FILE}", f"--device={device}"
+    small = "caffenet64 64" if card else f"{net} {batch}"
+    module = f"{PYTHON} -m"
+    grad = f"{module} minicnn gradcheck {on} --json"
+    tests = f"{module} pytest -m gpu -n auto --dist=loadfile --junitxml={FILE}"
+    proofs = f"{module} minicnn.experiments.proofs.compare_devices {on} --json={FILE}"
+    if not card:
+        grad += " --op=lrn"
+        tests += " -p tests.support.cupy_stand_in tests/ops/test_lrn.py"
+        proofs += " --iterations=8 --compared=8 --batch=8 --classes=2"
+    ncu = "ncu --csv --page=raw --print-units=base --clock-control=none"
+    ncu += f" --section=SpeedOfLight --section=LaunchStats --log-file={FILE}"
+
+    def torch(kind: str, compiled: bool) -> Section:
+        modes = [mode for mode in torch_step.modes(card) if mode.precision == kind]
+        names = ",".join(m.name for m in modes if bool(m.compiled) is compiled)
+        code = f"{module} minicnn.experiments.bench.step_against_torch {sizes}"
+        code += f" --device={host} --rounds=5 --modes='{names}'"
+        return Section(75, host, code)
+
+    bench = f"{module} minicnn bench {sizes} {on} --precision="
+    rates = {f"roofline {k}": Section(25, device, bench + k) for k in PRECISIONS}
+    every = {
+        ENVIRONMENT: Section(20, device, f"{CALL} environment {FILE} {device}"),
+        "smoke": Section(90, device, f"{CALL} smoke {FILE} {device} {small}"),
+        **{f"step {kind}": torch(kind, False) for kind in kinds[:2]},
+        "gradcheck": Section(60, device, grad),
+        "tests": Section(150, device, tests),
+        "training": Section(60, device, proofs),
+        **rates,
+        **{f"step {kind}": torch(kind, False) for kind in kinds[2:]},
+        **{f"compiled {kind}": torch(kind, True) for kind in kinds},
+        "tiles": Section(60, device, f"{CALL} tiles {FILE} {device} {net} {batch}"),
+    }
+    if card and shutil.which("ncu"):
+        code = f"{ncu} {CALL} step_once {device} {net} {batch}"
+        every["ncu"] = Section(60, device, code)
+    return every
+
+
+# --- Running them -------------------------------------------------------------------
+
+
+def ended(section: Section, limit: float, file: Path, said: Path) -> int | None:
+    """A section's process, run to its end: its exit status; None: it took too long.
+
+    Args:
+        limit: seconds. Shortly before, the process is interrupted, as by Ctrl-C, to
+            write what it has; at last it and all that it started are ended.
+        file, said: where it writes its result, and all that it prints.
+    """
+    command = [w.replace(FILE, str(file)) for w in shlex.split(section.command)]
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    fuzz = "30" if section.device.startswith("cuda") else "1"  # shapes of each property
+    more = {"PYTHONPATH": path, "MINICNN_FUZZ_EXAMPLES": fuzz}
+    own = said if FILE in section.command else file
+    with said.open("a") as log, own.open("a") as out:
+        how: Any = {"stdout": out, "stderr": log, "start_new_session": True}
+        process = subprocess.Popen(command, cwd=ROOT, env=os.environ | more, **how)
+        grace = min(GRACE, limit / 4)
+        try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return process.wait(limit - grace)
+            process.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(grace)
+            return None
+        finally:
+            with contextlib.suppress(ProcessLookupError):  # nothing of it is left
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def run(section: Section, limit: float) -> Record:
+    """One section in a process of its own, within a limit of seconds: its record.
+
+    Returns:
+        "state", "date", "seconds", "device", "summary", and "found", what it wrote.
+    """
+    began, date = time.monotonic(), datetime.datetime.now(datetime.timezone.utc)
+    found, said, problem, status = None, "", "", None
+    with tempfile.TemporaryDirectory() as folder:
+        file, log = Path(folder, "file"), Path(folder, "said")
+        try:
+            status = ended(section, limit, file, log)
+            lines = log.read_text(errors="replace").strip().splitlines()
+            if status is None:
+                problem = f"took over {limit:.0f} s"
+            elif status:
+                problem = f"status {status}: {lines[-1] if lines else ''}"
+            found = read(file)
+            said = summary(found)
+        except Exception as error:  # no file, or half of one
+            problem = problem or repr(error)
+    # A section that had less than its own time has not failed.
+    cut = status is None and limit < section.seconds
+    return {
+        "state": OK if not problem else SKIPPED if cut else FAILED,
+        "date": date.isoformat(timespec="seconds"),
+        "seconds": round(time.monotonic() - began, 1),
+        "device": section.device,
+        "summary": "; ".join(filter(None, (problem, said))),
+        "found": found,
+    }
+
+
+def refuse_another(before: Record, now: Record, out: Path) -> None:
+    """A file holds what one commit did on one card."""
+    for what in ("commit", "device", "gpu") if before["found"] and now["found"] else ():
+        old, new = (each["found"].get(what) for each in (before, now))
+        if old != new:
+            said = f"of {what} {old}, and this is {new}; name another file"
+            raise click.ClickException(f"--out {out}: {said}")
+
+
+def table(every: Mapping[str, Section], results: Mapping[str, Record]) -> str:
+    """All sections, a line each."""
+    missing = {"state": "missing", "seconds": 0, "device": "", "summary": ""}
+    lines = [f"{'section':17}{'state':8}{'seconds':>7}  device"]
+    for name in every:
+        state, seconds, where, summary = map(results.get(name, missing).get, missing)
+        lines.append(f"{name:17}{state:8}{seconds:7.1f}  {where:9} {summary}")
+    return "\n".join(lines)
 
 
 @click.command()
+@click.option("--device", default="cuda", show_default=True, help="Or: emulated.")
+@click.option("--minutes", default=9.0, show_default=True, help="To take at most.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    help="JSON file; default: in experiments/results, none without a GPU.",
+    default="gpu_check.json",
+    show_default=True,
+    help="Result file, which the same command completes.",
 )
-@click.option(
-    "--data",
-    type=click.Path(path_type=Path),
-    help="Store to train on; default: the demo set.",
-)
-@click.option("--minutes", type=float, help="Time; default: for all that is due.")
-@click.option(
-    "--only",
-    multiple=True,
-    type=click.Choice(list(SECTIONS)),
-    help="Only this section; may be repeated.",
-)
-def main(
-    out: Path | None,
-    data: Path | None,
-    minutes: float | None,
-    only: tuple[str, ...],
-) -> None:
-    """Prove and measure everything on a GPU.
-
-    The same command again goes on with what is not done, so that it can be had in
-    pieces:
-
-    \b
-    python experiments/gpu_check.py --minutes 9 --out gpu.json
-    python experiments/gpu_check.py --minutes 9 --out gpu.json
-
-    docs/kernels.md says how to look at one kernel with ncu and compute-sanitizer.
-    """
-    from minicnn.training.environment import commit
-
-    data = data.resolve() if data else None
-    gpu = gpu_name()
-    file = out or (default_out(gpu) if gpu else None)
-    found = earlier(file, gpu, commit()) if file else {}
-    names = due(found, only)
-    seconds = sum(SECTIONS[name].budget for name in names)
-    deadline = time.monotonic() + (60 * minutes if minutes else seconds)
-    with tempfile.TemporaryDirectory() as place:
-        check = Checkup(bool(gpu), Path(place), deadline, data, found)
-        if not check.gpu:
-            click.echo("No GPU answers: the emulated device takes its place, in small.")
-        done = [name for name in found if name not in names]
-        if done and not only:
-            click.echo(f"Done before, in {file}: {', '.join(done)}.")
-        run_all(check, names, file)
-    click.echo("\n" + table(check.results) + "\n")
-    for each in verdicts(check.results):
-        click.echo(each)
-    if file:
-        click.echo(f"Written: {file}")
-    sys.exit(any(check.results[name]["state"] == FAILED for name in names))
+def main(device: str, minutes: float, out: Path) -> None:
+    """Prove and measure minicnn on a GPU; again, the command completes the rest."""
+    deadline = time.monotonic() + 60 * minutes
+    # A shell has what runs in its background ignore SIGINT, and so would the sections.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    every = sections(device)
+    results: dict[str, Record] = read_json(out) if out.exists() else {}
+    # What is not done, in order; at last what failed.
+    states = {name: results.get(name, {}).get("state") for name in every}
+    names = [n for n, state in states.items() if state != OK and n != ENVIRONMENT]
+    names = [ENVIRONMENT, *sorted(names, key=lambda name: states[name] == FAILED)]
+    for number, name in enumerate(names):
+        left = deadline - time.monotonic()
+        if left < LEAST:
+            click.echo(f"Time ends before {name}; the same command goes on there.")
+            break
+        later = sum(every[each].seconds for each in names[number + 1 :])
+        record = run(every[name], min(left, max(every[name].seconds, left - later)))
+        if name == ENVIRONMENT:
+            refuse_another(results.get(name, record), record, out)
+        results[name] = record
+        write_json(out, results)
+        click.echo(f"{name}: {record['state']}. {record['summary']}")
+    click.echo("\n" + table(every, results))
+    sys.exit(any(each["state"] == FAILED for each in results.values()))
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ PROCESSES = 8
 SLOWEST = (
     *("sanitizers", "rehearsal", "compile"),
     *("report", "report_studies", "report_damage"),
-    *("gpu_sections", "study", "study_jobs", "conv"),
+    *("gpu_check", "study", "study_jobs", "conv"),
 )
 
 

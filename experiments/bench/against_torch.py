@@ -54,9 +54,7 @@ RATE = 0.01
 # Relative, of a loss. float32's roundings through eight layers make 1e-6 of it, and a
 # GPU's library may choose convolutions that round off more (Winograd's).
 TOLERANCE = 1e-4
-OURS, THEIRS = "minicnn", "PyTorch"
-Told = Callable[[str], None]
-"""Is told whose turn begins, OURS or THEIRS: whoever hangs or crashes had the last."""
+OURS = "minicnn"
 
 
 class TorchFailed(MinicnnError):
@@ -64,7 +62,7 @@ class TorchFailed(MinicnnError):
 
 
 @contextmanager
-def theirs(told: Told, what: str) -> Iterator[None]:
+def theirs(what: str) -> Iterator[None]:
     """Of PyTorch's work alone: what fails in it is PyTorch's failure.
 
     minicnn's work must have ended before: a GPU reports errors to whoever waits next.
@@ -72,7 +70,6 @@ def theirs(told: Told, what: str) -> Iterator[None]:
     Raises:
         TorchFailed: anything else was raised.
     """
-    told(THEIRS)
     try:
         yield
     except Exception as error:  # of its own many kinds, and of its libraries'
@@ -80,11 +77,6 @@ def theirs(told: Told, what: str) -> Iterator[None]:
         raise TorchFailed(
             f"--against torch: PyTorch failed in {what}: {said}"
         ) from error
-    told(OURS)
-
-
-def _untold(whose: str) -> None:
-    """Who is told nothing."""
 
 
 @dataclass
@@ -176,10 +168,8 @@ def comparing(
     batch: int,
     rounds: int = ROUNDS,
     modes: Sequence[Mode] | None = None,
-    told: Told = _untold,
 ) -> Iterator[Comparison]:
     """As `compare`: what there is before the first round, and after each."""
-    told(OURS)
     torch = require(dev)
     for what, value in (("--batch", batch), ("--rounds", rounds)):
         if value < 1:
@@ -188,7 +178,7 @@ def comparing(
     busy = busy_cores()
     with torch_step.settings(torch, dev.threads), np.errstate(all="ignore"):
         place = on_torch(torch, dev)
-        losses = check(torch, dev, place, arch, batch, told)
+        losses = check(torch, dev, place, arch, batch)
         about = arch, batch, dev.name, dev.threads, torch.__version__, busy, losses
         ours = [
             _ours(dev, arch, batch, precision)
@@ -197,11 +187,11 @@ def comparing(
         step = Step(dev, arch, batch)
         label = f"bench {arch}, batch {batch}, against PyTorch"
         with Progress(len(modes) + rounds, "measurements", label) as bar:
-            tried, best = _try_all(torch, place, step, modes, bar, told)
+            tried, best = _try_all(torch, place, step, modes, bar)
             yield Comparison(*about, tried, [], [])
             if not best:
                 raise TorchFailed(f"--against torch: failed in all; {tried[0].error}")
-            for turns in _take_turns([*ours, *best], rounds, bar, told):
+            for turns in _take_turns([*ours, *best], rounds, bar):
                 yield Comparison(*about, tried, turns[: len(ours)], turns[len(ours) :])
 
 
@@ -263,7 +253,6 @@ def check(
     place: Any,
     arch: str,
     batch: int,
-    told: Told = _untold,
 ) -> Losses:
     """The losses of both networks on the same weights and batch.
 
@@ -275,7 +264,7 @@ def check(
     network = step.network
     weights = torch_tensors(network.arch, network.tensors())
     seen = _images(step)
-    with theirs(told, "building the network"):
+    with theirs("building the network"):
         net = torch_step.build(torch, network.arch, OUTPUTS)
         net.load_state_dict({name: torch.from_numpy(w) for name, w in weights.items()})
         net = net.to(place).eval()
@@ -291,7 +280,7 @@ def check(
         step.solver.set_rate(0)
         step.solver.update()
         dev.synchronize()
-        with theirs(told, "a float32 step"):
+        with theirs("a float32 step"):
             loss = torch.nn.functional.cross_entropy(net(images), targets)
             others.append(loss.item())
             update.zero_grad()
@@ -312,14 +301,13 @@ def _try_all(
     step: Step,
     modes: Sequence[Mode],
     bar: Progress,
-    told: Told,
 ) -> tuple[list[Tried], list[Contender]]:
     """Times each mode alone, and keeps the fastest of each precision."""
     tried: list[Tried] = []
     best: dict[str, list[tuple[float, Contender]]] = {}
     seen = _images(step)
     step.dev.synchronize()  # what fails of minicnn's work must not show as PyTorch's
-    with theirs(told, "copying a batch"):
+    with theirs("copying a batch"):
         images, labels = _tensors(torch, place, seen, step.batch.labels)
 
     def wait() -> None:
@@ -344,7 +332,7 @@ def _try_all(
         return Tried(*about, seconds)
 
     for mode in modes:
-        with theirs(told, mode.name):
+        with theirs(mode.name):
             tried.append(timed(mode))
             gc.collect()  # the memory of those that are out is wanted
             if place.type == "cuda":
@@ -354,12 +342,12 @@ def _try_all(
 
 
 def _take_turns(
-    contenders: Sequence[Contender], rounds: int, bar: Progress, told: Told = _untold
+    contenders: Sequence[Contender], rounds: int, bar: Progress
 ) -> Iterator[list[Turns]]:
     """Seconds of each contender's steps in the rounds so far, after each."""
 
     def whose(each: Contender) -> AbstractContextManager[None]:
-        return nullcontext() if each.name == OURS else theirs(told, each.name)
+        return nullcontext() if each.name == OURS else theirs(each.name)
 
     counts = []
     for each in contenders:

@@ -11,8 +11,8 @@ forward and backward: minicnn's ops by `minicnn bench`, PyTorch's layers as they
 are (compiled ones have no layers), in the memory format that was the
 faster for the whole step.
 `--record` keeps the result in experiments/results and writes its table into
-docs/performance.md. On standard error a line says whose turn begins. The exit status is
-3 where PyTorch is absent or failed, and 2 where anything else did.
+docs/performance.md. The exit status is 3 where PyTorch is absent or failed, and 2 where
+anything else did.
 """
 
 from __future__ import annotations
@@ -228,12 +228,6 @@ def chosen(which: str, cuda: bool) -> list[Any]:
     return [mode for name in parts for mode in named[name]]
 
 
-def tell(whose: str) -> None:
-    """Says whose turn begins: `gpu_check.py` reads it where the last one never ends."""
-    if not sys.stderr.isatty():  # a person has the progress bar
-        click.echo(f"turn of {whose}", err=True)
-
-
 def measure(
     dev: Any,
     nets: Nets,
@@ -264,7 +258,7 @@ def measure(
     }
     for arch, batch in nets:
         compared.append({})
-        for made in against_torch.comparing(dev, arch, batch, rounds, modes, tell):
+        for made in against_torch.comparing(dev, arch, batch, rounds, modes):
             compared[-1] = made.to_dict()
             if out:
                 write_json(out, result)

@@ -1,8 +1,8 @@
-"""The small problems of `minicnn gradcheck`: how each op is run, and on what numbers.
+"""The problems of `minicnn gradcheck`: which of `problems`, and how each op is run.
 
-Each is named after what it would catch. The last of each list has a layer's size in
-CaffeNet, for the paths that small shapes do not take; it is too large for central
-differences and is compared with the reference alone.
+The last of each list has a layer's size in CaffeNet, for the paths that small shapes do
+not take; it is too large for central differences and is compared with the reference
+alone.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from minicnn.devices.device import Device
+from minicnn.experiments.proofs import problems
 from minicnn.ops import augment, dropout, lrn, pool, pool_lrn, sgd, softmax
 from minicnn.ops import space_to_depth as blocks
 from minicnn.ops.conv import conv
@@ -26,7 +27,6 @@ Arrays = dict[str, Any]
 # a thousand steps of a central difference.
 GAP = 0.01
 SEED = 0
-LRN = lrn.Normalising(size=5, alpha=0.5, beta=0.75, k=1.0)
 
 
 @dataclass(frozen=True)
@@ -81,19 +81,14 @@ def _apart(shape: tuple[int, ...]) -> Any:
 
 def conv_cases() -> list[Case]:
     """Convolution with bias, and both its gradients."""
-    shapes = {
-        "3x3, padded": ConvShape(2, 5, 6, 3, 4, 3, 3, (1, 1), (1, 1)),
-        "strided, grouped": ConvShape(2, 7, 6, 4, 6, 3, 2, (2, 3), (1, 0), groups=2),
-        "stride over filter": ConvShape(1, 9, 8, 2, 3, 2, 2, (3, 4)),
-        "stride over padding": ConvShape(1, 9, 8, 2, 3, 4, 5, (3, 4), (1, 1)),
-        "the same in groups": ConvShape(2, 8, 7, 4, 6, 4, 3, (3, 4), (1, 1), groups=2),
-        "filter over image": ConvShape(2, 3, 4, 3, 4, 5, 6, (2, 1), (2, 2)),
-        "vector loads": ConvShape(2, 4, 4, 8, 8, 3, 3, (1, 1), (1, 1), groups=2),
-        "fully connected": ConvShape(3, 2, 3, 4, 5, 2, 3),
-        "11x11/4": ConvShape(1, 51, 47, 3, 32, 11, 11, (4, 4)),
-        "conv2 of caffenet": ConvShape(1, 27, 27, 96, 256, 5, 5, (1, 1), (2, 2), 2),
-        "part of fc6": ConvShape(4, 6, 6, 256, 256, 6, 6),
-    }
+    names = "height is not width", "three groups, strided", "stride over filter"
+    names += "stride over pad", "two groups, stride over pad"
+    names += "filter over the image, strided", "two groups of vectors"
+    names += "fully connected", "11x11/4"
+    shapes = {name: problems.CONV[name] for name in names}
+    large = problems.CONV_CAFFENET
+    shapes["conv2 of caffenet"] = replace(large["conv2"], n=1)
+    shapes["part of fc6"] = replace(large["fc6"], n=4, k=256)
     return [_conv(name, shape) for name, shape in shapes.items()]
 
 
@@ -161,14 +156,9 @@ def _relu(name: str, rows: int, channels: int) -> Case:
 
 def pool_cases() -> list[Case]:
     """Max pooling and its gradient, without ties."""
-    shapes = {
-        "3/2, fits": PoolShape(2, 7, 5, 3),
-        "3/2, clipped": PoolShape(2, 6, 8, 4),
-        "padded": PoolShape(1, 7, 6, 3, (3, 2), (2, 2), (1, 1)),
-        "stride over window": PoolShape(2, 8, 9, 2, (2, 2), (3, 3)),
-        "overlapping thrice": PoolShape(1, 6, 5, 4, (3, 3), (1, 1)),
-        "pool1 of caffenet": PoolShape(1, 55, 55, 96),
-    }
+    names = "3/2, fits", "3/2, last window clipped", "pad 1", "window under stride"
+    shapes = {name: problems.POOL[name] for name in (*names, "stride 1")}
+    shapes["pool1 of caffenet"] = problems.POOL_CAFFENET["pool1"]
     return [_pool(name, shape) for name, shape in shapes.items()]
 
 
@@ -195,16 +185,15 @@ def _pool(name: str, shape: PoolShape) -> Case:
 
 def lrn_cases() -> list[Case]:
     """LRN, with alpha large enough for a lost channel to show."""
-    return [
-        _lrn("size 5", (2, 3, 2, 8), LRN),
-        _lrn("size 3, odd channels", (2, 3, 2, 7), replace(LRN, size=3)),
-        _lrn("fewer channels than the window", (2, 2, 3, 3), replace(LRN, size=7)),
-        _lrn("beta 0.5, k 2", (2, 2, 3, 6), replace(LRN, beta=0.5, k=2.0)),
-        _lrn("norm1 of caffenet", (1, 27, 27, 96), LRN),
-    ]
+    names = "size 5", "size 3", "size 9", "fewer channels than half a window"
+    chosen = {name: problems.LRN[name] for name in (*names, "beta 0.5", "k 2")}
+    chosen["norm1 of caffenet"] = problems.LRN_CAFFENET["norm1"]
+    return [_lrn(name, case) for name, case in chosen.items()]
 
 
-def _lrn(name: str, shape: tuple[int, ...], how: lrn.Normalising) -> Case:
+def _lrn(name: str, case: problems.LrnCase) -> Case:
+    shape = case.shape
+    how = lrn.Normalising(case.size, case.alpha, case.beta, case.k)
     x, dy = _normals(shape, shape)
     inputs = {"x": 2 * x, "dy": dy}
 
@@ -227,17 +216,15 @@ def _lrn(name: str, shape: tuple[int, ...], how: lrn.Normalising) -> Case:
 
 def pool_lrn_cases() -> list[Case]:
     """Pooling of a ReLU's output, then LRN; x is what the ReLU is given."""
-    shapes = {
-        "3/2, clipped": PoolShape(2, 6, 8, 4),
-        "padded": PoolShape(1, 7, 6, 3, (3, 2), (2, 2), (1, 1)),
-        "stride over window": PoolShape(2, 8, 9, 2, (2, 2), (3, 3)),
-        "layer 1 of caffenet": PoolShape(1, 55, 55, 96),
-    }
-    return [_pool_lrn(name, shape) for name, shape in shapes.items()]
+    names = "3/2, clipped", "pad 1", "window under stride", "k 2"
+    chosen = {name: problems.POOL_LRN[name] for name in names}
+    chosen["layer 1 of caffenet"] = problems.POOL_LRN_CAFFENET["layer 1"]
+    return [_pool_lrn(name, case) for name, case in chosen.items()]
 
 
-def _pool_lrn(name: str, shape: PoolShape) -> Case:
-    s = shape
+def _pool_lrn(name: str, case: problems.PoolLrnCase) -> Case:
+    s = shape = case.pool
+    how = lrn.Normalising(case.size, case.alpha, case.beta, case.k)
     x = _apart((s.n, s.h, s.w, s.c))
     (dy,) = _normals((s.n, s.p, s.q, s.c))
 
@@ -245,24 +232,23 @@ def _pool_lrn(name: str, shape: PoolShape) -> Case:
         u, y = (output(dev, dy.shape, a["x"].dtype) for _ in range(2))
         argmax = output(dev, dy.shape, np.uint8)
         x = a["x"] * (a["x"] > 0)
-        pool_lrn.forward(dev, x, u, argmax, y, shape, LRN)
+        pool_lrn.forward(dev, x, u, argmax, y, shape, how)
         return {"u": u, "argmax": argmax, "y": y}
 
     def backward(dev: Device, a: Arrays, o: Arrays) -> Arrays:
         dx = output(dev, x.shape, a["x"].dtype)
-        pool_lrn.backward(dev, a["dy"], o["u"], o["argmax"], dx, shape, LRN)
+        pool_lrn.backward(dev, a["dy"], o["u"], o["argmax"], dx, shape, how)
         return {"dx": dx}
 
-    terms = {"y": 4 * LRN.size, "dx": 16 * LRN.size * s.window[0] * s.window[1]}
+    terms = {"y": 4 * how.size, "dx": 16 * how.size * s.window[0] * s.window[1]}
     inputs, small = {"x": x, "dy": dy}, x.size < 1000
     return Case("pool_lrn", name, inputs, forward, backward, terms, small)
 
 
 def space_to_depth_cases() -> list[Case]:
     """Filters over blocks of pixels, and their gradient, in one slice."""
-    shape = ConvShape(1, 9, 12, 3, 4, 3, 5, (2, 3))
-    caffenet = ConvShape(1, 227, 227, 3, 96, 11, 11, (4, 4))
-    return [_space_to_depth("3x5/2,3", shape), _space_to_depth("conv1", caffenet)]
+    names = "rectangular", "conv1 of caffenet"
+    return [_space_to_depth(name, problems.BLOCKS[name]) for name in names]
 
 
 def _space_to_depth(name: str, shape: ConvShape) -> Case:
@@ -285,16 +271,14 @@ def _space_to_depth(name: str, shape: ConvShape) -> Case:
 
 def dropout_cases() -> list[Case]:
     """Dropout, whose backward pass is itself."""
-    return [
-        _dropout("rate 0.5", (3, 16), 0.5),
-        _dropout("rate 0.3, odd size", (3, 7), 0.3),
-        _dropout("fc6 of caffenet", (4, 4096), 0.5),
-    ]
+    names = "caffenet's rate", "rate 0.3", "64-bit seed", "64-bit step"
+    chosen = (*names, "more than a chunk")
+    return [_dropout(name, problems.DROPOUT[name]) for name in chosen]
 
 
-def _dropout(name: str, shape: tuple[int, ...], rate: float) -> Case:
-    # The seed and step need both words of theirs.
-    key, step = (rate, 2**40 + 1, 0x105), np.array([2**33 + 3], np.int64)
+def _dropout(name: str, case: problems.DropoutCase) -> Case:
+    shape = case.shape
+    key, step = (case.rate, case.seed, case.stream), np.array([case.step], np.int64)
 
     def forward(dev: Device, a: Arrays) -> Arrays:
         y = output(dev, shape, a["x"].dtype)
@@ -313,16 +297,14 @@ def _dropout(name: str, shape: tuple[int, ...], rate: float) -> Case:
 
 def softmax_cases() -> list[Case]:
     """Softmax cross-entropy: y is the mean loss."""
-    return [
-        _softmax("ten classes", 5, 10),
-        _softmax("ignored rows", 4, 7, ignored=2),
-        _softmax("1000 classes", 4, 1000),
-    ]
+    names = "ten classes", "ignored rows", "caffenet's classes"
+    return [_softmax(name, problems.SOFTMAX[name]) for name in names]
 
 
-def _softmax(name: str, n: int, k: int, ignored: int = 0) -> Case:
+def _softmax(name: str, case: problems.SoftmaxCase) -> Case:
+    n, k, ignored = case.n, case.k, len(case.ignored)
     labels = np.random.default_rng(SEED).integers(0, k, n, dtype=np.int32)
-    labels[:ignored] = -1
+    labels[list(case.ignored)] = -1
 
     def score(dev: Device, a: Arrays, dlogits: Any) -> Any:
         totals = dev.zeros((3,), np.float64)
@@ -339,25 +321,28 @@ def _softmax(name: str, n: int, k: int, ignored: int = 0) -> Case:
         return {"dlogits": dlogits}
 
     (logits,) = _normals((n, k))
-    inputs = {"logits": 2 * logits, "labels": labels, "dy": np.ones(1)}
+    inputs = {"logits": case.spread * logits, "labels": labels, "dy": np.ones(1)}
     terms = {"y": n + k, "dlogits": k}
     return Case("softmax", name, inputs, forward, backward, terms, small=k < 100)
 
 
 def sgd_cases() -> list[Case]:
-    """The update of a weight and a bias, a third of an epoch in."""
-    return [_sgd("weight and bias", [(5, 7), (5,)]), _sgd("norm", [(384, 99), (384,)])]
+    """The update of weights and biases."""
+    names = "as in caffenet", "large decay", "more than a chunk"
+    return [_sgd(name, problems.SGD[name]) for name in names]
 
 
-def _sgd(name: str, shapes: list[tuple[int, ...]]) -> Case:
+def _sgd(name: str, case: problems.SgdCase) -> Case:
+    shapes = list(case.shapes)
+    rates, decays = map(list, zip(*case.factors, strict=True))
     size = sgd.layout(shapes)[-1]
     w, g, v = _normals((size,), (size,), (size,))
 
     def forward(dev: Device, a: Arrays) -> Arrays:
         new_w, new_v = a["w"].copy(), a["v"].copy()
-        segments = sgd.Segments.of(dev, shapes, [1.0, 2.0], [1.0, 0.0])
-        lr = dev.from_host(np.array([0.1]))
-        sgd.update(dev, new_w, a["g"], new_v, segments, lr, 0.9, 0.05)
+        segments = sgd.Segments.of(dev, shapes, rates, decays)
+        lr, how = dev.from_host(np.array([case.lr])), (case.momentum, case.decay)
+        sgd.update(dev, new_w, a["g"], new_v, segments, lr, *how)
         return {"new_w": new_w, "new_v": new_v}
 
     return Case("sgd", name, {"w": w, "g": g, "v": v}, forward)
@@ -365,26 +350,30 @@ def _sgd(name: str, shapes: list[tuple[int, ...]]) -> Case:
 
 def augment_cases() -> list[Case]:
     """Crops, some of them mirrored."""
-    return [_augment("crop", 5, 9, 7), _augment("caffenet's crop", 2, 256, 227)]
+    caffenet = problems.AugmentCase(2, (256, 256), (227, 227), 1 / 64)
+    chosen = {name: problems.AUGMENT[name] for name in ("crop", "scaled")}
+    chosen["caffenet's crop"] = caffenet
+    return [_augment(name, case) for name, case in chosen.items()]
 
 
-def _augment(name: str, n: int, size: int, crop: int) -> Case:
+def _augment(name: str, case: problems.AugmentCase) -> Case:
+    n, (height, width), crop = case.n, case.image, case.crop
     rng = np.random.default_rng(SEED)
     inputs = {
-        "images": rng.integers(0, 256, (n, size, size, 3), dtype=np.uint8),
+        "images": rng.integers(0, 256, (n, height, width, 3), dtype=np.uint8),
         "rows": np.arange(n)[::-1].copy(),
-        "top": rng.integers(0, size - crop + 1, n),
-        "left": rng.integers(0, size - crop + 1, n),
+        "top": rng.integers(0, height - crop[0] + 1, n),
+        "left": rng.integers(0, width - crop[1] + 1, n),
         "mirror": np.arange(n) % 2 == 0,
-        "mean": rng.uniform(0, 255, (size, size, 3)),
+        "mean": rng.uniform(0, 255, (height, width, 3)),
     }
 
     def forward(dev: Device, a: Arrays) -> Arrays:
-        y = output(dev, (n, crop, crop, 3), a["mean"].dtype)
+        y = output(dev, (n, *crop, 3), a["mean"].dtype)
         # A mean image is float32, whatever the network's type.
         mean = a["mean"].astype(np.float32)
         place = a["rows"], a["top"], a["left"], a["mirror"]
-        augment.crop_mirror(dev, a["images"], mean, y, *place, 1 / 64)
+        augment.crop_mirror(dev, a["images"], mean, y, *place, case.scale)
         return {"y": y}
 
     return Case("augment", name, inputs, forward)

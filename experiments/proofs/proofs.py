@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,20 +19,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 ROOT = Path(__file__).resolve().parents[2]
-from minicnn.experiments import predict  # noqa: E402
-from minicnn.experiments.compile_tables import (  # noqa: E402
-    compile_table,
-    markdown,
-    prediction_table,
-)
-from minicnn.experiments.predict import (  # noqa: E402
-    BATCH,
-    GOAL,
-    LAUNCH,
-    NET,
-    Prediction,
-)
-
 if TYPE_CHECKING:
     from minicnn.devices.nvrtc import KernelReport
     from minicnn.experiments.proofs.gradcheck import Check
@@ -74,6 +60,17 @@ class Outcomes:
         return {how: ended.count(how) for how in sorted(set(ended))}
 
 
+def tested() -> list[str]:
+    """The files whose tests prove the kernels, below tests/."""
+    oracles = sorted((ROOT / "tests" / "support" / "reference").glob("[!_]*.py"))
+    emulator = "emulator", "emulated_instructions", "sanitizers"
+    return [
+        *(f"ops/test_{path.stem}.py" for path in oracles),
+        *(f"compile/test_{name}.py" for name in emulator),
+        "devices/test_nvrtc.py",
+    ]
+
+
 def run_tests() -> Outcomes:
     """The tests of every op on every device here, of the emulator, and sanitized ones.
 
@@ -83,15 +80,36 @@ def run_tests() -> Outcomes:
     import pytest
 
     outcomes = Outcomes()
-    oracles = sorted((ROOT / "tests" / "reference").glob("[!_]*.py"))
-    others = "emulator", "emulated_instructions", "nvrtc", "sanitizers"
-    names = (*(path.stem for path in oracles), *others)
-    files = [str(ROOT / "tests" / f"test_{name}.py") for name in names]
+    files = [str(ROOT / "tests" / name) for name in tested()]
     # So that pytest reads this tree's settings, wherever it is started from.
     options = ["--rootdir", str(ROOT), "-p", "no:cacheprovider"]
     if pytest.main([*options, *files], plugins=[outcomes]):
         raise click.ClickException("tests failed")
     return outcomes
+
+
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def compile_table(reports: Sequence[KernelReport]) -> str:
+    """Registers, shared memory, spills and instructions of each kernel."""
+    found = {(report.name, report.arch): report for report in reports}
+
+    def cell(name: str, arch: str) -> str:
+        report = found[name, arch]
+        spills = report.spill_stores + report.spill_loads + report.stack_bytes
+        used = report.registers, report.shared_bytes, spills, report.instructions
+        return ", ".join(map(str, used))
+
+    architectures = list(dict.fromkeys(arch for _, arch in found))
+    rows = [
+        [f"`{name}`", *(cell(name, arch) for arch in architectures)]
+        for name in dict.fromkeys(name for name, _ in found)
+    ]
+    return markdown(["kernel", *architectures], rows)
 
 
 def error_table(worst: Mapping[tuple[str, str, str, str], Any]) -> str:
@@ -220,7 +238,6 @@ class Proofs:
         losses: what `compare_devices.py --json` wrote, by file name.
         nvrtc: its version.
         reports: of every kernel.
-        predicted: what a step of caffenet should take, by precision.
     """
 
     about: Mapping[str, str]
@@ -231,7 +248,6 @@ class Proofs:
     losses: Mapping[str, Mapping[str, Any]]
     nvrtc: str
     reports: Sequence[KernelReport]
-    predicted: Mapping[str, Sequence[Prediction]]
 
 
 def page(proofs: Proofs) -> str:
@@ -252,8 +268,9 @@ Written by `make proofs`
 Each output's relative error in the case that fills most of what the tests allow, and in
 brackets how much of it that is: allowed are 16 roundings of the type times the square
 root of the number of terms that are summed; in bfloat16 also those of the numbers as
-they are stored, which fill most of it. Over the shared cases (`tests/support/cases.py`)
-and {proofs.examples} random shapes an op, device and dtype. 0: the very same numbers.
+they are stored, which fill most of it. Over the shared cases
+(`experiments/proofs/problems.py`) and {proofs.examples} random shapes an op, device and
+dtype. 0: the very same numbers.
 `pytest --worst-errors` also names the case.
 
 {error_table(proofs.worst)}
@@ -293,21 +310,7 @@ of local memory a thread (spills), machine instructions.
 file names. The LRN kernels use dynamic shared memory besides, a number for each
 channel of the rows that a block takes.
 
-The last columns are a **prediction; nothing of it was run on a GPU**: what all launches
-of the kernel (how many, in brackets) in one training step of `{NET}` at batch {BATCH}
-should take on an H200, in microseconds, by the bytes they move, the products and the
-machine instructions they do, and what they read through the level-2 cache, whichever
-takes longest, and {LAUNCH * 1e6:.1f} µs a launch.
-[`experiments/predict.py`](../experiments/predict.py) has the model and the card's
-figures, and prints each launch. It leaves out latencies, barriers and bank conflicts:
-read it as a bound.
-
-{compile_table(proofs.reports, proofs.predicted)}
-
-The sums over a step, by what bounds its kernels, in milliseconds. The goal is
-{GOAL * 1e3:.1f} ms in bf16.
-
-{prediction_table(proofs.predicted)}
+{compile_table(proofs.reports)}
 """
 
 
@@ -334,11 +337,6 @@ def collect(examples: int) -> Proofs:
             for arch in ARCHITECTURES
             for report in nvrtc.compile_report(file, arch)
         ]
-        known = {each.name: each for each in reports if each.arch == predict.ARCH}
-        predicted = {
-            precision: predict.predictions(known, NET, BATCH, precision)
-            for precision in predict.PRECISIONS
-        }
         checks = gradcheck(device.get("emulated"))
     except MinicnnError as error:
         raise click.ClickException(str(error)) from None
@@ -347,17 +345,8 @@ def collect(examples: int) -> Proofs:
     outcomes = run_tests()
     from tests.support.helpers import WORST
 
-    return Proofs(
-        about,
-        examples,
-        outcomes,
-        WORST,
-        checks,
-        losses,
-        version,
-        reports,
-        predicted,
-    )
+    found = outcomes, WORST, checks, losses, version, reports
+    return Proofs(about, examples, *found)
 
 
 @click.command()

@@ -25,6 +25,7 @@ from minicnn.compile.kernel_source import FOLDER, KernelSource
 from minicnn.compile.native import NativeFile
 from minicnn.devices import device
 from minicnn.devices.launch import KernelFile
+from minicnn.experiments.proofs import problems as cases
 from minicnn.ops import (
     augment,
     dropout,
@@ -48,7 +49,6 @@ from tests.ops import (
     test_softmax,
     test_space_to_depth,
 )
-from tests.support import cases
 from tests.support.helpers import poisoned, rounded
 
 # Every op, forward and backward, over the shared cases, in every type; every tile.

@@ -17,13 +17,13 @@ from minicnn.base.errors import MinicnnError
 from minicnn.base.precision import BF16, Precision
 from minicnn.cli.main import cli
 from minicnn.devices import device
-from minicnn.experiments import predict
 from minicnn.experiments.bench import ops as bench
 from minicnn.experiments.bench.roofline import Ceilings, Cost, HostMeter, cost
 from minicnn.nn import architectures
 from minicnn.ops import lrn, op, pool, pool_lrn
 from minicnn.ops.conv.shape import ConvShape
 from minicnn.ops.pool_shape import PoolShape
+from tests.support.dry_device import DryDevice
 from tests.support.runs import MINIATURE
 
 
@@ -68,7 +68,7 @@ def test_a_convolutions_cost() -> None:
 
 @pytest.mark.parametrize("name", ["fp32", "tf32", "bf16"])
 def test_a_precision_changes_no_operations(name: str) -> None:
-    dev, batch = predict.DryDevice(), 2
+    dev, batch = DryDevice(), 2
     calls = bench.Step(dev, "caffenet", batch, name, seed=None).recorded()
     conv1 = [
         call for call in calls if (call.place, call.name[:5]) == ("conv1", "conv.")

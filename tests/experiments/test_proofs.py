@@ -14,8 +14,6 @@ import pytest
 
 from minicnn.compile import kernel_source
 from minicnn.devices.nvrtc import KernelReport
-from minicnn.experiments import compile_tables
-from minicnn.experiments.predict import Prediction
 from minicnn.experiments.proofs import proofs
 from minicnn.experiments.proofs.gradcheck import Check
 from minicnn.experiments.proofs.proofs import MISTAKES, Outcomes, Proofs
@@ -88,42 +86,9 @@ def test_kernels_and_what_they_spill() -> None:
             instructions=700,
         ),
     ]
-    assert rows(compile_tables.compile_table(reports, {})) == [
+    assert rows(proofs.compile_table(reports)) == [
         ["kernel", "sm_80", "sm_90"],
         ["`f<float>`", "40, 48, 0, 700", "42, 0, 24, 700"],
-    ]
-
-
-def predicted(kernel: str, **parts: float) -> Prediction:
-    none = dict.fromkeys(("memory", "products", "issue", "cache"), 0.0)
-    return Prediction("conv1", "conv.forward", kernel, 1, 1, {**none, **parts})
-
-
-def test_kernels_and_what_they_should_take() -> None:
-    reports = [report(name, "sm_90") for name in ("f<float>", "f<bf16>", "g")]
-    steps = {
-        "bf16": [
-            predicted("f<bf16>", memory=10e-6, issue=8e-6),
-            predicted("g", issue=3e-6),
-            predicted("f<bf16>", memory=1e-6, cache=20e-6),
-        ],
-        "fp32": [predicted("f<float>", products=2e-3, cache=1e-6)],
-    }
-    # And 1.5 µs for each launch.
-    assert rows(compile_tables.compile_table(reports, steps)) == [
-        ["kernel", "sm_90", "bf16 µs, predicted", "fp32 µs, predicted"],
-        ["`f<float>`", "0, 0, 0, 0", "–", "2002"],
-        ["`f<bf16>`", "0, 0, 0, 0", "33 (2)", "–"],
-        ["`g`", "0, 0, 0, 0", "4", "–"],
-    ]
-    head, *sums = rows(compile_tables.prediction_table(steps))
-    assert head == [
-        "precision", "kernels", "memory", "products", "issue", "cache", "launches",
-        "ms a step",
-    ]  # fmt: skip
-    assert sums == [
-        ["bf16", "3", "0.01", "0.00", "0.00", "0.02", "0.00", "0.04"],
-        ["fp32", "1", "0.00", "2.00", "0.00", "0.00", "0.00", "2.00"],
     ]
 
 
@@ -147,8 +112,8 @@ def test_planted_mistakes_are_counted() -> None:
 
 
 def test_every_planted_mistake_has_its_test() -> None:
-    files = ("compile/test_emulator.py", "compile/test_sanitizers.py")
-    text = "".join((TESTS / name).read_text() for name in files)
+    # All of the files are there.
+    text = "".join((TESTS / name).read_text() for name in proofs.tested())
     names = re.findall(r"^def (test_\w+)", text, re.MULTILINE)
     for test in MISTAKES:
         assert sum(name.startswith(test) for name in names) == 1, test
@@ -238,10 +203,9 @@ def test_the_page_says_where_it_comes_from() -> None:
         path.name: json.loads(path.read_text())
         for path in folder.glob("*emulated-losses*.json")
     }
-    steps = {"bf16": [predicted("f<bf16>", memory=5e-3)]}
-    found = outcomes(), {}, [], losses, "12.9", [report("f<bf16>", "sm_90")], steps
+    found = outcomes(), {}, [], losses, "12.9", [report("f<bf16>", "sm_90")]
     page = proofs.page(Proofs(about, 300, *found))
-    assert "The goal is\n4.2 ms in bf16." in page
+    assert "| `f<bf16>` | 0, 0, 0, 0 |" in page
     assert "2 cores, 2026-11-23, commit\nabc123" in page
     assert f"Of the tests behind this page: {len(MISTAKES)} passed" in page
     for name, record in losses.items():

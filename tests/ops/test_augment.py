@@ -10,11 +10,11 @@ import pytest
 
 from minicnn.base.precision import BF16
 from minicnn.devices.device import CpuDevice, Device
+from minicnn.experiments.proofs import problems as cases
+from minicnn.experiments.proofs.problems import AugmentCase
 from minicnn.ops import augment
 from minicnn.ops.conv.shape import ConvShape
 from minicnn.ops.space_to_depth import Blocks
-from tests.support import cases
-from tests.support.cases import AugmentCase
 from tests.support.helpers import (
     Array,
     Arrays,

@@ -11,10 +11,10 @@ import pytest
 
 from minicnn.base.errors import MinicnnError
 from minicnn.devices.device import Device
+from minicnn.experiments.proofs import problems as cases
 from minicnn.ops.conv import conv
 from minicnn.ops.conv import plan as conv_plan
 from minicnn.ops.conv.conv import ConvShape
-from tests.support import cases
 from tests.support.helpers import (
     Array,
     Arrays,

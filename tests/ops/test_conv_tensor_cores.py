@@ -24,15 +24,15 @@ from minicnn.compile.host_compiler import sanitizing
 from minicnn.devices import device
 from minicnn.devices.device import Device
 from minicnn.devices.launch import KernelFile
-from minicnn.experiments import predict
 from minicnn.experiments.bench.ops import Step
+from minicnn.experiments.proofs import problems as cases
 from minicnn.ops.conv import conv
 from minicnn.ops.conv import plan as conv_plan
 from minicnn.ops.conv.conv import ConvShape
 from minicnn.ops.conv.plan import DATA, FORWARD, WEIGHTS, Plan
 from tests.conftest import DEVICES
 from tests.ops import test_conv
-from tests.support import cases
+from tests.support.dry_device import DryDevice, launched
 from tests.support.helpers import (
     Array,
     Arrays,
@@ -373,10 +373,10 @@ def test_plans_fit_the_card() -> None:
 @pytest.mark.parametrize("precision", ["bf16", "tf32"])
 def test_caffenet_runs_on_a_small_card(precision: str) -> None:
     def used(shared: int) -> set[int]:
-        dev = predict.DryDevice()
+        dev = DryDevice()
         dev.shared_bytes = shared
         calls = Step(dev, "caffenet", 256, precision, seed=None).recorded()
-        return {launch[-1] for call in calls for launch in predict.launched(dev, call)}
+        return {launch[-1] for call in calls for launch in launched(dev, call)}
 
     assert max(used(SMALL)) <= SMALL < max(used(conv_plan.SHARED_BYTES))
     with pytest.raises(

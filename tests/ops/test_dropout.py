@@ -11,9 +11,9 @@ import pytest
 
 from minicnn.base.precision import BF16
 from minicnn.devices.device import Device
+from minicnn.experiments.proofs import problems as cases
+from minicnn.experiments.proofs.problems import DropoutCase
 from minicnn.ops import dropout
-from tests.support import cases
-from tests.support.cases import DropoutCase
 from tests.support.helpers import (
     Array,
     Arrays,

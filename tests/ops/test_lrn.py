@@ -11,9 +11,9 @@ import pytest
 
 from minicnn.base.precision import BF16, accumulator
 from minicnn.devices.device import Device
+from minicnn.experiments.proofs import problems as cases
+from minicnn.experiments.proofs.problems import LrnCase
 from minicnn.ops import lrn
-from tests.support import cases
-from tests.support.cases import LrnCase
 from tests.support.helpers import (
     Array,
     Arrays,

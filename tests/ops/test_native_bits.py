@@ -14,6 +14,8 @@ from minicnn.base import philox
 from minicnn.base.precision import is_float
 from minicnn.compile import native
 from minicnn.devices import device
+from minicnn.experiments.proofs import problems as cases
+from minicnn.experiments.proofs.problems import DropoutCase
 from minicnn.ops.conv import conv
 from tests.ops import (
     test_augment,
@@ -23,8 +25,6 @@ from tests.ops import (
     test_pool_lrn,
     test_sgd,
 )
-from tests.support import cases
-from tests.support.cases import DropoutCase
 from tests.support.helpers import Arrays, fuzz, in_numpy, poisoned, rounded, run_op
 
 Run = Callable[..., dict[str, Any]]

@@ -11,9 +11,9 @@ import pytest
 from minicnn.base.errors import MinicnnError
 from minicnn.base.precision import BF16
 from minicnn.devices.device import Device
+from minicnn.experiments.proofs import problems as cases
 from minicnn.ops import pool
 from minicnn.ops.pool import PoolShape
-from tests.support import cases
 from tests.support.helpers import (
     Array,
     Arrays,

@@ -11,11 +11,11 @@ import pytest
 from minicnn.base.errors import MinicnnError
 from minicnn.base.precision import BF16
 from minicnn.devices.device import Device
+from minicnn.experiments.proofs import problems as cases
+from minicnn.experiments.proofs.problems import PoolLrnCase
 from minicnn.ops import lrn, pool_lrn
 from minicnn.ops.pool import PoolShape
 from tests.ops.test_pool import problem as pool_problem
-from tests.support import cases
-from tests.support.cases import PoolLrnCase
 from tests.support.helpers import (
     Array,
     Arrays,

@@ -11,9 +11,9 @@ import pytest
 
 from minicnn.base.precision import BF16
 from minicnn.devices.device import Device
+from minicnn.experiments.proofs import problems as cases
+from minicnn.experiments.proofs.problems import SgdCase
 from minicnn.ops import sgd
-from tests.support import cases
-from tests.support.cases import SgdCase
 from tests.support.helpers import Array, Arrays, Draw, check_op, check_same_bits, fuzz
 from tests.support.reference import sgd as reference
 

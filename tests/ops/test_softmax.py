@@ -10,9 +10,9 @@ import pytest
 
 from minicnn.base.precision import BF16
 from minicnn.devices.device import Device
+from minicnn.experiments.proofs import problems as cases
+from minicnn.experiments.proofs.problems import SoftmaxCase
 from minicnn.ops import softmax
-from tests.support import cases
-from tests.support.cases import SoftmaxCase
 from tests.support.helpers import (
     DIFFERENCES,
     Array,

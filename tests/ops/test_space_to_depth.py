@@ -12,12 +12,12 @@ from minicnn.base.errors import MinicnnError
 from minicnn.base.precision import BF16
 from minicnn.devices import device
 from minicnn.devices.device import Device
+from minicnn.experiments.proofs import problems as cases
 from minicnn.ops import sgd
 from minicnn.ops import space_to_depth as op
 from minicnn.ops.conv import conv
 from minicnn.ops.conv.shape import ConvShape
 from minicnn.ops.space_to_depth import Blocks
-from tests.support import cases
 from tests.support.helpers import (
     Array,
     Arrays,

@@ -7,10 +7,10 @@ from functools import partial
 import numpy as np
 
 from minicnn.devices.device import Device
+from minicnn.experiments.proofs import problems as cases
 from minicnn.ops.conv import conv
 from minicnn.ops.conv.conv import ConvShape
 from tests.ops.test_conv_tensor_cores import CAFFENET, arrays, expected, run
-from tests.support import cases
 from tests.support.helpers import run_op
 
 

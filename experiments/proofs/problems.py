@@ -1,5 +1,7 @@
 """The problems that every op is tested on, on every device: one list an op.
 
+The tests run all of them, `minicnn gradcheck` those that `cases` picks.
+
 The CAFFENET lists hold that network's own shapes with a small batch; they are large,
 and meant for optimised paths. The others are small enough for slow loops and for an
 emulated device, and each is named after what it would catch.
@@ -30,11 +32,13 @@ CONV = {
     "pad over the filter": ConvShape(2, 3, 4, 2, 3, 2, 2, (2, 2), (3, 4)),
     "filter over the image": ConvShape(2, 3, 3, 2, 3, 5, 5, (1, 1), (1, 1)),
     "two groups": ConvShape(2, 6, 5, 4, 6, 3, 3, (1, 1), (1, 1), groups=2),
+    "stride over pad": ConvShape(1, 9, 8, 2, 3, 4, 5, (3, 4), (1, 1)),
     "two groups, stride over pad": ConvShape(
         2, 8, 7, 4, 6, 4, 3, (3, 4), (1, 1), groups=2
     ),
     "filter over the image, strided": ConvShape(2, 3, 4, 3, 4, 5, 6, (2, 1), (2, 2)),
     "three groups, strided": ConvShape(2, 7, 8, 6, 3, 3, 2, (2, 2), (1, 0), groups=3),
+    "two groups of vectors": ConvShape(2, 4, 4, 8, 8, 3, 3, (1, 1), (1, 1), groups=2),
     "depthwise": ConvShape(2, 6, 6, 4, 4, 3, 3, (1, 1), (1, 1), groups=4),
     "one channel": ConvShape(2, 7, 6, 1, 4, 3, 3),
     "one filter": ConvShape(2, 7, 6, 4, 1, 3, 3),

@@ -1,0 +1,54 @@
+"""Trainings that prove a device: stopped and resumed, and what their losses prove."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from minicnn.devices import device
+from minicnn.experiments.proofs import compare_devices
+from minicnn.nn import architectures
+from tests.support.runs import MINIATURE, make_store
+
+
+def test_a_stopped_training_is_resumed_and_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(architectures.ARCHITECTURES, "caffenet32", MINIATURE)
+    store = make_store(tmp_path / "tiny.h5", size=24)
+    split = compare_devices.few_classes(store, 3, tmp_path)
+    dev = device.get("cpu")
+
+    def train(runs: str, stop: int | None = None) -> Any:
+        setup = compare_devices.make_setup(store, tmp_path / runs, dev, 6, 5, split)
+        return compare_devices.train(setup, stop)
+
+    whole, resumed = train("whole"), train("resumed", 3)
+    assert whole["weights"] == resumed["weights"]
+    assert len(whole["losses"]) == 6
+    assert whole["losses"] == resumed["losses"]
+    sessions = json.loads((tmp_path / "resumed" / "baseA" / "env.json").read_text())
+    assert [s["first_step"] for s in sessions["sessions"]] == [0, 4]
+    assert compare_devices.side_by_side([1.0, 3.0], [1.0, 2.0, 9.0]) == [0.0, 0.5]
+    # The losses alone are those of the run; in float64 they are nearly so.
+    setup = compare_devices.make_setup(store, tmp_path / "alone", dev, 6, 5, split)
+    assert compare_devices.first_losses(setup, "fp32", 6) == whole["losses"]
+    exact = compare_devices.first_losses(setup, "fp64", 6)
+    differences = compare_devices.side_by_side(exact, whole["losses"])
+    assert 1e-9 < max(differences) < 1e-4  # what float32 rounds off
+
+
+def test_losses_that_differ_prove_nothing() -> None:
+    bits = {"same_bits_again": True, "same_bits_resumed": True}
+    late = [1e-7] * compare_devices.FIRST + [0.02]
+    for record, differences, right in [
+        ({"precision": "fp32", **bits}, late, True),
+        ({"precision": "fp32", **bits, "same_bits_resumed": False}, late, False),
+        ({"precision": "fp32", **bits}, late[::-1], False),
+        ({"precision": "fp64"}, [1e-12] * 50, True),
+        ({"precision": "fp64"}, late, False),
+    ]:
+        assert compare_devices.proven(record, differences) is right
