@@ -35,7 +35,7 @@ def budget(name: str, tensor_cores: bool) -> int:
 def reports(name: str, arch: str) -> list[nvrtc.KernelReport]:
     """What the compiler says of a file's kernels; skips the test without NVRTC."""
     if not nvrtc.available():
-        pytest.skip("NVRTC absent: pip install minicnn[test]")
+        pytest.skip("NVRTC absent: pip install minicnn-transfer[test]")
     return nvrtc.compile_report(name, arch)
 
 
