@@ -1,4 +1,4 @@
-"""The public API: what `import minicnn` names."""
+"""The public API: what `import minicnn` names, and README's example of it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 import minicnn
+
+ROOT = Path(__file__).parents[1]
 
 
 def test_help_shows_the_public_api() -> None:
@@ -43,3 +45,32 @@ def test_import_loads_nothing_else() -> None:
     loaded = done.stdout.split()
     assert "minicnn" in loaded, done.stderr
     assert not {"numpy", "h5py", "minicnn.base"} & set(loaded)
+
+
+def test_readmes_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it stands, but for fewer updates."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", text, re.S)
+    assert len(block.splitlines()) <= 15
+    short = block.replace("iterations=300", "iterations=3")
+    assert short != block
+    monkeypatch.chdir(tmp_path)
+    exec(compile(short, "README.md", "exec"), {})
+    made = {path.name for path in tmp_path.iterdir()}
+    assert made == {"my-runs", "filters.png", "curves.png", "net.safetensors"}
+
+
+def test_every_environment_variable_has_its_row() -> None:
+    folders = ("minicnn", "data_prep", "experiments", "tests")
+    files = [path for each in folders for path in (ROOT / each).rglob("*.py")]
+    code = "".join(path.read_text(encoding="utf-8") for path in files)
+    page = (ROOT / "docs" / "variables.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(MINICNN_\w+)`", page, re.M)
+    assert sorted(rows) == sorted(set(re.findall(r'"(MINICNN_[A-Z_]+)"', code)))
+
+
+def test_every_public_name_is_on_its_page() -> None:
+    page = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^::: ([\w.]+)\.(\w+)$", page, re.M)
+    found = [getattr(import_module(module), name) for module, name in shown]
+    assert all(getattr(minicnn, name) in found for name in minicnn.__all__)
