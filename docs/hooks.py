@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import griffe
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
@@ -22,8 +23,18 @@ from minicnn.cli.main import cli
 ROOT = Path(__file__).parents[1]
 DOCS, README = ROOT / "docs", ROOT / "README.md"
 LINK = re.compile(r"(!?)\[([^]]*)\]\(([^)#:\s]+)(#[^)]*)?\)")
+NAMES = re.compile(r"^ +\w+(, \w+)+:", re.M)
 LANGUAGES = {".py": "python", ".toml": "toml", ".cu": "cuda", ".cuh": "cuda"}
 LANGUAGES |= {".cpp": "cpp", ".h": "cpp"}
+
+
+class NamesTogether(griffe.Extension):
+    """Keeps "top, left: corners" one entry; else "left" is taken for the type."""
+
+    def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
+        if obj.docstring:
+            text = obj.docstring.value
+            obj.docstring.value = NAMES.sub(lambda m: m[0].replace(", ", ",\xa0"), text)
 
 
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:
