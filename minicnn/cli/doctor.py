@@ -24,8 +24,8 @@ from minicnn.training.environment import processor
 
 OK, OPTIONAL, MISSING = "ok", "optional", "missing"
 GIGA = 1e9
-# Its name on PyPI. The name `minicnn` belongs to another project there, whose package
-# takes the place of this one.
+# The name on PyPI. `minicnn` is another project's there; its folder is MiniCNN, which is
+# this one's where file names ignore case, as on macOS.
 DISTRIBUTION, STRANGER = "minicnn-transfer", "minicnn"
 # Stores and runs looked into; a folder may hold thousands.
 LISTED = 20
@@ -132,7 +132,7 @@ def _stranger() -> Iterator[Finding]:
         return
     found = (
         f"{STRANGER} {other.version} in {other.locate_file('')} is another project's; "
-        f"remove it, then install {DISTRIBUTION} again"
+        f"this one is {DISTRIBUTION}"
     )
     mend = _pip("", "uninstall --yes", STRANGER)
     yield Finding("same name", found, MISSING, mend)
