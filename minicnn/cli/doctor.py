@@ -24,7 +24,7 @@ from minicnn.training.environment import processor
 
 OK, OPTIONAL, MISSING = "ok", "optional", "missing"
 GIGA = 1e9
-# The name on PyPI. `minicnn` is another project's there; its folder is MiniCNN, which is
+# The name on PyPI. `minicnn` is another project's there; its folder is MiniCNN, that is
 # this one's where file names ignore case, as on macOS.
 DISTRIBUTION, STRANGER = "minicnn-transfer", "minicnn"
 # Stores and runs looked into; a folder may hold thousands.
