@@ -86,7 +86,7 @@ def tiles(values: Array, channels: Array) -> Array:
     shown = np.moveaxis(values[0][..., channels], -1, 0)
     gap = ((0, 0), (0, 1), (0, 1))
     shown = np.pad(shown, gap, constant_values=np.nan)
-    rows = [np.hstack(shown[k : k + SIDE]) for k in range(0, SIDE**2, SIDE)]
+    rows = [np.hstack(list(shown[k : k + SIDE])) for k in range(0, SIDE**2, SIDE)]
     return np.vstack(rows)[:-1, :-1]
 
 
@@ -125,14 +125,15 @@ def draw(run: Run, path: Path) -> None:
     axes[1, 0].text(
         *(0.5, 0.5, said), ha="center", va="center", transform=axes[1, 0].transAxes
     )
-    rate = run.config.solver.lr
+    rate, weights = run.config.solver.lr, network.tensors()
     for column, layer in enumerate(LAYERS, 1):
         y, dy = outputs[layer], gradients[layer].reshape(outputs[layer].shape)
         draw_layer(axes[0, column], axes[1, column], y, dy)
         shape = [each for each in y.shape[1:] if each > 1]
         axes[0, column].set_title(f"{layer}\n{'×'.join(map(str, shape))}")
         (w,) = [p for p in network.params if p.name == f"{layer}.w"]
-        moved = rate * np.linalg.norm(network.gradient(w)) / np.linalg.norm(w.value)
+        step = rate * network.gradient(w)
+        moved = np.linalg.norm(step) / np.linalg.norm(weights[w.name])
         axes[1, column].set_xlabel(f"w moves by\n{100 * moved:.2g} %")
     places = np.arange(len(chances))
     colours = np.where(places == label, "#d55e00", "#777777")
