@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test rehearse lint check compare bench-torch gpu-check proofs clean help
+.PHONY: run test rehearse lint docs check compare bench-torch gpu-check proofs clean help
 
 help:            ## what there is to make
 	@grep -E '^[a-z-]+: .*##' Makefile | sed -E 's/:[^#]*##/\t/'
@@ -45,6 +45,10 @@ lint: $(VENV)/.dev  ## check style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+docs: $(VENV)/.core  ## build the site into site/; fails where a link or a reference leads nowhere
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	$(BIN)/python -m mkdocs build --quiet --strict
+
 compare: $(VENV)/.core  ## install PyTorch, for the tests and benchmarks that compare with it
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[compare]'
 
@@ -61,4 +65,4 @@ proofs: $(VENV)/.test  ## write docs/proofs.md afresh: errors, gradients, compil
 check: test lint  ## what a change must pass
 
 clean:           ## remove what make made
-	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build site *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -127,7 +127,7 @@ def require(dev: Device) -> Any:
     except ImportError:
         raise TorchFailed(
             "--against torch: PyTorch is not installed; it is the extra 'compare': "
-            "pip install 'minicnn[compare]'"
+            "pip install 'minicnn-transfer[compare]'"
         ) from None
     if _on_gpu(dev) and not torch.cuda.is_available():
         raise TorchFailed(

@@ -42,7 +42,7 @@ def load_ray() -> Any:
     except ImportError:
         raise MinicnnError(
             "--engine ray: Ray is not installed; install it with "
-            "'pip install \"minicnn[ray]\"', or use --engine local"
+            "'pip install \"minicnn-transfer[ray]\"', or use --engine local"
         ) from None
     return ray
 

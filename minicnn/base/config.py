@@ -31,10 +31,12 @@ BY_SIZE = ((227, "paper"), (56, "tiny-imagenet"), (0, "demo"))
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """Attributes:
-    arch: name of an architecture.
-    outputs: features of fc8; 0 takes the number of the task's classes.
-    precision: what it computes with: fp32, tf32x3, tf32, bf16 or fp64.
+    """What is trained.
+
+    Attributes:
+        arch: name of an architecture.
+        outputs: features of fc8; 0 takes the number of the task's classes.
+        precision: what it computes with: fp32, tf32x3, tf32, bf16 or fp64.
     """
 
     arch: str = "caffenet32"
@@ -44,12 +46,14 @@ class NetworkConfig:
 
 @dataclass(frozen=True)
 class SolverConfig:
-    """Attributes:
-    lr: base learning rate.
-    gamma, step_size: the rate is multiplied by gamma every step_size updates.
-    momentum, decay: of the velocity, and of the weights.
-    batch: images an update.
-    iterations: updates in all.
+    """How weights are updated.
+
+    Attributes:
+        lr: base learning rate.
+        gamma, step_size: the rate is multiplied by gamma every step_size updates.
+        momentum, decay: of the velocity, and of the weights.
+        batch: images an update.
+        iterations: updates in all.
     """
 
     lr: float = 0.01
@@ -63,9 +67,11 @@ class SolverConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Attributes:
-    mirror: whether training images are mirrored at random.
-    images_per_class: training images kept of each class; 0 keeps all.
+    """Which images are trained on.
+
+    Attributes:
+        mirror: whether training images are mirrored at random.
+        images_per_class: training images kept of each class; 0 keeps all.
     """
 
     mirror: bool = True
@@ -74,10 +80,12 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """Attributes:
-    evaluate_every: updates between evaluations on the validation part.
-    checkpoint_every: updates between checkpoints.
-    log_every: updates whose mean loss makes one training line of the metrics.
+    """How often a run is evaluated, saved and logged.
+
+    Attributes:
+        evaluate_every: updates between evaluations on the validation part.
+        checkpoint_every: updates between checkpoints.
+        log_every: updates whose mean loss makes one training line of the metrics.
     """
 
     evaluate_every: int = 200

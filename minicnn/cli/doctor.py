@@ -24,6 +24,9 @@ from minicnn.training.environment import processor
 
 OK, OPTIONAL, MISSING = "ok", "optional", "missing"
 GIGA = 1e9
+# The name on PyPI. `minicnn` is another project's there; its folder is MiniCNN, that is
+# this one's where file names ignore case, as on macOS.
+DISTRIBUTION, STRANGER = "minicnn-transfer", "minicnn"
 # Stores and runs looked into; a folder may hold thousands.
 LISTED = 20
 TIMEOUT = 5.0  # seconds for another program to say its version
@@ -85,13 +88,13 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _pip(extra: str) -> str:
-    """The command that installs an extra into this very Python."""
+def _pip(extra: str, verb: str = "install", package: str = DISTRIBUTION) -> str:
+    """The command that installs an extra into this very Python, or does `verb`."""
     python = sys.executable or "python3"
     here = os.getcwd() + os.sep
     python = python[len(here) :] if python.startswith(here) else python
-    wanted = f"minicnn[{extra}]" if extra else "minicnn"
-    return f"{shlex.quote(python)} -m pip install {shlex.quote(wanted)}"
+    wanted = f"{package}[{extra}]" if extra else package
+    return f"{shlex.quote(python)} -m pip {verb} {shlex.quote(wanted)}"
 
 
 def _output(*command: str) -> str:
@@ -116,6 +119,23 @@ def _machine() -> Iterator[Finding]:
     yield Finding("processor", f"{processor()}, {usable}")
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     yield Finding("memory", f"{total / GIGA:.1f} GB")
+
+
+def _stranger() -> Iterator[Finding]:
+    """The other project's package, where pip has brought it."""
+    try:
+        other = importlib.metadata.distribution(STRANGER)
+    except importlib.metadata.PackageNotFoundError:
+        return
+    # This project's own, installed under its module's name, has this command.
+    if any(each.value == "minicnn.cli.main:main" for each in other.entry_points):
+        return
+    found = (
+        f"{STRANGER} {other.version} in {other.locate_file('')} is another project's; "
+        f"this one is {DISTRIBUTION}"
+    )
+    mend = _pip("", "uninstall --yes", STRANGER)
+    yield Finding("same name", found, MISSING, mend)
 
 
 def _numpy() -> Iterator[Finding]:
@@ -362,6 +382,7 @@ def _disk() -> Iterator[Finding]:
 
 CHECKS: tuple[tuple[str, Callable[[], Iterator[Finding]]], ...] = (
     ("machine", _machine),
+    ("same name", _stranger),
     ("NumPy", _numpy),
     ("h5py", _hdf5),
     ("Pillow", _pillow),

@@ -144,7 +144,7 @@ def export(folder: Path, output: Path, form: str) -> None:
     tensors = export_torch(Run(folder), output)
     for name, shape in tensors.items():
         click.echo(f"{name:14}{'x'.join(map(str, shape))}")
-    click.echo(f"Written: {output}; README.md has the PyTorch module that loads it.")
+    click.echo(f"Written: {output}; the module in docs/export.md loads it in PyTorch.")
 
 
 @click.command()

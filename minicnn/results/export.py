@@ -1,6 +1,6 @@
 """A run's network for PyTorch: one safetensors file.
 
-Names are those of the module in README.md ("conv1.weight", "fc8.bias", and the
+Names are those of the module in docs/export.md ("conv1.weight", "fc8.bias", and the
 buffer "mean"), which loads the file with strict=True.
 """
 

@@ -104,6 +104,28 @@ def test_this_machine_runs_minicnn() -> None:
         assert each.found
 
 
+@pytest.mark.parametrize(
+    ("command", "stranger"), [("minicnn.cli.main:main", False), ("minicnn:run", True)]
+)
+def test_another_projects_minicnn_is_noticed(
+    command: str, stranger: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "site" / "minicnn-0.3.0.dist-info"
+    folder.mkdir(parents=True)
+    (folder / "METADATA").write_text("Name: minicnn\nVersion: 0.3.0\n")
+    (folder / "entry_points.txt").write_text(
+        f"[console_scripts]\nminicnn = {command}\n"
+    )
+    monkeypatch.syspath_prepend(folder.parent)
+    found = examined().get("same name")
+    assert (found is not None) == stranger
+    if found:
+        assert found.state == MISSING
+        assert "minicnn 0.3.0" in found.found
+        assert "minicnn-transfer" in found.found
+        assert found.mend.endswith("-m pip uninstall --yes minicnn")
+
+
 def test_nothing_optional_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     with_driver(monkeypatch, None)
     without(monkeypatch, "cupy", "torch")
@@ -113,8 +135,8 @@ def test_nothing_optional_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     found = examined()
     for what in ("C++ compiler", "GPU", "CuPy", "PyTorch", "stores", "runs"):
         assert found[what].state == OPTIONAL, found[what]
-    assert found["CuPy"].mend.endswith("-m pip install 'minicnn[cuda12]'")
-    assert found["PyTorch"].mend.endswith("-m pip install 'minicnn[compare]'")
+    assert found["CuPy"].mend.endswith("-m pip install 'minicnn-transfer[cuda12]'")
+    assert found["PyTorch"].mend.endswith("-m pip install 'minicnn-transfer[compare]'")
     assert "data prepare" in found["stores"].mend
     assert "train-base" in found["runs"].mend
     assert found["demo set"].mend.startswith("minicnn data demo -o ")
@@ -155,7 +177,7 @@ def test_a_gpu_without_cupy_asks_for_the_extra_of_its_driver(
     assert found["driver"].found.endswith(said)
     assert found["GPU"].found == "Imaginary 1000, 80 GB, sm_90"
     assert found["CuPy"].state == MISSING
-    assert found["CuPy"].mend.endswith(f"-m pip install 'minicnn[{extra}]'")
+    assert found["CuPy"].mend.endswith(f"-m pip install 'minicnn-transfer[{extra}]'")
 
 
 def test_a_card_without_a_driver(
@@ -197,7 +219,7 @@ def test_a_missing_library_names_its_mend(monkeypatch: pytest.MonkeyPatch) -> No
     found = examined()
     for what in ("h5py", "safetensors"):
         assert found[what].state == MISSING
-        assert found[what].mend.endswith("-m pip install minicnn")
+        assert found[what].mend.endswith("-m pip install minicnn-transfer")
 
 
 def test_stores_and_runs_of_this_folder(elsewhere: Path) -> None:

@@ -40,7 +40,7 @@ def budget(name: str, tensor_cores: bool) -> int:
 def modules(name: str, arch: str) -> list[Any]:
     """What CuPy makes of a file's kernels; skips the test without NVRTC."""
     if not nvrtc.available():
-        pytest.skip("NVRTC absent: pip install minicnn[test]")
+        pytest.skip("NVRTC absent: pip install minicnn-transfer[test]")
     return nvrtc.compile_file(name, arch)
 
 
@@ -84,7 +84,7 @@ def test_float_and_double_need_no_ampere(
     name: str, dtype: str, request: pytest.FixtureRequest
 ) -> None:
     if not nvrtc.available():
-        pytest.skip("NVRTC absent: pip install minicnn[test]")
+        pytest.skip("NVRTC absent: pip install minicnn-transfer[test]")
     if (name, dtype) in MODERN:
         request.applymarker(pytest.mark.xfail(strict=True, raises=MinicnnError))
     nvrtc.compile_file(name, "sm_75", dtype)

@@ -12,7 +12,7 @@ from tests.support.emulated import PLANTED
 
 
 @pytest.mark.skipif(
-    not nvrtc.available(), reason="NVRTC absent: pip install minicnn[test]"
+    not nvrtc.available(), reason="NVRTC absent: pip install minicnn-transfer[test]"
 )
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90", "sm_100"])
 def test_nvrtc_compiles_and_reports(arch: str) -> None:
@@ -33,7 +33,7 @@ def test_nvrtc_compiles_and_reports(arch: str) -> None:
 
 
 @pytest.mark.skipif(
-    not nvrtc.available(), reason="NVRTC absent: pip install minicnn[test]"
+    not nvrtc.available(), reason="NVRTC absent: pip install minicnn-transfer[test]"
 )
 def test_nvrtc_sees_spills_and_errors(tmp_path: Path) -> None:
     spills = tmp_path / "spills.cu"

@@ -247,7 +247,7 @@ def test_without_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
     argv = ["bench", "--against=torch", "--arch=miniature", "--device=cpu"]
     refused = CliRunner().invoke(cli, argv)
     assert isinstance(refused.exception, MinicnnError)
-    assert "pip install 'minicnn[compare]'" in str(refused.exception)
+    assert "pip install 'minicnn-transfer[compare]'" in str(refused.exception)
     assert refused.stdout == ""  # before anything is measured
 
 

@@ -1,4 +1,4 @@
-"""Exported networks against PyTorch, loaded as README.md says."""
+"""Exported networks against PyTorch, loaded as docs/export.md says."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The PyTorch module that README.md shows, as it stands there."""
+"""The PyTorch module that docs/export.md shows, as it stands there."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-DOCUMENT = Path(__file__).parents[2] / "README.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "export.md"
 
 
 def torch_module() -> Any:
