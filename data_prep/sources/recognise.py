@@ -6,8 +6,6 @@ from pathlib import Path
 
 from PIL import Image
 
-from PIL import Image
-
 from minicnn.base.errors import MinicnnError
 from minicnn.data_prep.sources import cifar, folders, imagenet, tiny_imagenet
 from minicnn.data_prep.sources.labelled import Source, assemble

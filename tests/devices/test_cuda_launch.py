@@ -18,7 +18,7 @@ from tests.support import cupy_stand_in
 from tests.support.cupy_stand_in import kernels
 
 needs_nvrtc = pytest.mark.skipif(
-    not nvrtc.available(), reason="NVRTC absent: pip install minicnn[test]"
+    not nvrtc.available(), reason="NVRTC absent: pip install minicnn-transfer[test]"
 )
 
 
