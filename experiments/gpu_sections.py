@@ -107,9 +107,7 @@ def compiled(check: Checkup) -> Record:
     if status:
         raise Failed(tail(said))
     files = _json(said, "[")
-    sums = {
-        key: sum(each.get(key, 0) for each in files) for key in ("groups", "cached")
-    }
+    sums = {key: sum(each[key] for each in files) for key in ("groups", "cached")}
     return {"files": files, "taken": seconds, **sums}
 
 
