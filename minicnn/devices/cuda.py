@@ -68,9 +68,10 @@ def check_compiler(cupy: Any, name: str, about: dict[str, Any]) -> None:
         nvrtc = cupy.cuda.nvrtc
         version, known = nvrtc.getVersion(), nvrtc.getSupportedArchs()
     except RuntimeError as error:
+        said = " ".join(str(error).split())[:200]
         raise MinicnnError(
-            f"--device {name}: CuPy finds no NVRTC, its compiler ({error}); "
-            "pip install 'cupy-cuda12x[ctk]', or 'cupy-cuda13x[ctk]' beside that CuPy"
+            f"--device {name}: CuPy finds no NVRTC, its compiler ({said}); "
+            "pip install 'cupy-cuda12x[ctk]', or 'cupy-cuda13x[ctk]' with that CuPy"
         ) from None
     arch = 10 * about["major"] + about["minor"]
     target = min(arch, max(known))

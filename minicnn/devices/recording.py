@@ -25,7 +25,6 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from minicnn.base.errors import MinicnnError
-from minicnn.compile.kernel_source import KernelSource
 from minicnn.devices.launch import Launcher
 from minicnn.devices.protocol import Device, Work
 
@@ -101,10 +100,6 @@ class _Recorder:
     def address(self, array: Any) -> int:
         """See `Launcher`."""
         return self.launcher.address(array)
-
-    def build(self, source: KernelSource, group: str) -> None:
-        """See `Launcher`."""
-        self.launcher.build(source, group)
 
     def launch(self, *launch: Any) -> None:
         """See `Launcher`."""
