@@ -85,8 +85,6 @@ def measure(dev: Any, arch: str, batch: int, precision: str) -> list[Timed]:
         kinds: tuple[Kind, ...] = how.activations, how.tensor or how.activations
         (kind,) = {each for each in kinds if c_name(each) == name}
         for tile in conv_plan.offered(kernel, kind, chosen[2] > 1):
-            if conv_plan.Plan(kernel, kind, tile, 1, 1).shared_bytes > dev.shared_bytes:
-                continue
             with only(kind, kernel, tile):
                 seconds = meter.seconds(
                     lambda call=call: call.op(dev, **call.arguments)

@@ -81,6 +81,12 @@ __device__ __forceinline__ void cp_async_wait() {
     asm volatile("cp.async.wait_group %0;" ::"n"(GROUPS_LEFT) : "memory");
 }
 
+// x, unknown to the compiler: what is computed from it is so anew, and keeps no register till then.
+__device__ __forceinline__ int anew(int x) {
+    asm volatile("" : "+r"(x));
+    return x;
+}
+
 // The larger, or NaN if one of them is.
 __device__ __forceinline__ float max_or_nan(float a, float b) {
     float larger;

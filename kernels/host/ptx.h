@@ -148,6 +148,8 @@ inline void cp_async(Place place, void* to, const void* from, int valid = 16) {
 #define cp_async_16(...) emu::cp_async(MINICNN_PLACE, __VA_ARGS__)
 
 inline void cp_async_commit() { minicnn_emu_copy_commit(); }
+
+inline int anew(int x) { return x; }
 template <int GROUPS_LEFT>
 void cp_async_wait() {
     minicnn_emu_copy_wait(GROUPS_LEFT);
