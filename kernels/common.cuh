@@ -28,6 +28,25 @@ struct f16 {
     __device__ operator float() const { return f16_to_float(bits); }
 };
 
+// A float that is multiplied as tf32, that is with 10 bits of mantissa.
+struct tf32 {
+    float x;
+    tf32() = default;
+    __device__ explicit tf32(float x) : x(x) {}
+    __device__ operator float() const { return x; }
+};
+
+// A float that is multiplied as the sum of two tf32, high + low: with 21 bits of mantissa. Of
+// the products all but low · low are made, 2^-22 of the whole: about as exact as float's own.
+// An infinity leaves low = infinity − infinity: its sums are NaN.
+struct tf32x3 : tf32 {
+    using tf32::tf32;
+};
+template <typename T>
+constexpr bool SPLIT = false;
+template <>
+constexpr bool SPLIT<tf32x3> = true;
+
 // The type that sums of T are kept in.
 template <typename T>
 struct Accumulator {

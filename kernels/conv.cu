@@ -17,7 +17,7 @@
 //             backward_data     n,h,w         channels          r,s,features
 //                               A = dy's patches, B = w, both at the taps that meet pixel h,w
 //             backward_weights  features      r,s,channels      n,p,q
-//                               A = dy, B = x's patches
+//                               A = dy, B = x's patches; db is the sums of A's lines
 //
 //           With stride > 1, pixel h meets only the taps r with (h + pad − r) % stride == 0.
 //           So backward_data treats the pixels of each phase (h + pad) % stride apart: each
@@ -30,8 +30,8 @@
 //           order of slices. No atomics: the same bits in every run.
 // Assumes   arrays aligned to 16 bytes. VEC numbers of 16 bytes are read and written as one:
 //           channels and features of a group must then be multiples of VEC; VEC = 1 takes
-//           any shape. Below 2^31: M, N, K, the size of w, and how far a patch reaches in x
-//           or dy. (ConvShape.fields checks it; x, y, dx and dy may be larger.)
+//           any shape. Below 2^31: M, N, K, the size of w, and how far a patch, and 256 of them,
+//           reach in x or dy. (ConvShape.fields checks it; x, y, dx and dy may be larger.)
 //           Tensor cores: dynamic shared memory as Plan.shared_bytes has it, sm_80 at least.
 // Budget    128 registers, no spills: two blocks of 256 threads on a multiprocessor. With
 //           tensor cores 255: 8 warps on it, each thread with up to 128 sums.
@@ -50,14 +50,14 @@ struct TileOf<tf32, BM, BN> : MmaTile<tf32, BM, BN> {};
 template <int BM, int BN>
 struct TileOf<tf32x3, BM, BN> : MmaTile<tf32x3, BM, BN> {};
 
-// Where a block's tile starts. Tiles of N are neighbours.
+// Where a block's tile starts. Tiles of N are neighbours. Made again after a product, not kept.
 template <int BM, int BN>
 struct Corner {
     int m, n;
     __device__ __forceinline__ explicit Corner(int n_end) {
-        int across = ceil_div(n_end, BN);
-        m = (int)(blockIdx.x / across) * BM;
-        n = (int)(blockIdx.x % across) * BN;
+        int across = ceil_div(n_end, BN), tile = anew(blockIdx.x);
+        m = tile / across * BM;
+        n = tile % across * BN;
     }
 };
 
@@ -111,10 +111,26 @@ void conv_forward(const T* __restrict__ x, const T* __restrict__ w, const T* __r
     Product product;
     product.multiply(A, B, ceil_div(taps, Product::BK));
 
+    corner = Corner<BM, BN>(features);
     auto row_at = [&](int m) { return (i64)m * shape.k + group * features; };
     BiasRelu<T> finish{b ? b + group * features : nullptr, relu};
     product.template write<VEC>(y, corner.m, pixels, corner.n, features, row_at, finish);
 }
+
+// The pixels of one phase, and a block's tile of them.
+template <int BM, int BN>
+struct Phase {
+    int h, w;
+    Patches patches;
+    int pixels;
+    Corner<BM, BN> corner;
+    __device__ __forceinline__ Phase(const ConvShape& shape, int phase)
+        : h(phase / shape.stride_w),
+          w(phase % shape.stride_w),
+          patches(patches_of_dy(shape, h, w)),
+          pixels(shape.n * patches.vertical.pixels * patches.horizontal.pixels),
+          corner(shape.depth) {}
+};
 
 // relu_y: where it is not positive, dx is 0: x, if x is a ReLU's output; null: no ReLU.
 template <typename T, int BM, int BN, int VEC>
@@ -123,40 +139,42 @@ void conv_backward_data(const T* __restrict__ dy, const T* __restrict__ w,
                         const T* __restrict__ relu_y, T* __restrict__ dx, ConvShape shape) {
     using Product = TileOf<T, BM, BN>;
     int group = blockIdx.y, features = shape.features, depth = shape.depth;
-    int phase_h = blockIdx.z / shape.stride_w, phase_w = blockIdx.z % shape.stride_w;
-    Patches patches = patches_of_dy(shape, phase_h, phase_w);
-    int pixels = shape.n * patches.vertical.pixels * patches.horizontal.pixels;
-    int taps = patches.vertical.taps * patches.horizontal.taps;
-    Corner<BM, BN> corner(depth);
-    if (corner.m >= pixels) return;  // the grid is as large as the largest phase
+    Phase<BM, BN> phase(shape, blockIdx.z);
+    const Patches& patches = phase.patches;
+    int m = phase.corner.m, taps = patches.vertical.taps * patches.horizontal.taps;
+    if (m >= phase.pixels) return;  // the grid is as large as the largest phase
 
     Product product;
     if (taps > 0) {
-        AlongK<Product, BM, VEC, PatchLines> A(corner.m, 0, dy, patches, pixels, group * features);
-        int first = (group * features * shape.r + phase_h) * shape.s + phase_w;
-        AcrossK<Product, BN, VEC, FilterTaps> B(corner.n, 0, w, shape, patches, first * depth);
+        AlongK<Product, BM, VEC, PatchLines> A(m, 0, dy, patches, phase.pixels, group * features);
+        int first = (group * features * shape.r + phase.h) * shape.s + phase.w;
+        AcrossK<Product, BN, VEC, FilterTaps> B(phase.corner.n, 0, w, shape, patches,
+                                                first * depth);
         product.multiply(A, B, ceil_div(taps * features, Product::BK));
     }
 
-    int first_h = first_of_phase(phase_h, shape.pad_h, shape.stride_h);
-    int first_w = first_of_phase(phase_w, shape.pad_w, shape.stride_w);
+    Phase<BM, BN> same(shape, anew(blockIdx.z));
+    int first_h = first_of_phase(same.h, shape.pad_h, shape.stride_h);
+    int first_w = first_of_phase(same.w, shape.pad_w, shape.stride_w);
     auto row_at = [&](int m) {
-        Odometer at(m, patches.vertical.pixels, patches.horizontal.pixels);
+        Odometer at(m, same.patches.vertical.pixels, same.patches.horizontal.pixels);
         i64 line = (i64)at.high * shape.h + first_h + at.mid * shape.stride_h;
         int column = first_w + at.low * shape.stride_w;
         return (line * shape.w + column) * shape.c + group * depth;
     };
     ReluMask<T> finish{relu_y};
-    product.template write<VEC>(dx, corner.m, pixels, corner.n, depth, row_at, finish);
+    product.template write<VEC>(dx, same.corner.m, same.pixels, same.corner.n, depth, row_at,
+                                finish);
 }
 
-// partial: slice i, from i · apart on, is (K,R,S,C/groups), the sums over the pixels from
-// i · steps · BK on. One beyond the last pixel is zero.
+// dw: slice i, from i · apart on, is (K,R,S,C/groups), the sums over the pixels from i · steps · BK
+// on. One beyond the last pixel is zero. db, or null: likewise, (K) from i · db_apart on, of the
+// lines of dy that the leftmost tiles have copied anyway.
 template <typename T, int BM, int BN, int VEC>
 __global__ __launch_bounds__(TileOf<T, BM, BN>::THREADS, TileOf<T, BM, BN>::BLOCKS)
 void conv_backward_weights(const T* __restrict__ x, const T* __restrict__ dy,
-                           accumulator<T>* __restrict__ partial, ConvShape shape, i64 apart,
-                           int steps) {
+                           accumulator<T>* __restrict__ dw, accumulator<T>* __restrict__ db,
+                           ConvShape shape, i64 apart, i64 db_apart, int steps) {
     using Product = TileOf<T, BM, BN>;
     int group = blockIdx.y, features = shape.features, depth = shape.depth;
     int pixels = shape.n * shape.p * shape.q, taps = shape.r * shape.s * depth;
@@ -169,31 +187,22 @@ void conv_backward_weights(const T* __restrict__ x, const T* __restrict__ dy,
     AcrossK<Product, BN, VEC, PatchColumns> B(corner.n, first, x + group * depth,
                                               patches_of_x(shape), last);
     Product product;
-    product.multiply(A, B, ceil_div(last - first, Product::BK));
+    int needed = ceil_div(last - first, Product::BK);
+    if (db && corner.n == 0) {  // a loop of its own: the others shall not wait for a sum
+        Summed<decltype(A)> summed(A);
+        product.multiply(summed, B, needed);
+        summed.finish([&](int line, accumulator<T> sum) {
+            int m = Corner<BM, BN>(taps).m + line;
+            if (m < features) db[blockIdx.z * db_apart + group * features + m] = sum;
+        });
+    } else {
+        product.multiply(A, B, needed);
+    }
 
+    corner = Corner<BM, BN>(taps);
     i64 slice = blockIdx.z * apart + (i64)group * features * taps;
     auto row_at = [&](int m) { return slice + (i64)m * taps; };
-    product.template write<VEC>(partial, corner.m, features, corner.n, taps, row_at, AsTheyAre());
-}
-
-// partial[slice · apart + k] = Σ of column k of dy over `rows` rows from slice · rows on: a
-// slice of db. Block: 32 columns × 8 rows; grid: columns ÷ 32 × slices. Each thread sums every
-// eighth row, then the eight sums are added in order.
-template <typename T>
-__global__ void sum_columns(const T* __restrict__ dy, accumulator<T>* __restrict__ partial,
-                            i64 rows_end, int columns, i64 apart, i64 rows) {
-    __shared__ accumulator<T> sums[8][32];
-    int k = blockIdx.x * 32 + threadIdx.x;
-    i64 first = blockIdx.y * rows, last = min(first + rows, rows_end);
-    accumulator<T> sum = 0;
-    if (k < columns)
-        for (i64 row = first + threadIdx.y; row < last; row += 8)
-            sum += accumulator<T>(dy[row * columns + k]);
-    sums[threadIdx.y][threadIdx.x] = sum;
-    __syncthreads();
-    if (threadIdx.y > 0 || k >= columns) return;
-    for (int i = 1; i < 8; i++) sum += sums[i][threadIdx.x];
-    partial[blockIdx.y * apart + k] = sum;
+    product.template write<VEC>(dw, corner.m, features, corner.n, taps, row_at, AsTheyAre());
 }
 
 // dy ← dy where the ReLU's output y is positive, else 0. 16 bytes at a time, then the rest.
@@ -241,5 +250,4 @@ INSTANTIATE(conv_forward<tf32x3, 128, 96, 4>, conv_forward<tf32x3, 128, 64, 4>,
             conv_backward_data<tf32x3, 128, 96, 4>, conv_backward_data<tf32x3, 128, 48, 4>,
             conv_backward_data<tf32x3, 128, 64, 4>, conv_backward_weights<tf32x3, 96, 64, 4>,
             conv_backward_weights<tf32x3, 128, 64, 4>);
-INSTANTIATE(sum_columns<float>, sum_columns<double>, sum_columns<bf16>, relu_backward<float>,
-            relu_backward<double>, relu_backward<bf16>);
+INSTANTIATE(relu_backward<float>, relu_backward<double>, relu_backward<bf16>);

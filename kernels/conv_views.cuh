@@ -108,26 +108,27 @@ __device__ __forceinline__ Patches patches_of_dy(const ConvShape& s, int phase_h
 // Lines: pixels, `end` of them. K: the taps and channels of their patches.
 template <typename T, int LINES>
 struct PatchLines {
-    const T* images;
+    const T* start;  // the first line's row of taps behind the last, maybe outside the images
     Patches patches;
-    Odometer tap;
+    Odometer tap;  // high counts up to 0: one register less than up to `taps`
     Step<T> step;
-    int y[LINES], x[LINES];  // where the line's tap 0 lies in its image, maybe outside,
-    i64 start[LINES];        // and in all images
+    int y[LINES], x[LINES], from[LINES];  // where that row lies: in its image, and from start
 
     __device__ __forceinline__ PatchLines(int line, int gap, int k, int by, const T* images,
                                           const Patches& patches, int end, int first_channel)
-        : images(images),
-          patches(patches),
+        : patches(patches),
           tap(k, patches.horizontal.taps, patches.depth),
           step(by, patches.horizontal.taps, patches.depth) {
+        tap.high -= patches.vertical.taps;
 #pragma unroll
         for (int i = 0; i < LINES; i++) {
             int pixel = line + i * gap;
             Odometer at(pixel, patches.vertical.pixels, patches.horizontal.pixels);
-            y[i] = patches.vertical.at(at.mid, 0);
+            y[i] = patches.vertical.at(at.mid, patches.vertical.taps);
             x[i] = patches.horizontal.at(at.low, 0);
-            start[i] = patches.offset((i64)at.high * patches.height + y[i], x[i]) + first_channel;
+            i64 offset = patches.offset((i64)at.high * patches.height + y[i], x[i]) + first_channel;
+            if (i == 0) start = images + offset;
+            from[i] = (int)(images + offset - start);
             if (pixel >= end) y[i] = OUTSIDE;
         }
     }
@@ -135,10 +136,10 @@ struct PatchLines {
         int down = tap.high * patches.vertical.sign, right = tap.mid * patches.horizontal.sign;
         bool inside = ((unsigned)(y[i] + down) < (unsigned)patches.height) &
                       ((unsigned)(x[i] + right) < (unsigned)patches.width) &
-                      (tap.high < patches.vertical.taps);  // & and not &&: no branches
+                      (tap.high < 0);  // & and not &&: no branches
         // Beyond the end of K it may be any number.
         int offset = (int)(((u32)down * patches.width + right) * patches.channels + tap.low);
-        return inside ? images + (start[i] + offset) : nullptr;
+        return inside ? start + (from[i] + offset) : nullptr;
     }
     __device__ __forceinline__ void advance() {
         tap.advance(step, patches.horizontal.taps, patches.depth);
@@ -189,22 +190,22 @@ struct FilterTaps {
     Patches patches;  // of dy: `depth` features
     Odometer tap;
     Step<T> step;
-    int end;
 
     __device__ __forceinline__ FilterTaps(int line, int k, int by, const T* w,
                                           const ConvShape& shape, const Patches& patches,
                                           int start)
         : w(w),
-          start(start + line),
+          start(start + line + patches.vertical.taps * shape.stride_h * shape.s * shape.depth),
           shape(shape),
           patches(patches),
           tap(k, patches.horizontal.taps, patches.depth),
-          step(by, patches.horizontal.taps, patches.depth),
-          end(line < shape.depth ? patches.vertical.taps : 0) {}
+          step(by, patches.horizontal.taps, patches.depth) {
+        tap.high = line < shape.depth ? tap.high - patches.vertical.taps : 0;  // up to 0 too
+    }
     __device__ __forceinline__ const T* at() const {
         int r = tap.high * shape.stride_h, s = tap.mid * shape.stride_w;
         int offset = ((tap.low * shape.r + r) * shape.s + s) * shape.depth;
-        return tap.high < end ? w + (start + offset) : nullptr;
+        return tap.high < 0 ? w + (start + offset) : nullptr;
     }
     __device__ __forceinline__ void advance() {
         tap.advance(step, patches.horizontal.taps, patches.depth);

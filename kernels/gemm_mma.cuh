@@ -1,12 +1,12 @@
 // A tile of a matrix product on the tensor cores, with the interface of gemm_tile.cuh's Tile.
 //
-//     global memory        shared memory: a ring of STAGES          registers of a warp
-//                       ┌────────┬────────┬────────┬────────┐
-//      A ──┐ cp.async   │ step   │ step+1 │ step+2 │ step+3 │   ldmatrix    A: WM × 32 bytes
-//      B ──┴──────────► │  A, B  │  A, B  │  A, B  │  A, B  │ ────────────► B: WN × 32 bytes
-//                       └────────┴────────┴────────┴────────┘              │ mma.sync
-//                        multiplied: on their way  ▲ begun now             ▼
-//                                                  └ was step − 1       sum: WM × WN floats
+//     global memory     shared memory: a ring of STAGES        registers of a warp
+//                       ┌────────┬────────┬────────┐
+//      A ──┐ cp.async   │ step   │ step+1 │ step+2 │   ldmatrix    A: WM × 32 bytes, twice
+//      B ──┴──────────► │  A, B  │  A, B  │  A, B  │ ────────────► B: WN × 32 bytes, twice
+//                       └────────┴────────┴────────┘              │ mma.sync
+//                     read, then         on their way             ▼
+//                     step+3 is begun                          sum: WM × WN floats
 //
 // A step is 64 bytes of K of all the tile's lines, BM of A and BN of B. Each warp owns WM × WN
 // of the block's BM × BN sums. bf16 multiplies by mma m16n8k16; tf32, float in memory, by mma
@@ -19,25 +19,6 @@
 #pragma once
 
 #include "gemm_operands.cuh"
-
-// A float that is multiplied as tf32, that is with 10 bits of mantissa.
-struct tf32 {
-    float x;
-    tf32() = default;
-    __device__ explicit tf32(float x) : x(x) {}
-    __device__ operator float() const { return x; }
-};
-
-// A float that is multiplied as the sum of two tf32, high + low: with 21 bits of mantissa. Of
-// the products all but low · low are made, 2^-22 of the whole: about as exact as float's own.
-// An infinity leaves low = infinity − infinity: its sums are NaN.
-struct tf32x3 : tf32 {
-    using tf32::tf32;
-};
-template <typename T>
-constexpr bool SPLIT = false;
-template <>
-constexpr bool SPLIT<tf32x3> = true;
 
 // d = c + a · b
 __device__ __forceinline__ void mma(bf16, float (&d)[4], const unsigned (&a)[4],
@@ -75,6 +56,15 @@ struct Stage {
             else
                 *to = from ? *from : T(0);
         });
+    }
+
+    // Shows a Summed operand what the thread has copied to the stage.
+    static __device__ __forceinline__ void show(Operand& operand, const T* stage) {
+        if constexpr (Operand::SUMMED)
+            if (Operand::within(0))
+#pragma unroll
+                for (int i = 0; i < Operand::PARTS; i++)
+                    operand.see(load<Operand::VEC>(stage + at(Operand::line(i), Operand::k(i))));
     }
 
     // A fragment is 16 lines × 32 bytes of K, in four blocks of 8 lines × 16 bytes. Of each,
@@ -132,13 +122,14 @@ struct MmaTile {
     static constexpr int WARPS_N = THREADS / 32 / WARPS_M;
     static constexpr int WM = BM / WARPS_M, WN = BN / WARPS_N;
     static constexpr int BK = 64 / sizeof(T), DEEP = BK / 2;  // numbers in 64 and 32 bytes
-    static constexpr int STAGES = 4;
+    static constexpr int STAGES = 3;
     static constexpr int SIDE_BY_SIDE = 8;  // 8 copies at a time: as 8 rows, no bank twice
     static_assert(WM % 16 == 0 && WN % 16 == 0, "");
 
     // sum[i][j]: of the warp's rows from 16·i on and columns from 8·j on. With g = lane / 4 and
     // t = lane % 4: columns 2·t and 2·t + 1 of row g, and then of row g + 8.
-    float sum[WM / 16][WN / 8][4] = {};
+    using Sums = float[WM / 16][WN / 8][4];
+    Sums sum = {};
 
     static __device__ __forceinline__ int warp_row() { return threadIdx.x / 32 / WARPS_N * WM; }
     static __device__ __forceinline__ int warp_column() {
@@ -151,35 +142,43 @@ struct MmaTile {
         extern __shared__ __align__(16) unsigned char memory[];
         using StageA = Stage<A, Side::A, T, BK>;
         using StageB = Stage<B, Side::B, T, BK>;
-        auto stage = [&](int step) {
-            return reinterpret_cast<T*>(memory) + step % STAGES * (StageA::SIZE + StageB::SIZE);
-        };
+        constexpr int SIZE = StageA::SIZE + StageB::SIZE;
+        T *first = reinterpret_cast<T*>(memory), *last = first + (STAGES - 1) * SIZE;
+        T* now = first;
         // One group of copies a step; beyond the last step, views give zeros.
-        auto copy = [&](int step) {
-            StageA::copy(a, stage(step));
-            StageB::copy(b, stage(step) + StageA::SIZE);
+        auto copy = [&](T* stage) {
+            StageA::copy(a, stage);
+            StageB::copy(b, stage + StageA::SIZE);
             cp_async_commit();
         };
         int own_a = StageA::own(warp_row()), own_b = StageB::own(warp_column()) + StageA::SIZE;
         unsigned fragment_a[2][WM / 16][4], fragment_b[2][WN / 16][4];
+        auto take = [&](const T* stage, int half) {
+            StageA::take(fragment_a[half], stage + own_a, half * DEEP);
+            StageB::take(fragment_b[half], stage + own_b, half * DEEP);
+        };
 
-        for (int step = 0; step < STAGES - 1; step++) copy(step);
+#pragma unroll 1
+        for (int step = 0; step < STAGES; step++) copy(now + step * SIZE);
+        cp_async_wait<STAGES - 1>();
+        __syncthreads();
+        take(now, 0);
         for (int step = 0; step < steps; step++) {
-            // step + STAGES − 1 groups have begun; all but the last STAGES − 2 shall have ended.
+            Sums part = {};
+            Sums& to = SPLIT<T> ? part : sum;
+            take(now, 1);
+            StageA::show(a, now);
+            add(to, fragment_a[0], fragment_b[0]);
+            // step + STAGES groups have begun; all but the last STAGES − 2 shall have ended.
             cp_async_wait<STAGES - 2>();
-            // Now every thread's share of this step is there, and the last step's is read.
+            // Now every thread's share of the next step is there, and this step is read.
             __syncthreads();
-            const T* now = stage(step);
-            StageA::take(fragment_a[0], now + own_a, 0);
-            StageB::take(fragment_b[0], now + own_b, 0);
-            StageA::take(fragment_a[1], now + own_a, DEEP);
-            StageB::take(fragment_b[1], now + own_b, DEEP);
-            if constexpr (!SPLIT<T>) add(fragment_a[0], fragment_b[0]);
-            copy(step + STAGES - 1);  // to where the last step was
-            if constexpr (SPLIT<T>)
-                add_split(fragment_a, fragment_b);
-            else
-                add(fragment_a[1], fragment_b[1]);
+            T* next = now == last ? first : now + SIZE;
+            take(next, 0);  // on its way while the tensor cores multiply half 1
+            copy(now);
+            add(to, fragment_a[1], fragment_b[1]);
+            if constexpr (SPLIT<T>) add(part);
+            now = next;
         }
         cp_async_wait<0>();  // no copy outlives its block
     }
@@ -208,10 +207,22 @@ struct MmaTile {
     }
 
   private:
-    __device__ __forceinline__ void add(const unsigned (&a)[WM / 16][4],
-                                        const unsigned (&b)[WN / 16][4]) {
+    // to += a · b, of 32 bytes of K; numbers in two parts are split.
+    static __device__ __forceinline__ void add(Sums& to, unsigned (&a)[WM / 16][4],
+                                               unsigned (&b)[WN / 16][4]) {
+        unsigned low_a[4], low_b[WN / 16][4];
+        if constexpr (SPLIT<T>)
 #pragma unroll
-        for (int i = 0; i < WM / 16; i++) add_row(sum[i], a[i], b);
+            for (int n = 0; n < WN / 16; n++) split(b[n], low_b[n]);
+#pragma unroll
+        for (int i = 0; i < WM / 16; i++) {
+            if constexpr (SPLIT<T>) {
+                split(a[i], low_a);
+                add_row(to[i], low_a, b);
+                add_row(to[i], a[i], low_b);
+            }
+            add_row(to[i], a[i], b);
+        }
     }
 
     // Of 16 rows.
@@ -224,30 +235,15 @@ struct MmaTile {
         }
     }
 
-    // A step of numbers in two parts. Tensor cores cut off what a sum has no place for, each
-    // time on the same side. So they sum no more than a step; that is added by rounding.
-    __device__ __forceinline__ void add_split(unsigned (&a)[2][WM / 16][4],
-                                              unsigned (&b)[2][WN / 16][4]) {
-        unsigned low_a[4], low_b[2][WN / 16][4];
+    // Tensor cores cut off what a sum has no place for, each time on the same side. So numbers
+    // in two parts are summed over no more than a step; that is added by rounding.
+    __device__ __forceinline__ void add(const Sums& part) {
 #pragma unroll
-        for (int half = 0; half < 2; half++)
-#pragma unroll
-            for (int n = 0; n < WN / 16; n++) split(b[half][n], low_b[half][n]);
-#pragma unroll
-        for (int i = 0; i < WM / 16; i++) {
-            float part[WN / 8][4] = {};
-#pragma unroll
-            for (int half = 0; half < 2; half++) {
-                split(a[half][i], low_a);
-                add_row(part, low_a, b[half]);
-                add_row(part, a[half][i], low_b[half]);
-                add_row(part, a[half][i], b[half]);
-            }
+        for (int i = 0; i < WM / 16; i++)
 #pragma unroll
             for (int j = 0; j < WN / 8; j++)
 #pragma unroll
-                for (int v = 0; v < 4; v++) sum[i][j][v] += part[j][v];
-        }
+                for (int v = 0; v < 4; v++) sum[i][j][v] += part[i][j][v];
     }
 
     // Floats become the high parts, tf32; low: what these leave, tf32 too.

@@ -33,7 +33,7 @@ __host__ __device__ constexpr int power_of_two_within(int n) {
 template <class Tile, int WIDTH_, int VEC_, template <typename, int> class View>
 struct AlongK {
     static constexpr int WIDTH = WIDTH_, VEC = VEC_;
-    static constexpr bool ALONG = true;
+    static constexpr bool ALONG = true, SUMMED = false;
     static constexpr int IN_A_LINE = Tile::BK / VEC, GAP = Tile::THREADS / IN_A_LINE;
     static constexpr int PARTS = ceil_div(WIDTH, GAP);
     // As many neighbouring threads take different lines; their parts then follow along K.
@@ -74,11 +74,12 @@ struct AlongK {
 template <class Tile, int WIDTH_, int VEC_, template <typename> class View>
 struct AcrossK {
     static constexpr int WIDTH = WIDTH_, VEC = VEC_;
-    static constexpr bool ALONG = false;
+    static constexpr bool ALONG = false, SUMMED = false;
     static constexpr int IN_A_ROW = WIDTH / VEC;
     static constexpr int ROWS = power_of_two_within(Tile::THREADS / IN_A_ROW);
     static constexpr int STEP = ROWS < Tile::BK ? ROWS : Tile::BK, PARTS = Tile::BK / STEP;
-    View<typename Tile::Number> view;
+    using Number = typename Tile::Number;
+    View<Number> view;
 
     template <typename... Arguments>
     __device__ __forceinline__ AcrossK(int line, int k, const Arguments&... arguments)
@@ -99,6 +100,35 @@ struct AcrossK {
             auto address = view.at();
             if (within(i)) take(i, address);
             view.advance();
+        }
+    }
+};
+
+// An operand across K of which each line's sum over K is wanted too. The tile shows it what each
+// thread has copied: always the same VEC lines.
+template <class Operand>
+struct Summed : Operand {
+    using Number = accumulator<typename Operand::Number>;
+    static constexpr bool SUMMED = true;
+    static constexpr int VEC = Operand::VEC, WIDTH = Operand::WIDTH;
+    Vec<Number, VEC> sums = {};
+    __device__ __forceinline__ explicit Summed(const Operand& operand) : Operand(operand) {}
+
+    template <typename T>
+    __device__ __forceinline__ void see(const Vec<T, VEC>& part) {
+#pragma unroll
+        for (int v = 0; v < VEC; v++) sums.at[v] += Number(part.at[v]);
+    }
+    // Calls put(line of the tile, sum), after the last tile and by all threads.
+    template <class Put>
+    __device__ __forceinline__ void finish(Put put) const {
+        __shared__ __align__(16) Number rows[Operand::STEP][WIDTH];
+        if (Operand::within(0)) store<VEC>(&rows[Operand::k(0)][Operand::line(0)], sums);
+        __syncthreads();
+        for (int line = threadIdx.x; line < WIDTH; line += blockDim.x) {
+            Number sum = 0;
+            for (int row = 0; row < Operand::STEP; row++) sum += rows[row][line];
+            put(line, sum);
         }
     }
 };

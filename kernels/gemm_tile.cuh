@@ -47,15 +47,14 @@ struct Tile {
     // Adds `steps` times BK products a sum.
     template <class A, class B>
     __device__ __forceinline__ void multiply(A& a, B& b, int steps) {
-        __shared__ __align__(16) T as[2][BK][BM + V];
-        __shared__ __align__(16) T bs[2][BK][BN + V];
+        auto& [as, bs] = shared();
         if (steps == 0) return;
         Held<A> next_a;
         Held<B> next_b;
         next_a.fetch(a);
         next_b.fetch(b);
-        next_a.put(as[0]);
-        next_b.put(bs[0]);
+        next_a.put(as[0], a);
+        next_b.put(bs[0], b);
         __syncthreads();
         const T* own_a = &as[0][0][row(0)];
         const T* own_b = &bs[0][0][column(0)];
@@ -68,8 +67,8 @@ struct Tile {
             if (step == steps) break;
             // The other buffer, last read before the previous barrier.
             int other = step & 1;
-            next_a.put(as[other]);
-            next_b.put(bs[other]);
+            next_a.put(as[other], a);
+            next_b.put(bs[other], b);
             __syncthreads();
             // add() has gone to the end of one buffer, where the second begins.
             own_a -= other ? 0 : 2 * BK * (BM + V);
@@ -102,6 +101,15 @@ struct Tile {
     }
 
   private:
+    struct Shared {
+        T as[2][BK][BM + V], bs[2][BK][BN + V];
+    };
+    // The same for all the products of a kernel.
+    static __device__ __forceinline__ Shared& shared() {
+        __shared__ __align__(16) Shared both;
+        return both;
+    }
+
     // What a thread has read of an operand's next tile.
     template <class Operand>
     struct Held {
@@ -113,11 +121,12 @@ struct Tile {
         }
         // Across K, as it lies in shared memory too; along K, transposed.
         template <int PITCH>
-        __device__ __forceinline__ void put(T (&tile)[BK][PITCH]) const {
+        __device__ __forceinline__ void put(T (&tile)[BK][PITCH], Operand& operand) const {
 #pragma unroll
             for (int i = 0; i < Operand::PARTS; i++) {
                 if (!Operand::within(i)) continue;
                 int line = Operand::line(i), k = Operand::k(i);
+                if constexpr (Operand::SUMMED) operand.see(part[i]);
                 if constexpr (Operand::ALONG) {
 #pragma unroll
                     for (int v = 0; v < VEC; v++) tile[k + v][line] = part[i].at[v];

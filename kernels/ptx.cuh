@@ -47,20 +47,6 @@ __device__ __forceinline__ void ldmatrix_x4_trans(unsigned (&r)[4], const void* 
                  : "memory");
 }
 
-// Two matrices; the addresses of lanes 16 to 31 are not used.
-__device__ __forceinline__ void ldmatrix_x2(unsigned (&r)[2], const void* row) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];"
-                 : "=r"(r[0]), "=r"(r[1])
-                 : "r"(shared_address(row))
-                 : "memory");
-}
-__device__ __forceinline__ void ldmatrix_x2_trans(unsigned (&r)[2], const void* row) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0, %1}, [%2];"
-                 : "=r"(r[0]), "=r"(r[1])
-                 : "r"(shared_address(row))
-                 : "memory");
-}
-
 // 16 bytes from global to shared memory, past L1: the first `valid` read, the rest zeros.
 // Seen by the copying thread after its cp_async_wait, by others after a barrier too.
 __device__ __forceinline__ void cp_async_16(void* to, const void* from, int valid = 16) {
@@ -79,6 +65,12 @@ __device__ __forceinline__ void cp_async_commit() {
 template <int GROUPS_LEFT>
 __device__ __forceinline__ void cp_async_wait() {
     asm volatile("cp.async.wait_group %0;" ::"n"(GROUPS_LEFT) : "memory");
+}
+
+// x, unknown to the compiler: what is computed from it is so anew, and keeps no register till then.
+__device__ __forceinline__ int anew(int x) {
+    asm volatile("" : "+r"(x));
+    return x;
 }
 
 // The larger, or NaN if one of them is.

@@ -79,9 +79,9 @@ struct Ldmatrix {
     unsigned* registers;
 };
 
-template <int MATRICES, bool TRANS>
+template <bool TRANS>
 void load_matrices(void* const* operands, unsigned) {
-    for (int matrix = 0; matrix < MATRICES; matrix++) {
+    for (int matrix = 0; matrix < 4; matrix++) {
         unsigned short element[8][8];
         for (int row = 0; row < 8; row++)
             memcpy(element[row],
@@ -97,10 +97,8 @@ void load_matrices(void* const* operands, unsigned) {
 
 inline constexpr Collective MMA_BF16{"mma_m16n8k16_bf16", mma_bf16, true};
 inline constexpr Collective MMA_TF32{"mma_m16n8k8_tf32", mma_tf32, true};
-inline constexpr Collective LDMATRIX_X4{"ldmatrix_x4", load_matrices<4, false>, true};
-inline constexpr Collective LDMATRIX_X2{"ldmatrix_x2", load_matrices<2, false>, true};
-inline constexpr Collective LDMATRIX_X4T{"ldmatrix_x4_trans", load_matrices<4, true>, true};
-inline constexpr Collective LDMATRIX_X2T{"ldmatrix_x2_trans", load_matrices<2, true>, true};
+inline constexpr Collective LDMATRIX_X4{"ldmatrix_x4", load_matrices<false>, true};
+inline constexpr Collective LDMATRIX_X4T{"ldmatrix_x4_trans", load_matrices<true>, true};
 
 inline void need_shared(const char* what, const void* address, Place place) {
     if (reinterpret_cast<uintptr_t>(address) % 16)
@@ -142,12 +140,12 @@ inline void cp_async(Place place, void* to, const void* from, int valid = 16) {
 #define mma_m16n8k16_bf16(...) emu::mma(emu::MMA_BF16, MINICNN_PLACE, __VA_ARGS__)
 #define mma_m16n8k8_tf32(...) emu::mma(emu::MMA_TF32, MINICNN_PLACE, __VA_ARGS__)
 #define ldmatrix_x4(...) emu::ldmatrix(emu::LDMATRIX_X4, MINICNN_PLACE, __VA_ARGS__)
-#define ldmatrix_x2(...) emu::ldmatrix(emu::LDMATRIX_X2, MINICNN_PLACE, __VA_ARGS__)
 #define ldmatrix_x4_trans(...) emu::ldmatrix(emu::LDMATRIX_X4T, MINICNN_PLACE, __VA_ARGS__)
-#define ldmatrix_x2_trans(...) emu::ldmatrix(emu::LDMATRIX_X2T, MINICNN_PLACE, __VA_ARGS__)
 #define cp_async_16(...) emu::cp_async(MINICNN_PLACE, __VA_ARGS__)
 
 inline void cp_async_commit() { minicnn_emu_copy_commit(); }
+
+inline int anew(int x) { return x; }
 template <int GROUPS_LEFT>
 void cp_async_wait() {
     minicnn_emu_copy_wait(GROUPS_LEFT);

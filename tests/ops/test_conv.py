@@ -373,6 +373,9 @@ def test_too_large_for_32_bits_is_named() -> None:
     with pytest.raises(MinicnnError, match=r"30000.* use a smaller batch"):
         replace(shape, n=3).fields()
     assert shape.fields()["h"] == 30_000
+    # One pixel of each image: the 256 patches of a tile lie in as many images.
+    with pytest.raises(MinicnnError, match=r"3000.* use a smaller batch"):
+        ConvShape(300, 3000, 3000, 3, 4, 3, 3, (3000, 3000)).fields()
 
 
 def test_plan_fills_the_card() -> None:

@@ -41,8 +41,8 @@ MISTAKES = {
     ),
     "a copy to the wrong stage": (
         FORWARD,
-        r"copy\(step \+ STAGES - 1\)",
-        "copy(step + STAGES)",
+        r"copy\(now\)",
+        "copy(next)",
     ),
     "a fragment's halves swapped": (
         FORWARD,

@@ -16,10 +16,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from minicnn.base.errors import MinicnnError
 from minicnn.compile.native import NativeFile
 from minicnn.devices.device import Device
-from minicnn.devices.launch import KernelFile, c_name
+from minicnn.devices.launch import KernelFile
 from minicnn.ops import op, select, vector_width
 from minicnn.ops.conv import native_form as conv_native
 from minicnn.ops.conv import numpy_form as conv_numpy
@@ -30,7 +29,6 @@ from minicnn.ops.conv.plan import (
     WEIGHTS,
     Plan,
     ceil_div,
-    offered,
     plan,
 )
 from minicnn.ops.conv.shape import ConvShape
@@ -40,8 +38,6 @@ Array = NDArray[np.floating]
 KERNELS = KernelFile("conv.cu")
 NATIVE = NativeFile("elementwise.cpp")
 THREADS = 256
-# Rows of dy that one of the slices of db sums, at least.
-LEAST_ROWS = 256
 
 
 @op
@@ -170,19 +166,15 @@ def backward_weights_kernel(
 ) -> None:
     shape = shape.in_one_row()
     how = _weights_plan(dev, x.dtype, shape, tensor, len(dw))
-    arguments = x, dy, dw, shape.fields(), dw.shape[1], how.steps
+    apart = dw.shape[1], 0 if db is None else db.shape[1]
+    arguments = x, dy, dw, db, shape.fields(), *apart, how.steps
     _launch(dev, how, shape.groups, arguments, how.slices)
-    if db is not None:
-        pixels = shape.n * shape.p * shape.q
-        grid = ceil_div(shape.k, 32), len(db)
-        arguments = dy, db, pixels, shape.k, db.shape[1], ceil_div(pixels, len(db))
-        KERNELS.get("sum_columns", dy.dtype)(dev, grid, (32, 8), arguments)
 
 
 def gradient_slices(
     dev: Device, dtype: DTypeLike, shape: ConvShape, tensor: str | None = None
 ) -> tuple[int, int]:
-    """How many slices `backward_weights` makes of dw and of db.
+    """How many slices `backward_weights` makes of dw, and as many of db.
 
     A weight gradient has few numbers and sums many products: slices keep a GPU busy.
     What adds them up, in their order, is the solver's update.
@@ -191,13 +183,11 @@ def gradient_slices(
         dtype: of x.
         shape: with the largest batch.
     """
-    if not dev.has_kernels:
-        return 1, 1
-    shape = shape.in_one_row()
-    rows, across = shape.n * shape.p * shape.q, ceil_div(shape.k, 32)
-    each = max(LEAST_ROWS, ceil_div(rows * across, 8 * PROCESSORS))
-    slices = _weights_plan(dev, np.dtype(dtype), shape, tensor).slices
-    return slices, ceil_div(rows, each)
+    slices = 1
+    if dev.has_kernels:
+        how = _weights_plan(dev, np.dtype(dtype), shape.in_one_row(), tensor)
+        slices = how.slices
+    return slices, slices
 
 
 @op
@@ -253,23 +243,11 @@ def _plan(
 
     16 bytes of channels, and of features, are read as one where they are neighbours;
     where not, float32 numbers are multiplied as they are.
-
-    Raises:
-        MinicnnError: the device gives a block too little shared memory for any tile.
     """
     depth, features = shape.depth, shape.features
     vectors = min(vector_width(depth, dtype), vector_width(features, dtype)) > 1
     kind = tensor if tensor and vectors and dtype == np.float32 else dtype
-    least = min(offered(kernel, kind, vectors).values())
-    if least > dev.shared_bytes:
-        card = dev.details().get("gpu", f"device {dev.name}")
-        raise MinicnnError(
-            f"{kernel} in {c_name(kind)} needs {least:,} bytes of shared memory a "
-            f"block, and {card} has {dev.shared_bytes:,}; --precision fp32 needs none "
-            "of it"
-        )
-    products, limit = shape.groups * phases, dev.shared_bytes
-    return plan(kernel, kind, size, products, vectors, slices, limit)
+    return plan(kernel, kind, size, shape.groups * phases, vectors, slices)
 
 
 def _launch(

@@ -1,7 +1,6 @@
 """Which tile a convolution kernel runs with, and in how many slices.
 
-The choice depends on the problem alone, and on whether a tile fits into the shared
-memory that the card gives a block: the same bits on all cards with as much.
+The choice depends on the problem alone: the same bits on all cards.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ from functools import cache, cached_property
 import numpy as np
 
 from minicnn.base.precision import BF16
-from minicnn.devices.device import AnyDevice
 
 # A kernel's first template argument: its arrays' dtype, or "tf32" or "tf32x3" for
 # float32 arrays that tensor cores multiply.
@@ -26,8 +24,8 @@ FLOAT, DOUBLE = np.dtype(np.float32), np.dtype(np.float64)
 PROCESSORS = 132
 # Products that a tile adds to each of its sums before its next barrier: BK.
 STEP: dict[Kind, int] = {FLOAT: 8, DOUBLE: 8, "tf32": 16, "tf32x3": 16, BF16: 32}
-# Bytes of shared memory that a block may have on an H100 or H200: all tiles fit.
-SHARED_BYTES = AnyDevice.shared_bytes
+# Steps in shared memory: all tiles fit the 99 KiB that sm_86, 89 and 120 give a block.
+STAGES = 3
 # A slice with fewer would spend its time on writing its partial sums.
 LEAST_PRODUCTS = 256
 # As many products of each sum take a block's start and end: with tensor cores far
@@ -136,27 +134,16 @@ class Plan:
         along = {FORWARD: self.tile[:2], DATA: self.tile[:1], WEIGHTS: ()}[self.kernel]
         across = self.tile[len(along) : 2]
         rows = sum(lines + 8 for lines in across) * itemsize * STEP[self.kind]
-        return 4 * (sum(along) * 80 + rows)
+        return STAGES * (sum(along) * 80 + rows)
 
 
-def offered(kernel: str, kind: Kind, vectors: bool) -> dict[Tile, int]:
-    """The tiles of a kernel, and the bytes of shared memory that a block of each needs.
+def offered(kernel: str, kind: Kind, vectors: bool) -> list[Tile]:
+    """The tiles of a kernel.
 
     Args:
         vectors: whether 16 bytes may be read as one.
     """
-    return _offered(kernel, kind, vectors, tuple(TILES[kind][kernel]))
-
-
-@cache
-def _offered(
-    kernel: str, kind: Kind, vectors: bool, tiles: tuple[Tile, ...]
-) -> dict[Tile, int]:
-    return {
-        tile: Plan(kernel, kind, tile, 1, 1).shared_bytes
-        for tile in tiles
-        if (tile[2] > 1) == vectors
-    }
+    return [tile for tile in TILES[kind][kernel] if (tile[2] > 1) == vectors]
 
 
 def plan(
@@ -166,7 +153,6 @@ def plan(
     products: int,
     vectors: bool,
     slices: int | None = None,
-    shared: int = SHARED_BYTES,
 ) -> Plan:
     """The plan that keeps the busiest multiprocessor busy for the shortest time.
 
@@ -178,28 +164,23 @@ def plan(
         vectors: whether 16 bytes may be read as one.
         slices: into which K is cut, the last of them perhaps empty; None for as many
             as are best.
-        shared: bytes of shared memory that a block may have; the smallest of the tiles
-            must fit.
     """
-    speeds = tuple(TILES[kind][kernel].items())
-    problem = kernel, kind, size, products, vectors, slices, shared
-    return _best(problem, speeds, LEAST_PRODUCTS)
+    speeds = tuple((t, TILES[kind][kernel][t]) for t in offered(kernel, kind, vectors))
+    return _best((kernel, kind, size, products, slices), speeds, LEAST_PRODUCTS)
 
 
 @cache
 def _best(
-    problem: tuple[str, Kind, tuple[int, int, int], int, bool, int | None, int],
+    problem: tuple[str, Kind, tuple[int, int, int], int, int | None],
     tile_speeds: tuple[tuple[Tile, float], ...],
     least_products: int,
 ) -> Plan:
     """See `plan`; kept for what is asked for at every step."""
-    kernel, kind, (m, n, k), products, vectors, slices, shared = problem
+    kernel, kind, (m, n, k), products, slices = problem
     speeds, step = dict(tile_speeds), STEP[kind]
     steps = ceil_div(k, step)
     plans = []
-    for tile, needed in offered(kernel, kind, vectors).items():
-        if needed > shared:
-            continue
+    for tile in speeds:
         tiles = ceil_div(m, tile[0]) * ceil_div(n, tile[1])
         if slices is not None:
             each = ceil_div(steps, slices)

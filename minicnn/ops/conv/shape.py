@@ -179,7 +179,11 @@ class ConvShape:
         reach = self.r * max(self.w * self.c, self.q * self.k) if self.r > 1 else 0
         # The last tiles go beyond the end: by 256 lines at most, and a few steps of K.
         filters = (self.k + 256) * self.taps
-        if max(pixels, filters, reach) >= 2**31 - 2**20:
+        x, y = (self.h, self.w, self.c), (self.p, self.q, self.k)
+        phase = max(1, self.h // self.stride[0]), max(1, self.w // self.stride[1])
+        forward = _tile_reach(self.n, (self.p, self.q), x, self.stride)
+        backward = _tile_reach(self.n, phase, y, (1, 1))
+        if max(pixels, filters, reach, forward, backward) >= 2**31 - 2**20:
             raise MinicnnError(
                 f"{self}: too large for the kernels; use a smaller batch"
             )
@@ -190,3 +194,14 @@ class ConvShape:
             "pad_h": self.pad[0],
             "pad_w": self.pad[1],
         }
+
+
+def _tile_reach(n: int, pixels: Pair, image: Shape, stride: Pair) -> int:
+    """Numbers from the first patch of a tile of 256 pixels to its last, at most."""
+    (p, q), (h, w, c), steps = pixels, image, 255
+    images, rows = min(n - 1, -(-steps // (p * q))), steps // q + 1
+    if not images:
+        rows = min(p - 1, rows)
+    # From an image's last row to the next one's first, and from row to row.
+    lines = images * max(0, h - p * stride[0]) + rows * stride[0]
+    return (lines * w + min(q - 1, steps) * stride[1]) * c

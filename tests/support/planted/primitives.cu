@@ -69,12 +69,13 @@ __global__ void mma_bf16(const bf16* __restrict__ a, const bf16* __restrict__ b,
     for (int i = lane; i < 256; i += 32) sa[i / 16][i % 16] = a[i];
     for (int i = lane; i < 128; i += 32) sb[i] = b[i];
     __syncwarp();
-    unsigned fa[4], fb[2];
+    unsigned fa[4], twice[4];
     ldmatrix_x4(fa, &sa[lane % 16][lane / 16 * 8]);
     if (TRANS)
-        ldmatrix_x2_trans(fb, &sb[lane % 16 * 8]);
+        ldmatrix_x4_trans(twice, &sb[lane % 16 * 8]);
     else
-        ldmatrix_x2(fb, &sb[lane % 8 * 16 + lane / 8 % 2 * 8]);
+        ldmatrix_x4(twice, &sb[lane % 8 * 16 + lane / 8 % 2 * 8]);
+    unsigned fb[2] = {twice[0], twice[1]};
     float acc[4] = {1, 1, 1, 1};  // shows that mma adds
     mma_m16n8k16_bf16(acc, fa, fb, acc);
     for (int i = 0; i < 4; i++)
