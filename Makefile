@@ -47,7 +47,7 @@ lint: $(VENV)/.dev  ## check style
 
 docs: $(VENV)/.core  ## build the site into site/; fails where a link or a reference leads nowhere
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
-	$(BIN)/python -m mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
 
 compare: $(VENV)/.core  ## install PyTorch, for the tests and benchmarks that compare with it
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[compare]'

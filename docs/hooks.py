@@ -57,13 +57,13 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
             add(place, abs_src_path=str(path))
         else:
             text = path.read_text(encoding="utf-8")
-            if not path.is_relative_to(DOCS):
+            if not _in_docs(path):
                 add(place, content=_relinked(text, path))
             linked = {
                 (path.parent / found[3]).resolve() for found in LINK.finditer(text)
             }
             new = {each for each in linked - seen if each.is_file()}
-            pending += sorted(each for each in new if not each.is_relative_to(DOCS))
+            pending += sorted(each for each in new if not _in_docs(each))
             seen |= new
     add("commands.md", content="# Commands\n" + "".join(_helps(cli, None, "minicnn")))
     return files
@@ -75,9 +75,14 @@ def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
     return _relinked(markdown, Path(source)) if source else markdown
 
 
+def _in_docs(path: Path) -> bool:
+    """Whether mkdocs finds the file by itself: mkdocs.yml excludes the scripts."""
+    return path.is_relative_to(DOCS) and path.suffix != ".py"
+
+
 def _place(path: Path) -> str:
     """Where the site has a file of the repository."""
-    if path.is_relative_to(DOCS):
+    if _in_docs(path):
         return str(path.relative_to(DOCS))
     if path == README:
         return "index.md"
