@@ -201,7 +201,7 @@ def followed(launch: Launch, report: KernelReport) -> tuple[float, float]:
 def moved(call: Call, launch: Launch, alone: bool) -> float:
     """Bytes that a launch moves: its op's, or each of its arrays once if others run."""
     if alone:
-        return cost(call.name, call.arguments).bytes
+        return cost(call.op, call.arguments).bytes
     arrays = [v for v in launch[3] if isinstance(v, np.ndarray) and v.shape]
     return sum(array.nbytes for array in arrays)
 

@@ -25,7 +25,7 @@ from minicnn.ops import op, vector_width
 
 Array = NDArray[np.floating]
 
-# Numbers that one thread treats at a time: several such arrays fit a level-2 cache.
+# Numbers of a thread's chunk; several arrays of it fit a level-2 cache.
 CHUNK = 1 << 16
 KERNELS = KernelFile("lrn.cu")
 NATIVE = NativeFile("pool_lrn.cpp")
@@ -43,12 +43,12 @@ class Normalising:
 
     @cached_property
     def share(self) -> float:
-        """Of each square in the scale."""
+        """Factor of each square in the scale, α/size."""
         return self.alpha / self.size
 
     @cached_property
     def slope(self) -> float:
-        """What the second term of dx is multiplied by."""
+        """Factor of the second term of dx, 2αβ/size."""
         return 2 * self.alpha * self.beta / self.size
 
     @cached_property
@@ -63,7 +63,7 @@ class Normalising:
         return {**numbers, "half": self.size // 2}
 
     def scale(self, x: Array, squares: Array, out: Array) -> None:
-        """out = k + α/size · Σ x², row by row; `squares` is room for them."""
+        """out = k + α/size · Σ x², row by row; `squares` is scratch."""
         np.square(x, out=squares)
         window_sum(squares, self.size, out)
         out *= self.share
@@ -89,7 +89,7 @@ def power(scale: Array, beta: float, out: Array) -> None:
         np.power(scale, -beta, out=out)
 
 
-@op
+@op(writes=("y", "scale"))
 def forward(dev: Device, x: Array, y: Array, scale: Array, how: Normalising) -> None:
     """Writes y and scale, both (N,H,W,C), from x.
 
@@ -123,7 +123,7 @@ def forward_kernel(
     _launch(dev, "lrn_forward", (x, y, scale), how.size, numbers, False)
 
 
-@op
+@op(writes=("dx",))
 def backward(
     dev: Device,
     x: Array,
@@ -201,7 +201,7 @@ def _launch(
     numbers: tuple[float, ...],
     shared: bool,
 ) -> None:
-    """Launches a kernel on as many rows a block as its threads can walk along."""
+    """Launches a kernel; a block takes as many rows as it has threads for."""
     x = arrays[0]
     channels, rows = x.shape[-1], x.size // x.shape[-1]
     width = vector_width(channels, x.dtype)
@@ -217,6 +217,6 @@ def _launch(
 
 @cache
 def walk(channels: int, width: int) -> tuple[int, int]:
-    """A block's threads along a row of channels, `width` a thread, and its rows."""
+    """Threads of a block along a row of channels, `width` each, and rows of a block."""
     along = min(channels // width, THREADS)
     return along, THREADS // along

@@ -29,12 +29,12 @@ Array = NDArray[np.floating]
 
 KERNELS = KernelFile("pool_lrn.cu")
 NATIVE = NativeFile("pool_lrn.cpp")
-# Bytes of shared memory that a block of the backward kernel may have: so much every
-# GPU has four times in a multiprocessor, but for the smallest.
+# Most shared memory of a backward block, in bytes: a multiprocessor of all but the
+# smallest GPUs has four times as much.
 SHARED_BYTES = 48 * 1024
 
 
-@op
+@op(writes=("u", "argmax", "y"))
 def forward(
     dev: Device,
     x: Array,
@@ -88,7 +88,7 @@ def forward_kernel(
     kernel(dev, grid, block, (x, u, argmax, y, *numbers), shared=shared)
 
 
-@op
+@op(writes=("dx",))
 def backward(
     dev: Device,
     dy: Array,
@@ -163,7 +163,7 @@ def backward_kernel(
 
 
 class Tile(NamedTuple):
-    """What one block of the backward kernel does: its struct Tile."""
+    """The backward kernel's struct Tile: the windows of one block."""
 
     rows: int
     columns: int
@@ -197,7 +197,7 @@ class Tile(NamedTuple):
         across = -(-shape.q // (row - side))
         columns = -(-shape.q // across)
         across = -(-shape.q // columns)
-        # A tile makes overlap − 1 rows that the one above it also makes.
+        # Two tiles, one above the other, both compute overlap − 1 rows.
         down = max(1, min(shape.p, 4 * PROCESSORS // (shape.n * across)))
         rows = -(-shape.p // down)
         return cls(rows, columns, -(-shape.p // rows), across, overlap, side)

@@ -5,10 +5,10 @@
 where c runs over the input channels of k's group and x is zero outside the image. A
 fully connected layer is the case whose filter covers the whole image.
 
-NumPy form: matrix products of patches, see `conv_numpy`. Kernels: the same products,
-with no patch ever written; see kernels/conv.cu. x, w, b, y, dx and dy have one dtype,
-bfloat16 too (dw and db are float32 then). On tensor cores kernels multiply bfloat16,
-and float32 as tf32 or tf32x3 where told so.
+NumPy form: matrix products of patches, see `numpy_form`. Kernels: the same products
+without patches in memory, see kernels/conv.cu. x, w, b, y, dx and dy have one dtype; dw
+and db too, but for bfloat16, where they are float32. Tensor cores multiply bfloat16,
+and float32 as tf32 or tf32x3 on request.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ Array = NDArray[np.floating]
 KERNELS = KernelFile("conv.cu")
 NATIVE = NativeFile("elementwise.cpp")
 THREADS = 256
-# Rows of dy that one of the slices of db sums, at least.
+# Fewest rows of dy that a slice of db sums.
 LEAST_ROWS = 256
 
 
-@op
+@op(writes=("y",))
 def forward(
     dev: Device,
     x: Array,
@@ -60,8 +60,8 @@ def forward(
     Args:
         b: the bias, or None for none.
         relu: whether y is max(·, 0).
-        tensor: as what tensor cores may multiply float32 numbers, "tf32" or "tf32x3";
-            None: as they are, without them.
+        tensor: type in which tensor cores multiply float32, "tf32" or "tf32x3"; None
+            for float32 itself, without tensor cores.
     """
     conv_numpy.forward(dev, x, w, b, y, shape, relu)
 
@@ -86,7 +86,7 @@ def forward_kernel(
     _launch(dev, how, shape.groups, (x, w, b, y, shape.fields(), relu))
 
 
-@op
+@op(writes=("dx",))
 def backward_data(
     dev: Device,
     dy: Array,
@@ -134,7 +134,7 @@ def backward_data_kernel(
     _launch(dev, how, shape.groups, arguments, phases)
 
 
-@op
+@op(writes=("dw", "db"))
 def backward_weights(
     dev: Device,
     x: Array,
@@ -175,17 +175,18 @@ def backward_weights_kernel(
     if db is not None:
         pixels = shape.n * shape.p * shape.q
         grid = ceil_div(shape.k, 32), len(db)
-        arguments = dy, db, pixels, shape.k, db.shape[1], ceil_div(pixels, len(db))
-        KERNELS.get("sum_columns", dy.dtype)(dev, grid, (32, 8), arguments)
+        rows = ceil_div(pixels, len(db))
+        sums = dy, db, pixels, shape.k, db.shape[1], rows
+        KERNELS.get("sum_columns", dy.dtype)(dev, grid, (32, 8), sums)
 
 
 def gradient_slices(
     dev: Device, dtype: DTypeLike, shape: ConvShape, tensor: str | None = None
 ) -> tuple[int, int]:
-    """How many slices `backward_weights` makes of dw and of db.
+    """Slices of dw and of db that `backward_weights` writes.
 
     A weight gradient has few numbers and sums many products: slices keep a GPU busy.
-    What adds them up, in their order, is the solver's update.
+    The solver's update adds them up, in order.
 
     Args:
         dtype: of x.
@@ -200,12 +201,12 @@ def gradient_slices(
     return slices, ceil_div(rows, each)
 
 
-@op
+@op(updates=("dy",))
 def relu_backward(dev: Device, y: Array, dy: Array) -> None:
     """dy ← dy where the ReLU's output y is positive, else 0; in place.
 
-    Where y is 0 or NaN the gradient is 0 whatever dy is, NaN too: so in all forms, here
-    and wherever else a ReLU's gradient is taken.
+    Where y is 0 or NaN the gradient is 0, even if dy is NaN; so in all forms, and in
+    all ops that take a ReLU's gradient.
     """
     flat_y, flat_dy = y.reshape(-1), dy.reshape(-1)
 
@@ -249,10 +250,10 @@ def _plan(
     phases: int = 1,
     slices: int | None = None,
 ) -> Plan:
-    """How a kernel is to compute `phases` products of that size for each group.
+    """The plan of a kernel for `phases` products of that size in each group.
 
-    16 bytes of channels, and of features, are read as one where they are neighbours;
-    where not, float32 numbers are multiplied as they are.
+    Vectors of 16 bytes need as many channels and features of a group; without them
+    tensor cores multiply no float32.
 
     Raises:
         MinicnnError: the device gives a block too little shared memory for any tile.
