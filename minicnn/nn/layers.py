@@ -81,7 +81,7 @@ class Context:
 
 
 class Layer:
-    """What all layers share.
+    """Base of all layers.
 
     A ReLU belongs to the convolution before it. Its gradient is taken by the layer
     after it, while that writes dx, which saves a pass over memory. Where the ReLU's
@@ -202,7 +202,7 @@ class ConvLayer(Layer):
         return conv.gradient_slices(self.dev, dtype, self.shape(batch), tensor)
 
     def filters(self) -> Array:
-        """What the convolution multiplies patches by."""
+        """The filters that patches are multiplied by."""
         return self.w.operand
 
     def forward(self, x: Array, context: Context | None) -> Array:
@@ -236,8 +236,8 @@ class ConvLayer(Layer):
 class BlockedConvLayer(ConvLayer):
     """A first convolution whose images come in blocks of pixels, see `space_to_depth`.
 
-    So tensor cores can multiply an image's three colours. Its parameters are those of
-    the convolution over pixels.
+    Tensor cores need more channels than an image's three colours. The parameters are
+    those of the convolution over pixels.
     """
 
     filters_in_blocks: Array

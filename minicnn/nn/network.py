@@ -26,7 +26,7 @@ from minicnn.ops.space_to_depth import Blocks
 
 Array = NDArray[Any]
 DEPTH = 8
-# Initial weights that one thread draws at a time; even, as the draws come in pairs.
+# Initial weights of a thread's chunk; even, as the draws come in pairs.
 CHUNK = 1 << 15
 
 
@@ -339,6 +339,6 @@ class Network:
 def tensor_hashes(tensors: Mapping[str, Array]) -> dict[str, str]:
     """SHA-256 of the bytes of each host array."""
     return {
-        name: hashlib.sha256(np.ascontiguousarray(values)).hexdigest()
+        name: hashlib.sha256(np.ascontiguousarray(values).data).hexdigest()
         for name, values in tensors.items()
     }

@@ -51,7 +51,7 @@ class PoolLayer(Layer):
 
 
 def normalising(spec: arch.LRN) -> lrn.Normalising:
-    """What the op is told."""
+    """The op's constants."""
     return lrn.Normalising(spec.size, spec.alpha, spec.beta, spec.k)
 
 
@@ -82,7 +82,7 @@ class LRNLayer(Layer):
 
 @dataclass(frozen=True)
 class PoolLRN:
-    """A pooling and the LRN after it, to be computed as one."""
+    """A pooling and the LRN after it, computed as one."""
 
     pool: arch.Pool
     lrn: arch.LRN

@@ -32,11 +32,11 @@ from minicnn.nn.network import Network
 from minicnn.training import checkpoint
 from minicnn.training.checkpoint import Checkpoint
 
-# What a result.json of any version holds.
+# Keys of a result.json of any version.
 SCORED = {"top1", "top5", "loss", "top1_mean_of_10_best", "evaluations"}
 SCORED |= {"weights_sha256"}
 BEST = 10
-"""Evaluations that the published score is the mean of; with fewer there is none."""
+"""Best evaluations whose mean is the published score; with fewer there is none."""
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
