@@ -76,8 +76,9 @@ def cost(op: Op, arguments: Mapping[str, Any]) -> Cost:
     # LRN's gradient needs no y: that is x · scale^−β.
     unread = "y" if op is lrn.backward else ""
     names = [name for name in arguments if name != unread] + list(op.updates)
-    arrays = [arguments[name] for name in names]
-    return Cost(flops, sum(a.nbytes for a in arrays if getattr(a, "size", 0) > _FEW))
+    values = [arguments[name] for name in names]
+    arrays = [v for v in values if hasattr(v, "nbytes") and v.size > _FEW]
+    return Cost(flops, sum(array.nbytes for array in arrays))
 
 
 class Meter(Protocol):

@@ -70,5 +70,5 @@ def apply_kernel(
 ) -> None:
     part = max(4, 16 // x.itemsize)  # numbers a thread
     blocks = -(-x.size // (part * THREADS))
-    how = x.size, int(rate * 2**32), 1 / (1 - rate), seed, stream, step
-    KERNELS.get("dropout", x.dtype)(dev, blocks, THREADS, (x, y, *how))
+    numbers = x.size, int(rate * 2**32), 1 / (1 - rate), seed, stream, step
+    KERNELS.get("dropout", x.dtype)(dev, blocks, THREADS, (x, y, *numbers))

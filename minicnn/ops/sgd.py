@@ -193,8 +193,8 @@ def update_native(
     sizes = dict.fromkeys(("w", "v", "copy"), w.size)
     sizes |= dict.fromkeys(("places", "slices", "rates", "decays"), count)
     sizes |= {"starts": count + 1, "g": int(s.slices @ np.diff(s.starts))}
-    how = {"lr": float(lr[0]), "momentum": momentum, "decay": decay, "segments": count}
-    arguments = w, g, v, copy, how, *s.table
+    rates = {"lr": float(lr[0]), "momentum": momentum, "decay": decay}
+    arguments = w, g, v, copy, {**rates, "segments": count}, *s.table
     NATIVE.get("sgd_update", w.dtype)(dev, w.size, arguments, sizes, work=2)
 
 

@@ -211,8 +211,8 @@ def _trainee(
     """A run's network as it starts, and what trains it."""
     seed = run_seed(setup.seed, treatment.name)
     about = setup.config.network
-    how = precision.get(about.precision)
-    network = Network(about.arch, outputs, setup.dev, seed, how)
+    types = precision.get(about.precision)
+    network = Network(about.arch, outputs, setup.dev, seed, types)
     if base is not None:
         network.copy_layers(base.checkpoint.weights, treatment.copied)
     elif treatment.source == RANDOM:

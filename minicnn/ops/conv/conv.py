@@ -13,6 +13,8 @@ and float32 as tf32 or tf32x3 on request.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
@@ -82,8 +84,8 @@ def forward_kernel(
 ) -> None:
     shape = shape.in_one_row()
     size = shape.n * shape.p * shape.q, shape.features, shape.taps
-    how = _plan(dev, FORWARD, x.dtype, size, shape, tensor)
-    _launch(dev, how, shape.groups, (x, w, b, y, shape.fields(), relu))
+    chosen = _plan(dev, FORWARD, x.dtype, size, shape, tensor)
+    _launch(dev, chosen, shape.groups, (x, w, b, y, shape.fields(), relu))
 
 
 @op(writes=("dx",))
@@ -129,9 +131,9 @@ def backward_data_kernel(
     pixels = shape.n * ceil_div(shape.h, down) * ceil_div(shape.w, right)
     taps = ceil_div(shape.r, down) * ceil_div(shape.s, right) * shape.features
     size, phases = (pixels, shape.depth, taps), down * right
-    how = _plan(dev, DATA, dx.dtype, size, shape, tensor, phases)
+    chosen = _plan(dev, DATA, dx.dtype, size, shape, tensor, phases)
     arguments = dy, w, relu_y, dx, shape.fields()
-    _launch(dev, how, shape.groups, arguments, phases)
+    _launch(dev, chosen, shape.groups, arguments, phases)
 
 
 @op(writes=("dw", "db"))
@@ -169,9 +171,9 @@ def backward_weights_kernel(
     tensor: str | None = None,
 ) -> None:
     shape = shape.in_one_row()
-    how = _weights_plan(dev, x.dtype, shape, tensor, len(dw))
-    arguments = x, dy, dw, shape.fields(), dw.shape[1], how.steps
-    _launch(dev, how, shape.groups, arguments, how.slices)
+    chosen = _weights_plan(dev, x.dtype, shape, tensor, len(dw))
+    arguments = x, dy, dw, shape.fields(), dw.shape[1], chosen.steps
+    _launch(dev, chosen, shape.groups, arguments, chosen.slices)
     if db is not None:
         pixels = shape.n * shape.p * shape.q
         grid = ceil_div(shape.k, 32), len(db)
@@ -274,9 +276,9 @@ def _plan(
 
 
 def _launch(
-    dev: Device, how: Plan, groups: int, arguments: tuple[object, ...], third: int = 1
+    dev: Device, chosen: Plan, groups: int, arguments: tuple[Any, ...], third: int = 1
 ) -> None:
     """Launches a plan's kernel; the grid's third size is of phases or slices."""
-    kernel = KERNELS.get(how.kernel, how.kind, *how.tile)
-    grid = how.tiles, groups, third
-    kernel(dev, grid, how.threads, arguments, shared=how.shared_bytes)
+    kernel = KERNELS.get(chosen.kernel, chosen.kind, *chosen.tile)
+    grid = chosen.tiles, groups, third
+    kernel(dev, grid, chosen.threads, arguments, shared=chosen.shared_bytes)

@@ -134,14 +134,14 @@ def backward_weights_native(
     return None
 
 
-def _panels(dev: Device, how: str, x: Array, images: int, numbers: int) -> Array:
+def _panels(dev: Device, layout: str, x: Array, images: int, numbers: int) -> Array:
     """A fully connected layer's images in scratch, laid out by "turn" or "cut"."""
     lanes = VECTOR // x.itemsize
-    length = images if how == "turn" else numbers
+    length = images if layout == "turn" else numbers
     size = images * numbers // length * -(-length // lanes) * lanes
     panels = dev.scratch("panels", (size,), x.dtype)
-    items = -(-numbers // TURNED) if how == "turn" else images
-    pack = PRODUCT.get(f"product_{how}", x.dtype)
+    items = -(-numbers // TURNED) if layout == "turn" else images
+    pack = PRODUCT.get(f"product_{layout}", x.dtype)
     pack(dev, items, (x, panels, images, numbers), {"x": images * numbers})
     return panels
 
