@@ -26,7 +26,7 @@ from minicnn.devices.recording import Repeated
 from minicnn.experiments.bench.roofline import Ceilings, Meter, cost
 from minicnn.nn.layers import Context, Layer
 from minicnn.nn.network import Network
-from minicnn.ops import op
+from minicnn.ops import Op
 from minicnn.training.environment import describe
 from minicnn.training.solver import Solver
 from minicnn.training.trainer import Inputs
@@ -47,7 +47,7 @@ class Call:
     """One call of an op in a step: where in the network, and all that it was given."""
 
     place: str
-    op: Any
+    op: Op
     arguments: dict[str, Any]
 
     @property
@@ -212,7 +212,7 @@ def _recording(layers: list[Layer]) -> Iterator[list[Call]]:
     calls: list[Call] = []
     place = [""]
     inside = False
-    original = op.__call__
+    original = Op.__call__
 
     def kept(self: Any, dev: Device, *args: Any, **kwargs: Any) -> Any:
         nonlocal inside
@@ -241,11 +241,11 @@ def _recording(layers: list[Layer]) -> Iterator[list[Call]]:
     for layer in layers:
         layer.forward = named(layer.spec.name, layer.forward)  # type: ignore
         layer.backward = named(layer.spec.name, layer.backward)  # type: ignore
-    op.__call__ = kept  # type: ignore
+    Op.__call__ = kept  # type: ignore
     try:
         yield calls
     finally:
-        op.__call__ = original  # type: ignore
+        Op.__call__ = original  # type: ignore
         for layer in layers:
             del layer.forward, layer.backward
 
@@ -256,7 +256,7 @@ def _measure(dev: Device, meter: Meter, call: Call, ceilings: Ceilings) -> Row:
     Repeated, an op finds the same numbers, but that dropout in place scales what it
     keeps again and again, which takes no longer.
     """
-    spent = cost(call.name, call.arguments)
+    spent = cost(call.op, call.arguments)
     seconds = meter.seconds(lambda: call.op(dev, **call.arguments))
     share = ceilings.share(spent, seconds)
     gflop, gbyte = spent.flops / 1e9, spent.bytes / 1e9

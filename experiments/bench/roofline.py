@@ -27,6 +27,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from minicnn.base.precision import BF16, FP32, Precision
+from minicnn.ops import Op, augment, lrn
+from minicnn.ops.conv.shape import ConvShape
 
 SECONDS = 0.3  # that a median may take
 WARM_UP = 2
@@ -60,45 +62,24 @@ class Ceilings:
         return max(cost.flops / self.flops, cost.bytes / self.bytes) / seconds
 
 
-# The arguments that each op reads and those it writes.
-_TRAFFIC = {
-    "conv.forward": ("x w b", "y"),
-    "conv.backward_data": ("dy w relu_y", "dx"),
-    "conv.backward_weights": ("x dy", "dw db"),
-    "conv.relu_backward": ("y dy", "dy"),
-    "pool.forward": ("x", "y argmax"),
-    "pool.backward": ("dy argmax", "dx"),
-    "lrn.forward": ("x", "y scale"),
-    "lrn.backward": ("x scale dy", "dx"),
-    "pool_lrn.forward": ("x", "u argmax y"),
-    "pool_lrn.backward": ("dy u argmax", "dx"),
-    "space_to_depth.block_filters": ("w", "blocked"),
-    "space_to_depth.unblock_gradient": ("dblocked", "dw"),
-    "dropout.apply": ("x", "y"),
-    "softmax.cross_entropy": ("logits labels", "dlogits"),
-    "sgd.update": ("w g v", "w v copy"),
-}
-_PRODUCTS = ("conv.forward", "conv.backward_data", "conv.backward_weights")
+# Arrays of so few numbers are no traffic: a learning rate, a step, the sums of a score.
+_FEW = 3
 
 
-def cost(op: str, arguments: Mapping[str, Any]) -> Cost:
-    """The cost of a call.
-
-    Args:
-        op: module and name, such as "conv.forward".
-        arguments: the call's, by name.
-    """
-    flops = arguments["shape"].flops if op in _PRODUCTS else 0
-    if op == "augment.crop_mirror":
+def cost(op: Op, arguments: Mapping[str, Any]) -> Cost:
+    """The cost of a call, by its arguments' names."""
+    shape = arguments.get("shape")
+    flops = shape.flops if isinstance(shape, ConvShape) else 0
+    if op is augment.crop_mirror:
         # Of each image only the crop is read, a byte a number; the mean stays cached.
         y = arguments["y"]
         return Cost(flops, y.size + y.nbytes)
-    if op in _TRAFFIC:
-        names = " ".join(_TRAFFIC[op]).split()
-    else:
-        names = [name for name, value in arguments.items() if hasattr(value, "nbytes")]
-    arrays = (arguments[name] for name in names)
-    return Cost(flops, sum(array.nbytes for array in arrays if array is not None))
+    # LRN's gradient needs no y: that is x · scale^−β.
+    unread = "y" if op is lrn.backward else ""
+    names = [name for name in arguments if name != unread] + list(op.updates)
+    values = [arguments[name] for name in names]
+    arrays = [v for v in values if hasattr(v, "nbytes") and v.size > _FEW]
+    return Cost(flops, sum(array.nbytes for array in arrays))
 
 
 class Meter(Protocol):

@@ -129,7 +129,7 @@ def first_losses(setup: Setup, precision: str, count: int) -> list[float]:
 
     trainer = transfer.start(setup, Treatment("A"))
     loader, config = trainer.loader, trainer.config.solver
-    of_run = trainer.heads[0].network
+    of_run = trainer.trainees[0].network
     how = precisions.get(precision)
     network = Network(of_run.arch, of_run.outputs, setup.dev, None, how)
     network.load(of_run.tensors())

@@ -3,7 +3,7 @@
 
 #include "tile.h"
 
-// One image's problem, as conv_native.py fills it in.
+// One image's problem, as native_form.py fills it in.
 struct Shape {
     i64 h, w, c, k, r, s, stride_h, stride_w, pad_h, pad_w, groups, p, q;
 };

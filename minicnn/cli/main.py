@@ -147,7 +147,7 @@ def print_spans(run: Run) -> None:
 
 def announce(setup: Setup, trainer: Trainer) -> None:
     """Prints what is about to be trained, if anything is."""
-    unfinished = [head.folder for head in trainer.heads]
+    unfinished = [each.folder for each in trainer.trainees]
     runs = [run for run in trainer.runs if run.folder in unfinished]
     if not runs:
         return
@@ -171,7 +171,7 @@ def train(setup: Setup, planned: list[list[Treatment]], fresh: bool) -> None:
     from minicnn.training import transfer
 
     def ended(trainer: Trainer) -> None:
-        trained = [head.folder for head in trainer.heads]
+        trained = [each.folder for each in trainer.trainees]
         for run in trainer.runs:
             if run.result is not None:
                 report(run, run.folder not in trained)

@@ -21,7 +21,7 @@ PIXEL_LIMIT = 89_478_485
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 _CIFAR_SIDE = 32
 _EXIF_ORIENTATION = 0x0112
-# How to undo what the tag says of the camera; 1 is upright.
+# Transposition that undoes the camera's, by the tag's value; 1 is upright.
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -31,9 +31,9 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# A JPEG is decoded at half, quarter or eighth size while that is still so many times
-# larger than wanted: then the result is the whole image's to a quarter of a grey level
-# on average (experiments/bench/prepare.py).
+# Least ratio of a JPEG decoded at half, quarter or eighth size to the size asked for.
+# The result differs from a whole decode's by a quarter of a grey level on average
+# (experiments/bench/prepare.py).
 _DRAFT = 4
 
 

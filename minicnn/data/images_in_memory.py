@@ -17,18 +17,18 @@ from minicnn.data.loader import Reader
 from minicnn.data.store import Store
 from minicnn.devices.device import Device
 
-# Bytes that are copied at a time.
+# Bytes of one copy.
 PIECE = 1 << 26
 
 
-class Resident:
+class ImagesInMemory:
     """Some rows of a store within a device's reach, as uint8.
 
     Args:
         dev: whose.
         store: the image store.
         rows: of the store, ascending.
-        tick: told how many more images are there; what it raises ends the work.
+        tick: called with counts of images read; its exceptions end the work.
 
     Attributes:
         images: (M,H,W,3) uint8, an array of the device: of those rows, or the memory

@@ -4,12 +4,12 @@ Everything is a pure function of (seed, step), so a resumed run sees the same ba
 The images of an epoch come in a fresh random order; epochs follow without a gap, so a
 batch may span two.
 
-Where the device cannot hold a task's images (see `resident`), reading is random rows of
-the store, each image one contiguous piece of the file, copied from the memory map into
-one of two arrays that are used in turn; while one batch is trained on, threads fill the
-other. Each thread first tells the system of all pieces that it is to copy: those that
-memory does not hold are then read, exactly these, side by side. The system's own guess
-from page faults reads megabytes around each of them.
+Where the device cannot hold a task's images (see `images_in_memory`), reading is random
+rows of the store, each image one contiguous piece of the file, copied from the memory
+map into one of two arrays in turn; while one batch is trained on, threads fill the
+other. Each thread first announces all the pieces that it will copy to the system, which
+then reads exactly those, side by side. By page faults it would read megabytes around
+each.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from minicnn.base.threads import HostThreads
 from minicnn.data.store import Store
 from minicnn.devices.device import Device
 
-# Threads that copy images, at most; bytes worth a thread.
+# Most threads that copy images; fewest bytes worth a thread.
 THREADS, PIECE = 4, 1 << 20
 
 
@@ -41,9 +41,9 @@ class Batch:
     """One batch on the host.
 
     Attributes:
-        images: (N,H,W,3) uint8, overwritten once the next batch is asked for; None
-            where nobody wants them, since they lie within the device's reach.
-        rows: (N,) the images' rows in the store; −1 for those of none.
+        images: (N,H,W,3) uint8, overwritten by the next batch; None where the device
+            holds all images.
+        rows: (N,) the images' rows in the store; −1 for images of no store.
         labels: (N,) int32, the classes' places in the task.
         top, left: (N,) upper left corners of the crops, in pixels.
         mirror: (N,) whether each is mirrored.
@@ -62,9 +62,9 @@ class Reader:
 
     Args:
         threads: how many copy; None takes the processors there are, up to four.
-        ahead: whether the system is told which parts of the file come next: some
-            microseconds an image of 196 kB that it holds already, and thirty times as
-            fast as its own guess where it does not (experiments/bench/loader.py).
+        ahead: whether reads are announced to the system. That takes some microseconds
+            an image of 196 kB in memory, and is thirty times as fast as page faults
+            where it is not (experiments/bench/loader.py).
     """
 
     def __init__(
@@ -265,8 +265,8 @@ def mean_image(
     """The mean of some rows' images, (H,W,3) float32, summed exactly in integers.
 
     Args:
-        tick: told how many more images are summed, by one thread at a time; what it
-            raises ends the work.
+        tick: called with counts of images summed, by one thread at a time; its
+            exceptions end the work.
     """
     lock, images = threading.Lock(), np.asarray(store.images)
     # Sixteen bits hold the sum of 257 bytes.

@@ -29,6 +29,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -45,7 +46,7 @@ GROUPS = ("natural", "manmade", "")
 
 @dataclass(frozen=True)
 class Contents:
-    """All of a store but its pixels and what is only known once they are written.
+    """A store without its pixels, and what is known only once they are written.
 
     Attributes:
         size: height and width of every image, in pixels.
@@ -188,7 +189,7 @@ class Store:
             )
 
     @cached_property
-    def images(self) -> NDArray[np.uint8]:
+    def images(self) -> np.memmap[Any, np.dtype[np.uint8]]:
         """(N, H, W, 3) uint8, a read-only memory map."""
         return np.memmap(self.path, np.uint8, "r", self._offset, self._shape)
 
@@ -208,7 +209,7 @@ class Store:
         """A short hash of classes, labels, parts and checksums: all that matters."""
         digest = hashlib.sha256("\n".join(self.wnids).encode())
         for array in (self.labels, self.split, self.crc32):
-            digest.update(np.ascontiguousarray(array))
+            digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()[:16]
 
     def __len__(self) -> int:

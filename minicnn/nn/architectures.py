@@ -116,11 +116,11 @@ class Architecture:
     """A network as data.
 
     Attributes:
-        name: what --set network.arch=NAME takes.
-        size: height and width of the stores it is meant for, in pixels.
+        name: value of --set network.arch.
+        size: height and width of its stores' images, in pixels.
         crop: height and width of its input, in pixels.
         layers: from the input to the logits.
-        scale: what pixels are multiplied by once the mean is subtracted.
+        scale: factor of the pixels after the mean is subtracted.
     """
 
     name: str

@@ -81,7 +81,7 @@ class Context:
 
 
 class Layer:
-    """What all layers share.
+    """Base of all layers.
 
     A ReLU belongs to the convolution before it. Its gradient is taken by the layer
     after it, while that writes dx, which saves a pass over memory. Where the ReLU's
@@ -202,15 +202,15 @@ class ConvLayer(Layer):
         return conv.gradient_slices(self.dev, dtype, self.shape(batch), tensor)
 
     def filters(self) -> Array:
-        """What the convolution multiplies patches by."""
+        """The filters that patches are multiplied by."""
         return self.w.operand
 
     def forward(self, x: Array, context: Context | None) -> Array:
         n = len(x)
         self.x = x.reshape(n, *self.x_shape)
         y, bias = self.y[:n], self.b.operand
-        how = self.shape(n), self.relu, self.precision.tensor
-        conv.forward(self.dev, self.x, self.filters(), bias, y, *how)
+        rest = self.shape(n), self.relu, self.precision.tensor
+        conv.forward(self.dev, self.x, self.filters(), bias, y, *rest)
         return y
 
     def backward(self, dy: Array, trains: bool) -> Array | None:
@@ -223,21 +223,21 @@ class ConvLayer(Layer):
         if not self.needs_dx:
             return None
         dx, relu_y = self.dx[:n], self.x if self.takes_relu else None
-        how = self.shape(n), relu_y, self.precision.tensor
-        conv.backward_data(self.dev, dy, self.w.operand, dx, *how)
+        rest = self.shape(n), relu_y, self.precision.tensor
+        conv.backward_data(self.dev, dy, self.w.operand, dx, *rest)
         return dx
 
     def differentiate(self, dy: Array) -> None:
         """Writes the gradients of the filters and the bias."""
-        how = self.w.grad, self.b.grad, self.shape(len(dy)), self.precision.tensor
-        conv.backward_weights(self.dev, self.x, dy, *how)
+        rest = self.w.grad, self.b.grad, self.shape(len(dy)), self.precision.tensor
+        conv.backward_weights(self.dev, self.x, dy, *rest)
 
 
 class BlockedConvLayer(ConvLayer):
     """A first convolution whose images come in blocks of pixels, see `space_to_depth`.
 
-    So tensor cores can multiply an image's three colours. Its parameters are those of
-    the convolution over pixels.
+    Tensor cores need more channels than an image's three colours. The parameters are
+    those of the convolution over pixels.
     """
 
     filters_in_blocks: Array
@@ -268,8 +268,8 @@ class BlockedConvLayer(ConvLayer):
 
     def differentiate(self, dy: Array) -> None:
         blocked, shape = self.gradient_in_blocks, self.shape(len(dy))
-        how = blocked, self.b.grad, shape, self.precision.tensor
-        conv.backward_weights(self.dev, self.x, dy, *how)
+        rest = blocked, self.b.grad, shape, self.precision.tensor
+        conv.backward_weights(self.dev, self.x, dy, *rest)
         dw = self.w.grad[0, : int(np.prod(self.w.shape))].reshape(self.w.shape)
         space_to_depth.unblock_gradient(self.dev, blocked, dw, self.blocks)
 

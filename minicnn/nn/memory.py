@@ -49,8 +49,8 @@ def check(
     mend = f"a batch of {fits} fits" if fits > 0 else "not even one image fits"
     many = networks > 1
     raise MinicnnError(
-        f"batch of {batch} images: {arch} "
-        + (f"with {networks} heads needs " if many else "needs ")
+        f"batch of {batch} images: "
+        + (f"{networks} networks of {arch} need " if many else f"{arch} needs ")
         + f"{need / 1e9:.2f} GB of memory for it on {dev.name}, "
         f"where {free / 1e9:.2f} GB are free: {mend}; lower solver.batch, "
         + ("train fewer depths together, " if many else "")

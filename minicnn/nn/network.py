@@ -26,7 +26,7 @@ from minicnn.ops.space_to_depth import Blocks
 
 Array = NDArray[Any]
 DEPTH = 8
-# Initial weights that one thread draws at a time; even, as the draws come in pairs.
+# Initial weights of a thread's chunk; even, as the draws come in pairs.
 CHUNK = 1 << 15
 
 
@@ -225,7 +225,7 @@ class Network:
         logits: memory.Buffers = {
             "dlogits": ((batch, self.outputs), self.precision.activations)
         }
-        held = [layer.buffers(batch, *how) for layer, *how in self.gradient_plan()]
+        held = [layer.buffers(batch, *needs) for layer, *needs in self.gradient_plan()]
         slices = zip(self.trainable, self._slices(batch), strict=True)
         numbers = sum(sgd.padded(p.shape) * count for p, count in slices)
         return (
@@ -236,8 +236,8 @@ class Network:
     def _allocate_gradients(self, batch: int) -> None:
         trainable, slices = self.trainable, self._slices(batch)
         shapes = [p.shape for p in trainable]
-        how = slices, self.precision.values
-        self.gradients, views = sgd.allocate_slices(self.dev, shapes, *how)
+        dtype = self.precision.values
+        self.gradients, views = sgd.allocate_slices(self.dev, shapes, slices, dtype)
         for p, view in zip(trainable, views, strict=True):
             p.grad = view
         rates = [p.lr_mult for p in trainable]
@@ -339,6 +339,6 @@ class Network:
 def tensor_hashes(tensors: Mapping[str, Array]) -> dict[str, str]:
     """SHA-256 of the bytes of each host array."""
     return {
-        name: hashlib.sha256(np.ascontiguousarray(values)).hexdigest()
+        name: hashlib.sha256(np.ascontiguousarray(values).data).hexdigest()
         for name, values in tensors.items()
     }

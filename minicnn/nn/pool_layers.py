@@ -51,7 +51,7 @@ class PoolLayer(Layer):
 
 
 def normalising(spec: arch.LRN) -> lrn.Normalising:
-    """What the op is told."""
+    """The op's constants."""
     return lrn.Normalising(spec.size, spec.alpha, spec.beta, spec.k)
 
 
@@ -75,14 +75,14 @@ class LRNLayer(Layer):
     def backward(self, dy: Array, trains: bool) -> Array | None:
         n = len(dy)
         y, scale, dx = self.y[:n], self.scale[:n], self.dx[:n]
-        how = normalising(self.spec)
-        lrn.backward(self.dev, self.x, y, scale, dy, dx, how)
+        norm = normalising(self.spec)
+        lrn.backward(self.dev, self.x, y, scale, dy, dx, norm)
         return dx
 
 
 @dataclass(frozen=True)
 class PoolLRN:
-    """A pooling and the LRN after it, to be computed as one."""
+    """A pooling and the LRN after it, computed as one."""
 
     pool: arch.Pool
     lrn: arch.LRN
@@ -113,14 +113,14 @@ class PoolLRNLayer(PoolLayer):
     def forward(self, x: Array, context: Context | None) -> Array:
         n = len(x)
         u, argmax, y = self.u[:n], self.argmax[:n], self.y[:n]
-        how = self.shape(n), normalising(self.spec.lrn)
-        pool_lrn.forward(self.dev, x, u, argmax, y, *how)
+        rest = self.shape(n), normalising(self.spec.lrn)
+        pool_lrn.forward(self.dev, x, u, argmax, y, *rest)
         return y
 
     def backward(self, dy: Array, trains: bool) -> Array | None:
         n = len(dy)
         u, argmax, dx = self.u[:n], self.argmax[:n], self.dx[:n]
-        how = self.shape(n), normalising(self.spec.lrn)
+        rest = self.shape(n), normalising(self.spec.lrn)
         dy = dy.reshape(n, *self.y_shape)
-        pool_lrn.backward(self.dev, dy, u, argmax, dx, *how)
+        pool_lrn.backward(self.dev, dy, u, argmax, dx, *rest)
         return dx

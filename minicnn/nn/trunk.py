@@ -36,7 +36,7 @@ class Trunk:
         self.batch = 0
 
     def plan(self, batch: int) -> None:
-        """Allocates the buffers of trunk and heads for up to `batch` images, once.
+        """Allocates the buffers of trunk and networks for up to `batch` images, once.
 
         Raises:
             MinicnnError: the device has too little memory; names the batch that fits.

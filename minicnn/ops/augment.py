@@ -23,11 +23,11 @@ from minicnn.ops.space_to_depth import Blocks, fill
 
 KERNELS = KernelFile("augment.cu")
 NATIVE = NativeFile("elementwise.cpp")
-# Threads along an output row, and rows, of a block.
+# Threads of a block: along an output row, and output rows.
 BLOCK = (64, 4)
 
 
-@op
+@op(writes=("y",))
 def crop_mirror(
     dev: Device,
     images: NDArray[np.uint8],
@@ -46,7 +46,7 @@ def crop_mirror(
         rows: (N,) which of the images.
         top, left: (N,) the crops' upper left corners, in pixels.
         mirror: (N,) whether to mirror left to right.
-        scale: what each difference is multiplied by.
+        scale: factor of each difference.
         blocks: of the convolution that reads y, for y in blocks; see `space_to_depth`.
     """
     height, width = _crop(y, blocks)
@@ -56,7 +56,7 @@ def crop_mirror(
 
     def work(start: int, stop: int) -> None:
         if blocks:
-            # With the padding above and to the left, which begins the first block.
+            # The crop, and before it the padding above and to the left.
             room = dev.scratch("crop", (rise + height, lead + width, 3), y.dtype)
             room[...] = 0
         for n in range(start, stop):
@@ -95,7 +95,7 @@ def crop_mirror_native(
         ((place >= 0) & (place < count)).all()
         for place, count in zip(places, counts, strict=True)
     )
-    # Blocks are for tensor cores; what does not fit NumPy refuses by itself.
+    # Blocks are for tensor cores; NumPy's form refuses crops that do not fit.
     if blocks or not inside:
         return NotImplemented
     crops = {"scale": scale, "height": height, "width": width, "h": h, "w": w}

@@ -23,7 +23,7 @@ from minicnn.ops import op
 Array = NDArray[np.floating]
 Step = NDArray[np.int64]
 
-# Random words that one thread draws at a time; a multiple of 4.
+# Random words of a thread's chunk; a multiple of 4.
 CHUNK = 1 << 15
 KERNELS = KernelFile("dropout.cu")
 NATIVE = NativeFile("elementwise.cpp")
@@ -31,7 +31,7 @@ WORDS = 128  # numbers of one item of compiled code
 THREADS = 256
 
 
-@op
+@op(writes=("y",))
 def apply(
     dev: Device, x: Array, y: Array, rate: float, seed: int, stream: int, step: Step
 ) -> None:
@@ -40,8 +40,7 @@ def apply(
     Args:
         x, y: any one shape; may be the same array.
         rate: probability of a zero, 0 ≤ rate < 1.
-        step: (1,), on the device, so that it may change where a step's launches are
-            recorded once and repeated; 64 bits, as the counter has.
+        step: (1,), on the device, where a recorded step reads it anew.
     """
     flat_x, flat_y = x.reshape(-1), y.reshape(-1)
     threshold = np.uint32(int(rate * 2**32))
@@ -71,5 +70,5 @@ def apply_kernel(
 ) -> None:
     part = max(4, 16 // x.itemsize)  # numbers a thread
     blocks = -(-x.size // (part * THREADS))
-    how = x.size, int(rate * 2**32), 1 / (1 - rate), seed, stream, step
-    KERNELS.get("dropout", x.dtype)(dev, blocks, THREADS, (x, y, *how))
+    numbers = x.size, int(rate * 2**32), 1 / (1 - rate), seed, stream, step
+    KERNELS.get("dropout", x.dtype)(dev, blocks, THREADS, (x, y, *numbers))

@@ -25,7 +25,7 @@ from minicnn.ops import op, vector_width
 
 Array = NDArray[np.floating]
 
-# Numbers that one thread treats at a time: several such arrays fit a level-2 cache.
+# Numbers of a thread's chunk; several arrays of it fit a level-2 cache.
 CHUNK = 1 << 16
 KERNELS = KernelFile("lrn.cu")
 NATIVE = NativeFile("pool_lrn.cpp")
@@ -43,12 +43,12 @@ class Normalising:
 
     @cached_property
     def share(self) -> float:
-        """Of each square in the scale."""
+        """Factor of each square in the scale, α/size."""
         return self.alpha / self.size
 
     @cached_property
     def slope(self) -> float:
-        """What the second term of dx is multiplied by."""
+        """Factor of the second term of dx, 2αβ/size."""
         return 2 * self.alpha * self.beta / self.size
 
     @cached_property
@@ -63,7 +63,7 @@ class Normalising:
         return {**numbers, "half": self.size // 2}
 
     def scale(self, x: Array, squares: Array, out: Array) -> None:
-        """out = k + α/size · Σ x², row by row; `squares` is room for them."""
+        """out = k + α/size · Σ x², row by row; `squares` is scratch."""
         np.square(x, out=squares)
         window_sum(squares, self.size, out)
         out *= self.share
@@ -89,8 +89,8 @@ def power(scale: Array, beta: float, out: Array) -> None:
         np.power(scale, -beta, out=out)
 
 
-@op
-def forward(dev: Device, x: Array, y: Array, scale: Array, how: Normalising) -> None:
+@op(writes=("y", "scale"))
+def forward(dev: Device, x: Array, y: Array, scale: Array, norm: Normalising) -> None:
     """Writes y and scale, both (N,H,W,C), from x.
 
     Args:
@@ -101,8 +101,8 @@ def forward(dev: Device, x: Array, y: Array, scale: Array, how: Normalising) -> 
 
     def work(start: int, stop: int) -> None:
         xs, ys, ss = x[start:stop], y[start:stop], scale[start:stop]
-        how.scale(xs, ys, ss)
-        power(ss, how.beta, ys)
+        norm.scale(xs, ys, ss)
+        power(ss, norm.beta, ys)
         ys *= xs
 
     dev.for_chunks(work, len(x), max(1, CHUNK // channels))
@@ -110,20 +110,20 @@ def forward(dev: Device, x: Array, y: Array, scale: Array, how: Normalising) -> 
 
 @forward.native
 def forward_native(
-    dev: Device, x: Array, y: Array, scale: Array, how: Normalising
+    dev: Device, x: Array, y: Array, scale: Array, norm: Normalising
 ) -> Any:
-    return _on_rows(dev, "lrn_forward", {"x": x, "y": y, "scale": scale}, how)
+    return _on_rows(dev, "lrn_forward", {"x": x, "y": y, "scale": scale}, norm)
 
 
 @forward.kernel
 def forward_kernel(
-    dev: Device, x: Array, y: Array, scale: Array, how: Normalising
+    dev: Device, x: Array, y: Array, scale: Array, norm: Normalising
 ) -> None:
-    numbers = how.share, how.beta, how.k
-    _launch(dev, "lrn_forward", (x, y, scale), how.size, numbers, False)
+    numbers = norm.share, norm.beta, norm.k
+    _launch(dev, "lrn_forward", (x, y, scale), norm.size, numbers, False)
 
 
-@op
+@op(writes=("dx",))
 def backward(
     dev: Device,
     x: Array,
@@ -131,7 +131,7 @@ def backward(
     scale: Array,
     dy: Array,
     dx: Array,
-    how: Normalising,
+    norm: Normalising,
 ) -> None:
     """Writes dx (N,H,W,C) from the forward pass's x, y and scale and from dy."""
     channels = x.shape[-1]
@@ -143,10 +143,10 @@ def backward(
         total = dev.scratch("total", x[part].shape, x.dtype)
         np.multiply(dy[part], y[part], out=ratio)
         ratio /= scale[part]
-        window_sum(ratio, how.size, total)
+        window_sum(ratio, norm.size, total)
         total *= x[part]
-        total *= -how.slope
-        power(scale[part], how.beta, ratio)
+        total *= -norm.slope
+        power(scale[part], norm.beta, ratio)
         ratio *= dy[part]
         np.add(ratio, total, out=dx[part])
 
@@ -161,10 +161,10 @@ def backward_native(
     scale: Array,
     dy: Array,
     dx: Array,
-    how: Normalising,
+    norm: Normalising,
 ) -> Any:
     arrays = {"x": x, "y": y, "scale": scale, "dy": dy, "dx": dx}
-    return _on_rows(dev, "lrn_backward", arrays, how)
+    return _on_rows(dev, "lrn_backward", arrays, norm)
 
 
 @backward.kernel
@@ -175,19 +175,21 @@ def backward_kernel(
     scale: Array,
     dy: Array,
     dx: Array,
-    how: Normalising,
+    norm: Normalising,
 ) -> None:
-    numbers = how.slope, how.beta
-    _launch(dev, "lrn_backward", (x, scale, dy, dx), how.size, numbers, True)
+    numbers = norm.slope, norm.beta
+    _launch(dev, "lrn_backward", (x, scale, dy, dx), norm.size, numbers, True)
 
 
-def _on_rows(dev: Device, name: str, arrays: dict[str, Array], how: Normalising) -> Any:
+def _on_rows(
+    dev: Device, name: str, arrays: dict[str, Array], norm: Normalising
+) -> Any:
     """Runs compiled code on the rows of channels of arrays of one shape."""
-    if not how.is_native:
+    if not norm.is_native:
         return NotImplemented
     x = arrays["x"]
     channels = x.shape[-1]
-    arguments = *arrays.values(), how.fields(), channels
+    arguments = *arrays.values(), norm.fields(), channels
     sizes = dict.fromkeys(arrays, x.size)
     rows, work = x.size // channels, 4 * channels
     NATIVE.get(name, x.dtype)(dev, rows, arguments, sizes, work)
@@ -201,7 +203,7 @@ def _launch(
     numbers: tuple[float, ...],
     shared: bool,
 ) -> None:
-    """Launches a kernel on as many rows a block as its threads can walk along."""
+    """Launches a kernel; a block takes as many rows as it has threads for."""
     x = arrays[0]
     channels, rows = x.shape[-1], x.size // x.shape[-1]
     width = vector_width(channels, x.dtype)
@@ -217,6 +219,6 @@ def _launch(
 
 @cache
 def walk(channels: int, width: int) -> tuple[int, int]:
-    """A block's threads along a row of channels, `width` a thread, and its rows."""
+    """Threads of a block along a row of channels, `width` each, and rows of a block."""
     along = min(channels // width, THREADS)
     return along, THREADS // along

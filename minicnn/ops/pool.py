@@ -22,7 +22,7 @@ from minicnn.ops.pool_shape import PoolShape
 
 Array = NDArray[np.floating]
 
-# Input numbers that one thread treats at a time, so that they stay in its cache.
+# Input numbers of a thread's chunk, which stays in a core's cache.
 CHUNK = 1 << 17
 KERNELS = KernelFile("pool.cu")
 NATIVE = NativeFile("pool_lrn.cpp")
@@ -30,7 +30,7 @@ THREADS = 256
 
 
 def _taps(shape: PoolShape) -> Iterator[tuple[int, slice, slice, slice, slice]]:
-    """For each place of the window: number, outputs and inputs it joins, by axis."""
+    """The window's taps: number, then the outputs and inputs it joins, by axis."""
 
     def span(axis: int, offset: int) -> tuple[slice, slice]:
         size, count = ((shape.h, shape.p), (shape.w, shape.q))[axis]
@@ -54,7 +54,7 @@ def _chunk(shape: PoolShape) -> int:
     return max(1, CHUNK // (shape.h * shape.w * shape.c))
 
 
-@op
+@op(writes=("y", "argmax"))
 def forward(
     dev: Device, x: Array, y: Array, argmax: NDArray[np.uint8], shape: PoolShape
 ) -> None:
@@ -95,13 +95,13 @@ def forward_kernel(
     _launch(dev, "pool_forward", (x, y, argmax), shape, shape.p * shape.q)
 
 
-@op
+@op(writes=("dx",))
 def backward(
     dev: Device, dy: Array, argmax: NDArray[np.uint8], dx: Array, shape: PoolShape
 ) -> None:
     """Writes dx (N,H,W,C): each dy goes to the place its window's maximum came from.
 
-    And nowhere else, NaN neither.
+    All other places get 0, even of dy that is NaN.
     """
     taps = list(_taps(shape))
 
@@ -136,7 +136,7 @@ def backward_kernel(
 def _launch(
     dev: Device, name: str, arrays: tuple[NDArray, ...], shape: PoolShape, places: int
 ) -> None:
-    """Launches a kernel with one thread for some channels of each of `places`."""
+    """Launches a kernel, a thread for each vector of channels of `places` pixels."""
     dtype = arrays[0].dtype
     width = vector_width(shape.c, dtype)
     blocks = -(-places * shape.c // width // THREADS)

@@ -29,12 +29,12 @@ Array = NDArray[np.floating]
 
 KERNELS = KernelFile("pool_lrn.cu")
 NATIVE = NativeFile("pool_lrn.cpp")
-# Bytes of shared memory that a block of the backward kernel may have: so much every
-# GPU has four times in a multiprocessor, but for the smallest.
+# Most shared memory of a backward block, in bytes: a multiprocessor of all but the
+# smallest GPUs has four times as much.
 SHARED_BYTES = 48 * 1024
 
 
-@op
+@op(writes=("u", "argmax", "y"))
 def forward(
     dev: Device,
     x: Array,
@@ -42,12 +42,12 @@ def forward(
     argmax: NDArray[np.uint8],
     y: Array,
     shape: PoolShape,
-    how: lrn.Normalising,
+    norm: lrn.Normalising,
 ) -> None:
     """Writes u, argmax and y (N,P,Q,C) from x (N,H,W,C)."""
     scale = dev.scratch("pool_lrn scale", y.shape, y.dtype)
     pool.forward(dev, x, u, argmax, shape)
-    lrn.forward(dev, u, y, scale, how)
+    lrn.forward(dev, u, y, scale, norm)
 
 
 @forward.native
@@ -58,12 +58,12 @@ def forward_native(
     argmax: NDArray[np.uint8],
     y: Array,
     shape: PoolShape,
-    how: lrn.Normalising,
+    norm: lrn.Normalising,
 ) -> Any:
-    if not how.is_native:
+    if not norm.is_native:
         return NotImplemented
     function = NATIVE.get("pool_lrn_forward", x.dtype)
-    arguments = x, u, argmax, y, shape.fields(), how.fields()
+    arguments = x, u, argmax, y, shape.fields(), norm.fields()
     work = 8 * shape.q * shape.c
     function(dev, shape.n * shape.p, arguments, shape.sizes(), work)
 
@@ -76,19 +76,19 @@ def forward_kernel(
     argmax: NDArray[np.uint8],
     y: Array,
     shape: PoolShape,
-    how: lrn.Normalising,
+    norm: lrn.Normalising,
 ) -> None:
     width = vector_width(shape.c, x.dtype)
     block = lrn.walk(shape.c, width)
     blocks = -(-shape.p * shape.q // block[1])
-    numbers = shape.fields(), blocks, how.size, how.share, how.beta, how.k
+    numbers = shape.fields(), blocks, norm.size, norm.share, norm.beta, norm.k
     kernel = KERNELS.get("pool_lrn_forward", x.dtype, width)
     shared = block[1] * shape.c * accumulator(x.dtype).itemsize
     grid = shape.n * blocks
     kernel(dev, grid, block, (x, u, argmax, y, *numbers), shared=shared)
 
 
-@op
+@op(writes=("dx",))
 def backward(
     dev: Device,
     dy: Array,
@@ -96,7 +96,7 @@ def backward(
     argmax: NDArray[np.uint8],
     dx: Array,
     shape: PoolShape,
-    how: lrn.Normalising,
+    norm: lrn.Normalising,
 ) -> None:
     """Writes dx (N,H,W,C), of the ReLU's input, from dy (N,P,Q,C) and the forward's u
     and argmax."""
@@ -107,15 +107,15 @@ def backward(
         x, d, out = (array[start:stop] for array in rows)
         scale = dev.scratch("pool_lrn scale", x.shape, x.dtype)
         ratio = dev.scratch("pool_lrn ratio", x.shape, x.dtype)
-        how.scale(x, ratio, scale)
-        lrn.power(scale, how.beta, out)
+        norm.scale(x, ratio, scale)
+        lrn.power(scale, norm.beta, out)
         out *= d
         np.multiply(out, x, out=ratio)
         ratio /= scale
         total = scale  # no longer needed
-        lrn.window_sum(ratio, how.size, total)
+        lrn.window_sum(ratio, norm.size, total)
         total *= x
-        total *= how.slope
+        total *= norm.slope
         out -= total
         select(out, x > 0, out)
 
@@ -131,12 +131,12 @@ def backward_native(
     argmax: NDArray[np.uint8],
     dx: Array,
     shape: PoolShape,
-    how: lrn.Normalising,
+    norm: lrn.Normalising,
 ) -> Any:
-    if not how.is_native:
+    if not norm.is_native:
         return NotImplemented
     function = NATIVE.get("pool_lrn_backward", u.dtype)
-    arguments = dy, u, argmax, dx, shape.fields(), how.fields()
+    arguments = dy, u, argmax, dx, shape.fields(), norm.fields()
     work = 8 * shape.p * shape.q * shape.c
     function(dev, shape.n, arguments, shape.sizes(), work)
 
@@ -149,12 +149,12 @@ def backward_kernel(
     argmax: NDArray[np.uint8],
     dx: Array,
     shape: PoolShape,
-    how: lrn.Normalising,
+    norm: lrn.Normalising,
 ) -> None:
     sums = accumulator(u.dtype).itemsize
     tile = Tile.of(shape, sums)
     width = vector_width(shape.c, u.dtype)
-    numbers = how.size, how.share, how.slope, how.beta, how.k
+    numbers = norm.size, norm.share, norm.slope, norm.beta, norm.k
     arguments = dy, u, argmax, dx, shape.fields(), tile._asdict(), *numbers
     kernel = KERNELS.get("pool_lrn_backward", u.dtype, width)
     grid = shape.n * tile.down * tile.across
@@ -163,7 +163,7 @@ def backward_kernel(
 
 
 class Tile(NamedTuple):
-    """What one block of the backward kernel does: its struct Tile."""
+    """The backward kernel's struct Tile: the windows of one block."""
 
     rows: int
     columns: int
@@ -197,7 +197,7 @@ class Tile(NamedTuple):
         across = -(-shape.q // (row - side))
         columns = -(-shape.q // across)
         across = -(-shape.q // columns)
-        # A tile makes overlap − 1 rows that the one above it also makes.
+        # Two tiles, one above the other, both compute overlap − 1 rows.
         down = max(1, min(shape.p, 4 * PROCESSORS // (shape.n * across)))
         rows = -(-shape.p // down)
         return cls(rows, columns, -(-shape.p // rows), across, overlap, side)

@@ -79,7 +79,7 @@ class PoolShape:
         return self._outputs(1)
 
     def sizes(self) -> dict[str, int]:
-        """How many numbers the ops' arrays have, by their names."""
+        """Element counts of the ops' arrays, by parameter."""
         pixels = self.n * self.h * self.w * self.c
         windows = self.n * self.p * self.q * self.c
         outputs = dict.fromkeys(("y", "dy", "u", "argmax"), windows)

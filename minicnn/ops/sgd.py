@@ -17,7 +17,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import accumulate, pairwise
 
 import numpy as np
@@ -31,13 +30,13 @@ from minicnn.ops import op
 Array = NDArray[np.floating]
 Shape = tuple[int, ...]
 
-# Numbers; whole cache lines on every device, whatever the type.
+# Multiple at which tensors begin, in numbers: whole cache lines of any type.
 ALIGNMENT = 64
 CHUNK = 1 << 16
 KERNELS = KernelFile("sgd.cu")
 NATIVE = NativeFile("elementwise.cpp")
 THREADS = 256
-# Blocks that share the work: a few for each multiprocessor of the largest GPU.
+# Most blocks of a launch: a few for each multiprocessor of the largest GPU.
 BLOCKS = 2048
 
 
@@ -47,7 +46,7 @@ def padded(shape: Shape) -> int:
 
 
 def layout(shapes: Sequence[Shape]) -> list[int]:
-    """Where tensors of these shapes begin in a flat array, and at the end its size."""
+    """The first number of each tensor in a flat array; last, the array's size."""
     return list(accumulate(map(padded, shapes), initial=0))
 
 
@@ -70,9 +69,8 @@ def allocate_slices(
     """A flat array of zeros for gradients of these shapes in that many slices each.
 
     Returns:
-        The array, and for each gradient the view (slices, `padded`) of it; of each of
-        its rows the first numbers, in C order, are a slice, and the rest must stay
-        zero.
+        The array, and each gradient's view of it, (slices, `padded`): a row begins with
+        a slice in C order; the rest must stay zero.
     """
     rows = [(count, padded(shape)) for count, shape in zip(slices, shapes, strict=True)]
     return allocate(dev, rows, dtype)
@@ -80,12 +78,12 @@ def allocate_slices(
 
 @dataclass(frozen=True)
 class Segments:
-    """Which part of the flat arrays is which parameter's, S in all; on a device.
+    """The parts of S parameters in the flat arrays, as columns on a device.
 
     Attributes:
         starts: (S + 1,) int64, as `layout` has them.
-        places: (S,) int64, where each one's gradient begins.
-        slices: (S,) int32, how many partial sums it comes in.
+        places: (S,) int64, the first number of each gradient.
+        slices: (S,) int32, partial sums of each gradient.
         rates, decays: (S,) float64, the factors of lr and decay.
     """
 
@@ -123,7 +121,7 @@ class Segments:
         return cls(*map(dev.from_host, tables))
 
 
-@partial(op, narrow=("copy",))
+@op(writes=("copy",), updates=("w", "v"), narrow=("copy",))
 def update(
     dev: Device,
     w: Array,
@@ -141,8 +139,7 @@ def update(
         w, v: flat, as `allocate` makes them.
         g: likewise, or as `allocate_slices` does.
         segments: of the parameters in them.
-        lr: (1,), on the device, so that it may change where a step's launches are
-            recorded once and repeated.
+        lr: (1,), on the device, where a recorded step reads it anew.
         momentum, decay: of all parameters.
         copy: flat like w, of bfloat16; written with the new w unless None.
     """
@@ -196,8 +193,8 @@ def update_native(
     sizes = dict.fromkeys(("w", "v", "copy"), w.size)
     sizes |= dict.fromkeys(("places", "slices", "rates", "decays"), count)
     sizes |= {"starts": count + 1, "g": int(s.slices @ np.diff(s.starts))}
-    how = {"lr": float(lr[0]), "momentum": momentum, "decay": decay, "segments": count}
-    arguments = w, g, v, copy, how, *s.table
+    rates = {"lr": float(lr[0]), "momentum": momentum, "decay": decay}
+    arguments = w, g, v, copy, {**rates, "segments": count}, *s.table
     NATIVE.get("sgd_update", w.dtype)(dev, w.size, arguments, sizes, work=2)
 
 

@@ -7,10 +7,10 @@ A row labelled −1 is ignored: no loss, zero gradient, not counted in N. A row 
 among the top k when fewer than k classes come before its label; of equal logits the
 smaller class index comes first, and a logit that is not a number makes the row wrong.
 
-The sums are added to an array that stays on the device, so that a training step need
-not wait for them: the loop reads them when it logs.
+The sums stay in an array on the device until the training loop logs them, so that a
+step waits for nothing.
 
-The compiled form has an exponential function and an order of sums of its own.
+The compiled form has its own exponential function and order of sums.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ THREADS = 128
 
 
 class Score(NamedTuple):
-    """Sums over rows: of the losses, and of the rows right in the top 1 and top 5."""
+    """Sums over rows: the losses, and counts of those right in the top 1 and top 5."""
 
     loss: float
     top1: int
     top5: int
 
 
-@op
+@op(writes=("dlogits",), updates=("totals",))
 def cross_entropy(
     dev: Device,
     logits: Array,

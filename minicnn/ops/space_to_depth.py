@@ -28,7 +28,7 @@ from minicnn.ops.conv.shape import ConvShape, Pair
 
 Array = NDArray[np.floating]
 
-# As many bfloat16 make 16 bytes.
+# Channels are a multiple of it: 16 bytes of bfloat16.
 CHANNELS = 8
 KERNELS = KernelFile("space_to_depth.cu")
 THREADS = 256
@@ -39,7 +39,7 @@ class Blocks:
     """How a convolution's images and filters lie in blocks.
 
     Attributes:
-        pixels: the convolution as it is; x (N,H,W,C), w (K,R,S,C).
+        pixels: the convolution over pixels; x (N,H,W,C), w (K,R,S,C).
     """
 
     pixels: ConvShape
@@ -102,7 +102,7 @@ def fill(blocked: Array, pixels: Array, stride: Pair) -> None:
             place[..., first : first + colours] = part
 
 
-@op
+@op(writes=("blocked",))
 def block_filters(dev: Device, w: Array, blocked: Array, blocks: Blocks) -> None:
     """Writes the filters over blocks, `blocks.filters`, from w (K,R,S,C)."""
     fill(blocked, w, blocks.pixels.stride)
@@ -115,7 +115,7 @@ def block_filters_kernel(dev: Device, w: Array, blocked: Array, blocks: Blocks) 
     kernel(dev, grid, THREADS, (w, blocked, _filters(blocks)))
 
 
-@op
+@op(writes=("dw",))
 def unblock_gradient(dev: Device, dblocked: Array, dw: Array, blocks: Blocks) -> None:
     """Writes dw (K,R,S,C) from the gradient of the filters over blocks.
 

@@ -1,4 +1,4 @@
-"""What a run's network makes of its validation part, and of any image file."""
+"""A run's scores on its validation part, and its predictions for image files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from minicnn.devices.device import Device
 from minicnn.training.run import Run
 from minicnn.training.trainer import Inputs, evaluate
 
-# Images decoded and run at a time.
+# Images of a batch.
 BATCH = 32
 
 
@@ -38,7 +38,7 @@ class Guess:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a network says of one image file; `guesses` are in falling order."""
+    """A network's guesses for one image file, the likeliest first."""
 
     image: Path
     guesses: list[Guess]

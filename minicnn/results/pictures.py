@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# By suffix; what must be left out of each for equal pictures to be equal bytes.
+# Options of savefig by suffix; without time stamps equal pictures are equal bytes.
 FORMATS: dict[str, dict[str, Any]] = {
     ".png": {"metadata": {"Software": None}, "dpi": 200},
     ".svg": {"metadata": {"Date": None}},
@@ -31,7 +31,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = "osD^vPX"
 DASHES = ("-", "--", "-.")
 CHANCE = "0.45"
-# Markers on a line of many points, and the legend's columns.
+# Markers of a line of many points, and columns of the legend.
 MARKS, COLUMNS = 10, 4
 
 

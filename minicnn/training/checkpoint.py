@@ -54,7 +54,7 @@ def _crc(step: int, extra: dict[str, Any], tensors: Tensors) -> int:
     about = {name: [str(v.dtype), v.shape] for name, v in tensors.items()}
     crc = zlib.crc32(json.dumps([step, extra, about], sort_keys=True).encode())
     for name in sorted(tensors):
-        crc = zlib.crc32(np.ascontiguousarray(tensors[name]), crc)
+        crc = zlib.crc32(np.ascontiguousarray(tensors[name]).data, crc)
     return crc
 
 

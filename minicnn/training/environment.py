@@ -1,4 +1,4 @@
-"""What this machine has, for run records and `minicnn doctor`."""
+"""This machine and its software, for run records and `minicnn doctor`."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def processor() -> str:
 
 DIRTY = "-dirty"
 _CODE = {".py", ".toml", ".cu", ".cuh", ".cpp", ".h"}
-# What programs write, and none reads as code: a result is no change of what made it.
+# Outputs of programs: a change in them is no change of the code.
 _WRITTEN = ("docs", "experiments/results")
 # Folders of code beside the package in a source tree.
 _BESIDE = ("data_prep", "experiments", "tests")

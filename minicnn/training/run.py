@@ -32,11 +32,11 @@ from minicnn.nn.network import Network
 from minicnn.training import checkpoint
 from minicnn.training.checkpoint import Checkpoint
 
-# What a result.json of any version holds.
+# Keys of a result.json of any version.
 SCORED = {"top1", "top5", "loss", "top1_mean_of_10_best", "evaluations"}
 SCORED |= {"weights_sha256"}
 BEST = 10
-"""Evaluations that the published score is the mean of; with fewer there is none."""
+"""Best evaluations whose mean is the published score; with fewer there is none."""
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -82,9 +82,9 @@ class Run:
             raise self._damaged("config.toml", "has no run.name")
         self.config: Config = from_dict(sections, str(self.folder / "config.toml"))
 
-    def _damaged(self, file: str, how: str) -> MinicnnError:
+    def _damaged(self, file: str, problem: str) -> MinicnnError:
         return MinicnnError(
-            f"{self.folder / file}: damaged, {how}; make the run again with --fresh"
+            f"{self.folder / file}: damaged, {problem}; make the run again with --fresh"
         )
 
     @property
@@ -153,8 +153,8 @@ class Run:
     def network(self, dev: Device) -> Network:
         """The network with the last checkpoint's weights."""
         about = self.config.network
-        how = precision.get(about.precision)
-        network = Network(about.arch, self.outputs, dev, None, how)
+        types = precision.get(about.precision)
+        network = Network(about.arch, self.outputs, dev, None, types)
         network.load(self.checkpoint.weights)
         return network
 

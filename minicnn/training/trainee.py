@@ -39,8 +39,8 @@ class Diverged(MinicnnError):
     """A run's loss or weights are no longer finite numbers; other runs may go on."""
 
 
-class Head:
-    """One run in one folder: what is trained above the trunk.
+class Trainee:
+    """A run that is being trained, in its folder.
 
     Args:
         folder: the run folder, with its config.toml.
@@ -57,7 +57,7 @@ class Head:
         self.solver = Solver(network, config.solver)
         self.step = 0
         self.saved_at = self.evaluated_at = -1
-        # Sums since the last training line, and the rows they are of.
+        # Sums since the last training line, and the rows that they count.
         self.totals = network.dev.zeros((3,), np.float64)
         self.rows = 0
         self.frozen_before = network.hashes(network.frozen)

@@ -1,8 +1,8 @@
-"""The training loop: batches, and what is due after each, for one run or several.
+"""The training loop of one run or several: batches, and what is due after each.
 
 Several runs train together where they see the same batches and have the same frozen
 layers, as all depths of one source and target do: each batch is read once, passes the
-frozen layers once (`Trunk`), and every run's `Head` learns from it. Each ends with the
+frozen layers once (`Trunk`), and every `Trainee` learns from it. Each run ends with the
 same bytes as if it were alone.
 """
 
@@ -21,7 +21,7 @@ from minicnn.base.config import Config
 from minicnn.base.errors import MinicnnError, Stopped
 from minicnn.base.interrupt import Interrupt
 from minicnn.base.progress import Progress
-from minicnn.data.images_in_memory import Resident
+from minicnn.data.images_in_memory import ImagesInMemory
 from minicnn.data.loader import Batch, Loader, mean_image
 from minicnn.devices.recording import Repeated
 from minicnn.nn.layers import Context
@@ -30,7 +30,7 @@ from minicnn.nn.trunk import Trunk
 from minicnn.ops import augment
 from minicnn.ops.softmax import Score
 from minicnn.training.run import Run, locked
-from minicnn.training.trainee import Diverged, Head
+from minicnn.training.trainee import Diverged, Trainee
 
 # A loss this close to ln K, after this share of the updates, has learnt nothing.
 STUCK_MARGIN, STUCK_SHARE = 0.01, 0.1
@@ -44,8 +44,8 @@ class Inputs:
         self.mean = self.dev.from_host(mean)
         shape, dtype = (batch, *network.input_shape), network.precision.activations
         self.buffer = self.dev.empty(shape, dtype)
-        # All images that batches without images are of.
-        self.resident: Resident | None = None
+        # Where batches without images find them.
+        self.in_memory: ImagesInMemory | None = None
 
     def fill(self, batch: Batch) -> tuple[Any, Any]:
         """The batch's crops, mean subtracted, and its labels (N,).
@@ -71,10 +71,10 @@ class Inputs:
 
     @contextmanager
     def _images(self, batch: Batch) -> Iterator[tuple[Any, NDArray[np.int64]]]:
-        """Images on the device, and which of them are the batch's."""
+        """Images on the device, and the batch's places among them."""
         if batch.images is None:
-            assert self.resident is not None
-            yield self.resident.images, self.resident.places(batch.rows)
+            assert self.in_memory is not None
+            yield self.in_memory.images, self.in_memory.places(batch.rows)
         else:
             with self.dev.streamed("images", batch.images) as images:
                 yield images, np.arange(len(batch.rows))
@@ -132,7 +132,7 @@ class Trainer:
 
     Args:
         runs: all that were asked for, to look at.
-        heads: those of them that are not finished.
+        trainees: those of them that are not finished.
         config: settings of them all.
         loader: the target task's images.
         mean: (H,W,3), subtracted from every image; None takes that of the training
@@ -143,22 +143,22 @@ class Trainer:
     def __init__(
         self,
         runs: Sequence[Run],
-        heads: Sequence[Head],
+        trainees: Sequence[Trainee],
         config: Config,
         loader: Loader,
         mean: NDArray[np.float32] | None,
         seed: int,
     ) -> None:
-        self.runs, self.heads = runs, heads
+        self.runs, self.trainees = runs, trainees
         self.config, self.loader, self.mean, self.seed = config, loader, mean, seed
         # Heads that train on, and why others do not.
-        self._active = list(heads)
+        self._active = list(trainees)
         self._given_up: list[Diverged] = []
 
     @property
     def label(self) -> str:
         """What is trained: "A3B", or "A1B..A7B"."""
-        first, last = self.heads[0].name, self.heads[-1].name
+        first, last = self.trainees[0].name, self.trainees[-1].name
         return first if first == last else f"{first}..{last}"
 
     def run(self) -> None:
@@ -171,37 +171,37 @@ class Trainer:
             Diverged: of some runs; the others are finished.
             MinicnnError: the disk is full, or a run is in use.
         """
-        if not self.heads:
+        if not self.trainees:
             return
         with ExitStack() as stack:
-            for head in self.heads:
-                stack.enter_context(locked(head.folder))
+            for trainee in self.trainees:
+                stack.enter_context(locked(trainee.folder))
             interrupt = stack.enter_context(Interrupt())
             stack.callback(self.loader.close)
             self._resume(interrupt)
             self._train(interrupt)
-            for head in self._active:
-                head.finish(self.loader)
+            for trainee in self._active:
+                trainee.finish(self.loader)
         if self._given_up:
             raise Diverged("; ".join(map(str, self._given_up)))
 
     def _resume(self, interrupt: Interrupt) -> None:
         """Takes all checkpoints, and makes the trunk of what they hold."""
-        means = [head.resume() for head in self.heads]
+        means = [each.resume() for each in self.trainees]
         held = [mean for mean in (self.mean, *means) if mean is not None]
         mean = held[0] if held else self._mean_image(interrupt)
-        frozen = [head.frozen_before.items() for head in self.heads]
+        frozen = [each.frozen_before.items() for each in self.trainees]
         trunk = max(frozen, key=len)
         if not all(each <= trunk for each in frozen) or not all(
             np.array_equal(each, mean) for each in held
         ):
-            names = ", ".join(head.name for head in self.heads)
+            names = ", ".join(each.name for each in self.trainees)
             raise MinicnnError(
                 f"{names}: their frozen layers or mean images differ, so that one pass "
                 "cannot train them; train them one after another"
             )
         self.mean = mean
-        networks = [head.network for head in self.heads]
+        networks = [each.network for each in self.trainees]
         self.trunk = Trunk(networks)
         self.trunk.plan(self.config.solver.batch)
         self.inputs = Inputs(networks[0], mean, self.config.solver.batch)
@@ -211,7 +211,7 @@ class Trainer:
 
     def _mean_image(self, interrupt: Interrupt) -> NDArray[np.float32]:
         """The training images' mean."""
-        loader, dev = self.loader, self.heads[0].network.dev
+        loader, dev = self.loader, self.trainees[0].network.dev
         with self._passing(len(loader.train), "mean image", interrupt) as tick:
             return mean_image(dev, loader.store, loader.train, tick)
 
@@ -223,7 +223,7 @@ class Trainer:
         self.images_at = f"images streamed from {loader.store.path}"
         if dev.has_room(size):
             with self._passing(len(rows), "reading images", interrupt) as tick:
-                self.inputs.resident = Resident(dev, loader.store, rows, tick)
+                self.inputs.in_memory = ImagesInMemory(dev, loader.store, rows, tick)
             loader.reads = False
             place = "in memory" if dev.on_host else "on the device"
             self.images_at = f"images {place}: {size / 1e9:.3g} GB"
@@ -244,9 +244,9 @@ class Trainer:
 
     def _train(self, interrupt: Interrupt) -> None:
         """The loop, with its progress and the record of the session."""
-        names = [head.name for head in self.heads]
+        names = [each.name for each in self.trainees]
         solver = self.config.solver
-        began, firsts = time.time(), [head.step for head in self.heads]
+        began, firsts = time.time(), [each.step for each in self.trainees]
         done = min(firsts) * solver.batch
         bar = Progress(solver.iterations * solver.batch, "images", self.label, done)
         try:
@@ -256,8 +256,8 @@ class Trainer:
                     bar.message(f"{self.label}: {self.images_at}")
                 self._loop(bar, interrupt)
         finally:
-            for head, first in zip(self.heads, firsts, strict=True):
-                head.log_session(began, first, bar.rate(), names)
+            for trainee, first in zip(self.trainees, firsts, strict=True):
+                trainee.log_session(began, first, bar.rate(), names)
 
     def _loop(self, bar: Progress, interrupt: Interrupt) -> None:
         """Steps and what is due after each, until the end or a signal.
@@ -267,103 +267,106 @@ class Trainer:
         """
         schedule, total = self.config.schedule, self.config.solver.iterations
         while self._active:
-            step = min(head.step for head in self._active)
-            heads = [head for head in self._active if head.step == step]
+            step = min(each.step for each in self._active)
+            trainees = [each for each in self._active if each.step == step]
             if step == total or (step > 0 and step % schedule.evaluate_every == 0):
-                due = [head for head in heads if head.evaluated_at < step]
+                due = [each for each in trainees if each.evaluated_at < step]
                 if self._evaluate(due, bar, interrupt) and step == total:
                     return
             if interrupt.requested:
-                self._each(heads, self._save, bar)
+                self._each(trainees, self._save, bar)
                 if self._active:
                     raise Stopped(interrupt.signal_name, step)
                 return
-            self._train_step(heads, bar)
+            self._train_step(trainees, bar)
             step += 1
             if step % schedule.log_every == 0 or step == total:
-                self._log(heads, bar)
+                self._log(trainees, bar)
             if step % schedule.checkpoint_every == 0 or step == total:
-                self._each(heads, self._save, bar)
+                self._each(trainees, self._save, bar)
 
-    def _train_step(self, heads: Sequence[Head], bar: Progress) -> None:
+    def _train_step(self, trainees: Sequence[Trainee], bar: Progress) -> None:
         """One update; what follows the preparations is recorded and repeated."""
-        step = heads[0].step
+        step = trainees[0].step
         x, labels = self.inputs.fill(self.loader.train_batch(step))
-        assert self.context.step is not None
         self.context.step[...] = step
-        for head in heads:
-            head.solver.set_rate(step)
+        for trainee in trainees:
+            trainee.solver.set_rate(step)
 
         def work() -> None:
-            self.trunk.forward(x, [head.network for head in heads], self.context)
-            for head in heads:
-                head.learn(labels)
+            self.trunk.forward(x, [each.network for each in trainees], self.context)
+            for trainee in trainees:
+                trainee.learn(labels)
 
-        self.repeated((*(head.name for head in heads), len(x)), work)
-        for head in heads:
-            head.advance(len(x))
+        self.repeated((*(each.name for each in trainees), len(x)), work)
+        for trainee in trainees:
+            trainee.advance(len(x))
         bar.update(len(x))
 
     def _each(
-        self, heads: Sequence[Head], work: Callable[[Head], None], bar: Progress
+        self,
+        trainees: Sequence[Trainee],
+        work: Callable[[Trainee], None],
+        bar: Progress,
     ) -> None:
-        """Calls work(head) for each that trains on; gives up what has diverged."""
-        for head in heads:
-            if head not in self._active:
+        """Calls work(trainee) for each that trains on; gives up what has diverged."""
+        for trainee in trainees:
+            if trainee not in self._active:
                 continue
             try:
-                work(head)
+                work(trainee)
             except Diverged as error:
-                self._active.remove(head)
+                self._active.remove(trainee)
                 self._given_up.append(error)
                 if self._active:
                     bar.message(f"{error}; the other runs go on")
 
-    def _save(self, head: Head) -> None:
-        if head.saved_at < head.step:
+    def _save(self, trainee: Trainee) -> None:
+        if trainee.saved_at < trainee.step:
             assert self.mean is not None
-            head.save(self.mean)
+            trainee.save(self.mean)
 
-    def _log(self, heads: Sequence[Head], bar: Progress) -> None:
+    def _log(self, trainees: Sequence[Trainee], bar: Progress) -> None:
         losses: list[str] = []
-        self._each(heads, lambda head: losses.append(f"{head.log():.3f}"), bar)
+        self._each(trainees, lambda each: losses.append(f"{each.log():.3f}"), bar)
         if losses:
             bar.update(0, f"loss {' '.join(losses)}")
 
     def _evaluate(
-        self, heads: Sequence[Head], bar: Progress, interrupt: Interrupt
+        self, trainees: Sequence[Trainee], bar: Progress, interrupt: Interrupt
     ) -> bool:
         """Evaluation lines; False if a signal came before they were complete."""
-        if not heads:
+        if not trainees:
             return True
-        networks = [head.network for head in heads]
+        networks = [each.network for each in trainees]
         scores = evaluate_together(
             self.trunk,
             networks,
             self.inputs,
             self.loader,
-            f"{self.label}, evaluation at step {heads[0].step}",
+            f"{self.label}, evaluation at step {trainees[0].step}",
             lambda: interrupt.requested,
         )
         if scores is None:
             return False
-        for head, found in zip(heads, scores, strict=True):
-            head.evaluated(found)
+        for trainee, found in zip(trainees, scores, strict=True):
+            trainee.evaluated(found)
+            loss = found["val_loss"]
             bar.message(
-                f"{head.name} step {head.step}: val loss {found['val_loss']:.3f}, "
+                f"{trainee.name} step {trainee.step}: val loss {loss:.3f}, "
                 f"top-1 {found['val_top1']:.1%}, top-5 {found['val_top5']:.1%}"
             )
-            self._advise(head, found["val_loss"], bar)
+            self._advise(trainee, loss, bar)
         return True
 
-    def _advise(self, head: Head, loss: float, bar: Progress) -> None:
+    def _advise(self, trainee: Trainee, loss: float, bar: Progress) -> None:
         """A word when nothing has been learnt yet."""
         classes = len(set(self.loader.label_of.tolist()) - {-1})
         chance = math.log(classes)
-        early = head.step < STUCK_SHARE * self.config.solver.iterations
+        early = trainee.step < STUCK_SHARE * self.config.solver.iterations
         if not early and abs(loss - chance) < STUCK_MARGIN * chance:
             bar.message(
-                f"warning: {head.name}: the loss is still ln {classes} = {chance:.2f}, "
-                "as by chance; if it stays there, try a higher or lower solver.lr, and "
-                "look at the images with 'minicnn data show'"
+                f"warning: {trainee.name}: the loss is still ln {classes} = "
+                f"{chance:.2f}, as by chance; if it stays there, try a higher or lower "
+                "solver.lr, and look at the images with 'minicnn data show'"
             )

@@ -21,7 +21,7 @@ from minicnn.devices.device import Device
 from minicnn.nn import architectures
 from minicnn.nn.network import Network, tensor_hashes
 from minicnn.training.run import Run, check_folder, open_folder
-from minicnn.training.trainee import Diverged, Head
+from minicnn.training.trainee import Diverged, Trainee
 from minicnn.training.trainer import Trainer
 from minicnn.training.treatment import RANDOM, Treatment, passes
 
@@ -70,6 +70,21 @@ class Setup:
         )
 
 
+def _identity(setup: Setup, treatment: Treatment) -> dict[str, Any]:
+    """The entries that both config.toml and result.json open with."""
+    return {
+        "name": treatment.name,
+        "treatment": treatment.kind,
+        "source": treatment.source,
+        "target": treatment.target,
+        "n": treatment.n,
+        "finetune": treatment.finetune,
+        "keep": treatment.keep,
+        "split": setup.split,
+        "seed": setup.seed,
+    }
+
+
 def _settings(
     setup: Setup, treatment: Treatment, store: Store, base: Run | None
 ) -> dict[str, Any]:
@@ -78,15 +93,7 @@ def _settings(
     digest = hashlib.sha256(json.dumps(weights, sort_keys=True).encode()).hexdigest()
     return {
         "run": {
-            "name": treatment.name,
-            "treatment": treatment.kind,
-            "source": treatment.source,
-            "target": treatment.target,
-            "n": treatment.n,
-            "finetune": treatment.finetune,
-            "keep": treatment.keep,
-            "split": setup.split,
-            "seed": setup.seed,
+            **_identity(setup, treatment),
             "store": str(setup.store.resolve()),
             "store_identity": store.identity,
             # The very weights that were copied: a base trained anew is another base.
@@ -223,27 +230,16 @@ def starting_network(
     return network
 
 
-def _head(
+def _trainee(
     setup: Setup, treatment: Treatment, folder: Path, outputs: int, base: Run | None
-) -> Head:
+) -> Trainee:
     """A run's network as it starts, and what trains it."""
     network = starting_network(
         treatment, setup.seed, setup.config.network, outputs, setup.dev, base
     )
     network.freeze(treatment.frozen)
     write_json(folder / "layers.json", _layer_table(network, treatment))
-    identity = {
-        "name": treatment.name,
-        "treatment": treatment.kind,
-        "source": treatment.source,
-        "target": treatment.target,
-        "n": treatment.n,
-        "finetune": treatment.finetune,
-        "keep": treatment.keep,
-        "split": setup.split,
-        "seed": setup.seed,
-    }
-    return Head(folder, setup.config, network, identity)
+    return Trainee(folder, setup.config, network, _identity(setup, treatment))
 
 
 def start(
@@ -292,13 +288,13 @@ def start(
         open_folder(setup.folder(each), settings, task, fresh)
         for each, settings in zip(treatments, all_settings, strict=True)
     ]
-    heads = [
-        _head(setup, each, run.folder, outputs, base)
+    trainees = [
+        _trainee(setup, each, run.folder, outputs, base)
         for each, run in zip(treatments, runs, strict=True)
         if run.result is None
     ]
     # The published transfer nets subtract the source task's mean image.
-    return Trainer(runs, heads, config, loader, base.mean if base else None, seed)
+    return Trainer(runs, trainees, config, loader, base.mean if base else None, seed)
 
 
 def execute(

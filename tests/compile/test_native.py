@@ -89,7 +89,7 @@ def test_arrays_live_as_long_as_a_bound_function(file: NativeFile) -> None:
 def test_an_op_runs_in_numpy_where_it_is_told_or_the_compiled_form_declines() -> None:
     ran = []
 
-    @op
+    @op()
     def double(dev: device.Device, x: np.ndarray) -> None:
         ran.append("numpy")
 

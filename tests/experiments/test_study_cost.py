@@ -65,7 +65,7 @@ def test_a_trained_image_costs_what_a_step_does(frozen: int) -> None:
     step.solver = Solver(step.network, SolverConfig(lr=0.0, batch=2))
     step.network.plan(2)
     calls = step.recorded()
-    spent = sum(op_cost(call.name, call.arguments).flops for call in calls)
+    spent = sum(op_cost(call.op, call.arguments).flops for call in calls)
     layers = layer_flops("caffenet32", 1000)
     assert spent == 2 * cost.training_flops(layers, frozen)
 

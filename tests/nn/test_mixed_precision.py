@@ -280,7 +280,7 @@ def test_a_bf16_training_resumes_to_the_same_bytes(
 
     def killed(head: object, *rest: object) -> None:
         save(head, *rest)
-        if trainer.heads[0].step == 12:
+        if trainer.trainees[0].step == 12:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(trainer, "_save", killed)

@@ -177,7 +177,7 @@ def test_foreign_folders_are_left_alone(store_path: Path, tmp_path: Path) -> Non
 def test_one_folder_is_trained_by_one_process(whole: Setup, tmp_path: Path) -> None:
     setup = make_setup(whole.store, tmp_path)
     starting = transfer.start(setup, Treatment("A"))
-    folder = starting.heads[0].folder
+    folder = starting.trainees[0].folder
     with locked(folder):
         with pytest.raises(MinicnnError, match="another minicnn"):
             starting.run()

@@ -25,7 +25,7 @@ from minicnn.nn.trunk import Trunk
 from minicnn.training import transfer
 from minicnn.training.run import Run, locked
 from minicnn.training.solver import Solver
-from minicnn.training.trainee import Diverged, Head
+from minicnn.training.trainee import Diverged, Trainee
 from minicnn.training.trainer import Inputs
 from minicnn.training.transfer import Setup, Treatment
 from minicnn.training.treatment import parse_depths, passes
@@ -155,7 +155,7 @@ def test_what_is_common_is_read_and_computed_once(
     # 23 updates, and three evaluations of 20 images in batches of 9.
     assert counts["batches"] == 23 + 3 * 3
     times = {name: count / counts["batches"] for name, count in counts.items()}
-    # Once in the trunk, and once in each head that begins below.
+    # Once in the trunk, and once in each trainee that begins below.
     assert times == {
         "batches": 1,
         "conv1": 1,
@@ -235,14 +235,14 @@ def test_a_run_that_diverges_is_given_up_alone(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    setup, original = copied(base, tmp_path), Head.learn
+    setup, original = copied(base, tmp_path), Trainee.learn
 
-    def learn(self: Head, labels: Any) -> None:
+    def learn(self: Trainee, labels: Any) -> None:
         if self.network.frozen == depth and self.step == 14:
             self.network.params[-1].value[...] = np.inf
         original(self, labels)
 
-    monkeypatch.setattr(Head, "learn", learn)
+    monkeypatch.setattr(Trainee, "learn", learn)
     with pytest.raises(Diverged) as diverged:
         transfer.transfer_depths(setup, "A", DEPTHS, share_trunk=share)
     said = str(diverged.value)
@@ -273,8 +273,8 @@ def test_all_that_diverge_are_named(base: Setup, tmp_path: Path) -> None:
 def test_networks_that_differ_below_share_no_trunk(base: Setup, tmp_path: Path) -> None:
     setup = copied(base, tmp_path)
     trainer = transfer.start(setup, [Treatment("B", "A", n) for n in (2, 3)])
-    trainer.heads[0].network.params[0].value[...] = 0
-    trainer.heads[0].frozen_before = trainer.heads[0].network.hashes(2)
+    trainer.trainees[0].network.params[0].value[...] = 0
+    trainer.trainees[0].frozen_before = trainer.trainees[0].network.hashes(2)
     with pytest.raises(MinicnnError, match=r"A2B, A3B: their frozen layers or mean"):
         trainer.run()
     mixed = [Treatment("B", "A", 2), Treatment("B", "A", 3, True)]
@@ -304,7 +304,7 @@ def test_the_memory_of_all_heads_is_asked_for_at_once() -> None:
         trunk.plan(100_000)
     assert dev.taken == before
     said = str(refused.value)
-    found = re.search(r"caffenet64 with 3 heads needs .*: a batch of (\d+) fits", said)
+    found = re.search(r"3 networks of caffenet64 need .*: a batch of (\d+) fits", said)
     assert found, said
     assert "train fewer depths together" in said
     fits = int(found[1])

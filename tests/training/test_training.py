@@ -273,11 +273,11 @@ def test_a_loss_stuck_at_chance_is_reported(
     store_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     starting = transfer.start(make_setup(store_path, tmp_path), Treatment("A"))
-    head, bar = starting.heads[0], Progress(1, "images", "test")
+    trainee, bar = starting.trainees[0], Progress(1, "images", "test")
 
     def said(step: int, loss: float) -> str:
-        head.step = step
-        starting._advise(head, loss, bar)
+        trainee.step = step
+        starting._advise(trainee, loss, bar)
         return capsys.readouterr().err
 
     # ln 4 = 1.3863, of 23 steps the first tenth is too early to tell.

@@ -82,7 +82,7 @@ def test_transfer_copies_and_freezes_what_it_says(
 def test_random_filters_are_frozen_as_drawn(whole: Setup, tmp_path: Path) -> None:
     setup = make_setup(whole.store, tmp_path)
     starting = transfer.start(setup, Treatment("B", "random", 2))
-    drawn = {p.name: p.value.copy() for p in starting.heads[0].network.params}
+    drawn = {p.name: p.value.copy() for p in starting.trainees[0].network.params}
     starting.run()
     run = starting.runs[0]
     for name, value in drawn.items():
@@ -101,7 +101,7 @@ def test_runs_of_a_comparison_share_no_initial_weights(
     depths = [Treatment(target, "A", n) for target in "AB" for n in (2, 3)]
     others = [Treatment("B", "A", 3, True), Treatment("B", "A", 3, keep=1)]
     drawn = {
-        transfer.start(setup, each).heads[0].network.tensors()["fc8.w"].tobytes()
+        transfer.start(setup, each).trainees[0].network.tensors()["fc8.w"].tobytes()
         for each in [Treatment("B"), *depths, *others]
     }
     drawn.add(Run(setup.folder(Treatment("A"))).checkpoint.weights["fc8.w"].tobytes())
@@ -137,7 +137,7 @@ def test_random_filters_of_all_depths_are_the_same(
 ) -> None:
     setup = make_setup(store_path, tmp_path)
     two, four = (
-        transfer.start(setup, Treatment("B", "random", n)).heads[0].network.tensors()
+        transfer.start(setup, Treatment("B", "random", n)).trainees[0].network.tensors()
         for n in (2, 4)
     )
     for name, values in two.items():
@@ -162,7 +162,7 @@ def test_kept_layers_are_copied_and_trained(whole: Setup, tmp_path: Path) -> Non
     }
     base = Run(setup.folder(Treatment("A"))).checkpoint.weights
     fresh = transfer.start(setup, Treatment("B", "A", 3, keep=2), fresh=True)
-    for name, values in fresh.heads[0].network.tensors().items():
+    for name, values in fresh.trainees[0].network.tensors().items():
         drawn = name.startswith("fc")
         assert np.array_equal(values, base[name]) == (not drawn), name
 

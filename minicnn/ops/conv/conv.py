@@ -5,13 +5,15 @@
 where c runs over the input channels of k's group and x is zero outside the image. A
 fully connected layer is the case whose filter covers the whole image.
 
-NumPy form: matrix products of patches, see `conv_numpy`. Kernels: the same products,
-with no patch ever written; see kernels/conv.cu. x, w, b, y, dx and dy have one dtype,
-bfloat16 too (dw and db are float32 then). On tensor cores kernels multiply bfloat16,
-and float32 as tf32 or tf32x3 where told so.
+NumPy form: matrix products of patches, see `numpy_form`. Kernels: the same products
+without patches in memory, see kernels/conv.cu. x, w, b, y, dx and dy have one dtype; dw
+and db too, but for bfloat16, where they are float32. Tensor cores multiply bfloat16,
+and float32 as tf32 or tf32x3 on request.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -40,7 +42,7 @@ NATIVE = NativeFile("elementwise.cpp")
 THREADS = 256
 
 
-@op
+@op(writes=("y",))
 def forward(
     dev: Device,
     x: Array,
@@ -56,8 +58,8 @@ def forward(
     Args:
         b: the bias, or None for none.
         relu: whether y is max(·, 0).
-        tensor: as what tensor cores may multiply float32 numbers, "tf32" or "tf32x3";
-            None: as they are, without them.
+        tensor: type in which tensor cores multiply float32, "tf32" or "tf32x3"; None
+            for float32 itself, without tensor cores.
     """
     conv_numpy.forward(dev, x, w, b, y, shape, relu)
 
@@ -78,11 +80,11 @@ def forward_kernel(
 ) -> None:
     shape = shape.in_one_row()
     size = shape.n * shape.p * shape.q, shape.features, shape.taps
-    how = _plan(dev, FORWARD, x.dtype, size, shape, tensor)
-    _launch(dev, how, shape.groups, (x, w, b, y, shape.fields(), relu))
+    chosen = _plan(dev, FORWARD, x.dtype, size, shape, tensor)
+    _launch(dev, chosen, shape.groups, (x, w, b, y, shape.fields(), relu))
 
 
-@op
+@op(writes=("dx",))
 def backward_data(
     dev: Device,
     dy: Array,
@@ -125,12 +127,12 @@ def backward_data_kernel(
     pixels = shape.n * ceil_div(shape.h, down) * ceil_div(shape.w, right)
     taps = ceil_div(shape.r, down) * ceil_div(shape.s, right) * shape.features
     size, phases = (pixels, shape.depth, taps), down * right
-    how = _plan(dev, DATA, dx.dtype, size, shape, tensor, phases)
+    chosen = _plan(dev, DATA, dx.dtype, size, shape, tensor, phases)
     arguments = dy, w, relu_y, dx, shape.fields()
-    _launch(dev, how, shape.groups, arguments, phases)
+    _launch(dev, chosen, shape.groups, arguments, phases)
 
 
-@op
+@op(writes=("dw", "db"))
 def backward_weights(
     dev: Device,
     x: Array,
@@ -165,19 +167,19 @@ def backward_weights_kernel(
     tensor: str | None = None,
 ) -> None:
     shape = shape.in_one_row()
-    how = _weights_plan(dev, x.dtype, shape, tensor, len(dw))
+    chosen = _weights_plan(dev, x.dtype, shape, tensor, len(dw))
     apart = dw.shape[1], 0 if db is None else db.shape[1]
-    arguments = x, dy, dw, db, shape.fields(), *apart, how.steps
-    _launch(dev, how, shape.groups, arguments, how.slices)
+    arguments = x, dy, dw, db, shape.fields(), *apart, chosen.steps
+    _launch(dev, chosen, shape.groups, arguments, chosen.slices)
 
 
 def gradient_slices(
     dev: Device, dtype: DTypeLike, shape: ConvShape, tensor: str | None = None
 ) -> tuple[int, int]:
-    """How many slices `backward_weights` makes of dw, and as many of db.
+    """Slices of dw and of db that `backward_weights` writes.
 
     A weight gradient has few numbers and sums many products: slices keep a GPU busy.
-    What adds them up, in their order, is the solver's update.
+    The solver's update adds them up, in order.
 
     Args:
         dtype: of x.
@@ -190,12 +192,12 @@ def gradient_slices(
     return slices, slices
 
 
-@op
+@op(updates=("dy",))
 def relu_backward(dev: Device, y: Array, dy: Array) -> None:
     """dy ← dy where the ReLU's output y is positive, else 0; in place.
 
-    Where y is 0 or NaN the gradient is 0 whatever dy is, NaN too: so in all forms, here
-    and wherever else a ReLU's gradient is taken.
+    Where y is 0 or NaN the gradient is 0, even if dy is NaN; so in all forms, and in
+    all ops that take a ReLU's gradient.
     """
     flat_y, flat_dy = y.reshape(-1), dy.reshape(-1)
 
@@ -239,10 +241,10 @@ def _plan(
     phases: int = 1,
     slices: int | None = None,
 ) -> Plan:
-    """How a kernel is to compute `phases` products of that size for each group.
+    """The plan of a kernel for `phases` products of that size in each group.
 
-    16 bytes of channels, and of features, are read as one where they are neighbours;
-    where not, float32 numbers are multiplied as they are.
+    Vectors of 16 bytes need as many channels and features of a group; without them
+    tensor cores multiply no float32.
     """
     depth, features = shape.depth, shape.features
     vectors = min(vector_width(depth, dtype), vector_width(features, dtype)) > 1
@@ -251,9 +253,9 @@ def _plan(
 
 
 def _launch(
-    dev: Device, how: Plan, groups: int, arguments: tuple[object, ...], third: int = 1
+    dev: Device, chosen: Plan, groups: int, arguments: tuple[Any, ...], third: int = 1
 ) -> None:
     """Launches a plan's kernel; the grid's third size is of phases or slices."""
-    kernel = KERNELS.get(how.kernel, how.kind, *how.tile)
-    grid = how.tiles, groups, third
-    kernel(dev, grid, how.threads, arguments, shared=how.shared_bytes)
+    kernel = KERNELS.get(chosen.kernel, chosen.kind, *chosen.tile)
+    grid = chosen.tiles, groups, third
+    kernel(dev, grid, chosen.threads, arguments, shared=chosen.shared_bytes)

@@ -48,13 +48,13 @@ def windows(dev: Device, x: Array, outputs: Pair, window: Pair, stride: Pair) ->
 
 @dataclass(frozen=True)
 class Phase:
-    """Of one direction, the pixels whose place modulo the stride is the same.
+    """The pixels of one direction with the same place modulo the stride.
 
     Attributes:
-        pixels: they, in dx; count of them.
-        taps: of the filter, those that meet them; window of them.
-        outputs: the part of dy that they gather from, which lies at
-        inside: in a strip of zeros of count + window − 1 places.
+        pixels, count: their slice of dx, and how many there are.
+        taps, window: the slice of the filter's taps that meet them, and its length.
+        outputs: the slice of dy that they gather from.
+        inside: its place in a strip of zeros, count + window − 1 long.
     """
 
     pixels: slice
@@ -66,7 +66,7 @@ class Phase:
 
 
 def phases(size: int, outputs: int, window: int, stride: int, pad: int) -> list[Phase]:
-    """How the pixels of one direction gather from a convolution's outputs.
+    """The phases of one direction: which outputs each pixel gathers from.
 
     Pixel first + i·stride meets tap phase + t·stride at output base + i − t.
     """

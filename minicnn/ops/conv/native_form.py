@@ -21,12 +21,12 @@ Array = NDArray[np.floating]
 
 FILE, WEIGHTS = NativeFile("conv.cpp"), NativeFile("conv_weights.cpp")
 PRODUCT = NativeFile("product.cpp")
-# Features are filled up to whole vectors: bytes of the largest there is.
+# Bytes of the widest vector; features are padded to whole ones.
 VECTOR = 64
-# Items of a fully connected layer are so many features; or inputs of images that are
-# turned round; or inputs of weights which no cache holds, and of less than LARGE bytes.
+# Sizes of an item of a fully connected layer: features; inputs of transposed images;
+# inputs of weights of more than LARGE bytes, which no cache holds, and of smaller ones.
 FEATURES, TURNED, WIDE, NARROW, LARGE = 24, 16, 768, 96, 1 << 22
-# Work of a weight that is fetched from its place among the filters; see `Function`.
+# Work of one gathered weight; see `Function`.
 GATHERED = 4
 
 
@@ -126,22 +126,22 @@ def backward_weights_native(
         "dy": shape.n * shape.p * shape.q * shape.k,
     }
     function = WEIGHTS.get("conv_weights", x.dtype)
-    # Each part reads all images: as few as there are threads.
+    # Each part reads all images, so there is one a thread.
     parts = dev.threads
     about = _fields(shape), shape.n, parts
-    work = function.bind((x, dy, flat_dw, flat_db, *about), sizes)
-    dev.for_chunks(work, parts, 1)
+    bound = function.bind((x, dy, flat_dw, flat_db, *about), sizes)
+    dev.for_chunks(bound, parts, 1)
     return None
 
 
-def _panels(dev: Device, how: str, x: Array, images: int, numbers: int) -> Array:
-    """The images of a fully connected layer, in scratch: "turn"ed round or "cut" up."""
+def _panels(dev: Device, layout: str, x: Array, images: int, numbers: int) -> Array:
+    """A fully connected layer's images in scratch, laid out by "turn" or "cut"."""
     lanes = VECTOR // x.itemsize
-    length = images if how == "turn" else numbers
+    length = images if layout == "turn" else numbers
     size = images * numbers // length * -(-length // lanes) * lanes
     panels = dev.scratch("panels", (size,), x.dtype)
-    items = -(-numbers // TURNED) if how == "turn" else images
-    pack = PRODUCT.get(f"product_{how}", x.dtype)
+    items = -(-numbers // TURNED) if layout == "turn" else images
+    pack = PRODUCT.get(f"product_{layout}", x.dtype)
     pack(dev, items, (x, panels, images, numbers), {"x": images * numbers})
     return panels
 

@@ -18,18 +18,18 @@ from minicnn.ops.conv.shape import ConvShape
 
 Array = NDArray[np.floating]
 
-# Bytes of patches that one thread makes before it multiplies them: about a core's
-# level-2 cache forward; more for weight gradients, where each product is added to dw.
+# Bytes of patches of a thread's chunk: about a core's level-2 cache; more for weight
+# gradients, where each product is a partial sum of dw.
 FORWARD_BYTES = 1 << 20
 WEIGHTS_BYTES = 1 << 23
-# Output features that one thread computes at a time in a fully connected layer.
+# Output features of a thread's chunk in a fully connected layer.
 FEATURES = 256
-# Rows of dy in one of the sums that make db.
+# Rows of dy in a partial sum of db.
 ROWS = 4096
 
 
 def _images(shape: ConvShape, budget: int, itemsize: int) -> int:
-    """How many images' patches fit the budget: at least one."""
+    """Images whose patches fit the budget of bytes, at least one."""
     return max(1, budget // (shape.p * shape.q * shape.taps * itemsize))
 
 

@@ -51,8 +51,8 @@ class ConvShape:
     """One convolution problem: x (N,H,W,C), w (K,R,S,C/groups), y (N,P,Q,K).
 
     Attributes:
-        needed: products that each output sums, without those that are by a zero for
-            the sake of the layout; None: all of them.
+        needed: products of an output, without those by zeros that a layout adds; None
+            for all of `taps`.
     """
 
     n: int
@@ -130,7 +130,7 @@ class ConvShape:
 
     @cached_property
     def taps(self) -> int:
-        """Products that each output sums."""
+        """Products of an output, R·S·C/groups."""
         return self.r * self.s * self.depth
 
     @cached_property
@@ -144,10 +144,10 @@ class ConvShape:
 
     @cache  # noqa: B019 (a program has few shapes, and they are small)
     def in_one_row(self) -> ConvShape:
-        """The problem with all pixels in one row of an image, each seeing one place.
+        """The same product with all pixels in one row of one image, where that can be.
 
-        So it is with 1×1 filters, and in a fully connected layer, whose pixels are the
-        images. Another problem is returned as it is.
+        It can with 1×1 filters, and in a fully connected layer, whose pixels are the
+        images. Other problems are returned unchanged.
         """
         pixels, depth = self.n * self.h * self.w, self.c
         if self.is_product:
@@ -164,7 +164,7 @@ class ConvShape:
 
     @cached_property
     def flops_made(self) -> int:
-        """Those that kernels make of it."""
+        """Operations that kernels perform, products by a layout's zeros among them."""
         return 2 * self.n * self.p * self.q * self.k * self.taps
 
     @cache  # noqa: B019
@@ -175,9 +175,9 @@ class ConvShape:
             MinicnnError: a number that they keep in 32 bits is too large.
         """
         pixels = self.n * max(self.h * self.w, self.p * self.q)
-        # From a patch's first place to its last.
+        # Numbers from a patch's first to its last.
         reach = self.r * max(self.w * self.c, self.q * self.k) if self.r > 1 else 0
-        # The last tiles go beyond the end: by 256 lines at most, and a few steps of K.
+        # The last tiles pass the end by up to 256 lines and a few steps of K.
         filters = (self.k + 256) * self.taps
         x, y = (self.h, self.w, self.c), (self.p, self.q, self.k)
         phase = max(1, self.h // self.stride[0]), max(1, self.w // self.stride[1])

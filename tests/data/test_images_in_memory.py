@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from minicnn.base.errors import Stopped
-from minicnn.data.images_in_memory import Resident
+from minicnn.data.images_in_memory import ImagesInMemory
 from minicnn.data.store import Store
 from minicnn.devices import device
 from minicnn.nn import architectures
@@ -24,11 +24,11 @@ SETTINGS = "solver.iterations=4", "schedule.evaluate_every=2"
 def test_the_cpu_device_crops_from_the_memory_map(tmp_path: Path) -> None:
     store = Store(make_store(tmp_path / "tiny.h5"))
     rows, ticks = np.array([3, 4, 9]), []
-    resident = Resident(device.get("cpu"), store, rows, ticks.append)
+    resident = ImagesInMemory(device.get("cpu"), store, rows, ticks.append)
     assert np.shares_memory(resident.images, store.images)
     assert resident.places(rows).tolist() == [3, 4, 9]
     assert sum(ticks) == 3
-    copied = Resident(device.get("emulated"), store, rows)
+    copied = ImagesInMemory(device.get("emulated"), store, rows)
     assert not np.shares_memory(copied.images, store.images)
     assert copied.places(rows).tolist() == [0, 1, 2]
     assert np.array_equal(copied.images, store.images[rows])
@@ -62,7 +62,7 @@ def test_reading_the_images_can_be_stopped(tmp_path: Path) -> None:
         raise Stopped("SIGINT")
 
     with pytest.raises(Stopped):
-        Resident(device.get("cpu"), store, np.arange(4), stop)
+        ImagesInMemory(device.get("cpu"), store, np.arange(4), stop)
 
 
 def test_no_more_is_held_than_half_of_what_the_process_may_have(
