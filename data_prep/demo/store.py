@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from minicnn.base.errors import MinicnnError, Stopped
-from minicnn.base.files import make_folder
+from minicnn.base.files import cache_folder, make_folder
 from minicnn.base.interrupt import Interrupt
 from minicnn.base.progress import Progress
 from minicnn.data.store import TRAIN, VAL, Contents, Store, create, mark_complete
@@ -38,8 +38,7 @@ _SPARE_BYTES = 1_000_000
 
 def default_demo_path() -> Path:
     """Where the demo store is kept: in the user's cache folder."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "minicnn" / f"demo-v{VERSION}-{SIZE}.h5"
+    return cache_folder() / f"demo-v{VERSION}-{SIZE}.h5"
 
 
 def ensure_demo() -> Path:

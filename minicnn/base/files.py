@@ -1,15 +1,16 @@
-"""Files that are either whole or absent, and locks."""
+"""Files that are either whole or absent, locks, and the cache folder."""
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
+
+from filelock import FileLock, Timeout
+from platformdirs import user_cache_path
 
 from minicnn.base.errors import MinicnnError
 
@@ -82,13 +83,9 @@ def make_folder(path: Path) -> None:
         raise MinicnnError(f"{path}: no permission to write there")
 
 
-def try_lock(file: IO[Any], how: int) -> bool:
-    """Locks an open file, `how` as fcntl names it, unless another holds it."""
-    try:
-        fcntl.flock(file, how | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
+def cache_folder() -> Path:
+    """Where compiled kernels and the demo set are kept: the user's cache folder."""
+    return user_cache_path("minicnn", appauthor=False)
 
 
 @contextmanager
@@ -98,10 +95,12 @@ def held_alone(path: Path, refusal: str) -> Iterator[None]:
     Raises:
         MinicnnError: another process holds it; says `refusal`.
     """
-    with path.open("w") as file:
-        until = time.monotonic() + PATIENCE
-        while not try_lock(file, fcntl.LOCK_EX):
-            if time.monotonic() > until:
-                raise MinicnnError(refusal)
-            time.sleep(0.02)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=PATIENCE, poll_interval=0.02)
+    except Timeout:
+        raise MinicnnError(refusal) from None
+    try:
         yield
+    finally:
+        lock.release()

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from minicnn.base.errors import MinicnnError
-from minicnn.base.files import make_folder, write_atomically, write_json
-from minicnn.compile.host_compiler import cache_folder, keep
+from minicnn.base.files import cache_folder, make_folder, write_atomically, write_json
+from minicnn.compile.host_compiler import keep
 from minicnn.compile.kernel_source import KernelSource
 from minicnn.devices.launch import FLUSH, OPTIONS
 
