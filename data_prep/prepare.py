@@ -21,8 +21,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from minicnn.base.errors import MinicnnError, Stopped
-from minicnn.base.files import held_alone
+from minicnn.base.errors import MinicnnError, Stopped, reason
+from minicnn.base.files import check_target, held_alone
 from minicnn.base.interrupt import Interrupt, raising
 from minicnn.base.progress import Progress
 from minicnn.data import store
@@ -112,8 +112,7 @@ def prepare(source: Path, target: Path, options: Options | None = None) -> Outco
     """
     options = options or Options()
     _check(options)
-    if not target.parent.is_dir():
-        raise MinicnnError(f"store {target}: folder {target.parent} does not exist")
+    check_target(target)
     files = Files.of(target)
     refusal = f"store {target}: another process is preparing it; wait for it"
     try:
@@ -131,7 +130,7 @@ def prepare(source: Path, target: Path, options: Options | None = None) -> Outco
                 files.lock.unlink(missing_ok=True)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise MinicnnError(f"store {target}: {error}") from None
+            raise MinicnnError(f"store {target}: {reason(error)}") from None
         raise MinicnnError(
             f"store {target}: the disk is full; free some space, the same command then "
             "goes on where it stopped"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,9 +33,10 @@ def write_atomically(path: Path, content: bytes) -> None:
     """Writes a file under a temporary name, to the disk, and renames it.
 
     Raises:
-        MinicnnError: the disk is full or the folder not writable; what was there
-            before is unharmed.
+        MinicnnError: the disk is full or the folder not writable, or there is no place
+            for a file; what was there before is unharmed.
     """
+    check_target(path)
     temporary = partial(path)
     try:
         with temporary.open("wb") as file:
@@ -67,6 +69,22 @@ def read_json(path: Path) -> Any:
         raise MinicnnError(f"{path}: cannot be read ({error.strerror})") from None
     except ValueError as error:
         raise MinicnnError(f"{path}: not valid JSON: {error}") from None
+
+
+def check_target(path: Path) -> None:
+    """Refuses a path that no file can be made at, such as a folder's or a device's.
+
+    Raises:
+        MinicnnError: there is something else, or no folder to make it in.
+    """
+    if path.exists() and not path.is_file():
+        kind = "a folder" if path.is_dir() else "no regular file"
+        raise MinicnnError(f"{path}: is {kind}; give the path of a file to make")
+    if not path.parent.is_dir():
+        raise MinicnnError(
+            f"{path}: folder {path.parent} does not exist; make it by "
+            f"{shlex.join(['mkdir', '-p', str(path.parent)])}"
+        )
 
 
 def make_folder(path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from minicnn.base.cores import memory_bytes
+from minicnn.base.cores import available_cores, memory_bytes
 from minicnn.base.errors import MinicnnError
 from minicnn.base.threads import HostThreads
 from minicnn.devices.aligned import aligned
@@ -23,6 +23,8 @@ from minicnn.devices.aligned import aligned
 if TYPE_CHECKING:
     from minicnn.experiments.bench.roofline import Meter
 
+# Threads that are allowed on few cores too.
+MOST_THREADS = 16
 NAMES = ("auto", "cpu", "cuda", "emulated")
 
 
@@ -391,6 +393,12 @@ def get(name: str = "auto", threads: int | None = None) -> Device:
         )
     if threads is not None and threads < 1:
         raise MinicnnError(f"--threads {threads}: must be at least 1")
+    cores = available_cores()
+    if threads is not None and threads > max(MOST_THREADS, 4 * cores):
+        raise MinicnnError(
+            f"--threads {threads}: this process may use {cores} cores, and more "
+            f"threads than that only wait for one another; --threads {cores} takes all"
+        )
     if kind == "auto":
         kind = "cuda" if cuda_count() else "cpu"
     if kind == "cuda":

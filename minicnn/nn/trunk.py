@@ -35,6 +35,14 @@ class Trunk:
             network.below = network.frozen
         self.batch = 0
 
+    def check(self, batch: int) -> None:
+        """Refuses more images than there is memory for; allocates nothing.
+
+        Raises:
+            MinicnnError: the device has too little memory; names the batch that fits.
+        """
+        memory.check(self.networks, self.layers, batch)
+
     def plan(self, batch: int) -> None:
         """Allocates the buffers of trunk and heads for up to `batch` images, once.
 
@@ -48,7 +56,7 @@ class Trunk:
             layer.release()
         for network in self.networks:
             network.release()
-        memory.check(self.networks, self.layers, batch)
+        self.check(batch)
         for layer in self.layers:
             layer.plan(batch, needs_dx=False, trains=False)
         for network in self.networks:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from minicnn.data.store import Store
 from minicnn.devices.device import Device
 from minicnn.nn import architectures
 from minicnn.nn.network import Network, tensor_hashes
+from minicnn.nn.trunk import Trunk
 from minicnn.training.run import Run, check_folder, open_folder
 from minicnn.training.trainee import Diverged, Head
 from minicnn.training.trainer import Trainer
@@ -38,6 +40,7 @@ class Setup:
         seed: 0 ≤ seed < 2³².
         runs: folder of the run folders; None takes runs/STORE-SPLIT[-seedS].
         groups: a groups file for natural-manmade, where the store has no groups.
+        words: of the command line, that make the same setup again; for errors.
     """
 
     store: Path
@@ -47,6 +50,7 @@ class Setup:
     seed: int = 0
     runs: Path | None = None
     groups: Path | None = None
+    words: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**32:
@@ -106,12 +110,13 @@ def _base(setup: Setup, task: Task, store: Store) -> Run:
         MinicnnError: it is missing, unfinished, or does not fit.
     """
     folder = setup.folder(Treatment(task.name))
-    command = f"minicnn train-base --task {task.name}"
+    words = ("minicnn", "train-base", "--task", task.name, *setup.words)
+    command = shlex.join(words)
     if not (folder / "config.toml").exists():
-        raise MinicnnError(f"{folder}: missing; make it with '{command}' first")
+        raise MinicnnError(f"{folder}: missing; make it first: {command}")
     run = Run(folder)
     if run.result is None:
-        raise MinicnnError(f"{folder}: not finished; finish it with '{command}' first")
+        raise MinicnnError(f"{folder}: not finished; finish it first: {command}")
     arch = setup.config.network.arch
     if run.config.network.arch != arch:
         raise MinicnnError(
@@ -146,7 +151,7 @@ def _check_weights(base: Run, command: str) -> None:
     if not intact:
         raise MinicnnError(
             f"{base.folder}: its last checkpoint is damaged or missing; make the base "
-            f"again with '{command} --fresh'"
+            f"again: {command} --fresh"
         )
 
 
@@ -198,9 +203,7 @@ def _check_task(setup: Setup, task: Task, store: Store) -> int:
     return asked or classes
 
 
-def _head(
-    setup: Setup, treatment: Treatment, folder: Path, outputs: int, base: Run | None
-) -> Head:
+def _head(setup: Setup, treatment: Treatment, outputs: int, base: Run | None) -> Head:
     """A run's network as it starts, and what trains it."""
     seed = run_seed(setup.seed, treatment.name)
     about = setup.config.network
@@ -211,7 +214,6 @@ def _head(
     elif treatment.source == RANDOM:
         network.draw(run_seed(setup.seed, treatment.family), treatment.n)
     network.freeze(treatment.frozen)
-    write_json(folder / "layers.json", _layer_table(network, treatment))
     identity = {
         "name": treatment.name,
         "treatment": treatment.kind,
@@ -223,7 +225,7 @@ def _head(
         "split": setup.split,
         "seed": setup.seed,
     }
-    return Head(folder, setup.config, network, identity)
+    return Head(setup.folder(treatment), setup.config, network, identity)
 
 
 def start(
@@ -237,8 +239,8 @@ def start(
         fresh: whether to start over what there is.
 
     Raises:
-        MinicnnError: the store, the tasks, the base or a folder do not fit; none of
-            the folders is touched.
+        MinicnnError: the store, the tasks, the base or a folder do not fit, or the
+            device has too little memory; none of the folders is touched.
     """
     if isinstance(treatments, Treatment):
         treatments = [treatments]
@@ -268,17 +270,23 @@ def start(
     all_settings = [_settings(setup, each, store, base) for each in treatments]
     for each, settings in zip(treatments, all_settings, strict=True):
         check_folder(setup.folder(each), settings, task, fresh)
-    runs = [
-        open_folder(setup.folder(each), settings, task, fresh)
-        for each, settings in zip(treatments, all_settings, strict=True)
-    ]
-    heads = [
-        _head(setup, each, run.folder, outputs, base)
-        for each, run in zip(treatments, runs, strict=True)
-        if run.result is None
-    ]
+    heads = {
+        each: _head(setup, each, outputs, base)
+        for each in treatments
+        if fresh or not (setup.folder(each) / "result.json").exists()
+    }
+    if heads:
+        networks = [head.network for head in heads.values()]
+        Trunk(networks).check(config.solver.batch)
+    runs = []
+    for each, settings in zip(treatments, all_settings, strict=True):
+        runs.append(open_folder(setup.folder(each), settings, task, fresh))
+        if each in heads:
+            table = _layer_table(heads[each].network, each)
+            write_json(heads[each].folder / "layers.json", table)
     # The published transfer nets subtract the source task's mean image.
-    return Trainer(runs, heads, config, loader, base.mean if base else None, seed)
+    mean = base.mean if base else None
+    return Trainer(runs, list(heads.values()), config, loader, mean, seed)
 
 
 def execute(
