@@ -64,6 +64,7 @@ SOURCES = {  # class folders, with so many images each
     "one-of-two/val": {"a": 2},
     "nested/animals": {"cat": 2, "dog": 2},
     "nested/things": {"cup": 2},
+    "clash": {"Cat": 2, "cat": 2},
     "stray": {"a": 2, "b": 2},
     "no-images": {"a": 2, "b": 2},
     "no-val/train": {"a": 2, "b": 2},
@@ -116,8 +117,9 @@ def make_sources() -> None:
     Path("loop/b/loop").symlink_to(Path("loop").resolve())
     Path("spoiled/a/000.png").write_bytes(b"")
     Path("cut.tar").write_bytes(
-        make.tar(Path("cut.tar"), {"a/1.png": b"x" * 5000, "b/1.png": b"y"})
-        .read_bytes()[:3000]
+        make.tar(
+            Path("cut.tar"), {"a/1.png": b"x" * 5000, "b/1.png": b"y"}
+        ).read_bytes()[:3000]
     )
 
 
@@ -216,6 +218,8 @@ ROWS: dict[str, list[tuple[str, str]]] = {
         (f"{BASE} --split odd-1", "split 'odd-1': unknown"),
         (f"{BASE} --split random", "split 'random': unknown"),
         (f"{BASE} --split random--1", "split 'random--1': unknown"),
+        (f"{BASE} --split random-01", "split 'random-01': unknown"),
+        (f"{BASE} --split random-x", "split 'random-x': unknown"),
         (f"{BASE} --split random-4294967296", "must be below 2^32"),
         (f"{BASE} --split file:", "split 'file:': unknown"),
         (f"{BASE} --split file:gone.toml", "gone.toml: cannot be read (No such file"),
@@ -359,6 +363,7 @@ ROWS: dict[str, list[tuple[str, str]]] = {
         ("data prepare one-class -o new.h5", "3 images in the one folder cat"),
         ("data prepare one-of-two -o new.h5", "only class a has images; at least 2"),
         ("data prepare nested -o new.h5", "holds folders"),
+        ("data prepare clash -o new.h5", "differ by case alone"),
         ("data prepare stray -o new.h5", "outside any class folder"),
         ("data prepare no-images -o new.h5", "holds no images"),
         ("data prepare no-val -o new.h5", "no val/"),
@@ -376,18 +381,20 @@ ROWS: dict[str, list[tuple[str, str]]] = {
         (f"{MAKE} --jobs 0", "0 is not in the range"),
         (f"{MAKE} --groups gone.toml", "gone.toml: cannot be read"),
         (f"{MAKE} --groups dogs.toml", "class 'dog': neither"),
+        (f"{MAKE} --groups cut.toml", "cut.toml: not valid TOML"),
         (f"{MAKE} --groups lone.toml", "manmade is not a list of classes"),
         ("data prepare good -o gone/new.h5", "folder gone does not exist; make it by"),
         ("data prepare good -o good", "is a directory"),
-        ("data prepare good -o /dev/full", "/dev/full: is no regular file"),
+        ("data prepare good -o /dev/null", "/dev/null: is no regular file"),
         ("data prepare good -o tiny.h5 --size 36", "--fresh replaces it"),
         ("data prepare good -o notes.txt", "--fresh replaces it"),
         (f"{DEMO} --size 8", "demo size 8: give one from 16 to 256"),
         (f"{DEMO} --size 1000", "demo size 1000"),
         (f"{DEMO} --seed -1", "demo seed -1"),
+        (f"{DEMO} --seed 9223372036854775808", "give one from 0 to 2^63 - 1"),
         (f"{DEMO} -j 0", "0 is not in the range"),
         ("data demo -o notes.txt", "--fresh replaces it"),
-        ("data demo -o /dev/full", "/dev/full: is no regular file"),
+        ("data demo -o /dev/null", "/dev/null: is no regular file"),
         ("data demo -o notes.txt/new.h5", "notes.txt: cannot be made"),
     ],
     "sheets": [
@@ -400,6 +407,8 @@ ROWS: dict[str, list[tuple[str, str]]] = {
         ("data show label.h5 -o a.png", "row 5 has label 77"),
         ("data show tiny.h5 -o a.xyz", "a.xyz: unknown ending; use .png"),
         ("data show tiny.h5 -o a.h5", "a.h5: unknown ending; use .png"),
+        ("data show tiny.h5 -o a.psd", "a.psd: unknown ending; use .png"),
+        ("data show tiny.h5 -o a.xbm", "a.xbm: unknown ending; use .png"),
         ("data show tiny.h5 -o a", "a: unknown ending; use .png"),
         ("data show tiny.h5 -o gone/a.png", "folder gone does not exist"),
     ],
