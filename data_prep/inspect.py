@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
+from matplotlib.ft2font import FT2Font
 from PIL import Image, ImageDraw, ImageFont
 
 from minicnn.base.cores import available_cores
@@ -160,6 +161,8 @@ def contact_sheet(
 ) -> Image.Image:
     """A grid of images with the class name under each; no image is shown twice.
 
+    A name in letters that the font lacks, such as Chinese, gives way to "class 7".
+
     Tiles are shared out evenly among the classes, or, where these are more than the
     tiles, go to one of every so many; the images of each are drawn at random. Where
     there are fewer images than tiles the sheet is smaller.
@@ -195,7 +198,7 @@ def contact_sheet(
     )
     enlarged = side > store.image_size[0]
     way = Image.Resampling.NEAREST if enlarged else Image.Resampling.BILINEAR
-    draw, font = ImageDraw.Draw(sheet), _font()
+    draw, (font, glyphs) = ImageDraw.Draw(sheet), _font()
     for tile, (at, k) in enumerate(shown):
         label, count = chosen[at], len(members[at])
         order = permutation(seed, Stream.SUBSET, label, count)
@@ -204,7 +207,10 @@ def contact_sheet(
         left = _MARGIN + tile % cols * pitch[0]
         top = _MARGIN + tile // cols * pitch[1]
         sheet.paste(image, (left, top))
-        text = _fitted(store.names[label], font, side)
+        text = store.names[label]
+        if not glyphs.issuperset(map(ord, text)):  # it would be a row of boxes
+            text = f"class {label}"
+        text = _fitted(text, font, side)
         draw.text((left, top + side + 1), text, "black", font)
     return sheet
 
@@ -229,10 +235,11 @@ def _side(size: int) -> int:
     return min(size * -(-_SMALLEST_TILE // size), _LARGEST_TILE)
 
 
-def _font() -> ImageFont.FreeTypeFont:
-    """matplotlib's own, which is everywhere and has most alphabets."""
+def _font() -> tuple[ImageFont.FreeTypeFont, set[int]]:
+    """matplotlib's own, which is everywhere, and the characters that it has."""
     path = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
-    return ImageFont.truetype(str(path), _TEXT - 2)
+    glyphs = set(FT2Font(str(path)).get_charmap())
+    return ImageFont.truetype(str(path), _TEXT - 2), glyphs
 
 
 def _fitted(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:

@@ -1,19 +1,16 @@
-"""What is already done: a file of JSON lines that is also the lock."""
+"""What is already done: a file of JSON lines."""
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from minicnn.base.errors import MinicnnError
 from minicnn.data_prep.workers import Done
 
 
 class Journal:
-    """A header, then a line per finished chunk; held with flock until closed.
+    """A header, then a line per finished chunk; whoever opens it holds the lock.
 
     A line counts once its newline is there, so a kill at any moment loses at most the
     line being written. Lines that do not parse are ignored: their chunk is done again.
@@ -21,36 +18,14 @@ class Journal:
     Attributes:
         header: what the work was begun with; None where it was not.
         done: finished chunks by first row.
-
-    Raises:
-        MinicnnError: another process holds it.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.header: dict[str, str | bool] | None = None
         self.done: dict[int, Done] = {}
-        while not self._lock():
-            pass
+        self._file = open(path, "a+b", buffering=0)  # noqa: SIM115
         self._read()
-
-    def _lock(self) -> bool:
-        """False where the file was removed by its last holder meanwhile."""
-        self._file = open(self.path, "a+b", buffering=0)  # noqa: SIM115
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            held, there = os.fstat(self._file.fileno()), os.stat(self.path)
-            if os.path.samestat(held, there):
-                return True
-        except BlockingIOError:
-            self._file.close()
-            raise MinicnnError(
-                f"{self.path}: another process is preparing this store; wait for it"
-            ) from None
-        except FileNotFoundError:
-            pass
-        self._file.close()
-        return False
 
     def _read(self) -> None:
         self._file.seek(0)
@@ -83,9 +58,6 @@ class Journal:
         line = memoryview(json.dumps(fields, separators=(",", ":")).encode() + b"\n")
         while line:
             line = line[self._file.write(line) :]
-
-    def remove(self) -> None:
-        self.path.unlink(missing_ok=True)
 
     def close(self) -> None:
         self._file.close()

@@ -32,14 +32,15 @@ class Files:
     partial: Path
     created: Path
     journal: Path
+    lock: Path
     scratch: Path
     report: Path
 
     @classmethod
     def of(cls, target: Path) -> Files:
-        endings = ("", ".partial", ".partial.new", ".partial.journal", ".partial.tar")
-        names = [target.name + ending for ending in (*endings, ".bad.txt")]
-        return cls(*map(target.with_name, names))
+        work = ("", ".new", ".journal", ".lock", ".tar")
+        endings = ["", *(".partial" + ending for ending in work), ".bad.txt"]
+        return cls(*(target.with_name(target.name + ending) for ending in endings))
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from minicnn.base.errors import MinicnnError, Stopped
+from minicnn.base.errors import MinicnnError, Stopped, reason
+from minicnn.base.files import check_target, held_alone
 from minicnn.base.interrupt import Interrupt, raising
 from minicnn.base.progress import Progress
 from minicnn.data import resample, store
@@ -110,23 +111,25 @@ def prepare(source: Path, target: Path, options: Options | None = None) -> Outco
     """
     options = options or Options()
     _check(options)
-    if not target.parent.is_dir():
-        raise MinicnnError(f"store {target}: folder {target.parent} does not exist")
+    check_target(target)
     files = Files.of(target)
+    refusal = f"store {target}: another process is preparing it; wait for it"
     try:
-        journal = Journal(files.journal)
-        try:
-            with raising():
-                opened = _opened(source, files, options)
-            return _Preparation(opened, files, journal, options).run()
-        finally:
-            files.scratch.unlink(missing_ok=True)
-            if not files.partial.exists():
-                journal.remove()
-            journal.close()
+        with held_alone(files.lock, refusal):
+            journal = Journal(files.journal)
+            try:
+                with raising():
+                    opened = _opened(source, files, options)
+                return _Preparation(opened, files, journal, options).run()
+            finally:
+                files.scratch.unlink(missing_ok=True)
+                journal.close()
+                if not files.partial.exists():
+                    files.journal.unlink(missing_ok=True)
+                files.lock.unlink(missing_ok=True)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise MinicnnError(f"store {target}: {error}") from None
+            raise MinicnnError(f"store {target}: {reason(error)}") from None
         raise MinicnnError(
             f"store {target}: the disk is full; free some space, the same command then "
             "goes on where it stopped"

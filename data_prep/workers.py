@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minicnn.base.cores import available_cores
-from minicnn.base.errors import MinicnnError
+from minicnn.base.errors import MinicnnError, reason
 from minicnn.data.images import BadImageError, cifar_to_rgb, to_rgb
 from minicnn.data_prep.sources.tree import Place, read, read_at
 
@@ -112,7 +112,8 @@ def _decoded(recipe: Recipe, place: Place) -> NDArray[np.uint8]:
     try:
         data = read(place)
     except Exception as error:  # the disk, or a damaged zip: this image's fault alone
-        raise BadImageError(f"cannot be read: {error}") from None
+        why = reason(error) if isinstance(error, OSError) else error
+        raise BadImageError(f"cannot be read: {why}") from None
     size, resize, how = recipe.size, recipe.resize, (recipe.exact, recipe.library)
     if recipe.codec == "cifar":
         return cifar_to_rgb(data, size, resize, *how)

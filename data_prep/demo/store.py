@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from minicnn.base.errors import MinicnnError, Stopped
-from minicnn.base.files import make_folder
+from minicnn.base.files import cache_folder, check_target, make_folder
 from minicnn.base.interrupt import Interrupt
 from minicnn.base.progress import Progress
 from minicnn.data.store import TRAIN, VAL, Contents, Store, create, mark_complete
@@ -38,8 +38,7 @@ _SPARE_BYTES = 1_000_000
 
 def default_demo_path() -> Path:
     """Where the demo store is kept: in the user's cache folder."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "minicnn" / f"demo-v{VERSION}-{SIZE}.h5"
+    return cache_folder() / f"demo-v{VERSION}-{SIZE}.h5"
 
 
 def ensure_demo() -> Path:
@@ -95,13 +94,12 @@ def prepare_demo(
         raise MinicnnError(f"demo seed {seed}: give one from 0 to 2^63 - 1")
     if jobs is not None and jobs < 1:
         raise MinicnnError(f"jobs {jobs}: give at least 1")
-    if path.is_dir():
-        raise MinicnnError(f"demo store {path}: is a folder; give a file's path")
+    make_folder(path.parent)
+    check_target(path)
     if not fresh and _is_there(path, size, seed):
         return False
     # A name of its own: two first uses at once do not disturb each other.
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    make_folder(path.parent)
     needed = ROWS * 3 * size**2 + _SPARE_BYTES
     free = shutil.disk_usage(path.parent).free
     if needed > free:

@@ -19,7 +19,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from minicnn.base.errors import MinicnnError
+from minicnn.base.errors import MinicnnError, reason
 
 _JUNK_FOLDERS = ("__MACOSX",)
 
@@ -208,7 +208,7 @@ def _folder_tree(source: Path) -> Tree:
     try:
         walk(str(source.resolve()), "")
     except OSError as error:
-        raise MinicnnError(f"source {source}: {error}") from None
+        raise MinicnnError(f"source {source}: {reason(error)}") from None
     return tree._strip()
 
 
@@ -261,6 +261,6 @@ def _decompress(source: Path, scratch: Path) -> bool:
         ) from None
     except OSError as error:
         raise MinicnnError(
-            f"source {source}: cannot decompress it into {scratch}: {error}"
+            f"source {source}: cannot decompress it into {scratch}: {reason(error)}"
         ) from None
     return True

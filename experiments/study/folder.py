@@ -28,7 +28,6 @@ from minicnn.base.files import (
     make_folder,
     partial,
     read_json,
-    try_lock,
     write_atomically,
     write_json,
 )
@@ -202,12 +201,19 @@ class Study:
 
 
 def held(run: Path) -> bool:
-    """Whether a process trains in a run folder."""
+    """Whether a process trains in a run folder.
+
+    The lock is tried as a shared one, which filelock has not: several may look at once,
+    and no lock file is made.
+    """
     try:
         with (run / LOCK).open() as file:
-            return not try_lock(file, fcntl.LOCK_SH)
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
     except OSError:
         return False
+    return False
 
 
 def last_step(metrics: Path) -> int:

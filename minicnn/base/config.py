@@ -114,6 +114,8 @@ _LEAST = {
     "schedule.checkpoint_every": 1,
     "schedule.log_every": 1,
 }
+# A velocity that loses nothing grows without end; a decay of all leaves no weight.
+_BELOW = {"solver.momentum": 1, "solver.decay": 1}
 
 
 def _checked(name: str, value: Any, kind: type, where: str) -> Any:
@@ -124,12 +126,17 @@ def _checked(name: str, value: Any, kind: type, where: str) -> Any:
         raise MinicnnError(
             f"{where}: {name} = {value!r} must be of type {kind.__name__}"
         )
-    if kind in (int, float) and not (
-        value >= _LEAST.get(name, 0) and math.isfinite(value)
-    ):
-        raise MinicnnError(
-            f"{where}: {name} = {value!r} must be at least {_LEAST.get(name, 0)}"
-        )
+    if kind in (int, float):
+        if not math.isfinite(value):
+            raise MinicnnError(f"{where}: {name} = {value!r} must be a finite number")
+        if value < _LEAST.get(name, 0):
+            raise MinicnnError(
+                f"{where}: {name} = {value!r} must be at least {_LEAST.get(name, 0)}"
+            )
+        if value >= _BELOW.get(name, math.inf):
+            raise MinicnnError(
+                f"{where}: {name} = {value!r} must be below {_BELOW[name]}"
+            )
     return value
 
 

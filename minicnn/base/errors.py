@@ -10,6 +10,12 @@ class MinicnnError(Exception):
     """
 
 
+def reason(error: OSError) -> str:
+    """What the system says of an error, after the file's name; without its number."""
+    place = f"{error.filename}: " if error.filename else ""
+    return place + (error.strerror or str(error))
+
+
 class Stopped(Exception):
     """Work was stopped by a signal, and left everything in order.
 

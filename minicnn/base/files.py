@@ -1,15 +1,17 @@
-"""Files that are either whole or absent, and locks."""
+"""Files that are either whole or absent, locks, and the cache folder."""
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import time
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
+
+from filelock import FileLock, Timeout
+from platformdirs import user_cache_path
 
 from minicnn.base.errors import MinicnnError
 
@@ -31,9 +33,10 @@ def write_atomically(path: Path, content: bytes) -> None:
     """Writes a file under a temporary name, to the disk, and renames it.
 
     Raises:
-        MinicnnError: the disk is full or the folder not writable; what was there
-            before is unharmed.
+        MinicnnError: the disk is full or the folder not writable, or there is no place
+            for a file; what was there before is unharmed.
     """
+    check_target(path)
     temporary = partial(path)
     try:
         with temporary.open("wb") as file:
@@ -68,6 +71,22 @@ def read_json(path: Path) -> Any:
         raise MinicnnError(f"{path}: not valid JSON: {error}") from None
 
 
+def check_target(path: Path) -> None:
+    """Refuses a path that no file can be made at, such as a folder's or a device's.
+
+    Raises:
+        MinicnnError: there is something else, or no folder to make it in.
+    """
+    if path.exists() and not path.is_file():
+        kind = "a folder" if path.is_dir() else "no regular file"
+        raise MinicnnError(f"{path}: is {kind}; give the path of a file to make")
+    if not path.parent.is_dir():
+        raise MinicnnError(
+            f"{path}: folder {path.parent} does not exist; make it by "
+            f"{shlex.join(['mkdir', '-p', str(path.parent)])}"
+        )
+
+
 def make_folder(path: Path) -> None:
     """Makes a folder and its parents.
 
@@ -82,13 +101,9 @@ def make_folder(path: Path) -> None:
         raise MinicnnError(f"{path}: no permission to write there")
 
 
-def try_lock(file: IO[Any], how: int) -> bool:
-    """Locks an open file, `how` as fcntl names it, unless another holds it."""
-    try:
-        fcntl.flock(file, how | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
+def cache_folder() -> Path:
+    """Where compiled kernels and the demo set are kept: the user's cache folder."""
+    return user_cache_path("minicnn", appauthor=False)
 
 
 @contextmanager
@@ -98,10 +113,12 @@ def held_alone(path: Path, refusal: str) -> Iterator[None]:
     Raises:
         MinicnnError: another process holds it; says `refusal`.
     """
-    with path.open("w") as file:
-        until = time.monotonic() + PATIENCE
-        while not try_lock(file, fcntl.LOCK_EX):
-            if time.monotonic() > until:
-                raise MinicnnError(refusal)
-            time.sleep(0.02)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=PATIENCE, poll_interval=0.02)
+    except Timeout:
+        raise MinicnnError(refusal) from None
+    try:
         yield
+    finally:
+        lock.release()

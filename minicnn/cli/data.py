@@ -22,6 +22,16 @@ _jobs = click.option(
     help="Work in parallel; default: all cores.",
 )
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+split_option = click.option(
+    "--split",
+    help="random-S, natural-manmade, file:PATH or all; default: random-0, or all for "
+    "the task all.",
+)
+
+
+def default_split(task: str) -> str:
+    """The split of a task that is named without one."""
+    return "all" if task == "all" else "random-0"
 
 
 @click.group()
@@ -241,19 +251,14 @@ def show(
     type=click.Choice(["ilsvrc2012"]),
     help="A class list in place of a store.",
 )
-@click.option(
-    "--split",
-    default="random-0",
-    show_default=True,
-    help="random-S, natural-manmade, file:PATH or all.",
-)
-@click.option("--task", required=True, help="A, B, or all with --split all.")
+@split_option
+@click.option("--task", required=True, help="A, B, or all.")
 @click.option("--groups", type=_FILE, help="Groups file for --split natural-manmade.")
 @_json
 def splits(
     store: Path | None,
     known: str | None,
-    split: str,
+    split: str | None,
     task: str,
     groups: Path | None,
     as_json: bool,
@@ -276,6 +281,6 @@ def splits(
         opened = Store(store or ensure_demo())
         texts = (opened.wnids, opened.names, opened.groups)
         classes = ClassList(*map(tuple, texts))
-    chosen = task_classes(split, task, *classes, groups)
+    chosen = task_classes(split or default_split(task), task, *classes, groups)
     told = split_report(chosen, classes.wnids, classes.names)
     click.echo(json.dumps(told, indent=2) if as_json else split_table(told))

@@ -6,7 +6,6 @@ once.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from minicnn import __version__
-from minicnn.base.errors import MinicnnError, Stopped
-from minicnn.base.interrupt import SIGNALS
 from minicnn.cli import analyse as cli_analyse
 from minicnn.cli import data as cli_data
 from minicnn.cli import look as cli_look
+from minicnn.cli import program
 from minicnn.cli import prove as cli_prove
 from minicnn.cli import report as cli_report
 from minicnn.cli import study as cli_study
+from minicnn.cli.data import default_split, split_option
 from minicnn.cli.look import device_options, precision_option
 
 if TYPE_CHECKING:
@@ -44,12 +43,7 @@ def setup_options(command: Callable[..., Any]) -> Callable[..., Any]:
     file = click.Path(dir_okay=False, path_type=Path)
     options: list[Callable[[Callable[..., Any]], Any]] = [
         click.option("--data", type=file, help="Image store; default: the demo set."),
-        click.option(
-            "--split",
-            default="random-0",
-            show_default=True,
-            help="random-S, natural-manmade, file:PATH or all.",
-        ),
+        split_option,
         click.option(
             "--groups", type=file, help="Groups file for --split natural-manmade."
         ),
@@ -78,8 +72,9 @@ def setup_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def make_setup(
+    task: str,
     data: Path | None,
-    split: str,
+    split: str | None,
     groups: Path | None,
     recipe: str | None,
     settings: tuple[str, ...],
@@ -89,7 +84,7 @@ def make_setup(
     threads: int | None,
     precision: str | None,
 ) -> Setup:
-    """The Setup that the shared options describe."""
+    """The Setup that the shared options describe, for a base of `task`."""
     from minicnn.base import config
     from minicnn.data.store import Store
     from minicnn.data_prep.demo.store import ensure_demo
@@ -101,7 +96,23 @@ def make_setup(
     named = [f"network.precision={precision}"] if precision else []
     resolved = config.override(config.load_recipe(chosen), [*settings, *named])
     dev = devices.get(device, threads)
-    return Setup(store, dev, resolved, split, seed, runs, groups)
+    split = split or default_split(task)
+    return Setup(store, dev, resolved, split, seed, runs, groups, typed())
+
+
+def typed() -> tuple[str, ...]:
+    """The words of the command line, but for those that only this command knows."""
+    context = click.get_current_context()
+    shared = {each.name for each in train_base.params} - {"task", "fresh"}
+    words: list[str] = []
+    for option in context.command.params:
+        name = option.name or ""
+        source = context.get_parameter_source(name)
+        if name in shared and source is click.core.ParameterSource.COMMANDLINE:
+            value = context.params[name]
+            for each in value if isinstance(value, tuple) else (value,):
+                words += [option.opts[0], str(each)]
+    return tuple(words)
 
 
 def report(run: Run, already: bool) -> None:
@@ -159,6 +170,13 @@ def announce(setup: Setup, trainer: Trainer) -> None:
         f"validation images of {setup.store}, device {setup.dev.name} with "
         f"{setup.dev.threads} threads."
     )
+    batch, images = setup.config.solver.batch, len(trainer.loader.train)
+    if batch > images:
+        click.echo(
+            f"warning: solver.batch {batch} is more than the {images} training images: "
+            f"each update sees some of them twice; --set solver.batch={images} or less",
+            err=True,
+        )
     for run in runs:
         if len(runs) > 1:
             print_spans(run)
@@ -183,13 +201,13 @@ def train(setup: Setup, planned: list[list[Treatment]], fresh: bool) -> None:
 
 
 @cli.command("train-base")
-@click.option("--task", required=True, help="A, B, or all with --split all.")
+@click.option("--task", required=True, help="A, B, or all.")
 @setup_options
 def train_base(task: str, fresh: bool, **options: Any) -> None:
     """Train the base net of a task."""
     from minicnn.training.treatment import Treatment
 
-    train(make_setup(**options), [[Treatment(task)]], fresh)
+    train(make_setup(task, **options), [[Treatment(task)]], fresh)
 
 
 @cli.command()
@@ -231,7 +249,7 @@ def transfer(
 
     numbers = parse_depths(depths)
     planned = passes(source, numbers, target, finetune, keep, share_trunk)
-    train(make_setup(**options), planned, fresh)
+    train(make_setup(source, **options), planned, fresh)
 
 
 cli.add_command(cli_data.data)
@@ -246,26 +264,6 @@ for each in [
     cli.add_command(each)
 
 
-def _fail(text: str, status: int = 2) -> None:
-    click.echo("minicnn: error: " + " ".join(text.split()), err=True)
-    sys.exit(status)
-
-
-def main() -> None:
-    """Runs the command line; what the user can mend is one line and status 2."""
-    try:
-        sys.exit(cli(standalone_mode=False) or 0)
-    except click.ClickException as error:
-        _fail(error.format_message())
-    except MinicnnError as error:
-        _fail(str(error))
-    except (click.Abort, KeyboardInterrupt):
-        _fail("stopped by Ctrl-C", SIGNALS["SIGINT"])
-    except OSError as error:
-        place = f"{error.filename}: " if error.filename else ""
-        _fail(place + (error.strerror or str(error)))
-    except Stopped as stop:
-        saved = f" and saved at step {stop.step}; the same command goes on from there"
-        more = "" if stop.step is None else saved
-        click.echo(f"Stopped by {stop.signal_name}{more}.", err=True)
-        sys.exit(SIGNALS[stop.signal_name])
+def main(argv: list[str] | None = None) -> None:
+    """Runs the command line; `argv` as for `program.run`."""
+    program.run(cli, argv)

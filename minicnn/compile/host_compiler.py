@@ -8,7 +8,6 @@ nothing stale is ever loaded.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
 import hashlib
 import os
@@ -21,7 +20,10 @@ import tempfile
 from itertools import takewhile
 from pathlib import Path
 
+from filelock import FileLock
+
 from minicnn.base.errors import MinicnnError
+from minicnn.base.files import cache_folder
 from minicnn.compile.kernel_source import FOLDER
 
 _HOST = FOLDER / "host"
@@ -129,12 +131,6 @@ def _fingerprint() -> bytes:
     return repr(parts).encode() + headers
 
 
-def cache_folder() -> Path:
-    """Where compiled kernels are kept."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "minicnn"
-
-
 def compile_library(name: str, text: str, options: tuple[str, ...] = ()) -> Path:
     """Compiles C++ text to a shared library, unless the cache has it.
 
@@ -152,16 +148,17 @@ def compile_library(name: str, text: str, options: tuple[str, ...] = ()) -> Path
         return library
     library.parent.mkdir(parents=True, exist_ok=True)
     turn = library.with_suffix(".lock")
-    with turn.open("w") as lock:
-        # Whoever else wants it waits, instead of compiling the same. Where nothing can
-        # be locked, as on some network drives, both compile, which does no harm.
-        with contextlib.suppress(OSError):
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        try:
-            if not library.exists():
-                _compile(name, text, options, library)
-        finally:
-            turn.unlink(missing_ok=True)
+    lock = FileLock(turn)
+    # Whoever else wants it waits, instead of compiling the same. Where nothing can be
+    # locked, as on some network drives, both compile, which does no harm.
+    with contextlib.suppress(OSError, NotImplementedError):
+        lock.acquire()
+    try:
+        if not library.exists():
+            _compile(name, text, options, library)
+    finally:
+        turn.unlink(missing_ok=True)
+        lock.release()
     return library
 
 

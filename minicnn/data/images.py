@@ -130,16 +130,22 @@ def _open(data: bytes) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data), formats=_FORMATS)
     except UnidentifiedImageError:
-        raise BadImageError("not an image that can be read") from None
+        kinds = ", ".join(_FORMATS)
+        raise BadImageError(f"not an image that can be read: give {kinds}") from None
     except Image.DecompressionBombError as error:
-        raise BadImageError(str(error).split(",")[0]) from None
+        pixels = str(error).partition("(")[2].partition(" ")[0]
+        raise _too_large(pixels) from None
     width, height = image.size
     if width * height > PIXEL_LIMIT:
-        raise BadImageError(
-            f"{width}x{height} pixels, over the limit of {PIXEL_LIMIT} "
-            "(decompression bomb?)"
-        )
+        raise _too_large(f"{width}x{height}")
     return image
+
+
+def _too_large(pixels: str) -> BadImageError:
+    return BadImageError(
+        f"{pixels} pixels, over the limit of {PIXEL_LIMIT} (decompression bomb?); "
+        "make it smaller"
+    )
 
 
 def _plain_cmyk(image: Image.Image) -> bool:

@@ -143,8 +143,9 @@ class Store:
         try:
             file = h5py.File(self.path, "r")
         except OSError as error:
+            why = os.strerror(error.errno) if error.errno else error
             raise MinicnnError(
-                f"store {self.path}: not a readable HDF5 file, or truncated ({error}); "
+                f"store {self.path}: not a readable HDF5 file, or truncated ({why}); "
                 "prepare it again"
             ) from None
         with file:

@@ -5,6 +5,7 @@ One place decides what runs where: `get`. Everything else is handed a `Device`.
 
 from __future__ import annotations
 
+from minicnn.base.cores import available_cores
 from minicnn.base.errors import MinicnnError
 from minicnn.devices.cpu import CpuDevice
 from minicnn.devices.cuda import CudaDevice, cuda_count
@@ -15,6 +16,8 @@ __all__ = [
     "NAMES", "CpuDevice", "CudaDevice", "Device", "EmulatedDevice", "cuda_count", "get"
 ]  # fmt: skip
 
+# Threads that are allowed on few cores too.
+MOST_THREADS = 16
 NAMES = ("auto", "cpu", "cuda", "emulated")
 AnyDevice = Device
 
@@ -37,6 +40,12 @@ def get(name: str = "auto", threads: int | None = None) -> Device:
         )
     if threads is not None and threads < 1:
         raise MinicnnError(f"--threads {threads}: must be at least 1")
+    cores = available_cores()
+    if threads is not None and threads > max(MOST_THREADS, 4 * cores):
+        raise MinicnnError(
+            f"--threads {threads}: this process may use {cores} cores, and more "
+            f"threads than that only wait for one another; --threads {cores} takes all"
+        )
     if kind == "auto":
         kind = "cuda" if cuda_count() else "cpu"
     if kind == "cuda":

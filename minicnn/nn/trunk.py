@@ -35,6 +35,15 @@ class Trunk:
             network.first_layer = network.frozen + 1
         self.batch = 0
 
+    def check(self, batch: int) -> None:
+        """Refuses more images than there is memory for; allocates nothing.
+
+        Raises:
+            MinicnnError: the device has too little memory; names the batch that fits.
+        """
+        first, count = self.networks[0], len(self.networks)
+        memory.check(first.dev, self._demand, batch, first.arch.name, count)
+
     def plan(self, batch: int) -> None:
         """Allocates the buffers of trunk and networks for up to `batch` images, once.
 
@@ -48,8 +57,7 @@ class Trunk:
             layer.release()
         for network in self.networks:
             network.release()
-        first, count = self.networks[0], len(self.networks)
-        memory.check(first.dev, self._demand, batch, first.arch.name, count)
+        self.check(batch)
         for layer in self.layers:
             layer.plan(batch, needs_dx=False, trains=False)
         for network in self.networks:

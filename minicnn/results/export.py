@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save as serialise
 
+from minicnn.base.errors import MinicnnError
 from minicnn.base.files import write_atomically
 from minicnn.nn import architectures
 from minicnn.nn.architectures import Architecture, Conv, FullyConnected
@@ -64,8 +65,13 @@ def export_torch(run: Run, path: Path) -> dict[str, tuple[int, ...]]:
         Each tensor's name and shape.
 
     Raises:
-        MinicnnError: no checkpoint, or the file cannot be written.
+        MinicnnError: no checkpoint, another ending, or the file cannot be written.
     """
+    if path.suffix != ".safetensors":
+        raise MinicnnError(
+            f"{path}: a safetensors file, which torch.load does not read; end its name "
+            f"in .safetensors, such as {path.with_suffix('.safetensors')}"
+        )
     arch = architectures.get(run.config.network.arch)
     state = run.checkpoint
     tensors = torch_tensors(arch, state.weights)

@@ -187,7 +187,7 @@ def read_image(run: Run, path: Path) -> NDArray[np.uint8]:
     except OSError as error:
         raise MinicnnError(f"image {path}: cannot be read ({error.strerror})") from None
     except BadImageError as error:
-        raise MinicnnError(f"image {path}: {error}; give a JPEG or PNG file") from None
+        raise MinicnnError(f"image {path}: {error}") from None
 
 
 def _softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -156,7 +156,6 @@ def curves(runs: Sequence[Run], path: Path) -> None:
         axes.grid(color="0.9", lw=0.6)
         axes.spines[["top", "right"]].set_visible(False)
         axes.set_xlim(left=0)
-        axes.set_ylim(bottom=0)
     handles, labels = top1.get_legend_handles_labels()
     columns = min(COLUMNS, len(labels))
     figure.legend(
@@ -195,4 +194,4 @@ def _draw_run(run: Run, label: str, number: int, loss: Axes, top1: Axes) -> None
         # Markers of several runs at the same iterations would hide one another.
         start = number * every // len(MARKERS) % every
         steps, values = zip(*points, strict=True) if points else ((), ())
-        axes.plot(steps, values, markevery=(start, every), **style)
+        axes.plot(steps, values, markevery=(start, every), clip_on=False, **style)

@@ -190,6 +190,24 @@ def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     return rows
 
 
+def _odd(folder: Path, settings: dict[str, Any], task: dict[str, Any]) -> list[str]:
+    """What a run folder was made with other than this."""
+    odd = _differences(read_toml(folder / "config.toml"), settings)
+    classes = folder / "task.json"
+    if classes.exists() and read_json(classes) != task:
+        odd.append("its classes differ (task.json)")
+    return odd
+
+
+def _untrained(folder: Path) -> bool:
+    """Whether a run is at step 0, so that nothing is lost if it starts over."""
+    first = checkpoint.path_of(folder / "checkpoints", 0)
+    if set(first.parent.glob("step-*.safetensors")) - {first}:
+        return False
+    kept = ("metrics.jsonl", "result.json")
+    return not any((folder / name).exists() for name in kept)
+
+
 def check_folder(
     folder: Path, settings: dict[str, Any], task: dict[str, Any], fresh: bool
 ) -> None:
@@ -201,8 +219,8 @@ def check_folder(
         fresh: whether the run starts over.
 
     Raises:
-        MinicnnError: it holds something else, or a run of other settings; or it is to
-            start over while another process trains in it.
+        MinicnnError: it holds something else, or a run of other settings that is past
+            step 0; or it is to start over while another process trains in it.
     """
     config, classes = folder / "config.toml", folder / "task.json"
     # What `open_folder` leaves if it is killed is as good as an empty folder.
@@ -214,12 +232,10 @@ def check_folder(
             if fresh
             else f"{folder}: neither empty nor a run folder; choose another by --runs"
         )
-    if fresh:
+    odd = [] if fresh else _odd(folder, settings, task)
+    if fresh or (odd and _untrained(folder)):
         with locked(folder):
             return
-    odd = _differences(read_toml(config), settings)
-    if classes.exists() and read_json(classes) != task:
-        odd.append("its classes differ (task.json)")
     if odd:
         raise MinicnnError(
             f"{folder}: made with other settings: {'; '.join(odd)}; --fresh starts it "
@@ -232,7 +248,7 @@ def open_folder(
 ) -> Run:
     """Makes a run folder where there is none yet; arguments as for `check_folder`."""
     config, classes = folder / "config.toml", folder / "task.json"
-    if fresh and folder.exists():
+    if config.exists() and (fresh or _odd(folder, settings, task)):
         with locked(folder):
             shutil.rmtree(folder)
     make_folder(folder)

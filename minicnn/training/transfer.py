@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from minicnn.data.store import Store
 from minicnn.devices.device import Device
 from minicnn.nn import architectures
 from minicnn.nn.network import Network, tensor_hashes
+from minicnn.nn.trunk import Trunk
 from minicnn.training.run import Run, check_folder, open_folder
 from minicnn.training.trainee import Diverged, Trainee
 from minicnn.training.trainer import Trainer
@@ -38,6 +40,7 @@ class Setup:
         seed: 0 ≤ seed < 2³².
         runs: folder of the run folders; None takes runs/STORE-SPLIT[-seedS].
         groups: a groups file for natural-manmade, where the store has no groups.
+        words: of the command line, that make the same setup again; for errors.
     """
 
     store: Path
@@ -47,6 +50,7 @@ class Setup:
     seed: int = 0
     runs: Path | None = None
     groups: Path | None = None
+    words: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**32:
@@ -113,12 +117,13 @@ def _base(setup: Setup, task: Task, store: Store) -> Run:
         MinicnnError: it is missing, unfinished, or does not fit.
     """
     folder = setup.folder(Treatment(task.name))
-    command = f"minicnn train-base --task {task.name}"
+    words = ("minicnn", "train-base", "--task", task.name, *setup.words)
+    command = shlex.join(words)
     if not (folder / "config.toml").exists():
-        raise MinicnnError(f"{folder}: missing; make it with '{command}' first")
+        raise MinicnnError(f"{folder}: missing; make it first: {command}")
     run = Run(folder)
     if run.result is None:
-        raise MinicnnError(f"{folder}: not finished; finish it with '{command}' first")
+        raise MinicnnError(f"{folder}: not finished; finish it first: {command}")
     arch = setup.config.network.arch
     if run.config.network.arch != arch:
         raise MinicnnError(
@@ -153,7 +158,7 @@ def _check_weights(base: Run, command: str) -> None:
     if not intact:
         raise MinicnnError(
             f"{base.folder}: its last checkpoint is damaged or missing; make the base "
-            f"again with '{command} --fresh'"
+            f"again: {command} --fresh"
         )
 
 
@@ -231,15 +236,16 @@ def starting_network(
 
 
 def _trainee(
-    setup: Setup, treatment: Treatment, folder: Path, outputs: int, base: Run | None
+    setup: Setup, treatment: Treatment, outputs: int, base: Run | None
 ) -> Trainee:
     """A run's network as it starts, and what trains it."""
     network = starting_network(
         treatment, setup.seed, setup.config.network, outputs, setup.dev, base
     )
     network.freeze(treatment.frozen)
-    write_json(folder / "layers.json", _layer_table(network, treatment))
-    return Trainee(folder, setup.config, network, _identity(setup, treatment))
+    return Trainee(
+        setup.folder(treatment), setup.config, network, _identity(setup, treatment)
+    )
 
 
 def start(
@@ -253,8 +259,8 @@ def start(
         fresh: whether to start over what there is.
 
     Raises:
-        MinicnnError: the store, the tasks, the base or a folder do not fit; none of
-            the folders is touched.
+        MinicnnError: the store, the tasks, the base or a folder do not fit, or the
+            device has too little memory; none of the folders is touched.
     """
     if isinstance(treatments, Treatment):
         treatments = [treatments]
@@ -284,17 +290,23 @@ def start(
     all_settings = [_settings(setup, each, store, base) for each in treatments]
     for each, settings in zip(treatments, all_settings, strict=True):
         check_folder(setup.folder(each), settings, task, fresh)
-    runs = [
-        open_folder(setup.folder(each), settings, task, fresh)
-        for each, settings in zip(treatments, all_settings, strict=True)
-    ]
-    trainees = [
-        _trainee(setup, each, run.folder, outputs, base)
-        for each, run in zip(treatments, runs, strict=True)
-        if run.result is None
-    ]
+    trainees = {
+        each: _trainee(setup, each, outputs, base)
+        for each in treatments
+        if fresh or not (setup.folder(each) / "result.json").exists()
+    }
+    if trainees:
+        networks = [trainee.network for trainee in trainees.values()]
+        Trunk(networks).check(config.solver.batch)
+    runs = []
+    for each, settings in zip(treatments, all_settings, strict=True):
+        runs.append(open_folder(setup.folder(each), settings, task, fresh))
+        if each in trainees:
+            table = _layer_table(trainees[each].network, each)
+            write_json(trainees[each].folder / "layers.json", table)
     # The published transfer nets subtract the source task's mean image.
-    return Trainer(runs, trainees, config, loader, base.mean if base else None, seed)
+    mean = base.mean if base else None
+    return Trainer(runs, list(trainees.values()), config, loader, mean, seed)
 
 
 def execute(

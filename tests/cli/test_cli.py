@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
-import h5py
 import pytest
 
 from minicnn.cli import data as cli_data
@@ -97,83 +96,6 @@ def test_all_depths_in_one_command(minicnn: Invoke) -> None:
     status, out, _ = minicnn(*transfer("--n=1", "--keep=2"))
     assert status == 0
     assert "A1B-keep2: top-1" in out
-
-
-def spoil(kind: str) -> None:
-    """Makes what the bad-input cases need."""
-    path = Path("tiny.h5")
-    if kind == "truncated store":
-        path.write_bytes(path.read_bytes()[:-1000])
-    elif kind == "empty store":
-        path.write_bytes(b"")
-    elif kind == "store of another version":
-        with h5py.File(path, "r+") as file:
-            file.attrs["version"] = 99
-    elif kind == "incomplete store":
-        with h5py.File(path, "r+") as file:
-            file.attrs["complete"] = 0
-    elif kind == "malformed recipe":
-        Path("mine.toml").write_text("[solver\nlr = 1")
-    elif kind == "unknown key in a recipe":
-        Path("mine.toml").write_text("[solver]\nspeed = 1")
-    elif kind == "runs is a file":
-        Path("runs").write_text("")
-
-
-BAD = [
-    ("missing store", base("--data=none.h5"), "none.h5: no such file"),
-    ("truncated store", base(), "or truncated"),
-    ("empty store", base(), "tiny.h5: not a readable HDF5 file"),
-    ("store of another version", base(), "format version 99, this minicnn reads 1"),
-    ("incomplete store", base(), "not complete"),
-    ("unknown task", ["train-base", "--task=C", "--data=tiny.h5", *QUICK], "C"),
-    ("unknown split", base("--split=odd-1"), "odd-1"),
-    ("n too large", transfer("--n=8"), "--n 8: must be 1..7"),
-    ("n too small", transfer("--n=0"), "--n 0: must be 1..7"),
-    ("n no number", transfer("--n=three"), "--n three: not a number of layers"),
-    ("n a span too far", transfer("--n=5-8"), "--n 8: must be 1..7"),
-    ("keep too many", transfer("--keep=5"), "--keep 5 --n 3: must be 0 or more"),
-    ("keep, fine-tuned", transfer("--keep=1", "--finetune"), "leave out one"),
-    ("keep no number", transfer("--keep=x"), "'x' is not a valid integer"),
-    ("one depth to share", transfer("--share-trunk"), "needs two depths or more"),
-    (
-        "no trunk to share",
-        transfer("--n=1-2", "--share-trunk", "--finetune"),
-        "there is no trunk to share",
-    ),
-    ("unknown source", transfer("--from=Q"), "Q"),
-    ("random, fine-tuned", transfer("--from=random", "--finetune"), "train-base"),
-    ("no base", transfer(), "make it with 'minicnn train-base --task A' first"),
-    ("malformed recipe", base("--recipe=mine.toml"), "not valid TOML"),
-    ("unknown key in a recipe", base("--recipe=mine.toml"), "solver.speed"),
-    ("unknown recipe", base("--recipe=mine"), "built in are"),
-    ("unknown setting", base("--set=solver.speed=1"), "solver.speed"),
-    ("unknown architecture", base("--set=network.arch=vgg"), "'vgg': unknown"),
-    ("unknown device", base("--device=abacus"), "--device abacus"),
-    ("no threads", base("--threads=0"), "--threads 0"),
-    ("negative seed", base("--seed=-1"), "--seed -1"),
-    ("net too large", base("--set=network.arch=caffenet"), "36x36 are smaller"),
-    ("runs is a file", base(), "runs"),
-    ("unknown option", base("--speed"), "--speed"),
-    ("unknown command", ["fly"], "'fly'"),
-]
-
-
-@pytest.mark.parametrize(
-    ("kind", "argv", "said"), BAD, ids=[each[0].replace(" ", "-") for each in BAD]
-)
-def test_bad_input_is_one_line_and_status_2(
-    kind: str, argv: list[str], said: str, minicnn: Invoke
-) -> None:
-    spoil(kind)
-    before = sorted(str(path) for path in Path().rglob("*"))
-    status, out, err = minicnn(*argv)
-    assert status == 2
-    assert said in err
-    assert err.startswith("minicnn: error: ")
-    assert err.count("\n") == 1
-    assert not out
-    assert sorted(str(path) for path in Path().rglob("*")) == before
 
 
 def test_help_imports_nothing_heavy() -> None:

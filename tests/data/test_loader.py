@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from minicnn.base import cores
-from minicnn.base.errors import MinicnnError
 from minicnn.data import loader, store
 from minicnn.data.loader import Batch, Loader, Reader, mean_image
 from minicnn.data.store import TRAIN, VAL, Contents, Store
@@ -185,13 +184,6 @@ def test_reduced_data_keeps_the_same_few_of_each_class(images: Store) -> None:
     other = make(images, images_per_class=4, subset_seed=2)
     assert not np.array_equal(other.train, loader.train)
     assert len(make(images, images_per_class=1000).train) == 36
-
-
-def test_what_does_not_fit_is_refused(images: Store) -> None:
-    with pytest.raises(MinicnnError, match=r"9x10 are smaller than .* 10x10"):
-        Loader(images, (1, 2), crop=10, batch=8, seed=0)
-    with pytest.raises(MinicnnError, match="no training image"):
-        Loader(images, (), crop=7, batch=8, seed=0)
 
 
 @pytest.mark.parametrize("white", [False, True])

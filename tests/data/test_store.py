@@ -131,31 +131,8 @@ def test_identity_tells_contents_apart(tmp_path: Path) -> None:
     assert Store(path).identity in seen
 
 
-def test_missing(tmp_path: Path) -> None:
-    assert "no such file" in refusal(tmp_path / "none.h5")
-
-
 def test_a_folder(tmp_path: Path) -> None:
     refusal(tmp_path)
-
-
-def test_not_hdf5(tmp_path: Path) -> None:
-    path = tmp_path / "store.h5"
-    path.write_text("not at all")
-    assert "not a readable HDF5 file" in refusal(path)
-
-
-def test_empty(tmp_path: Path) -> None:
-    path = tmp_path / "store.h5"
-    path.touch()
-    refusal(path)
-
-
-def test_other_hdf5(tmp_path: Path) -> None:
-    path = tmp_path / "store.h5"
-    with h5py.File(path, "w") as file:
-        file["images"] = np.zeros(SHAPE, np.uint8)
-    assert "no minicnn store" in refusal(path)
 
 
 @pytest.mark.parametrize("left", [0.02, 0.3, 0.7, 0.999])
@@ -177,12 +154,6 @@ def test_another_version(path: Path, version: int) -> None:
     with h5py.File(path, "r+") as file:
         file.attrs["version"] = version
     assert f"format version {version}" in refusal(path)
-
-
-def test_not_complete(tmp_path: Path) -> None:
-    path = tmp_path / "store.h5"
-    store.create(path, CONTENTS)
-    assert "not complete" in refusal(path)
 
 
 @pytest.mark.parametrize("key", ["images", "labels", "split", "crc32", "wnids"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -24,7 +23,7 @@ from minicnn.cli.data import data
 from minicnn.data import store
 from minicnn.data.store import Store
 from minicnn.data_prep.demo import store as demo
-from minicnn.data_prep.demo.pen import Dice, Pen, arc, ribbon, smooth
+from minicnn.data_prep.demo.pen import Dice, Pen
 from minicnn.data_prep.demo.scene import CLASSES, DRAWINGS, render
 
 SEED, SIZE = 3, 32
@@ -176,25 +175,6 @@ def test_the_cache_is_the_users_by_default(
     assert demo.default_demo_path() == expected
 
 
-@pytest.mark.parametrize(
-    "bad", [{"size": 8}, {"size": 1000}, {"seed": -1}, {"seed": 2**63}, {"jobs": 0}]
-)
-def test_bad_settings_are_named(tmp_path: Path, bad: dict[str, int]) -> None:
-    ((name, value),) = bad.items()
-    with pytest.raises(MinicnnError, match=f"{name} {re.escape(str(value))}"):
-        demo.prepare_demo(tmp_path / "demo.h5", **bad)
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.usefixtures("few")
-def test_unwritable_places(tmp_path: Path) -> None:
-    file = tmp_path / "file"
-    file.touch()
-    for path, named in ((tmp_path, tmp_path), (file / "demo.h5", file)):
-        with pytest.raises(MinicnnError, match=re.escape(str(named))):
-            demo.prepare_demo(path, jobs=1)
-
-
 @pytest.mark.usefixtures("few")
 def test_a_failure_harms_nothing_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -287,44 +267,6 @@ def test_dice_go_through_a_stream_of_their_own() -> None:
     drawn = np.concatenate([dice.words(count) for count in (4096, 100)])
     expected = philox.words(1, philox.Stream.DEMO, (2 << 32) | 3, 4196)
     assert np.array_equal(drawn, expected)
-
-
-def test_dice_are_even_and_repeatable() -> None:
-    dice, again = Dice(1, 2, 3), Dice(1, 2, 3)
-    drawn = [dice.integer(2, 5) for _ in range(6000)]
-    assert drawn == [again.integer(2, 5) for _ in range(6000)]
-    assert set(drawn) == {2, 3, 4, 5}
-    # Four standard errors of a count of 6000 draws with chance 1/4.
-    assert all(abs(drawn.count(each) - 1500) < 134 for each in range(2, 6))
-    numbers = [dice.uniform(-1, 3) for _ in range(1000)]
-    assert -1 <= min(numbers) < -0.9
-    assert 2.9 < max(numbers) < 3
-
-
-def test_curves_by_hand() -> None:
-    square = [(4.0, 8.0), (5.0, 8.0), (5.0, 9.0), (4.0, 9.0)]
-    closed = smooth(square, pieces=2)
-    assert closed[::2] == square
-    # Halfway, Catmull–Rom weighs the four points around by -1, 9, 9, -1 sixteenths.
-    assert closed[1] == (4.5, 7.875)
-    line = [(0.0, 0.0), (1.0, 1.0), (2.0, 2.0)]
-    assert all(x == y for x, y in smooth(line, closed=False))
-    assert smooth(line, closed=False)[-1] == (2.0, 2.0)
-    band = ribbon([(0.0, 0.0), (1.0, 0.0), (2.0, 0.0)], [0.2, 0.4, 0.2])
-    assert band == [(0, 0.1), (1, 0.2), (2, 0.1), (2, -0.1), (1, -0.2), (0, -0.1)]
-    quarter = arc(1, 2, 3, 4, 0, 90)
-    assert quarter[0] == (4, 2)
-    assert quarter[-1] == pytest.approx((1, 6))
-
-
-def test_a_pen_turns_scales_and_mirrors() -> None:
-    page = Pen(None, None, (10, 0), (0, 10), (50, 50), (None,) * 3)  # type: ignore[arg-type]
-    pen = page.at(1, 2, turn=90, scale=0.5, flip=-1)
-    # Mirrored, (1, 0) is (−1, 0); turned by 90 degrees clockwise, (0, −1); halved.
-    ((x, y),) = pen.to_pixels([(1, 0)])
-    assert (x, y) == pytest.approx((60, 65))
-    ((x, y),) = pen.to_pixels([(0, 1)])
-    assert (x, y) == pytest.approx((55, 70))
 
 
 def test_the_part_numbers_are_the_stores() -> None:

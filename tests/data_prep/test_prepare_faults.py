@@ -166,7 +166,6 @@ def test_a_real_full_disk(source: Path, tmp_path: Path) -> None:
         ({"resize": "crop"}, "resize 'crop'"),
         ({"jobs": 0}, "jobs 0"),
         ({"on_error": "ask"}, "on-error 'ask'"),
-        ({"val_fraction": 1.5}, "--val-fraction 1.5"),
     ],
 )
 def test_bad_options(
@@ -175,11 +174,6 @@ def test_bad_options(
     with pytest.raises(MinicnnError, match=message):
         run(source, target, **options)
     assert list(target.parent.iterdir()) == []
-
-
-def test_target_in_no_folder(source: Path, tmp_path: Path) -> None:
-    with pytest.raises(MinicnnError, match="does not exist"):
-        run(source, tmp_path / "absent" / "store.h5")
 
 
 def die(*_: object) -> None:

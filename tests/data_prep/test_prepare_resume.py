@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from minicnn.base.errors import MinicnnError
+from minicnn.base.files import held_alone
 from minicnn.cli.data import data as data_commands
 from minicnn.data.store import Store
 from minicnn.data_prep import prepare as module
@@ -200,11 +201,11 @@ def test_killed_at_the_very_end(
 
 
 def test_two_at_once(source: Path, target: Path) -> None:
-    journal = module.Journal(target.with_name("store.h5.partial.journal"))
-    with pytest.raises(MinicnnError, match="another process"):
+    refused = pytest.raises(MinicnnError, match=r"store\.h5: another process")
+    with held_alone(target.with_name("store.h5.partial.lock"), ""), refused:
         run(source, target)
-    journal.close()
     assert run(source, target).state == "done"
+    assert only_the_store(target)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -78,12 +78,6 @@ def test_emulated_arrays_begin_where_kernels_can_read_them() -> None:
             assert np.array_equal(array, view)
 
 
-@pytest.mark.parametrize("name", ["gpu", "cpu:1", "cuda:", "cuda:x", "emulated:0", ""])
-def test_unknown_devices_are_refused(name: str) -> None:
-    with pytest.raises(MinicnnError, match=r"unknown; choose auto, cpu, cuda, cuda:N"):
-        device.get(name)
-
-
 def test_a_gpu_that_does_not_answer_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda, "cuda_count", lambda: 1)
     with pytest.raises(MinicnnError, match="cuda:5: 1 CUDA GPUs answer"):

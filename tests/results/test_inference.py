@@ -67,19 +67,6 @@ def test_evaluation_on_another_store(run: Run, tmp_path: Path) -> None:
     assert scores["loss"] != run.result["loss"]
 
 
-def test_a_store_that_has_gone(tmp_path: Path) -> None:
-    away = make_run(tmp_path / "a", "caffenet32", {"fc8.b": np.zeros(4)}, MEAN, 4)
-    away.about["store"] = str(tmp_path / "gone.h5")
-    with pytest.raises(MinicnnError, match=r"gone\.h5 is gone; .*--data"):
-        evaluate_run(away, device.get("cpu"))
-
-
-def test_a_store_of_another_size(run: Run, tmp_path: Path) -> None:
-    small = make_store(tmp_path / "small.h5", size=24)
-    with pytest.raises(MinicnnError, match=f"24x24, but .* {SIZE}x{SIZE}"):
-        evaluate_run(run, device.get("cpu"), small)
-
-
 def test_a_store_without_a_class(tmp_path: Path) -> None:
     store = make_store(tmp_path / "store.h5")
     weights = {"fc8.b": np.zeros(9)}
@@ -173,17 +160,6 @@ def test_exif_orientation_is_treated_as_the_store_did(
     image = read_image(run, tmp_path / "turned.png")
     assert image[dark].max() == 0
     assert image[-1 - dark].min() == 255
-
-
-def test_what_is_no_image(run: Run, tmp_path: Path) -> None:
-    text = tmp_path / "a.jpg"
-    text.write_text("not an image")
-    with pytest.raises(MinicnnError, match=r"image .*a\.jpg: not an image"):
-        predict(run, [text], device.get("cpu"))
-    with pytest.raises(MinicnnError, match=r"b\.jpg: cannot be read \(No such file"):
-        predict(run, [tmp_path / "b.jpg"], device.get("cpu"))
-    with pytest.raises(MinicnnError, match="--top 0"):
-        predict(run, [text], device.get("cpu"), top=0)
 
 
 def test_the_commands_print_and_emit_json(run: Run, tmp_path: Path) -> None:

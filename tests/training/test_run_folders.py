@@ -38,7 +38,7 @@ def whole(
 
 def test_a_base_that_does_not_serve_is_refused(whole: Setup, tmp_path: Path) -> None:
     nothing = make_setup(whole.store, tmp_path / "none")
-    with pytest.raises(MinicnnError, match="make it with 'minicnn train-base --task A"):
+    with pytest.raises(MinicnnError, match="make it first: minicnn train-base"):
         transfer.transfer(nothing, "A", 3)
     setup = copied(whole, tmp_path)
     assert setup.runs is not None
@@ -51,7 +51,7 @@ def test_a_base_that_does_not_serve_is_refused(whole: Setup, tmp_path: Path) -> 
     ):
         transfer.transfer(other_split, "A", 3)
     (setup.runs / "baseA" / "result.json").unlink()
-    with pytest.raises(MinicnnError, match="not finished; finish it with"):
+    with pytest.raises(MinicnnError, match="not finished; finish it first"):
         transfer.transfer(setup, "A", 3)
     assert [path.name for path in setup.runs.iterdir()] == ["baseA"]
 
@@ -132,6 +132,36 @@ def test_other_settings_in_the_same_folder_are_refused(
     changed = make_setup(whole.store, setup.runs, "solver.lr=0.5")
     with pytest.raises(MinicnnError, match=r"solver.lr was 0.002, now 0.5; --fresh"):
         transfer.train_base(changed, "A")
+    assert contents(setup.runs) == before
+
+
+def test_a_run_at_step_0_gives_way_to_other_settings(
+    whole: Setup, tmp_path: Path
+) -> None:
+    transfer.start(make_setup(whole.store, tmp_path), Treatment("A"))
+    other = make_setup(whole.store, tmp_path, "solver.lr=0.001")
+    with locked(tmp_path / "baseA"), pytest.raises(MinicnnError, match="another min"):
+        transfer.start(other, Treatment("A"))
+    found = transfer.start(other, Treatment("A")).runs[0]
+    assert found.config.solver.lr == 0.001
+    (tmp_path / "baseA" / "metrics.jsonl").write_text("")
+    with pytest.raises(MinicnnError, match=r"solver\.lr was 0\.001"):
+        transfer.start(make_setup(whole.store, tmp_path), Treatment("A"))
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_start_that_fails_leaves_folders_as_they_were(
+    fresh: bool, whole: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setup = copied(whole, tmp_path)
+    assert setup.runs is not None
+    before = contents(setup.runs)
+    monkeypatch.setattr(type(setup.dev), "free_bytes", lambda _: 1 << 20)
+    with pytest.raises(MinicnnError, match="batch of 9 images: miniature needs"):
+        transfer.transfer(setup, "A", 3)
+    if fresh:
+        with pytest.raises(MinicnnError, match="batch of 9 images"):
+            transfer.train_base(setup, "A", fresh=True)
     assert contents(setup.runs) == before
 
 

@@ -286,15 +286,6 @@ def test_a_loss_stuck_at_chance_is_reported(
     assert said(10, 1.36) == ""
 
 
-def test_a_task_of_one_class_is_refused(store_path: Path, tmp_path: Path) -> None:
-    path = tmp_path / "split.toml"
-    path.write_text('A = ["c0"]\nB = ["c1", "c2"]\n')
-    setup = make_setup(store_path, tmp_path / "runs", split=f"file:{path}")
-    hint = r"1 class in .* needs at least 2; --split all --task all takes all"
-    with pytest.raises(MinicnnError, match=hint):
-        transfer.train_base(setup, "A")
-
-
 def test_too_few_outputs_are_refused(store_path: Path, tmp_path: Path) -> None:
     setup = make_setup(store_path, tmp_path, "network.outputs=3")
     with pytest.raises(

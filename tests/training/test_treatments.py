@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from minicnn.base.errors import MinicnnError
 from minicnn.data.store import Store
 from minicnn.nn import architectures
 from minicnn.training import transfer
@@ -165,31 +163,6 @@ def test_kept_layers_are_copied_and_trained(whole: Setup, tmp_path: Path) -> Non
     for name, values in fresh.trainees[0].network.tensors().items():
         drawn = name.startswith("fc")
         assert np.array_equal(values, base[name]) == (not drawn), name
-
-
-@pytest.mark.parametrize(
-    ("how", "said"),
-    [
-        ({"keep": 1}, "--keep 1: random filters and bases copy no trained layer"),
-        (
-            {"source": "random", "n": 3, "keep": 1},
-            "--keep 1: random filters and bases copy no trained layer",
-        ),
-        (
-            {"source": "A", "n": 3, "keep": 1, "finetune": True},
-            "--keep 1 --finetune: fine-tuning trains every copied layer",
-        ),
-        (
-            {"source": "A", "n": 3, "keep": 5},
-            "--keep 5 --n 3: must be 0 or more, and together at most 7",
-        ),
-        ({"source": "A", "n": 3, "keep": -1}, "--keep -1 --n 3: must be 0 or more"),
-    ],
-)
-def test_layers_that_cannot_be_kept_are_refused(how: dict[str, Any], said: str) -> None:
-    with pytest.raises(MinicnnError) as refused:
-        Treatment("B", **how)
-    assert str(refused.value).startswith(said)
 
 
 def test_a_run_made_before_there_was_keep_kept_none(

@@ -1,0 +1,490 @@
+"""What bad input says: one line that names the thing, status 2, nothing changed.
+
+A row is a command line and a phrase of its error. All run in this process, in one
+folder that holds what they ask for, good and spoiled; see `make_world`.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+from pathlib import Path
+
+import click
+import h5py
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from minicnn.cli import main as cli
+from minicnn.devices import device
+from minicnn.nn.network import Network
+from minicnn.training.run import Run
+from tests.support import prepare_sources as make
+from tests.support.runs import SIZE, make_run, make_store
+
+FILES = {
+    "notes.txt": "not an image, no archive",
+    "runs-file": "",
+    "mine/thesis.txt": "precious",
+    "foreign/baseA/thesis.txt": "precious",
+    # Recipes.
+    "cut.toml": "[solver\nlr = 1",
+    "key.toml": "[solver]\nspeed = 1",
+    "type.toml": "[solver]\nlr = 'x'",
+    "section.toml": "[extra]\na = 1",
+    "flat.toml": "solver = 3",
+    # Splits.
+    "unknown.toml": 'A = ["c0"]\nB = ["dog"]',
+    "twice.toml": 'A = ["c0", "c1"]\nB = ["c2", "c1"]',
+    "half.toml": 'A = ["c0"]',
+    "none.toml": 'A = ["c0"]\nB = []',
+    "text.toml": 'A = "c0"\nB = ["c1"]',
+    "number.toml": 'A = ["c0"]\nB = [3]',
+    "three.toml": 'A = ["c0"]\nB = ["c1"]\nC = ["c2"]',
+    "single.toml": 'A = ["c0"]\nB = ["c1", "c2"]',
+    "groups.toml": 'natural = ["c0"]\nmanmade = ["c0"]',
+    "dogs.toml": 'natural = ["dog"]\nmanmade = ["a"]',
+    "lone.toml": 'natural = ["a"]',
+    # Plans.
+    "plan-cut.toml": "[[nets]",
+    "plan-empty.toml": 'name = "p"\nrecipe = "demo"',
+    "plan-name.toml": 'name = "a/b"\nrecipe = "demo"',
+    "plan-recipe.toml": 'name = "p"',
+    "plan-key.toml": 'name = "p"\nrecipe = "demo"\ncolour = 1',
+    "plan-kind.toml": 'name = "p"\nrecipe = "demo"\n[[nets]]\nsplit = "random-0"\n'
+    'treatments = ["based"]',
+    "study/plan.toml": "name = 3",
+}
+SOURCES = {  # class folders, with so many images each
+    "one-class": {"cat": 3},
+    "one-of-two/train": {"a": 2},
+    "one-of-two/val": {"a": 2},
+    "nested/animals": {"cat": 2, "dog": 2},
+    "nested/things": {"cup": 2},
+    "clash": {"Cat": 2, "cat": 2},
+    "stray": {"a": 2, "b": 2},
+    "no-images": {"a": 2, "b": 2},
+    "no-val/train": {"a": 2, "b": 2},
+    "no-val/test": {"a": 2, "b": 2},
+    "beside/train": {"a": 2, "b": 2},
+    "beside/extra": {"a": 2, "b": 2},
+    "lonely": {"a": 1, "b": 2},
+    "loop": {"a": 2, "b": 2},
+    "spoiled": {"a": 4, "b": 4},
+    "good": {"a": 4, "b": 4},
+    "parts/train": {"a": 2, "b": 2},
+    "parts/val": {"a": 2, "b": 2},
+}
+
+
+def make_stores() -> None:
+    """tiny.h5, and copies of it that are spoiled."""
+    make_store(Path("tiny.h5"))
+    make_store(Path("small.h5"), size=24)
+    whole = Path("tiny.h5").read_bytes()
+    Path("truncated.h5").write_bytes(whole[:-1000])
+    Path("empty.h5").write_bytes(b"")
+    with h5py.File("other.h5", "w") as file:
+        file["a"] = 1
+    names = ("version", "incomplete", "part", "label", "unheld", "untrained")
+    for name in names:
+        Path(f"{name}.h5").write_bytes(whole)
+        with h5py.File(f"{name}.h5", "r+") as file:
+            if name == "version":
+                file.attrs["version"] = 99
+            elif name == "incomplete":
+                file.attrs["complete"] = 0
+            elif name == "part":
+                del file["labels"]
+            elif name == "label":
+                file["labels"][5] = 77
+            else:
+                file["split"][...] = 0 if name == "unheld" else 1
+
+
+def make_sources() -> None:
+    """Folders and archives to prepare from, most of them ambiguous or damaged."""
+    for name, classes in SOURCES.items():
+        make.class_folders(Path(name), classes)
+    Path("nothing").mkdir()
+    Path("no-images/c").mkdir()
+    make.put(Path("stray/c.png"), make.picture((1, 2, 3), "PNG"))
+    for name in ("a.png", "b.jpg", "notes.txt"):
+        make.put(Path("flat", name), "")
+    Path("loop/b/loop").symlink_to(Path("loop").resolve())
+    Path("spoiled/a/000.png").write_bytes(b"")
+    Path("cut.tar").write_bytes(
+        make.tar(
+            Path("cut.tar"), {"a/1.png": b"x" * 5000, "b/1.png": b"y"}
+        ).read_bytes()[:3000]
+    )
+
+
+def make_runs() -> Run:
+    """Runs that are whole but never trained, and some that are damaged."""
+    params = Network("caffenet32", 4, device.get("cpu"), seed=0).params
+    weights = {p.name: np.zeros(p.shape, np.float32) for p in params}
+    mean = np.zeros((SIZE, SIZE, 3), np.float32)
+    about = {"store": "tiny.h5", "store_identity": ""}
+    run = make_run(Path("run"), "caffenet32", weights, mean, 4, **about)
+    lines = '{"step": 5, "loss": 1.5, "lr": 0.1}\n'
+    make_run(Path("runs/baseA"), "caffenet32", weights, mean, 4, lines)
+    gone = {"store": "gone.h5", "store_identity": ""}
+    make_run(Path("homeless"), "caffenet32", weights, mean, 4, **gone)
+    for name in ("unsaved", "nameless", "classless", "torn"):
+        shutil.copytree("run", name)
+    shutil.rmtree("unsaved/checkpoints")
+    Path("nameless/config.toml").write_text("[solver]\nlr = 1.0\n")
+    Path("classless/task.json").write_text("{}")
+    Path("torn/task.json").write_text("{")
+    return run
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with all that the command lines name."""
+    folder, before = tmp_path_factory.mktemp("world"), Path.cwd()
+    os.chdir(folder)
+    try:
+        for name, text in FILES.items():
+            make.put(Path(name), text)
+        make_stores()
+        make_sources()
+        make_runs()
+        make.put(Path("photo.jpg"), make.picture((1, 2, 3), "JPEG", (40, 40)))
+        Image.new("1", (20_000, 15_000)).save("huge.png")
+        Image.new("1", (10_000, 9_000)).save("large.png")
+    finally:
+        os.chdir(before)
+    return folder
+
+
+QUICK = "--set network.arch=caffenet32 --set solver.iterations=6 --set solver.batch=8"
+BASE = f"train-base --task A --data tiny.h5 {QUICK}"
+MOVE = f"transfer --from A --n 3 --data tiny.h5 {QUICK}"
+SHOW = "data show tiny.h5 -o sheet.png"
+MAKE = "data prepare good -o new.h5 -j 1"
+DEMO = "data demo -o new.h5 -j 1"
+PLAN = "study plan demo --data tiny.h5 -o new"
+
+ROWS: dict[str, list[tuple[str, str]]] = {
+    "commands": [
+        ("fly", "No such command 'fly'"),
+        ("data fly", "No such command 'fly'"),
+        ("study fly", "No such command 'fly'"),
+        ("--speed", "No such option '--speed'"),
+        ("train-base", "Missing option '--task'"),
+        ("transfer --from A", "Missing option '--n'"),
+        ("transfer --n 3", "Missing option '--from'"),
+        ("splits", "Missing option '--task'"),
+        ("predict", "Missing argument 'RUN'"),
+        ("predict run", "Missing argument 'IMAGE...'"),
+        ("curves -o a.png", "Missing argument 'RUN...'"),
+        ("filters run", "Missing option '-o'"),
+        ("data prepare good", "Missing option '-o'"),
+        ("data show tiny.h5", "Missing option '-o'"),
+        ("report run", "Missing option '-o'"),
+        ("study plan", "Missing argument 'PLAN'"),
+        (f"{BASE} extra", "unexpected extra argument"),
+        (f"{BASE} --speed", "No such option '--speed'"),
+    ],
+    "stores": [
+        (f"{BASE} --data gone.h5", "gone.h5: no such file; make one with"),
+        (f"{BASE} --data truncated.h5", "truncated.h5: not a readable HDF5 file"),
+        (f"{BASE} --data empty.h5", "empty.h5: not a readable HDF5 file"),
+        (f"{BASE} --data notes.txt", "notes.txt: not a readable HDF5 file"),
+        (f"{BASE} --data version.h5", "format version 99, this minicnn reads 1"),
+        (f"{BASE} --data incomplete.h5", "incomplete.h5: not complete"),
+        (f"{BASE} --data other.h5", "an HDF5 file, but no minicnn store"),
+        (f"{BASE} --data part.h5", "a part is missing"),
+        (f"{BASE} --data label.h5", "row 5 has label 77 of 8 classes"),
+        (f"{BASE} --data unheld.h5", "no validation image of this task"),
+        (f"{BASE} --data untrained.h5", "no training image of this task"),
+        (f"{BASE} --data good", "is a directory"),
+        ("data info gone.h5", "gone.h5: no such file"),
+        ("data info label.h5", "'minicnn data verify label.h5' lists them"),
+        ("data info label.h5 --json", "row 5 has label 77"),
+        ("data verify truncated.h5", "truncated"),
+        ("data verify tiny.h5 -j 0", "0 is not in the range"),
+        ("splits --data gone.h5 --task A", "gone.h5: no such file"),
+    ],
+    "tasks and splits": [
+        (f"{BASE} --task C", "task 'C': split random-0 has A and B"),
+        (f"{BASE} --task all --split random-0", "choose one, or add --split all"),
+        (f"{BASE} --split all", "task 'A': split all has all"),
+        (f"{BASE} --split odd-1", "split 'odd-1': unknown"),
+        (f"{BASE} --split random", "split 'random': unknown"),
+        (f"{BASE} --split random--1", "split 'random--1': unknown"),
+        (f"{BASE} --split random-01", "split 'random-01': unknown"),
+        (f"{BASE} --split random-x", "split 'random-x': unknown"),
+        (f"{BASE} --split random-4294967296", "must be below 2^32"),
+        (f"{BASE} --split file:", "split 'file:': unknown"),
+        (f"{BASE} --split file:gone.toml", "gone.toml: cannot be read (No such file"),
+        (f"{BASE} --split file:good", "good: cannot be read (Is a directory)"),
+        (f"{BASE} --split file:cut.toml", "cut.toml: not valid TOML"),
+        (f"{BASE} --split file:unknown.toml", "class 'dog': neither a class id nor"),
+        (f"{BASE} --split file:twice.toml", "'c1' is listed in A and again in B"),
+        (f"{BASE} --split file:half.toml", "B is not a list of classes"),
+        (f"{BASE} --split file:none.toml", "B is not a list of classes"),
+        (f"{BASE} --split file:text.toml", "A is not a list of classes"),
+        (f"{BASE} --split file:number.toml", "3 in B is not text"),
+        (f"{BASE} --split file:three.toml", "unknown key C"),
+        (f"{BASE} --split file:single.toml", "--split all --task all takes all 8"),
+        (f"{BASE} --split natural-manmade --groups groups.toml", "again in manmade"),
+        (f"{BASE} --groups good", "is a directory"),
+        (
+            "splits --classes ilsvrc2012 --data tiny.h5 --task A",
+            "--data tiny.h5 and --classes ilsvrc2012: give one of them",
+        ),
+        ("splits --classes mine --task A", "'mine' is not 'ilsvrc2012'"),
+        ("splits --data tiny.h5 --task Q", "task 'Q'"),
+    ],
+    "settings": [
+        (f"{BASE} --recipe gone.toml", "gone.toml: cannot be read (No such file"),
+        (f"{BASE} --recipe mine", "--recipe mine: unknown; built in are"),
+        (f"{BASE} --recipe cut.toml", "cut.toml: not valid TOML"),
+        (f"{BASE} --recipe key.toml", "unknown key solver.speed; known in solver"),
+        (f"{BASE} --recipe type.toml", "solver.lr = 'x' must be of type float"),
+        (f"{BASE} --recipe section.toml", "unknown section 'extra'"),
+        (f"{BASE} --recipe flat.toml", "solver must be a section of values"),
+        (f"{BASE} --set solver.lr", "--set solver.lr: write it as section.key=value"),
+        (f"{BASE} --set lr=1", "--set lr=1: write it as section.key=value"),
+        (f"{BASE} --set =1", "--set =1: write it as section.key=value"),
+        (f"{BASE} --set solver.rate=1", "unknown key solver.rate"),
+        (f"{BASE} --set solvers.lr=1", "unknown section 'solvers'"),
+        (f"{BASE} --set solver.lr=fast", "solver.lr = 'fast' must be of type float"),
+        (f"{BASE} --set solver.lr=-1", "solver.lr = -1.0 must be at least 0"),
+        (f"{BASE} --set solver.lr=nan", "solver.lr = nan must be a finite number"),
+        (f"{BASE} --set solver.lr=inf", "solver.lr = inf must be a finite number"),
+        (f"{BASE} --set solver.momentum=2", "solver.momentum = 2.0 must be below 1"),
+        (f"{BASE} --set solver.momentum=1", "solver.momentum = 1.0 must be below 1"),
+        (f"{BASE} --set solver.decay=1", "solver.decay = 1.0 must be below 1"),
+        (f"{BASE} --set solver.batch=0", "solver.batch = 0 must be at least 1"),
+        (f"{BASE} --set solver.batch=1.5", "solver.batch = 1.5 must be of type int"),
+        (f"{BASE} --set solver.iterations=0", "solver.iterations = 0 must be at least"),
+        (f"{BASE} --set data.mirror=1", "data.mirror = 1 must be of type bool"),
+        (f"{BASE} --set schedule.log_every=0", "schedule.log_every = 0 must be"),
+        (f"{BASE} --set network.arch=vgg", "'vgg': unknown"),
+        (f"{BASE} --set network.arch=caffenet", "36x36 are smaller than the network's"),
+        (f"{BASE} --set network.outputs=2", "network.outputs 2: fewer than the 4"),
+        (f"{BASE} --set network.precision=fp8", "'fp8'"),
+        (f"{BASE} --precision fp8", "'fp8'"),
+        (f"{BASE} --seed -1", "--seed -1: must be 0 .. 2^32 - 1"),
+        (f"{BASE} --seed 4294967296", "--seed 4294967296: must be 0"),
+        (f"{BASE} --seed x", "'x' is not a valid integer"),
+    ],
+    "devices and room": [
+        (f"{BASE} --device abacus", "--device abacus: unknown"),
+        (f"{BASE} --device cpu:1", "--device cpu:1: unknown"),
+        (f"{BASE} --device cuda:x", "--device cuda:x: unknown"),
+        (f"{BASE} --device cuda:", "--device cuda:: unknown"),
+        (f"{BASE} --device emulated:0", "--device emulated:0: unknown"),
+        (f"{BASE} --device ''", "--device : unknown"),
+        (f"{BASE} --threads 0", "--threads 0: must be at least 1"),
+        (f"{BASE} --threads 9999", "--threads 9999: this process may use"),
+        (f"{BASE} --threads two", "'two' is not a valid integer"),
+        (f"{BASE} --set solver.batch=99999999", "batch of 99999999 images"),
+        (f"{BASE} --runs runs-file", "is a file"),
+        (f"{BASE} --runs runs-file/x", "runs-file/x/baseA: cannot be made"),
+        (f"{BASE} --runs foreign", "foreign/baseA: neither empty nor a run folder"),
+        (f"{BASE} --runs foreign --fresh", "so --fresh leaves it alone"),
+        (f"{BASE} --runs runs", "made with other settings"),
+        ("evaluate run --device abacus", "--device abacus: unknown"),
+        ("predict run photo.jpg --threads 0", "--threads 0"),
+        ("gradcheck --device abacus", "--device abacus: unknown"),
+        ("bench --device abacus", "--device abacus: unknown"),
+        ("doctor --compile --device abacus", "--device abacus: unknown"),
+    ],
+    "transfer": [
+        (f"{MOVE} --n 8", "--n 8: must be 1..7"),
+        (f"{MOVE} --n 0", "--n 0: must be 1..7"),
+        (f"{MOVE} --n -1", "--n -1: must be 1..7"),
+        (f"{MOVE} --n three", "--n three: not a number of layers"),
+        (f"{MOVE} --n 5-8", "--n 8: must be 1..7"),
+        (f"{MOVE} --n 5-3", "--n 5-3: write the lower number first"),
+        (f"{MOVE} --n 1,1", "--n 1,1: names a depth twice"),
+        (f"{MOVE} --n 1,", "--n 1,: not a number of layers"),
+        (f"{MOVE} --keep 5", "--keep 5 --n 3: must be 0 or more"),
+        (f"{MOVE} --keep -1", "--keep -1 --n 3: must be 0 or more"),
+        (f"{MOVE} --keep 1 --finetune", "leave out one of the two"),
+        (f"{MOVE} --keep x", "'x' is not a valid integer"),
+        (f"{MOVE} --from random --keep 1", "give a base by --from A or --from B"),
+        (f"{MOVE} --share-trunk", "--share-trunk --n 3: needs two depths or more"),
+        (f"{MOVE} --n 1-2 --share-trunk --finetune", "there is no trunk to share"),
+        (f"{MOVE} --from Q", "task 'Q': has no counterpart"),
+        (f"{MOVE} --from all", "task 'all': has no counterpart"),
+        (f"{MOVE} --to Q", "task 'Q'"),
+        (f"{MOVE} --from random --finetune", "use 'minicnn train-base'"),
+        (f"{MOVE} --split random-1", "missing; make it first: minicnn train-base"),
+        (f"{MOVE} --runs runs", "runs/baseA: not finished; finish it first: minicnn"),
+        (f"{MOVE} --runs foreign", "foreign/baseA: missing; make it first: minicnn"),
+    ],
+    "runs": [
+        ("evaluate gone", "gone: no run folder (it has no config.toml)"),
+        ("evaluate mine", "mine: no run folder"),
+        ("evaluate notes.txt", "notes.txt: no run folder"),
+        ("evaluate homeless", "its store gone.h5 is gone; say where it is by --data"),
+        ("evaluate run --data small.h5", "its images are 24x24, but run was trained"),
+        ("evaluate run --data gone.h5", "gone.h5: no such file"),
+        ("evaluate unsaved", "unsaved: no checkpoint yet"),
+        ("evaluate nameless", "nameless/config.toml: damaged, has no run.name"),
+        ("evaluate classless", "classless/task.json: damaged, has no list of classes"),
+        ("evaluate torn", "torn/task.json: not valid JSON"),
+        ("predict gone photo.jpg", "gone: no run folder"),
+        ("predict run gone.jpg", "image gone.jpg: cannot be read (No such file"),
+        ("predict run notes.txt", "image notes.txt: not an image that can be read"),
+        ("predict run good", "is a directory"),
+        ("predict run large.png", "10000x9000 pixels, over the limit of 89478485"),
+        ("predict run huge.png", "300000000 pixels, over the limit of 89478485"),
+        ("predict run photo.jpg --top 0", "--top 0: must be at least 1"),
+        ("filters gone -o a.png", "gone: no run folder"),
+        ("filters run -o a.bmp", "a.bmp: unknown kind of picture .bmp"),
+        ("filters run -o a", "a: unknown kind of picture (no suffix)"),
+        ("filters run -o gone/a.png", "gone/a.png: folder gone does not exist"),
+        ("filters run -o good", "is a directory"),
+        ("filters unsaved -o a.png", "unsaved: no checkpoint yet"),
+        ("curves run -o a.png", "run: no metrics yet"),
+        ("curves runs/baseA -o a.jpg", "a.jpg: unknown kind of picture .jpg"),
+        ("curves runs/baseA gone -o a.png", "gone: no run folder"),
+        ("export run -o net.pt", "net.pt: a safetensors file"),
+        ("export run -o net", "such as net.safetensors"),
+        ("export run -o gone/net.safetensors", "folder gone does not exist"),
+        ("export run -o net.safetensors --to onnxx", "'onnxx' is not 'torch'"),
+        ("export unsaved -o net.safetensors", "unsaved: no checkpoint yet"),
+        ("export gone -o net.safetensors", "gone: no run folder"),
+    ],
+    "sources": [
+        ("data prepare gone -o new.h5", "source gone: no such file or folder"),
+        ("data prepare notes.txt -o new.h5", "not a folder, a zip or a tar"),
+        ("data prepare cut.tar -o new.h5", "damaged or truncated archive"),
+        ("data prepare nothing -o new.h5", "nothing recognised: it is empty"),
+        ("data prepare flat -o new.h5", "2 images, no class folders"),
+        ("data prepare mine -o new.h5", "0 images, no class folders"),
+        ("data prepare one-class -o new.h5", "3 images in the one folder cat"),
+        ("data prepare one-of-two -o new.h5", "only class a has images; at least 2"),
+        ("data prepare nested -o new.h5", "holds folders"),
+        ("data prepare clash -o new.h5", "differ by case alone"),
+        ("data prepare stray -o new.h5", "outside any class folder"),
+        ("data prepare no-images -o new.h5", "holds no images"),
+        ("data prepare no-val -o new.h5", "no val/"),
+        ("data prepare beside -o new.h5", "a class or not"),
+        ("data prepare lonely -o new.h5", "class a has 1 image, none can be held out"),
+        ("data prepare loop -o new.h5", "reached twice through links"),
+        ("data prepare parts -o new.h5 --val-fraction 0.5", "--val-fraction"),
+        (f"{MAKE} --size 0", "0 is not in the range"),
+        (f"{MAKE} --size 5000", "5000 is not in the range"),
+        (f"{MAKE} --size x", "'x' is not a valid integer"),
+        (f"{MAKE} --resize crop", "'crop' is not one of 'warp', 'short-center'"),
+        (f"{MAKE} --on-error ask", "'ask' is not one of 'fail', 'skip'"),
+        (f"{MAKE} --val-fraction 1.5", "--val-fraction 1.5"),
+        (f"{MAKE} --val-fraction -1", "--val-fraction -1"),
+        (f"{MAKE} --jobs 0", "0 is not in the range"),
+        (f"{MAKE} --groups gone.toml", "gone.toml: cannot be read"),
+        (f"{MAKE} --groups dogs.toml", "class 'dog': neither"),
+        (f"{MAKE} --groups cut.toml", "cut.toml: not valid TOML"),
+        (f"{MAKE} --groups lone.toml", "manmade is not a list of classes"),
+        ("data prepare good -o gone/new.h5", "folder gone does not exist; make it by"),
+        ("data prepare good -o good", "is a directory"),
+        ("data prepare good -o /dev/null", "/dev/null: is no regular file"),
+        ("data prepare good -o tiny.h5 --size 36", "--fresh replaces it"),
+        ("data prepare good -o notes.txt", "--fresh replaces it"),
+        (f"{DEMO} --size 8", "demo size 8: give one from 16 to 256"),
+        (f"{DEMO} --size 1000", "demo size 1000"),
+        (f"{DEMO} --seed -1", "demo seed -1"),
+        (f"{DEMO} --seed 9223372036854775808", "give one from 0 to 2^63 - 1"),
+        (f"{DEMO} -j 0", "0 is not in the range"),
+        ("data demo -o notes.txt", "--fresh replaces it"),
+        ("data demo -o /dev/null", "/dev/null: is no regular file"),
+        ("data demo -o notes.txt/new.h5", "notes.txt: cannot be made"),
+    ],
+    "sheets": [
+        (f"{SHOW} --classes dog", "class 'dog': neither a class id nor a name"),
+        (f"{SHOW} --classes 8", "class '8': neither a class id nor a name"),
+        (f"{SHOW} --part test", "'test' is not one of 'train', 'val'"),
+        (f"{SHOW} --rows 0", "0 is not in the range"),
+        (f"{SHOW} --cols 101", "101 is not in the range"),
+        ("data show unheld.h5 --part val -o a.png", "no val images of these classes"),
+        ("data show label.h5 -o a.png", "row 5 has label 77"),
+        ("data show tiny.h5 -o a.xyz", "a.xyz: unknown ending; use .png"),
+        ("data show tiny.h5 -o a.h5", "a.h5: unknown ending; use .png"),
+        ("data show tiny.h5 -o a.psd", "a.psd: unknown ending; use .png"),
+        ("data show tiny.h5 -o a.xbm", "a.xbm: unknown ending; use .png"),
+        ("data show tiny.h5 -o a", "a: unknown ending; use .png"),
+        ("data show tiny.h5 -o gone/a.png", "folder gone does not exist"),
+    ],
+    "studies": [
+        (f"{PLAN} --only Z9Z", "--only Z9Z: matches no net of the plan"),
+        (f"{PLAN} --set solver.speed=1", "unknown key solver.speed"),
+        (f"{PLAN} --workers 0", "--workers 0: must be at least 1"),
+        (f"{PLAN} --rate 0", "--rate 0"),
+        (f"{PLAN} --data gone.h5", "gone.h5: no such file"),
+        ("study plan mine --data tiny.h5", "plan mine: unknown; built in are"),
+        ("study plan gone.toml", "gone.toml: cannot be read"),
+        ("study plan plan-cut.toml", "plan-cut.toml: not valid TOML"),
+        ("study plan plan-empty.toml", "no nets; list them under [[nets]]"),
+        ("study plan plan-name.toml", "name = 'a/b' must be a folder's name"),
+        ("study plan plan-recipe.toml", "recipe is missing; name one"),
+        ("study plan plan-key.toml", "unknown key 'colour'"),
+        ("study plan plan-kind.toml", "'based' in treatments; choose of"),
+        ("study run demo --data tiny.h5 -o mine", "neither empty nor a study folder"),
+        ("study run demo --data tiny.h5 -o new --jobs 0", "--jobs 0: must be at least"),
+        ("study run demo --data tiny.h5 -o new --device abacus", "--device abacus"),
+        ("study run demo --data tiny.h5 -o new --engine slurm", "'slurm' is not one"),
+        ("study status gone", "gone: no study folder (it has no plan.toml)"),
+        ("study status mine", "mine: no study folder"),
+        ("study status study", "study/plan.toml: damaged"),
+    ],
+    "reports and proofs": [
+        ("report -o page", "give a study folder, as 'minicnn study run' makes them"),
+        ("report study --published -o page", "not both"),
+        ("report gone -o page", "gone: no study folder"),
+        ("report --published -o page --score best", "'best' is not one of"),
+        ("report --published -o notes.txt", "is a file"),
+        ("gradcheck --device cpu --op convolution", "--op convolution: unknown"),
+        ("bench --device cpu --batch 0", "--batch 0: must be at least 1"),
+        ("bench --device cpu --arch vgg", "'vgg': unknown"),
+        ("bench --device cpu --against jax", "'jax' is not 'torch'"),
+        ("bench --device cpu --precision fp8", "'fp8'"),
+    ],
+}
+CASES = [
+    pytest.param(line, phrase, id=f"{topic}: {line}".replace(f" {QUICK}", ""))
+    for topic, rows in ROWS.items()
+    for line, phrase in rows
+]
+
+
+class Program(click.Command):
+    """The whole program as click's runner calls a command."""
+
+    def main(self, args: list[str], **_: object) -> None:  # type: ignore[override]
+        """Runs it; see `cli.main`."""
+        cli.main(args)
+
+
+def contents(folder: Path) -> dict[str, int]:
+    """Every file and folder below, with its time of change."""
+    found = (path for path in folder.rglob("*"))
+    return {str(path): path.lstat().st_mtime_ns for path in found if path.is_file()}
+
+
+@pytest.mark.parametrize(("line", "phrase"), CASES)
+def test_bad_input_is_one_line_and_status_2(
+    line: str, phrase: str, world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(world)
+    before = contents(world)
+    done = CliRunner().invoke(Program("minicnn"), shlex.split(line))
+    assert phrase in done.stderr
+    assert done.exit_code == 2
+    assert done.stderr.startswith("minicnn: error: ")
+    assert done.stderr.count("\n") == 1
+    assert not done.stdout
+    assert contents(world) == before
+
+
+def test_the_rows_are_as_many_as_promised() -> None:
+    assert len(CASES) >= 150
