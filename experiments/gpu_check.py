@@ -99,7 +99,7 @@ def losses(dev: Any, arch: str, batch: int, precision: str, resident: bool) -> A
     if resident:
         images = dev.from_host(step.batch.images)
         held: Any = SimpleNamespace(images=images, places=lambda rows: rows)
-        step.inputs.resident = held
+        step.inputs.in_memory = held
         step.batch = replace(step.batch, images=None, rows=np.arange(batch))
     sums = [0.0]
     for _ in range(STEPS):

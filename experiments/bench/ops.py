@@ -22,8 +22,9 @@ from minicnn.base.errors import MinicnnError
 from minicnn.base.progress import Progress
 from minicnn.data.loader import Batch
 from minicnn.devices.device import Device
+from minicnn.devices.meter import Ceilings, Meter
 from minicnn.devices.recording import Repeated
-from minicnn.experiments.bench.roofline import Ceilings, Meter, cost
+from minicnn.experiments.bench.roofline import cost
 from minicnn.nn.layers import Context, Layer
 from minicnn.nn.network import Network
 from minicnn.ops import Op

@@ -17,7 +17,7 @@ from minicnn.devices.aligned import aligned
 from minicnn.devices.protocol import Device, Work
 
 if TYPE_CHECKING:
-    from minicnn.experiments.bench.roofline import Meter
+    from minicnn.devices.meter import Meter
 
 
 class CpuDevice(Device):
@@ -114,6 +114,6 @@ class CpuDevice(Device):
 
     def meter(self) -> Meter:
         """See `Device`."""
-        from minicnn.experiments.bench.roofline import HostMeter
+        from minicnn.devices.meter import HostMeter
 
         return HostMeter(self)

@@ -22,7 +22,7 @@ from minicnn.devices.recording import Graph
 from minicnn.devices.uploads import Uploads
 
 if TYPE_CHECKING:
-    from minicnn.experiments.bench.roofline import Meter
+    from minicnn.devices.meter import Meter
 
 OPTIONS = ("--std=c++17",)
 """Options for NVRTC. CuPy adds -ftz=true: subnormal floats are zero."""
@@ -216,7 +216,7 @@ class CudaDevice(Device):
 
     def meter(self) -> Meter:
         """See `Device`."""
-        from minicnn.experiments.bench.roofline import CudaMeter
+        from minicnn.devices.meter import CudaMeter
 
         return CudaMeter(self._cupy, self._device)
 

@@ -15,7 +15,7 @@ from numpy.typing import DTypeLike, NDArray
 from minicnn.base.threads import HostThreads
 
 if TYPE_CHECKING:
-    from minicnn.experiments.bench.roofline import Meter
+    from minicnn.devices.meter import Meter
 
 Work = Callable[[], object]
 

@@ -13,9 +13,9 @@ from click.testing import CliRunner
 
 from minicnn.base.precision import BF16
 from minicnn.cli.main import cli
+from minicnn.devices import meter
 from minicnn.devices.device import CudaDevice
 from minicnn.devices.recording import Graph
-from minicnn.experiments.bench import roofline
 from minicnn.nn import architectures
 from minicnn.ops import softmax
 from tests.devices.conftest import Adding
@@ -51,9 +51,9 @@ def test_it_has_nothing_that_cupy_lacks() -> None:
 def test_bench_runs(cupy: Any, compiler: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(architectures.ARCHITECTURES, "miniature", MINIATURE)
     # Few calls are timed, little memory is flushed before each, no product is large.
-    monkeypatch.setattr(roofline, "SECONDS", 0.0)
+    monkeypatch.setattr(meter, "SECONDS", 0.0)
     monkeypatch.setattr(arrays, "TOTAL", 128 << 20)
-    monkeypatch.setattr(roofline, "CudaMeter", partial(roofline.CudaMeter, side=16))
+    monkeypatch.setattr(meter, "CudaMeter", partial(meter.CudaMeter, side=16))
     command = "bench --device cuda --arch miniature --batch 2 --precision bf16"
     done = CliRunner().invoke(cli, command.split(), catch_exceptions=False)
     assert done.exit_code == 0, done.output

@@ -17,8 +17,9 @@ from minicnn.base.errors import MinicnnError
 from minicnn.base.precision import BF16, Precision
 from minicnn.cli.main import cli
 from minicnn.devices import device
+from minicnn.devices.meter import Ceilings, Cost, HostMeter
 from minicnn.experiments.bench import ops as bench
-from minicnn.experiments.bench.roofline import Ceilings, Cost, HostMeter, cost
+from minicnn.experiments.bench.roofline import cost
 from minicnn.nn import architectures
 from minicnn.ops import Op, augment, lrn, pool, pool_lrn, sgd, space_to_depth
 from minicnn.ops.conv import conv
@@ -234,7 +235,7 @@ def test_the_report(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_command(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("minicnn.experiments.bench.roofline.SECONDS", 0.001)
+    monkeypatch.setattr("minicnn.devices.meter.SECONDS", 0.001)
     file = tmp_path / "bench.json"
     argv = ["bench", "--arch=miniature", "--batch=1", f"--json={file}"]
     done = CliRunner().invoke(cli, [*argv, f"--device={name}"])
@@ -278,7 +279,7 @@ def test_host_times(
 
     meter = HostMeter(device.get("cpu"))
     fake = SimpleNamespace(perf_counter=lambda: clock[0])
-    monkeypatch.setattr("minicnn.experiments.bench.roofline.time", fake)
+    monkeypatch.setattr("minicnn.devices.meter.time", fake)
     assert meter.seconds(work) == pytest.approx(median)
     assert next(left, None) is None
 
@@ -289,7 +290,7 @@ def test_host_times(
 def test_a_host_multiplies_what_it_stores(
     name: str, measured: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("minicnn.experiments.bench.roofline.SECONDS", 0.001)
+    monkeypatch.setattr("minicnn.devices.meter.SECONDS", 0.001)
     dtypes, matmul = set(), np.matmul
     monkeypatch.setattr(
         "numpy.matmul", lambda a, b, out: dtypes.add(out.dtype) or matmul(a, b, out=out)

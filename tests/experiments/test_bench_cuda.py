@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from minicnn.base import precision
-from minicnn.experiments.bench.roofline import Ceilings, CudaMeter
+from minicnn.devices.meter import Ceilings, CudaMeter
 
 
 class FakeArray:

@@ -42,7 +42,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(against_torch, "TURN", 0.001)
     monkeypatch.setattr(against_torch, "PAUSE", 0.0)
     monkeypatch.setattr(against_torch, "busy_cores", lambda: 0.5)
-    monkeypatch.setattr("minicnn.experiments.bench.roofline.SECONDS", 0.001)
+    monkeypatch.setattr("minicnn.devices.meter.SECONDS", 0.001)
     eager = [mode for mode in torch_step.modes(False) if not mode.compiled]
     monkeypatch.setattr(torch_step, "modes", lambda cuda: eager)
 

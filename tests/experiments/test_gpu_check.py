@@ -101,7 +101,7 @@ def test_what_tests_and_ncu_write(tmp_path: Path) -> None:
 
 def test_smoke_and_tiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(architectures.ARCHITECTURES, "miniature", MINIATURE)
-    monkeypatch.setattr("minicnn.experiments.bench.roofline.SECONDS", 0.01)
+    monkeypatch.setattr("minicnn.devices.meter.SECONDS", 0.01)
     monkeypatch.setattr(gpu_check, "LIMITS", {"bf16": 1e-2, "fp32": 2e-4})
     original, out = gpu_check.losses, tmp_path / "out.json"
     given = str(out), "emulated", "miniature", "1"
