@@ -103,6 +103,48 @@ def predict(
 
 @click.command()
 @_run
+@click.argument("sources", metavar="[STORE|IMAGE...]", type=_FILE, nargs=-1)
+@click.option(
+    "--layer", required=True, help="conv5: with ReLU; pool5: pooled; norm1; fc7; fc8."
+)
+@click.option(
+    "--part",
+    type=click.Choice(["train", "val", "all"]),
+    default="all",
+    show_default=True,
+    help="Of a store.",
+)
+@_output("File to write: .h5 or .safetensors.")
+@device_options
+def features(
+    folder: Path,
+    sources: tuple[Path, ...],
+    layer: str,
+    part: str,
+    output: Path,
+    device: str,
+    threads: int | None,
+) -> None:
+    """Write what a layer makes of a store's images, or of image files.
+
+    Without STORE or IMAGE of the store that RUN was trained on. The file holds
+    features, rows and, of a store, labels, split, wnids and names.
+    """
+    from minicnn.devices import device as devices
+    from minicnn.results import features as taken
+    from minicnn.results.inputs import images_of
+    from minicnn.training.run import Run
+
+    run = Run(folder)
+    images = images_of(run, sources, part)
+    dev = devices.get(device, threads)
+    shape = "x".join(map(str, taken.write(run, dev, images, layer, output)))
+    click.echo(f"{run.name}, step {run.checkpoint.step}, {layer}: {shape}")
+    click.echo(f"Written: {output}")
+
+
+@click.command()
+@_run
 @_output("Picture: .png, .svg or .pdf.")
 def filters(folder: Path, output: Path) -> None:
     """Draw conv1's filters."""
@@ -186,4 +228,4 @@ def doctor(
     context.exit(1 if any(each.error for each in built) else 0)
 
 
-COMMANDS = [evaluate, predict, filters, curves, export, doctor]
+COMMANDS = [evaluate, predict, features, filters, curves, export, doctor]
