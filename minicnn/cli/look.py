@@ -169,24 +169,25 @@ def curves(folders: tuple[Path, ...], output: Path) -> None:
 
 @click.command()
 @_run
-@_output("File to write: .safetensors.")
+@_output("File to write: .safetensors for torch, .onnx for onnx.")
 @click.option(
     "--to",
     "form",
-    type=click.Choice(["torch"]),
+    type=click.Choice(["torch", "onnx"]),
     default="torch",
     show_default=True,
-    help="Names and layouts of the tensors.",
+    help="torch: weights, for the module in README.md; onnx: the whole network.",
 )
 def export(folder: Path, output: Path, form: str) -> None:
-    """Write a run's weights for another framework."""
-    from minicnn.results.export import export_torch
+    """Write a run's network for another framework."""
+    from minicnn.results.export import export_onnx, export_torch
     from minicnn.training.run import Run
 
-    tensors = export_torch(Run(folder), output)
+    write = export_onnx if form == "onnx" else export_torch
+    tensors = write(Run(folder), output)
     for name, shape in tensors.items():
         click.echo(f"{name:14}{'x'.join(map(str, shape))}")
-    click.echo(f"Written: {output}; README.md has the PyTorch module that loads it.")
+    click.echo(f"Written: {output}")
 
 
 @click.command()
