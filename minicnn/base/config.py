@@ -32,8 +32,8 @@ BY_SIZE = ((227, "paper"), (56, "tiny-imagenet"), (0, "demo"))
 @dataclass(frozen=True)
 class NetworkConfig:
     """Attributes:
-    arch: name of an architecture.
-    outputs: features of fc8; 0 takes the number of the task's classes.
+    arch: name of an architecture, or a path that ends in .toml.
+    outputs: features of the last layer; 0 takes the number of the task's classes.
     precision: what it computes with: fp32, tf32x3, tf32, bf16 or fp64.
     """
 
@@ -108,7 +108,7 @@ _LEAST = {
 }
 
 
-def _checked(name: str, value: Any, kind: type, where: str) -> Any:
+def checked(name: str, value: Any, kind: type, where: str) -> Any:
     """A value of the field's kind; whole numbers serve as floats."""
     if kind is float and type(value) is int:
         value = float(value)
@@ -153,11 +153,11 @@ def from_dict(
                     f"{where}: unknown key {section}.{key}; known in {section}: "
                     f"{', '.join(kinds)}"
                 )
-        checked = {
-            key: _checked(f"{section}.{key}", value, kinds[key], where)
+        values_of = {
+            key: checked(f"{section}.{key}", value, kinds[key], where)
             for key, value in values.items()
         }
-        changed[section] = dataclasses.replace(known[section], **checked)
+        changed[section] = dataclasses.replace(known[section], **values_of)
     return dataclasses.replace(base, **changed)
 
 

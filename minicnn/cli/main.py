@@ -153,7 +153,7 @@ def announce(setup: Setup, trainer: Trainer) -> None:
     names = ", ".join(run.name for run in runs)
     one_pass = " in one pass" if len(runs) > 1 else ""
     click.echo(
-        f"{names}{one_pass}: {setup.config.network.arch}, {len(runs[0].classes)} "
+        f"{names}{one_pass}: {setup.arch.name}, {len(runs[0].classes)} "
         f"classes, {len(trainer.loader.train)} training and {len(trainer.loader.val)} "
         f"validation images of {setup.store}, device {setup.dev.name} with "
         f"{setup.dev.threads} threads."
@@ -228,9 +228,10 @@ def transfer(
     """
     from minicnn.training.treatment import parse_depths, passes
 
-    numbers = parse_depths(depths)
+    setup = make_setup(**options)
+    numbers = parse_depths(depths, setup.arch.depth - 1)
     planned = passes(source, numbers, target, finetune, keep, share_trunk)
-    train(make_setup(**options), planned, fresh)
+    train(setup, planned, fresh)
 
 
 cli.add_command(cli_data.data)

@@ -17,7 +17,6 @@ from safetensors.numpy import save as serialise
 
 from minicnn.base.errors import MinicnnError
 from minicnn.base.files import write_atomically
-from minicnn.nn import architectures
 from minicnn.nn.architectures import (
     LRN,
     Architecture,
@@ -98,7 +97,7 @@ def export_torch(run: Run, path: Path) -> dict[str, tuple[int, ...]]:
     Raises:
         MinicnnError: no checkpoint, or the file cannot be written.
     """
-    arch = architectures.get(run.config.network.arch)
+    arch = run.arch
     tensors = _tensors(run, arch)
     write_atomically(path, serialise(tensors, {KEY: _about(run, arch)}))
     return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
@@ -123,7 +122,7 @@ def export_onnx(run: Run, path: Path) -> dict[str, tuple[int, ...]]:
         raise MinicnnError(
             "export --to onnx: needs onnx; install it with pip install 'minicnn[onnx]'"
         ) from None
-    arch = architectures.get(run.config.network.arch)
+    arch = run.arch
     tensors = {k: np.float32(v) for k, v in _tensors(run, arch).items()}
     edge = (run.mean.shape[0] - arch.crop) // 2
     within = {"from": [edge] * 2, "to": [edge + arch.crop] * 2, "axes": [2, 3]}
@@ -144,8 +143,8 @@ def export_onnx(run: Run, path: Path) -> dict[str, tuple[int, ...]]:
     size, floats = run.mean.shape[0], TensorProto.FLOAT
     x = helper.make_tensor_value_info("images", floats, ["N", 3, size, size])
     y = helper.make_tensor_value_info("logits", floats, ["N", run.outputs])
-    held: list[tuple[str, Any]] = [*tensors.items(), *constants.items()]
-    weights = [numpy_helper.from_array(each, name) for name, each in held]
+    initial: list[tuple[str, Any]] = [*tensors.items(), *constants.items()]
+    weights = [numpy_helper.from_array(each, name) for name, each in initial]
     graph = helper.make_graph(nodes, arch.name, [x], [y], weights)
     opset = [helper.make_opsetid("", OPSET)]
     model = helper.make_model(graph, opset_imports=opset, ir_version=IR_VERSION)

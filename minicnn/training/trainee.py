@@ -26,7 +26,7 @@ from minicnn.base.errors import MinicnnError
 from minicnn.base.files import read_json, write_atomically, write_json
 from minicnn.compile import native
 from minicnn.data.loader import Loader
-from minicnn.nn.network import DEPTH, Network
+from minicnn.nn.network import Network
 from minicnn.ops.softmax import Score
 from minicnn.training import checkpoint
 from minicnn.training.checkpoint import Checkpoint
@@ -258,7 +258,7 @@ class Head:
             "frozen_layers": self.network.frozen,
             "frozen_unchanged": True,
             "frozen_sha256": after,
-            "weights_sha256": self.network.hashes(DEPTH),
+            "weights_sha256": self.network.hashes(self.network.arch.depth),
         }
         write_json(self.folder / "result.json", result)
 

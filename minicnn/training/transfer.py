@@ -7,6 +7,7 @@ import json
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from minicnn.data.loader import Loader
 from minicnn.data.splits import Task, split_report, task_classes
 from minicnn.data.store import Store
 from minicnn.devices.device import Device
-from minicnn.nn import architectures
+from minicnn.nn import architecture_files, architectures
+from minicnn.nn.architectures import Architecture
 from minicnn.nn.network import Network, tensor_hashes
 from minicnn.training.run import Run, check_folder, open_folder
 from minicnn.training.trainee import Diverged, Head
@@ -52,6 +54,11 @@ class Setup:
         if not 0 <= self.seed < 2**32:
             raise MinicnnError(f"--seed {self.seed}: must be 0 .. 2^32 - 1")
 
+    @cached_property
+    def arch(self) -> Architecture:
+        """The runs' architecture."""
+        return architecture_files.load(self.config.network.arch)
+
     def folder(self, treatment: Treatment) -> Path:
         """The run folder of a treatment."""
         if self.runs is not None:
@@ -74,6 +81,9 @@ def _settings(
     setup: Setup, treatment: Treatment, store: Store, base: Run | None
 ) -> dict[str, Any]:
     """All that decides a run's numbers, as config.toml holds it."""
+    own = {}
+    if not architectures.is_built_in(setup.arch):
+        own = {"architecture": architecture_files.to_dict(setup.arch)}
     weights = base.result["weights_sha256"] if base and base.result else {}
     digest = hashlib.sha256(json.dumps(weights, sort_keys=True).encode()).hexdigest()
     return {
@@ -96,6 +106,7 @@ def _settings(
             "orientation": store.attributes.get("orientation", "none"),
         },
         **setup.config.to_dict(),
+        **own,
     }
 
 
@@ -112,11 +123,10 @@ def _base(setup: Setup, task: Task, store: Store) -> Run:
     run = Run(folder)
     if run.result is None:
         raise MinicnnError(f"{folder}: not finished; finish it with '{command}' first")
-    arch = setup.config.network.arch
-    if run.config.network.arch != arch:
+    if run.arch != setup.arch:
         raise MinicnnError(
-            f"{folder}: its architecture is {run.config.network.arch}, this run's is "
-            f"{arch}; use the recipe that made it"
+            f"{folder}: its architecture {run.arch.name} is not this run's, "
+            f"{setup.arch.name}; use the recipe that made it"
         )
     if [c.wnid for c in run.classes] != [store.wnids[c] for c in task.classes]:
         raise MinicnnError(
@@ -203,9 +213,8 @@ def _head(
 ) -> Head:
     """A run's network as it starts, and what trains it."""
     seed = run_seed(setup.seed, treatment.name)
-    about = setup.config.network
-    how = precision.get(about.precision)
-    network = Network(about.arch, outputs, setup.dev, seed, how)
+    how = precision.get(setup.config.network.precision)
+    network = Network(setup.arch, outputs, setup.dev, seed, how)
     if base is not None:
         network.copy_layers(base.checkpoint.weights, treatment.copied)
     elif treatment.source == RANDOM:
@@ -246,6 +255,8 @@ def start(
     precision.get(config.network.precision)
     if any(each.family != first.family for each in treatments):
         raise ValueError("treatments of one pass differ in their depth alone")
+    for each in treatments:
+        each.check_depth(setup.arch.depth)
     store = Store(setup.store)
     target = setup.task(store, first.target)
     base = None
@@ -256,7 +267,7 @@ def start(
     loader = Loader(
         store,
         target.classes,
-        architectures.get(config.network.arch).crop,
+        setup.arch.crop,
         config.solver.batch,
         seed,
         config.data.mirror,
@@ -336,7 +347,7 @@ def transfer(
 
     Args:
         source: "A", "B", or "random" for random filters.
-        n: layers copied, 1..7.
+        n: layers copied, from 1 to all but the last.
         target: None takes the other task ("B" for random filters).
         finetune: whether the copied layers are trained as well.
         keep: layers n+1..n+keep are copied too, and trained on.
@@ -358,7 +369,7 @@ def transfer_depths(
     """As `transfer`, for several n; each has its own run folder.
 
     Args:
-        depths: layers copied, 1..7 each.
+        depths: layers copied, from 1 to all but the last each.
         share_trunk: whether one pass over the data trains them all, with the frozen
             layers run once; the runs end with the same bytes either way.
     """

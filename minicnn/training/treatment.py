@@ -12,19 +12,19 @@ from dataclasses import dataclass
 
 from minicnn.base.errors import MinicnnError
 from minicnn.data.splits import other
-from minicnn.nn.network import DEPTH
 
-DEEPEST = DEPTH - 1
+# Layers that can be copied of a network of the paper's eight.
+DEEPEST = 7
 RANDOM = "random"
 
 # "3", or "1-7".
 _SPAN = re.compile(r"(-?\d{1,9})(?:-(\d{1,9}))?")
 
 
-def _check_depth(n: int) -> None:
-    if not 1 <= n <= DEEPEST:
+def _check_depth(n: int, deepest: int) -> None:
+    if not 1 <= n <= deepest:
         raise MinicnnError(
-            f"--n {n}: must be 1..{DEEPEST}, the layers to copy of {DEPTH}"
+            f"--n {n}: must be 1..{deepest}, the layers to copy of {deepest + 1}"
         )
 
 
@@ -36,7 +36,7 @@ class Treatment:
         target: task it is trained on: "A", "B" or "all".
         source: task whose base gives layers 1..n; "random" for random filters; "" for
             a base.
-        n: layers taken, 1..7; 0 for a base.
+        n: layers taken, 1 or more; 0 for a base.
         finetune: whether they are trained on as well.
         keep: layers n+1..n+keep are copied too, and trained on: not in the paper.
     """
@@ -49,7 +49,7 @@ class Treatment:
 
     def __post_init__(self) -> None:
         if self.source:
-            _check_depth(self.n)
+            _check_depth(self.n, max(self.n, DEEPEST))
         if self.source == RANDOM and self.finetune:
             raise MinicnnError(
                 "--from random --finetune: random filters that are trained are a base; "
@@ -70,10 +70,21 @@ class Treatment:
                 f"--keep {self.keep} --finetune: fine-tuning trains every copied layer "
                 "on already; leave out one of the two"
             )
-        if not 0 < self.keep <= DEEPEST - self.n:
+        if self.keep < 0:
+            raise MinicnnError(f"--keep {self.keep}: must be 0 or more")
+
+    def check_depth(self, depth: int) -> None:
+        """Refuses to take more layers than lie below the last of a network's `depth`.
+
+        Raises:
+            MinicnnError: it would.
+        """
+        if self.source:
+            _check_depth(self.n, depth - 1)
+        if self.n + self.keep >= depth:
             raise MinicnnError(
-                f"--keep {self.keep} --n {self.n}: must be 0 or more, and together at "
-                f"most {DEEPEST}, the layers to copy of {DEPTH}"
+                f"--keep {self.keep} --n {self.n}: must be together at most "
+                f"{depth - 1}, the layers to copy of {depth}"
             )
 
     def _named(self, n: int | str) -> str:
@@ -119,11 +130,11 @@ def default_target(source: str) -> str:
     return "B" if source == RANDOM else other(source)
 
 
-def parse_depths(text: str) -> list[int]:
+def parse_depths(text: str, deepest: int = DEEPEST) -> list[int]:
     """The depths that "3", "1-7" or "1,3,5" mean, rising.
 
     Raises:
-        MinicnnError: it means none, or one twice, or one that is not 1..7.
+        MinicnnError: it means none, or one twice, or one that is not 1..deepest.
     """
     depths: list[int] = []
     for part in text.split(","):
@@ -133,8 +144,8 @@ def parse_depths(text: str) -> list[int]:
                 f"--n {text}: not a number of layers; write it as 3, 1-7 or 1,3,5"
             )
         first, last = int(span[1]), int(span[2] or span[1])
-        _check_depth(first)
-        _check_depth(last)
+        _check_depth(first, deepest)
+        _check_depth(last, deepest)
         if last < first:
             raise MinicnnError(f"--n {text}: write the lower number first")
         depths += range(first, last + 1)
@@ -155,7 +166,7 @@ def passes(
 
     Args:
         source, finetune, keep: as in `Treatment`.
-        depths: layers taken, 1..7 each.
+        depths: layers taken.
         target: None takes the other task ("B" for random filters).
         share_trunk: whether one pass trains them all; else each has its own.
 

@@ -132,7 +132,11 @@ BAD = [
     ("n too small", transfer("--n=0"), "--n 0: must be 1..7"),
     ("n no number", transfer("--n=three"), "--n three: not a number of layers"),
     ("n a span too far", transfer("--n=5-8"), "--n 8: must be 1..7"),
-    ("keep too many", transfer("--keep=5"), "--keep 5 --n 3: must be 0 or more"),
+    (
+        "keep too many",
+        transfer("--keep=5"),
+        "--keep 5 --n 3: must be together",
+    ),
     ("keep, fine-tuned", transfer("--keep=1", "--finetune"), "leave out one"),
     ("keep no number", transfer("--keep=x"), "'x' is not a valid integer"),
     ("one depth to share", transfer("--share-trunk"), "needs two depths or more"),
