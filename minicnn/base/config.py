@@ -43,6 +43,16 @@ class NetworkConfig:
 
 
 @dataclass(frozen=True)
+class LayerRates:
+    """Attributes:
+    lr_mult, decay_mult: what rate and decay of a layer's tensors are multiplied by.
+    """
+
+    lr_mult: float = 1.0
+    decay_mult: float = 1.0
+
+
+@dataclass(frozen=True)
 class SolverConfig:
     """Attributes:
     lr: base learning rate.
@@ -50,6 +60,7 @@ class SolverConfig:
     momentum, decay: of the velocity, and of the weights.
     batch: images an update.
     iterations: updates in all.
+    layers: by a layer's name, such as "conv1"; biases keep their double rate.
     """
 
     lr: float = 0.01
@@ -59,6 +70,7 @@ class SolverConfig:
     decay: float = 0.0005
     batch: int = 64
     iterations: int = 1000
+    layers: dict[str, LayerRates] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
@@ -96,7 +108,10 @@ class Config:
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """Sections of plain values, as TOML has them."""
-        return dataclasses.asdict(self)
+        sections = dataclasses.asdict(self)
+        if not self.solver.layers:
+            del sections["solver"]["layers"]
+        return sections
 
 
 _LEAST = {
@@ -123,6 +138,25 @@ def checked(name: str, value: Any, kind: type, where: str) -> Any:
             f"{where}: {name} = {value!r} must be at least {_LEAST.get(name, 0)}"
         )
     return value
+
+
+def _rates(
+    layers: Any, base: Mapping[str, LayerRates], where: str
+) -> dict[str, LayerRates]:
+    """The section solver.layers; what is not named keeps `base`'s value."""
+    taken, known = dict(base), [each.name for each in dataclasses.fields(LayerRates)]
+    for layer, values in layers.items() if isinstance(layers, Mapping) else [("", 0)]:
+        if not isinstance(values, Mapping) or not values.keys() <= set(known):
+            raise MinicnnError(
+                f"{where}: write solver.layers.LAYER.KEY = number, KEY one of "
+                f"{', '.join(known)}"
+            )
+        name = f"solver.layers.{layer}"
+        numbers = {
+            k: checked(f"{name}.{k}", v, float, where) for k, v in values.items()
+        }
+        taken[layer] = dataclasses.replace(taken.get(layer, LayerRates()), **numbers)
+    return taken
 
 
 def from_dict(
@@ -154,7 +188,9 @@ def from_dict(
                     f"{', '.join(kinds)}"
                 )
         values_of = {
-            key: checked(f"{section}.{key}", value, kinds[key], where)
+            key: _rates(value, known[section].layers, where)
+            if (section, key) == ("solver", "layers")
+            else checked(f"{section}.{key}", value, kinds[key], where)
             for key, value in values.items()
         }
         changed[section] = dataclasses.replace(known[section], **values_of)
@@ -244,12 +280,14 @@ def override(config: Config, assignments: list[str]) -> Config:
     """
     for text in assignments:
         name, equals, value = text.partition("=")
-        section, dot, key = name.strip().partition(".")
-        if not (equals and dot and section and key):
+        keys = name.strip().split(".")
+        if not equals or len(keys) < 2 or not all(keys):
             raise MinicnnError(f"--set {text}: write it as section.key=value")
         try:
-            parsed = tomllib.loads(f"v = {value}")["v"]
+            parsed: Any = tomllib.loads(f"v = {value}")["v"]
         except tomllib.TOMLDecodeError:
             parsed = value.strip()
-        config = from_dict({section: {key: parsed}}, f"--set {text}", config)
+        for key in reversed(keys):
+            parsed = {key: parsed}
+        config = from_dict(parsed, f"--set {text}", config)
     return config

@@ -203,6 +203,9 @@ def train_base(task: str, fresh: bool, **options: Any) -> None:
 )
 @click.option("--finetune", is_flag=True, help="Train the copied layers as well.")
 @click.option(
+    "--finetune-after", default=0, metavar="N", help="But not in the first N updates."
+)
+@click.option(
     "--keep", default=0, metavar="K", help="Copy K layers more, and train these on."
 )
 @click.option(
@@ -216,6 +219,7 @@ def transfer(
     target: str | None,
     depths: str,
     finetune: bool,
+    finetune_after: int,
     keep: int,
     share_trunk: bool,
     fresh: bool,
@@ -230,7 +234,8 @@ def transfer(
 
     setup = make_setup(**options)
     numbers = parse_depths(depths, setup.arch.depth - 1)
-    planned = passes(source, numbers, target, finetune, keep, share_trunk)
+    how = target, finetune or finetune_after > 0, keep, share_trunk, finetune_after
+    planned = passes(source, numbers, *how)
     train(setup, planned, fresh)
 
 

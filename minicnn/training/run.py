@@ -188,8 +188,9 @@ def locked(folder: Path) -> Iterator[None]:
 def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """Settings that differ between two nested dictionaries, the store's place apart."""
     rows = []
-    # Runs made before there was `keep` kept no layer, and all were of precision fp32.
-    for section, entry in ("run", {"keep": 0}), ("network", {"precision": "fp32"}):
+    # Runs made before there were these settings.
+    early: dict[str, dict[str, Any]] = {"run": {"keep": 0, "finetune_after": 0}}
+    for section, entry in [*early.items(), ("network", {"precision": "fp32"})]:
         old = {**old, section: {**entry, **old.get(section, {})}}
     for section in sorted(old.keys() | new.keys()):
         before, after = old.get(section, {}), new.get(section, {})

@@ -47,14 +47,20 @@ class Head:
         config: settings.
         network: freshly started: weights copied or drawn, layers frozen.
         identity: entries that result.json opens with.
+        still: see `Solver`.
     """
 
     def __init__(
-        self, folder: Path, config: Config, network: Network, identity: dict[str, Any]
+        self,
+        folder: Path,
+        config: Config,
+        network: Network,
+        identity: dict[str, Any],
+        still: tuple[int, int] = (0, 0),
     ) -> None:
         self.folder, self.config = folder, config
         self.network, self.identity = network, identity
-        self.solver = Solver(network, config.solver)
+        self.solver = Solver(network, config.solver, still)
         self.step = 0
         self.saved_at = self.evaluated_at = -1
         # Sums since the last training line, and the rows they are of.

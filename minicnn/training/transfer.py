@@ -23,6 +23,7 @@ from minicnn.nn import architecture_files, architectures
 from minicnn.nn.architectures import Architecture
 from minicnn.nn.network import Network, tensor_hashes
 from minicnn.training.run import Run, check_folder, open_folder
+from minicnn.training.solver import check_layers, scale_rates
 from minicnn.training.trainee import Diverged, Head
 from minicnn.training.trainer import Trainer
 from minicnn.training.treatment import RANDOM, Treatment, passes
@@ -95,6 +96,7 @@ def _settings(
             "n": treatment.n,
             "finetune": treatment.finetune,
             "keep": treatment.keep,
+            "finetune_after": treatment.finetune_after,
             "split": setup.split,
             "seed": setup.seed,
             "store": str(setup.store.resolve()),
@@ -220,6 +222,7 @@ def _head(
     elif treatment.source == RANDOM:
         network.draw(run_seed(setup.seed, treatment.family), treatment.n)
     network.freeze(treatment.frozen)
+    scale_rates(network, setup.config.solver)
     write_json(folder / "layers.json", _layer_table(network, treatment))
     identity = {
         "name": treatment.name,
@@ -229,10 +232,12 @@ def _head(
         "n": treatment.n,
         "finetune": treatment.finetune,
         "keep": treatment.keep,
+        "finetune_after": treatment.finetune_after,
         "split": setup.split,
         "seed": setup.seed,
     }
-    return Head(folder, setup.config, network, identity)
+    still = treatment.copied, treatment.finetune_after
+    return Head(folder, setup.config, network, identity, still)
 
 
 def start(
@@ -255,6 +260,7 @@ def start(
     precision.get(config.network.precision)
     if any(each.family != first.family for each in treatments):
         raise ValueError("treatments of one pass differ in their depth alone")
+    check_layers(config.solver, setup.arch)
     for each in treatments:
         each.check_depth(setup.arch.depth)
     store = Store(setup.store)

@@ -39,6 +39,9 @@ class Treatment:
         n: layers taken, 1 or more; 0 for a base.
         finetune: whether they are trained on as well.
         keep: layers n+1..n+keep are copied too, and trained on: not in the paper.
+        finetune_after: updates of the layers above n alone before all are fine-tuned
+            (Kumar et al., "Fine-tuning can distort pretrained features and underperform
+            out-of-distribution", ICLR 2022); not in the paper.
     """
 
     target: str
@@ -46,8 +49,14 @@ class Treatment:
     n: int = 0
     finetune: bool = False
     keep: int = 0
+    finetune_after: int = 0
 
     def __post_init__(self) -> None:
+        if self.finetune_after and not (self.finetune and self.finetune_after > 0):
+            raise MinicnnError(
+                f"--finetune-after {self.finetune_after}: must be 0 or more, and goes "
+                "with --finetune"
+            )
         if self.source:
             _check_depth(self.n, max(self.n, DEEPEST))
         if self.source == RANDOM and self.finetune:
@@ -92,6 +101,7 @@ class Treatment:
             return f"base{self.target}"
         source = "R" if self.source == RANDOM else self.source
         keep = f"-keep{self.keep}" if self.keep else ""
+        keep += f"-after{self.finetune_after}" if self.finetune_after else ""
         return f"{source}{n}{self.target}{'+' if self.finetune else ''}{keep}"
 
     @property
@@ -112,7 +122,8 @@ class Treatment:
         if self.source == RANDOM:
             return RANDOM
         kind = "selffer" if self.source == self.target else "transfer"
-        return kind + ("+" if self.finetune else "") + ("-keep" if self.keep else "")
+        kind += "+" if self.finetune else ""
+        return kind + ("-keep" * (self.keep > 0)) + "-after" * (self.finetune_after > 0)
 
     @property
     def copied(self) -> int:
@@ -161,11 +172,12 @@ def passes(
     finetune: bool = False,
     keep: int = 0,
     share_trunk: bool = False,
+    finetune_after: int = 0,
 ) -> list[list[Treatment]]:
     """The treatments of several depths, by the pass over the data that trains them.
 
     Args:
-        source, finetune, keep: as in `Treatment`.
+        source, finetune, keep, finetune_after: as in `Treatment`.
         depths: layers taken.
         target: None takes the other task ("B" for random filters).
         share_trunk: whether one pass trains them all; else each has its own.
@@ -174,7 +186,8 @@ def passes(
         MinicnnError: there are no such treatments, or they have no trunk to share.
     """
     target = target or default_target(source)
-    made = [Treatment(target, source, n, finetune, keep) for n in depths]
+    how = finetune, keep, finetune_after
+    made = [Treatment(target, source, n, *how) for n in depths]
     if not share_trunk:
         return [[each] for each in made]
     if finetune:

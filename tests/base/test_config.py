@@ -115,3 +115,21 @@ def test_missing_recipes_are_refused(tmp_path: Path) -> None:
         config.load_recipe(str(tmp_path / "none.toml"))
     with pytest.raises(MinicnnError, match="built in are demo, paper, tiny-imagenet"):
         config.load_recipe("papers")
+
+
+def test_factors_of_layers_are_set_and_written(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text(
+        "[solver.layers.conv1]\nlr_mult = 0.1\ndecay_mult = 0"
+    )
+    texts = ["solver.layers.fc8.lr_mult=10", "solver.layers.conv1.lr_mult=0.5"]
+    made = config.override(config.load_recipe(str(tmp_path / "a.toml")), texts)
+    assert made.solver.layers == {
+        "conv1": config.LayerRates(0.5, 0.0),
+        "fc8": config.LayerRates(10.0, 1.0),
+    }
+    (tmp_path / "b.toml").write_text(config.to_toml(made.to_dict()))
+    assert config.load_recipe(str(tmp_path / "b.toml")) == made
+    assert "layers" not in config.Config().to_dict()["solver"]
+    for bad in ("solver.layers.conv1=1", "solver.layers.conv1.lr=1", "solver.layers=2"):
+        with pytest.raises(MinicnnError, match=r"write solver\.layers\.LAYER\.KEY"):
+            config.override(made, [bad])
