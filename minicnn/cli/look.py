@@ -115,6 +115,7 @@ def predict(
     help="Of a store.",
 )
 @_output("File to write: .h5 or .safetensors.")
+@_json
 @device_options
 def features(
     folder: Path,
@@ -122,6 +123,7 @@ def features(
     layer: str,
     part: str,
     output: Path,
+    as_json: bool,
     device: str,
     threads: int | None,
 ) -> None:
@@ -138,9 +140,13 @@ def features(
     run = Run(folder)
     images = images_of(run, sources, part)
     dev = devices.get(device, threads)
-    shape = "x".join(map(str, taken.write(run, dev, images, layer, output)))
-    click.echo(f"{run.name}, step {run.checkpoint.step}, {layer}: {shape}")
-    click.echo(f"Written: {output}")
+    shape = taken.write(run, dev, images, layer, output)
+    step, size = run.checkpoint.step, "x".join(map(str, shape))
+    told = {"name": run.name, "step": step, "layer": layer, "shape": shape}
+    if as_json:
+        click.echo(json.dumps({**told, "written": str(output)}, indent=2))
+        return
+    click.echo(f"{run.name}, step {step}, {layer}: {size}\nWritten: {output}")
 
 
 @click.command()
@@ -178,13 +184,17 @@ def curves(folders: tuple[Path, ...], output: Path) -> None:
     show_default=True,
     help="torch: weights, for the module in README.md; onnx: the whole network.",
 )
-def export(folder: Path, output: Path, form: str) -> None:
+@_json
+def export(folder: Path, output: Path, form: str, as_json: bool) -> None:
     """Write a run's network for another framework."""
     from minicnn.results.export import export_onnx, export_torch
     from minicnn.training.run import Run
 
     write = export_onnx if form == "onnx" else export_torch
     tensors = write(Run(folder), output)
+    if as_json:
+        click.echo(json.dumps({"tensors": tensors, "written": str(output)}, indent=2))
+        return
     for name, shape in tensors.items():
         click.echo(f"{name:14}{'x'.join(map(str, shape))}")
     click.echo(f"Written: {output}")

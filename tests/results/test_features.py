@@ -90,6 +90,8 @@ def test_the_command_writes_what_the_generator_yields(
     done = CliRunner().invoke(cli, line, catch_exceptions=False)
     assert done.exit_code == 0
     assert "baseA, step 7, pool5: 136x2x2x6" in done.output
+    done = CliRunner().invoke(cli, [*line, "--json"], catch_exceptions=False)
+    assert json.loads(done.stdout)["shape"] == [136, 2, 2, 6]
     store = Store(run.about["store"])
     if suffix == ".h5":
         with h5py.File(path) as file:
