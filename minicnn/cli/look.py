@@ -164,12 +164,17 @@ def filters(folder: Path, output: Path) -> None:
 @click.command()
 @click.argument("folders", metavar="RUN...", type=_FOLDER, nargs=-1, required=True)
 @_output("Picture: .png, .svg or .pdf.")
-def curves(folders: tuple[Path, ...], output: Path) -> None:
+@click.option("--follow", is_flag=True, help="Draw it anew until all runs are done.")
+def curves(folders: tuple[Path, ...], output: Path, follow: bool) -> None:
     """Draw training loss and validation top-1 of one run or more."""
     from minicnn.results import pictures
     from minicnn.training.run import Run
 
-    pictures.curves([Run(folder) for folder in folders], output)
+    runs = [Run(folder) for folder in folders]
+    if follow:
+        pictures.follow(runs, output)
+    else:
+        pictures.curves(runs, output)
     click.echo(f"Written: {output}")
 
 

@@ -69,6 +69,11 @@ def setup_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         device_options,
         precision_option,
+        click.option(
+            "--log",
+            type=click.Choice(["tensorboard"]),
+            help="Also write event files into the run folders.",
+        ),
         click.option("--fresh", is_flag=True, help="Start over instead of going on."),
     ]
     for option in reversed(options):
@@ -165,8 +170,11 @@ def announce(setup: Setup, trainer: Trainer) -> None:
             print_layers(run)
 
 
-def train(setup: Setup, planned: list[list[Treatment]], fresh: bool) -> None:
+def train(
+    setup: Setup, planned: list[list[Treatment]], fresh: bool, log: str | None
+) -> None:
     """Trains pass after pass, and reports on their runs."""
+    from minicnn.results.event_log import EventLog
     from minicnn.training import transfer
 
     def ended(trainer: Trainer) -> None:
@@ -177,6 +185,8 @@ def train(setup: Setup, planned: list[list[Treatment]], fresh: bool) -> None:
 
     def began(trainer: Trainer) -> None:
         announce(setup, trainer)
+        for head in trainer.heads if log else []:
+            head.observers.append(EventLog(head))
 
     transfer.execute(setup, planned, fresh, began, ended)
 
@@ -184,11 +194,11 @@ def train(setup: Setup, planned: list[list[Treatment]], fresh: bool) -> None:
 @cli.command("train-base")
 @click.option("--task", required=True, help="A, B, or all with --split all.")
 @setup_options
-def train_base(task: str, fresh: bool, **options: Any) -> None:
+def train_base(task: str, fresh: bool, log: str | None, **options: Any) -> None:
     """Train the base net of a task."""
     from minicnn.training.treatment import Treatment
 
-    train(make_setup(**options), [[Treatment(task)]], fresh)
+    train(make_setup(**options), [[Treatment(task)]], fresh, log)
 
 
 @cli.command()
@@ -223,6 +233,7 @@ def transfer(
     keep: int,
     share_trunk: bool,
     fresh: bool,
+    log: str | None,
     **options: Any,
 ) -> None:
     """Copy the first N layers of a base net and train the rest on a task.
@@ -236,7 +247,7 @@ def transfer(
     numbers = parse_depths(depths, setup.arch.depth - 1)
     how = target, finetune or finetune_after > 0, keep, share_trunk, finetune_after
     planned = passes(source, numbers, *how)
-    train(setup, planned, fresh)
+    train(setup, planned, fresh, log)
 
 
 cli.add_command(cli_data.data)

@@ -14,7 +14,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,8 @@ class Head:
         self.frozen_before = network.hashes(network.frozen)
         self.checkpoints = folder / "checkpoints"
         self.metrics = folder / "metrics.jsonl"
+        # Told of each record of the metrics.
+        self.observers: list[Callable[[dict[str, Any]], object]] = []
 
     @property
     def name(self) -> str:
@@ -142,6 +144,8 @@ class Head:
                 f"{self.metrics}: cannot be written ({error.strerror}); run the same "
                 f"command again to go on from step {max(self.saved_at, 0)}"
             ) from None
+        for tell in self.observers:
+            tell(record)
 
     def save(self, mean: NDArray[np.float32]) -> None:
         """Writes a checkpoint.
