@@ -127,8 +127,8 @@ def _base(setup: Setup, task: Task, store: Store) -> Run:
         raise MinicnnError(f"{folder}: not finished; finish it with '{command}' first")
     if run.arch != setup.arch:
         raise MinicnnError(
-            f"{folder}: its architecture {run.arch.name} is not this run's, "
-            f"{setup.arch.name}; use the recipe that made it"
+            f"{folder}: its architecture is {run.arch.name}, this run's is "
+            f"{setup.arch.name} of other layers; use the recipe that made it"
         )
     if [c.wnid for c in run.classes] != [store.wnids[c] for c in task.classes]:
         raise MinicnnError(
