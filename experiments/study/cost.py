@@ -26,18 +26,18 @@ from minicnn.devices import device as devices
 from minicnn.experiments.study.folder import Study
 from minicnn.experiments.study.graph import Node, Plan, task_of
 from minicnn.experiments.study.tasks import Queue, Task, makespan
-from minicnn.nn import architectures, assembly
+from minicnn.nn import architecture_files, assembly
 from minicnn.nn.layers import ConvLayer
 from minicnn.training.checkpoint import KEPT
-from minicnn.training.treatment import DEPTH
 
 
 @cache
 def _counts(arch: str, outputs: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Of each of the 8 layers: forward operations of an image, and parameters."""
-    flops, values = [0] * DEPTH, [0] * DEPTH
+    """Of each layer: forward operations of an image, and parameters."""
+    network = architecture_files.load(arch)
+    flops, values = [0] * network.depth, [0] * network.depth
     dev = devices.get("cpu", 1)
-    for layer in assembly.build(dev, FP32, architectures.get(arch), outputs):
+    for layer in assembly.build(dev, FP32, network, outputs):
         number = layer.spec.index - 1
         if isinstance(layer, ConvLayer):
             flops[number] += layer.problem.flops
@@ -46,7 +46,7 @@ def _counts(arch: str, outputs: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 def layer_flops(arch: str, outputs: int) -> tuple[int, ...]:
-    """Operations of one image's forward pass through each of the 8 layers."""
+    """Operations of one image's forward pass through each layer."""
     return _counts(arch, outputs)[0]
 
 
@@ -66,7 +66,7 @@ def training_flops(layers: Sequence[int], frozen: int = 0, trunk: bool = True) -
     """
     head = sum(layers[frozen:])
     # Weight gradients of all of the head, data gradients of all but its lowest layer.
-    backward = 2 * head - (layers[frozen] if frozen < DEPTH else 0)
+    backward = 2 * head - (layers[frozen] if frozen < len(layers) else 0)
     return sum(layers[:frozen]) * trunk + head + backward
 
 

@@ -8,7 +8,7 @@ class, the name is the treatment's. Bases come before what copies from them.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -163,31 +163,35 @@ def with_bases(nodes: Sequence[Node], patterns: Sequence[str]) -> list[Node]:
 
 
 def flat(config: Config) -> dict[str, Any]:
-    """Settings by their dotted names."""
-    sections = config.to_dict().items()
-    return {
-        f"{s}.{key}": value for s, values in sections for key, value in values.items()
-    }
+    """Every setting by its dotted name."""
+
+    def named(values: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, Any]]:
+        for key, value in values.items():
+            if isinstance(value, Mapping):
+                yield from named(value, f"{place}{key}.")
+            else:
+                yield place + key, value
+
+    return dict(named(config.to_dict()))
+
+
+def _pairs(old: Config, new: Config) -> Iterator[tuple[str, Any, Any]]:
+    """Each setting that differs, before and after; a layer's factors are 1 unsaid."""
+    before, after = flat(old), flat(new)
+    for name in dict.fromkeys([*before, *after]):
+        pair = before.get(name, 1.0), after.get(name, 1.0)
+        if pair[0] != pair[1]:
+            yield name, *pair
 
 
 def differences(old: Config, new: Config) -> list[str]:
     """What the settings differ in, a text each."""
-    after = flat(new)
-    return [
-        f"{name} was {value!r}, now {after[name]!r}"
-        for name, value in flat(old).items()
-        if value != after[name]
-    ]
+    return [f"{name} was {was!r}, now {now!r}" for name, was, now in _pairs(old, new)]
 
 
 def assignments(config: Config, start: Config) -> list[str]:
     """The `section.key=value` texts that make one configuration of another."""
-    before = flat(start)
-    return [
-        f"{name}={json.dumps(value)}"
-        for name, value in flat(config).items()
-        if value != before[name]
-    ]
+    return [f"{name}={json.dumps(now)}" for name, _, now in _pairs(start, config)]
 
 
 def task_of(store: Store, split: str, name: str, groups: Path | None) -> Task:

@@ -20,7 +20,8 @@ from minicnn.experiments.study.graph import (
     differences,
 )
 from minicnn.experiments.study.protocol import same_numbers
-from minicnn.training.treatment import DEEPEST, RANDOM, Treatment
+from minicnn.nn import architecture_files
+from minicnn.training.treatment import RANDOM, Treatment
 
 PLANS = "plans"
 DEMO = "demo"
@@ -255,7 +256,8 @@ def _variants(
             fewer = from_dict({"data": {"images_per_class": count}}, where, config)
             yield Treatment(target), fewer
         return
-    every = range(1, DEEPEST + 1)
+    deepest = architecture_files.load(config.network.arch).depth - 1
+    every = range(1, deepest + 1)
     depths = _known(entry.get("depths", every), every, "depths", where)
     keeps: Sequence[int] = [0]
     if kind.endswith("-keep"):
@@ -266,7 +268,7 @@ def _variants(
         raise MinicnnError(f"{where}: {kind}: {error}") from None
     for n, keep in itertools.product(depths, keeps):
         # Layers n+1..n+keep must be layers that can be copied.
-        if n + keep <= DEEPEST:
+        if n + keep <= deepest:
             yield Treatment(target, source, n, kind.endswith("+"), keep), config
 
 

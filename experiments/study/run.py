@@ -36,7 +36,7 @@ from minicnn.experiments.study.local import LocalEngine
 from minicnn.experiments.study.plans import DEMO, load_plan
 from minicnn.experiments.study.protocol import warning
 from minicnn.experiments.study.tasks import make_tasks
-from minicnn.nn import architectures
+from minicnn.nn import architecture_files
 
 if TYPE_CHECKING:
     from minicnn.experiments.study.ray_engine import RayEngine
@@ -236,7 +236,7 @@ def _check_sizes(nodes: Sequence[Node], store: Store) -> None:
     """Refuses images too small for a network, before any net is begun."""
     height, width = store.image_size
     for name in {node.config.network.arch for node in nodes}:
-        crop = architectures.get(name).crop
+        crop = architecture_files.load(name).crop
         if crop > min(height, width):
             raise MinicnnError(
                 f"store {store.path}: its images of {height}x{width} are smaller than "

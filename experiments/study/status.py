@@ -9,7 +9,7 @@ from minicnn.experiments.study.cost import Cost
 from minicnn.experiments.study.folder import STATES, State, Study
 from minicnn.experiments.study.graph import REDUCED, Node, Plan, published_name
 from minicnn.experiments.study.plans import KINDS
-from minicnn.training.treatment import DEEPEST, RANDOM
+from minicnn.training.treatment import RANDOM
 
 SIGNS = {"running": ">", "stopped": "|", "failed": "FAIL", "ready": ".", "waiting": "-"}
 LEGEND = (
@@ -145,8 +145,9 @@ def plan_table(plan: Plan, nodes: Sequence[Node]) -> str:
         f"{solver.batch}"
     )
     if depths:
-        whole = depths == list(range(1, DEEPEST + 1))
-        about += f"; n = {'1..7' if whole else ','.join(map(str, depths))}"
+        whole = len(depths) > 2 and depths == list(range(1, depths[-1] + 1))
+        listed = f"1..{depths[-1]}" if whole else ",".join(map(str, depths))
+        about += f"; n = {listed}"
     return "\n".join([about + ".", "", *lines])
 
 

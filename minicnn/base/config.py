@@ -34,14 +34,24 @@ class NetworkConfig:
     """What is trained.
 
     Attributes:
-        arch: name of an architecture.
-        outputs: features of fc8; 0 takes the number of the task's classes.
+        arch: name of an architecture, or a path that ends in .toml.
+        outputs: features of the last layer; 0 takes the number of the task's classes.
         precision: what it computes with: fp32, tf32x3, tf32, bf16 or fp64.
     """
 
     arch: str = "caffenet32"
     outputs: int = 0
     precision: str = "fp32"
+
+
+@dataclass(frozen=True)
+class LayerRates:
+    """Attributes:
+    lr_mult, decay_mult: what rate and decay of a layer's tensors are multiplied by.
+    """
+
+    lr_mult: float = 1.0
+    decay_mult: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -54,6 +64,7 @@ class SolverConfig:
         momentum, decay: of the velocity, and of the weights.
         batch: images an update.
         iterations: updates in all.
+        layers: by a layer's name, such as "conv1"; biases keep their double rate.
     """
 
     lr: float = 0.01
@@ -63,6 +74,7 @@ class SolverConfig:
     decay: float = 0.0005
     batch: int = 64
     iterations: int = 1000
+    layers: dict[str, LayerRates] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
@@ -104,7 +116,10 @@ class Config:
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """Sections of plain values, as TOML has them."""
-        return dataclasses.asdict(self)
+        sections = dataclasses.asdict(self)
+        if not self.solver.layers:
+            del sections["solver"]["layers"]
+        return sections
 
 
 _LEAST = {
@@ -118,7 +133,7 @@ _LEAST = {
 _BELOW = {"solver.momentum": 1, "solver.decay": 1}
 
 
-def _checked(name: str, value: Any, kind: type, where: str) -> Any:
+def checked(name: str, value: Any, kind: type, where: str) -> Any:
     """A value of the field's kind; whole numbers serve as floats."""
     if kind is float and type(value) is int:
         value = float(value)
@@ -138,6 +153,25 @@ def _checked(name: str, value: Any, kind: type, where: str) -> Any:
                 f"{where}: {name} = {value!r} must be below {_BELOW[name]}"
             )
     return value
+
+
+def _rates(
+    layers: Any, base: Mapping[str, LayerRates], where: str
+) -> dict[str, LayerRates]:
+    """The section solver.layers; what is not named keeps `base`'s value."""
+    taken, known = dict(base), [each.name for each in dataclasses.fields(LayerRates)]
+    for layer, values in layers.items() if isinstance(layers, Mapping) else [("", 0)]:
+        if not isinstance(values, Mapping) or not values.keys() <= set(known):
+            raise MinicnnError(
+                f"{where}: write solver.layers.LAYER.KEY = number, KEY one of "
+                f"{', '.join(known)}"
+            )
+        name = f"solver.layers.{layer}"
+        numbers = {
+            k: checked(f"{name}.{k}", v, float, where) for k, v in values.items()
+        }
+        taken[layer] = dataclasses.replace(taken.get(layer, LayerRates()), **numbers)
+    return taken
 
 
 def from_dict(
@@ -168,11 +202,13 @@ def from_dict(
                     f"{where}: unknown key {section}.{key}; known in {section}: "
                     f"{', '.join(kinds)}"
                 )
-        checked = {
-            key: _checked(f"{section}.{key}", value, kinds[key], where)
+        values_of = {
+            key: _rates(value, known[section].layers, where)
+            if (section, key) == ("solver", "layers")
+            else checked(f"{section}.{key}", value, kinds[key], where)
             for key, value in values.items()
         }
-        changed[section] = dataclasses.replace(known[section], **checked)
+        changed[section] = dataclasses.replace(known[section], **values_of)
     return dataclasses.replace(base, **changed)
 
 
@@ -259,12 +295,14 @@ def override(config: Config, assignments: list[str]) -> Config:
     """
     for text in assignments:
         name, equals, value = text.partition("=")
-        section, dot, key = name.strip().partition(".")
-        if not (equals and dot and section and key):
+        keys = name.strip().split(".")
+        if not equals or len(keys) < 2 or not all(keys):
             raise MinicnnError(f"--set {text}: write it as section.key=value")
         try:
-            parsed = tomllib.loads(f"v = {value}")["v"]
+            parsed: Any = tomllib.loads(f"v = {value}")["v"]
         except tomllib.TOMLDecodeError:
             parsed = value.strip()
-        config = from_dict({section: {key: parsed}}, f"--set {text}", config)
+        for key in reversed(keys):
+            parsed = {key: parsed}
+        config = from_dict(parsed, f"--set {text}", config)
     return config

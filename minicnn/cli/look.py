@@ -103,6 +103,54 @@ def predict(
 
 @click.command()
 @_run
+@click.argument("sources", metavar="[STORE|IMAGE...]", type=_FILE, nargs=-1)
+@click.option(
+    "--layer", required=True, help="conv5: with ReLU; pool5: pooled; norm1; fc7; fc8."
+)
+@click.option(
+    "--part",
+    type=click.Choice(["train", "val", "all"]),
+    default="all",
+    show_default=True,
+    help="Of a store.",
+)
+@_output("File to write: .h5 or .safetensors.")
+@_json
+@device_options
+def features(
+    folder: Path,
+    sources: tuple[Path, ...],
+    layer: str,
+    part: str,
+    output: Path,
+    as_json: bool,
+    device: str,
+    threads: int | None,
+) -> None:
+    """Write what a layer makes of a store's images, or of image files.
+
+    Without STORE or IMAGE of the store that RUN was trained on. The file holds
+    features, rows and, of a store, labels, split, wnids and names.
+    """
+    from minicnn.devices import device as devices
+    from minicnn.results import features as taken
+    from minicnn.results.inputs import images_of
+    from minicnn.training.run import Run
+
+    run = Run(folder)
+    images = images_of(run, sources, part)
+    dev = devices.get(device, threads)
+    shape = taken.write(run, dev, images, layer, output)
+    step, size = run.checkpoint.step, "x".join(map(str, shape))
+    told = {"name": run.name, "step": step, "layer": layer, "shape": shape}
+    if as_json:
+        click.echo(json.dumps({**told, "written": str(output)}, indent=2))
+        return
+    click.echo(f"{run.name}, step {step}, {layer}: {size}\nWritten: {output}")
+
+
+@click.command()
+@_run
 @_output("Picture: .png, .svg or .pdf.")
 def filters(folder: Path, output: Path) -> None:
     """Draw conv1's filters."""
@@ -116,35 +164,46 @@ def filters(folder: Path, output: Path) -> None:
 @click.command()
 @click.argument("folders", metavar="RUN...", type=_FOLDER, nargs=-1, required=True)
 @_output("Picture: .png, .svg or .pdf.")
-def curves(folders: tuple[Path, ...], output: Path) -> None:
+@click.option("--follow", is_flag=True, help="Draw it anew until all runs are done.")
+def curves(folders: tuple[Path, ...], output: Path, follow: bool) -> None:
     """Draw training loss and validation top-1 of one run or more."""
     from minicnn.results import pictures
     from minicnn.training.run import Run
 
-    pictures.curves([Run(folder) for folder in folders], output)
+    runs = [Run(folder) for folder in folders]
+    if follow:
+        pictures.follow(runs, output)
+    else:
+        pictures.curves(runs, output)
     click.echo(f"Written: {output}")
 
 
 @click.command()
 @_run
-@_output("File to write: .safetensors.")
+@_output("File to write: .safetensors for torch, .onnx for onnx.")
 @click.option(
     "--to",
     "form",
-    type=click.Choice(["torch"]),
+    type=click.Choice(["torch", "onnx"]),
     default="torch",
     show_default=True,
-    help="Names and layouts of the tensors.",
+    help="torch: weights, for the module in README.md; onnx: the whole network.",
 )
-def export(folder: Path, output: Path, form: str) -> None:
-    """Write a run's weights for another framework."""
-    from minicnn.results.export import export_torch
+@_json
+def export(folder: Path, output: Path, form: str, as_json: bool) -> None:
+    """Write a run's network for another framework."""
+    from minicnn.results.export import export_onnx, export_torch
     from minicnn.training.run import Run
 
-    tensors = export_torch(Run(folder), output)
+    write = export_onnx if form == "onnx" else export_torch
+    tensors = write(Run(folder), output)
+    if as_json:
+        click.echo(json.dumps({"tensors": tensors, "written": str(output)}, indent=2))
+        return
     for name, shape in tensors.items():
         click.echo(f"{name:14}{'x'.join(map(str, shape))}")
-    click.echo(f"Written: {output}; the module in docs/export.md loads it in PyTorch.")
+    use = "" if form == "onnx" else "; the module in docs/export.md loads it in PyTorch"
+    click.echo(f"Written: {output}{use}.")
 
 
 @click.command()
@@ -186,4 +245,4 @@ def doctor(
     context.exit(1 if any(each.error for each in built) else 0)
 
 
-COMMANDS = [evaluate, predict, filters, curves, export, doctor]
+COMMANDS = [evaluate, predict, features, filters, curves, export, doctor]

@@ -64,6 +64,11 @@ def setup_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         device_options,
         precision_option,
+        click.option(
+            "--log",
+            type=click.Choice(["tensorboard"]),
+            help="Also write event files into the run folders.",
+        ),
         click.option("--fresh", is_flag=True, help="Start over instead of going on."),
     ]
     for option in reversed(options):
@@ -165,7 +170,7 @@ def announce(setup: Setup, trainer: Trainer) -> None:
     names = ", ".join(run.name for run in runs)
     one_pass = " in one pass" if len(runs) > 1 else ""
     click.echo(
-        f"{names}{one_pass}: {setup.config.network.arch}, {len(runs[0].classes)} "
+        f"{names}{one_pass}: {setup.arch.name}, {len(runs[0].classes)} "
         f"classes, {len(trainer.loader.train)} training and {len(trainer.loader.val)} "
         f"validation images of {setup.store}, device {setup.dev.name} with "
         f"{setup.dev.threads} threads."
@@ -184,8 +189,11 @@ def announce(setup: Setup, trainer: Trainer) -> None:
             print_layers(run)
 
 
-def train(setup: Setup, planned: list[list[Treatment]], fresh: bool) -> None:
+def train(
+    setup: Setup, planned: list[list[Treatment]], fresh: bool, log: str | None
+) -> None:
     """Trains pass after pass, and reports on their runs."""
+    from minicnn.results.event_log import EventLog
     from minicnn.training import transfer
 
     def ended(trainer: Trainer) -> None:
@@ -196,6 +204,8 @@ def train(setup: Setup, planned: list[list[Treatment]], fresh: bool) -> None:
 
     def began(trainer: Trainer) -> None:
         announce(setup, trainer)
+        for head in trainer.heads if log else []:
+            head.observers.append(EventLog(head))
 
     transfer.execute(setup, planned, fresh, began, ended)
 
@@ -203,11 +213,11 @@ def train(setup: Setup, planned: list[list[Treatment]], fresh: bool) -> None:
 @cli.command("train-base")
 @click.option("--task", required=True, help="A, B, or all.")
 @setup_options
-def train_base(task: str, fresh: bool, **options: Any) -> None:
+def train_base(task: str, fresh: bool, log: str | None, **options: Any) -> None:
     """Train the base net of a task."""
     from minicnn.training.treatment import Treatment
 
-    train(make_setup(task, **options), [[Treatment(task)]], fresh)
+    train(make_setup(task, **options), [[Treatment(task)]], fresh, log)
 
 
 @cli.command()
@@ -222,6 +232,9 @@ def train_base(task: str, fresh: bool, **options: Any) -> None:
 )
 @click.option("--finetune", is_flag=True, help="Train the copied layers as well.")
 @click.option(
+    "--finetune-after", default=0, metavar="N", help="But not in the first N updates."
+)
+@click.option(
     "--keep", default=0, metavar="K", help="Copy K layers more, and train these on."
 )
 @click.option(
@@ -235,9 +248,11 @@ def transfer(
     target: str | None,
     depths: str,
     finetune: bool,
+    finetune_after: int,
     keep: int,
     share_trunk: bool,
     fresh: bool,
+    log: str | None,
     **options: Any,
 ) -> None:
     """Copy the first N layers of a base net and train the rest on a task.
@@ -247,9 +262,11 @@ def transfer(
     """
     from minicnn.training.treatment import parse_depths, passes
 
-    numbers = parse_depths(depths)
-    planned = passes(source, numbers, target, finetune, keep, share_trunk)
-    train(make_setup(source, **options), planned, fresh)
+    setup = make_setup(source, **options)
+    numbers = parse_depths(depths, setup.arch.depth - 1)
+    more = target, finetune or finetune_after > 0, keep, share_trunk, finetune_after
+    planned = passes(source, numbers, *more)
+    train(setup, planned, fresh, log)
 
 
 cli.add_command(cli_data.data)

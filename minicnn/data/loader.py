@@ -56,6 +56,20 @@ class Batch:
     left: NDArray[np.int64]
     mirror: NDArray[np.bool_]
 
+    @classmethod
+    def centred(
+        cls,
+        size: tuple[int, int],
+        crop: int,
+        rows: NDArray[np.int64],
+        labels: NDArray[np.int32],
+        images: NDArray[np.uint8] | None,
+    ) -> Batch:
+        """The centre crops of images of a size (height, width)."""
+        count = len(rows)
+        top, left = (np.full(count, (side - crop) // 2) for side in size)
+        return cls(images, rows, labels, top, left, np.zeros(count, bool))
+
 
 class Reader:
     """Copies images out of a store's memory map.
@@ -244,16 +258,9 @@ class Loader:
 
     def _centred(self, start: int, slot: NDArray[np.uint8] | None) -> Batch:
         rows = self.val[start : start + self.batch]
-        height, width = self.store.image_size
-        count = len(rows)
-        return Batch(
-            images=None if slot is None else self._reader.read(rows, slot),
-            rows=rows,
-            labels=self.label_of[self.store.labels[rows]],
-            top=np.full(count, (height - self.crop) // 2),
-            left=np.full(count, (width - self.crop) // 2),
-            mirror=np.zeros(count, bool),
-        )
+        images = None if slot is None else self._reader.read(rows, slot)
+        labels = self.label_of[self.store.labels[rows]]
+        return Batch.centred(self.store.image_size, self.crop, rows, labels, images)
 
 
 def mean_image(

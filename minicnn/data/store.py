@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -36,6 +37,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minicnn.base.errors import MinicnnError
+from minicnn.base.files import partial
 
 FORMAT = "minicnn-store"
 VERSION = 1
@@ -120,6 +122,66 @@ def mark_complete(path: Path) -> None:
     """Sets the root attribute `complete`, the last thing written to a store."""
     with h5py.File(path, "r+") as file:
         file.attrs.modify("complete", np.uint8(1))
+
+
+def write(
+    path: Path,
+    images: NDArray[np.uint8],
+    labels: Sequence[int] | NDArray[np.integer],
+    names: Sequence[str],
+    split: NDArray[np.uint8] | None = None,
+) -> Store:
+    """Writes a whole store of images in memory, or in a memory map.
+
+    Args:
+        images: (N,H,W,3) uint8, RGB, H = W.
+        labels: (N,) places in `names`.
+        names: what the K classes are called; their ids become "0000", "0001", ...
+        split: (N,) TRAIN or VAL; None holds out every fifth image of each class.
+
+    Raises:
+        MinicnnError: shapes, dtype or labels do not fit, or it cannot be written.
+    """
+    images, labels = np.asanyarray(images), np.asarray(labels)
+    count = len(images)
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
+        raise MinicnnError(
+            f"images {images.shape} {images.dtype}: must be (N,H,W,3) uint8"
+        )
+    if images.shape[1] != images.shape[2]:
+        raise MinicnnError(f"images {images.shape}: must be square")
+    if split is None:
+        split = np.full(count, TRAIN, np.uint8)
+        for label in range(len(names)):
+            split[np.flatnonzero(labels == label)[4::5]] = VAL
+    for key, each in (("labels", labels), ("split", split)):
+        most = len(names) - 1 if key == "labels" else VAL
+        if each.shape != (count,) or not np.isin(each, range(most + 1)).all():
+            raise MinicnnError(f"{key} {each.shape}: must be {count} of 0..{most}")
+    contents = Contents(
+        size=images.shape[1:3],
+        labels=labels.astype(np.int32),
+        split=split,
+        files=[f"array {row}" for row in range(count)],
+        wnids=[f"{place:04d}" for place in range(len(names))],
+        names=names,
+        groups=[""] * len(names),
+        attributes={"source": "arrays", "resize": "none", "orientation": "none"},
+    )
+    temporary = partial(path)
+    try:
+        create(temporary, contents)
+        with h5py.File(temporary, "r+") as file:
+            for row, image in enumerate(images):
+                file["images"][row] = image
+                file["crc32"][row] = zlib.crc32(np.ascontiguousarray(image))
+        mark_complete(temporary)
+        temporary.replace(path)
+    except OSError as error:
+        raise MinicnnError(f"{path}: cannot be written ({error})") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+    return Store(path)
 
 
 class Store:

@@ -1,6 +1,6 @@
-"""Networks as data: CaffeNet exactly as published, and two small relatives.
+"""Networks as data: CaffeNet exactly as published, two small relatives, and one's own.
 
-Every network has the paper's eight layers: conv1–conv5 and fc6–fc8, with ReLU, max
+The built-in ones have the paper's eight layers: conv1–conv5 and fc6–fc8, with ReLU, max
 pooling, LRN, groups and dropout in the same places. The relatives are sized so that
 two processor cores train them at hundreds of images a second; their weights start
 wider than CaffeNet's, since a narrow layer sums fewer of them, and the narrowest drops
@@ -19,7 +19,7 @@ class Conv:
     """A convolution with bias and ReLU.
 
     Attributes:
-        index: the paper's layer number, 1–5; its name is "conv" + index.
+        index: the layer's number, from 1; its name is "conv" + index.
         features: output channels K.
         window, stride, pad, groups: of the convolution.
         std: standard deviation of the Gaussian initial weights.
@@ -45,7 +45,7 @@ class FullyConnected:
     """A fully connected layer; with ReLU unless it is the last.
 
     Attributes:
-        index: the paper's layer number, 6–8; its name is "fc" + index.
+        index: the layer's number; its name is "fc" + index.
         features: outputs, or 0 for the number that the task asks for.
         std, bias: as for `Conv`.
     """
@@ -128,6 +128,11 @@ class Architecture:
     crop: int
     layers: tuple[LayerSpec, ...]
     scale: float = 1.0
+
+    @property
+    def depth(self) -> int:
+        """How many layers it has, as `index` counts them."""
+        return self.layers[-1].index
 
 
 def _caffenet() -> Architecture:
@@ -230,5 +235,13 @@ def get(name: str) -> Architecture:
     """
     if name not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)
-        raise MinicnnError(f"network.arch {name!r}: unknown; choose one of {known}")
+        raise MinicnnError(
+            f"network.arch {name!r}: unknown; choose one of {known}, or give a path "
+            "that ends in .toml"
+        )
     return ARCHITECTURES[name]
+
+
+def is_built_in(arch: Architecture) -> bool:
+    """Whether its name says all of it, to any minicnn."""
+    return arch in _ALL

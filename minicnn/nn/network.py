@@ -1,7 +1,7 @@
 """An ordered list of layers: forward, backward, freezing, copying, tensors in and out.
 
-Layer numbers are the paper's: 1–5 convolutional (with their ReLU, pooling and LRN),
-6–8 fully connected.
+Layer numbers are the paper's: convolutional ones (with their ReLU, pooling and LRN) and
+fully connected ones, 1–8 in the built-in architectures.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from minicnn.ops import sgd, softmax
 from minicnn.ops.space_to_depth import Blocks
 
 Array = NDArray[Any]
-DEPTH = 8
 # Initial weights of a thread's chunk; even, as the draws come in pairs.
 CHUNK = 1 << 15
 
@@ -122,8 +121,9 @@ class Network:
         first = self.layers[0]
         return first.blocks if isinstance(first, BlockedConvLayer) else None
 
-    def draw(self, seed: int, n: int = DEPTH) -> None:
-        """Draws layers 1..n afresh: Gaussian weights, constant biases."""
+    def draw(self, seed: int, n: int | None = None) -> None:
+        """Draws layers 1..n, or all, afresh: Gaussian weights, constant biases."""
+        n = self.arch.depth if n is None else n
         for number, p in enumerate(p for p in self.params if p.index <= n):
             values = np.full(p.shape, p.constant, self.precision.values)
             if p.std:
@@ -149,12 +149,15 @@ class Network:
         """Freezes layers 1..n: no gradients, no updates, no backward work below them.
 
         Raises:
-            MinicnnError: n is not in 0..8.
+            MinicnnError: there are fewer.
         """
-        if not 0 <= n <= DEPTH:
-            raise MinicnnError(f"freeze {n}: layers are numbered 1..{DEPTH}")
+        self._check("freeze", n)
         self.frozen = n
         self.release()
+
+    def _check(self, what: str, n: int) -> None:
+        if not 0 <= n <= self.arch.depth:
+            raise MinicnnError(f"{what} {n}: layers are numbered 1..{self.arch.depth}")
 
     def plan(self, batch: int) -> None:
         """Allocates every buffer for batches of up to `batch` images, once.
@@ -283,7 +286,7 @@ class Network:
 
     def backward(self) -> None:
         """Writes every trainable parameter's gradient of the mean loss."""
-        lowest = min((p.index for p in self.trainable), default=DEPTH + 1)
+        lowest = min((p.index for p in self.trainable), default=self.arch.depth + 1)
         dy: Array | None = self.dlogits[: len(self.logits)]
         for layer in reversed(self.layers):
             if dy is None or layer.spec.index < lowest:
@@ -321,10 +324,9 @@ class Network:
             The names copied.
 
         Raises:
-            MinicnnError: n is not in 0..8; a tensor is missing or of another shape.
+            MinicnnError: there are fewer; a tensor is missing or of another shape.
         """
-        if not 0 <= n <= DEPTH:
-            raise MinicnnError(f"copy {n}: layers are numbered 1..{DEPTH}")
+        self._check("copy", n)
         copied = [p for p in self.params if p.index <= n]
         for p in copied:
             self._take(p, tensors)

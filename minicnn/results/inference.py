@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,15 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minicnn.base.errors import MinicnnError
-from minicnn.data.images import ORIENTATIONS, RESIZES, BadImageError, to_rgb
-from minicnn.data.loader import Batch, Loader
+from minicnn.data.loader import Loader
 from minicnn.data.store import Store
 from minicnn.devices.device import Device
+from minicnn.results import features
+from minicnn.results.inputs import image_files, open_store
 from minicnn.training.run import Run
 from minicnn.training.trainer import Inputs, evaluate
-
-# Images of a batch.
-BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -80,31 +78,6 @@ def evaluate_run(run: Run, dev: Device, store: Path | None = None) -> dict[str, 
     }
 
 
-def open_store(run: Run, path: Path | None) -> Store:
-    """The run's own store, or the one at `path`.
-
-    Raises:
-        MinicnnError: it is missing, or has images of another size.
-    """
-    recorded = Path(run.about["store"])
-    if path is None and not recorded.is_file():
-        raise MinicnnError(
-            f"{run.folder}: its store {recorded} is gone; say where it is by --data"
-        )
-    store = Store(path or recorded)
-    size = run.mean.shape[:2]
-    if store.image_size != size:
-        raise MinicnnError(
-            f"store {store.path}: its images are {_times(store.image_size)}, but "
-            f"{run.folder} was trained on {_times(size)}; prepare it with that --size"
-        )
-    return store
-
-
-def _times(size: tuple[int, ...]) -> str:
-    return "x".join(map(str, size))
-
-
 def class_indices(run: Run, store: Store) -> list[int]:
     """Where the store has the run's classes, in the order of its outputs."""
     places = {wnid: index for index, wnid in enumerate(store.wnids)}
@@ -135,59 +108,17 @@ def predict(
     """
     if top < 1:
         raise MinicnnError(f"--top {top}: must be at least 1")
-    network = run.network(dev)
-    inputs = Inputs(network, run.mean, min(BATCH, len(images)))
-    predictions = []
-    for paths, batch in _batches(run, images, network.arch.crop):
-        with np.errstate(all="ignore"):
-            logits = dev.to_host(network.forward(inputs.fill(batch)[0]))
-        for path, row in zip(paths, _softmax(logits), strict=True):
+    predictions: list[Prediction] = []
+    for logits in features.batches(run, dev, image_files(run, images)):
+        for row in _softmax(logits):
             known = row[: len(run.classes)]
             best = np.argsort(-known, kind="stable")[:top]
             guesses = [
                 Guess(run.classes[i].wnid, run.classes[i].name, float(known[i]))
                 for i in best
             ]
-            predictions.append(Prediction(path, guesses))
+            predictions.append(Prediction(images[len(predictions)], guesses))
     return predictions
-
-
-def _batches(
-    run: Run, images: Sequence[Path], crop: int
-) -> Iterator[tuple[Sequence[Path], Batch]]:
-    """The images, as the run's store would hold them, with their centre crops."""
-    height, width = run.mean.shape[:2]
-    for start in range(0, len(images), BATCH):
-        paths = images[start : start + BATCH]
-        count = len(paths)
-        batch = Batch(
-            images=np.stack([read_image(run, path) for path in paths]),
-            rows=np.full(count, -1),
-            labels=np.full(count, -1, np.int32),
-            top=np.full(count, (height - crop) // 2),
-            left=np.full(count, (width - crop) // 2),
-            mirror=np.zeros(count, bool),
-        )
-        yield paths, batch
-
-
-def read_image(run: Run, path: Path) -> NDArray[np.uint8]:
-    """An image file as the run's store would hold it, (H,W,3) uint8.
-
-    Raises:
-        MinicnnError: it cannot be read, or is not an image.
-    """
-    resize, orientation = run.about["resize"], run.about["orientation"]
-    # "none" where the store does not say, made by `store.create` without these
-    # attributes: then keep a photo's shape, and turn it upright.
-    resize = resize if resize in RESIZES else "short-center"
-    orientation = orientation if orientation in ORIENTATIONS else "applied"
-    try:
-        return to_rgb(path.read_bytes(), run.mean.shape[0], resize, orientation)
-    except OSError as error:
-        raise MinicnnError(f"image {path}: cannot be read ({error.strerror})") from None
-    except BadImageError as error:
-        raise MinicnnError(f"image {path}: {error}") from None
 
 
 def _softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:

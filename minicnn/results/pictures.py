@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -162,6 +163,24 @@ def curves(runs: Sequence[Run], path: Path) -> None:
         handles, labels, loc="outside lower center", ncols=columns, frameon=False
     )
     _write(figure, path)
+
+
+def follow(runs: Sequence[Run], path: Path, seconds: float = 2.0) -> None:
+    """Draws `curves` anew whenever a run's metrics grow, until all runs are done.
+
+    Args:
+        seconds: between looks at the metrics.
+    """
+    drawn: list[int] = []
+    while True:
+        done = all(run.result is not None for run in runs)
+        counts = [len(run.metrics()) for run in runs]
+        if (counts != drawn and all(counts)) or done:
+            curves(runs, path)
+            drawn = counts
+        if done:
+            return
+        time.sleep(seconds)
 
 
 def _labels(runs: Sequence[Run]) -> list[str]:

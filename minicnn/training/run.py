@@ -28,6 +28,8 @@ from minicnn.base.files import (
     write_json,
 )
 from minicnn.devices.device import Device
+from minicnn.nn import architecture_files
+from minicnn.nn.architectures import Architecture
 from minicnn.nn.network import Network
 from minicnn.training import checkpoint
 from minicnn.training.checkpoint import Checkpoint
@@ -78,6 +80,7 @@ class Run:
             )
         sections = read_toml(self.folder / "config.toml")
         self.about: dict[str, Any] = sections.pop("run", {})
+        self._arch: dict[str, Any] | None = sections.pop("architecture", None)
         if "name" not in self.about:
             raise self._damaged("config.toml", "has no run.name")
         self.config: Config = from_dict(sections, str(self.folder / "config.toml"))
@@ -138,7 +141,7 @@ class Run:
 
     @property
     def outputs(self) -> int:
-        """Features of fc8."""
+        """Features of the last layer."""
         return self.config.network.outputs or len(self.classes)
 
     def metrics(self) -> list[dict[str, Any]]:
@@ -150,11 +153,19 @@ class Run:
         """Each tensor: layer, shape, copied or drawn afresh, frozen or trained."""
         return read_json(self.folder / "layers.json")
 
+    @cached_property
+    def arch(self) -> Architecture:
+        """Its architecture; one that is not built in is in its config.toml."""
+        if self._arch is None:
+            return architecture_files.load(self.config.network.arch)
+        return architecture_files.from_dict(
+            self._arch, str(self.folder / "config.toml")
+        )
+
     def network(self, dev: Device) -> Network:
         """The network with the last checkpoint's weights."""
-        about = self.config.network
-        types = precision.get(about.precision)
-        network = Network(about.arch, self.outputs, dev, None, types)
+        types = precision.get(self.config.network.precision)
+        network = Network(self.arch, self.outputs, dev, None, types)
         network.load(self.checkpoint.weights)
         return network
 
@@ -177,16 +188,19 @@ def locked(folder: Path) -> Iterator[None]:
 def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """Settings that differ between two nested dictionaries, the store's place apart."""
     rows = []
-    # Runs made before there was `keep` kept no layer, and all were of precision fp32.
-    for section, entry in ("run", {"keep": 0}), ("network", {"precision": "fp32"}):
+    # Runs made before there were these settings.
+    early: dict[str, dict[str, Any]] = {"run": {"keep": 0, "finetune_after": 0}}
+    for section, entry in [*early.items(), ("network", {"precision": "fp32"})]:
         old = {**old, section: {**entry, **old.get(section, {})}}
     for section in sorted(old.keys() | new.keys()):
         before, after = old.get(section, {}), new.get(section, {})
         for key in sorted(before.keys() | after.keys()):
-            if (section, key) != ("run", "store") and before.get(key) != after.get(key):
-                rows.append(
-                    f"{section}.{key} was {before.get(key)!r}, now {after.get(key)!r}"
-                )
+            was, now = before.get(key), after.get(key)
+            if was == now or (section, key) == ("run", "store"):
+                continue
+            lists = isinstance(was, list) or isinstance(now, list)
+            change = "is another" if lists else f"was {was!r}, now {now!r}"
+            rows.append(f"{section}.{key} {change}")
     return rows
 
 

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minicnn.base.config import SolverConfig
+from minicnn.base.config import LayerRates, SolverConfig
 from minicnn.base.errors import MinicnnError
+from minicnn.nn.architectures import Architecture, Conv, FullyConnected
 from minicnn.nn.network import Network
 from minicnn.ops import sgd
 
@@ -24,28 +25,66 @@ def learning_rate(config: SolverConfig, step: int) -> float:
     return config.lr * config.gamma**drops
 
 
+def check_layers(config: SolverConfig, arch: Architecture) -> None:
+    """Refuses rates of layers that an architecture does not have.
+
+    Raises:
+        MinicnnError: there is one.
+    """
+    known = [e.name for e in arch.layers if isinstance(e, Conv | FullyConnected)]
+    for layer in config.layers:
+        if layer not in known:
+            raise MinicnnError(
+                f"solver.layers.{layer}: no such layer in {arch.name}; it has "
+                f"{', '.join(known)}"
+            )
+
+
+def scale_rates(network: Network, config: SolverConfig) -> None:
+    """Multiplies the parameters' factors by their layers'; before `Network.plan`."""
+    for p in network.params:
+        own = config.layers.get(p.name.partition(".")[0], LayerRates())
+        p.lr_mult *= own.lr_mult
+        p.decay_mult *= own.decay_mult
+
+
 class Solver:
     """Velocities of a network's trainable parameters, and their update.
 
     Frozen parameters have no velocity and are never touched, not even by decay. What is
     frozen must not change afterwards.
+
+    Args:
+        still: (n, updates): layers 1..n keep still for the first so many updates.
     """
 
-    def __init__(self, network: Network, config: SolverConfig) -> None:
+    def __init__(
+        self, network: Network, config: SolverConfig, still: tuple[int, int] = (0, 0)
+    ) -> None:
         self.network, self.config = network, config
         dev, trainable = network.dev, network.trainable
         shapes = [p.shape for p in trainable]
         self._velocities, views = sgd.allocate(dev, shapes, network.precision.values)
         self.velocity = {p.name: v for p, v in zip(trainable, views, strict=True)}
+        self.still, self._still_held = still, False
         # On the device, and written only when it changes: see `ops.sgd.update`.
         self._lr, self._lr_held = dev.zeros((1,), np.float64), 0.0
 
     def set_rate(self, step: int) -> None:
-        """Sets the learning rate of that step, which `update` finds on the device."""
+        """Sets the learning rates of that step, which `update` finds on the device."""
         lr = learning_rate(self.config, step)
         if lr != self._lr_held:
             self._lr_held = lr
             self._lr[...] = lr
+        n, updates = self.still
+        if (step < updates) != self._still_held:
+            self._still_held = step < updates
+            trainable = self.network.trainable
+            rates = [p.lr_mult * (p.index > n or step >= updates) for p in trainable]
+            assert self.network.segments is not None
+            self.network.segments.rates[...] = self.network.dev.from_host(
+                np.array(rates)
+            )
 
     def update(self) -> None:
         """One update of every trainable parameter by its gradient, and of its copy."""

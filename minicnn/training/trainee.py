@@ -14,7 +14,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from minicnn.base.errors import MinicnnError
 from minicnn.base.files import read_json, write_atomically, write_json
 from minicnn.compile import native
 from minicnn.data.loader import Loader
-from minicnn.nn.network import DEPTH, Network
+from minicnn.nn.network import Network
 from minicnn.ops.softmax import Score
 from minicnn.training import checkpoint
 from minicnn.training.checkpoint import Checkpoint
@@ -47,14 +47,20 @@ class Trainee:
         config: settings.
         network: freshly started: weights copied or drawn, layers frozen.
         identity: entries that result.json opens with.
+        still: see `Solver`.
     """
 
     def __init__(
-        self, folder: Path, config: Config, network: Network, identity: dict[str, Any]
+        self,
+        folder: Path,
+        config: Config,
+        network: Network,
+        identity: dict[str, Any],
+        still: tuple[int, int] = (0, 0),
     ) -> None:
         self.folder, self.config = folder, config
         self.network, self.identity = network, identity
-        self.solver = Solver(network, config.solver)
+        self.solver = Solver(network, config.solver, still)
         self.step = 0
         self.saved_at = self.evaluated_at = -1
         # Sums since the last training line, and the rows that they count.
@@ -63,6 +69,8 @@ class Trainee:
         self.frozen_before = network.hashes(network.frozen)
         self.checkpoints = folder / "checkpoints"
         self.metrics = folder / "metrics.jsonl"
+        # Told of each record of the metrics.
+        self.observers: list[Callable[[dict[str, Any]], object]] = []
 
     @property
     def name(self) -> str:
@@ -136,6 +144,8 @@ class Trainee:
                 f"{self.metrics}: cannot be written ({error.strerror}); run the same "
                 f"command again to go on from step {max(self.saved_at, 0)}"
             ) from None
+        for tell in self.observers:
+            tell(record)
 
     def save(self, mean: NDArray[np.float32]) -> None:
         """Writes a checkpoint.
@@ -258,7 +268,7 @@ class Trainee:
             "frozen_layers": self.network.frozen,
             "frozen_unchanged": True,
             "frozen_sha256": after,
-            "weights_sha256": self.network.hashes(DEPTH),
+            "weights_sha256": self.network.hashes(self.network.arch.depth),
         }
         write_json(self.folder / "result.json", result)
 

@@ -8,21 +8,24 @@ import shlex
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from minicnn.base import precision
-from minicnn.base.config import Config, NetworkConfig, load_recipe
+from minicnn.base.config import Config, load_recipe
 from minicnn.base.errors import MinicnnError
 from minicnn.base.files import write_json
 from minicnn.data.loader import Loader
 from minicnn.data.splits import Task, split_report, task_classes
 from minicnn.data.store import Store
 from minicnn.devices.device import Device
-from minicnn.nn import architectures
+from minicnn.nn import architecture_files, architectures
+from minicnn.nn.architectures import Architecture
 from minicnn.nn.network import Network, tensor_hashes
 from minicnn.nn.trunk import Trunk
 from minicnn.training.run import Run, check_folder, open_folder
+from minicnn.training.solver import check_layers, scale_rates
 from minicnn.training.trainee import Diverged, Trainee
 from minicnn.training.trainer import Trainer
 from minicnn.training.treatment import RANDOM, Treatment, passes
@@ -56,6 +59,11 @@ class Setup:
         if not 0 <= self.seed < 2**32:
             raise MinicnnError(f"--seed {self.seed}: must be 0 .. 2^32 - 1")
 
+    @cached_property
+    def arch(self) -> Architecture:
+        """The runs' architecture."""
+        return architecture_files.load(self.config.network.arch)
+
     def folder(self, treatment: Treatment) -> Path:
         """The run folder of a treatment."""
         if self.runs is not None:
@@ -84,6 +92,7 @@ def _identity(setup: Setup, treatment: Treatment) -> dict[str, Any]:
         "n": treatment.n,
         "finetune": treatment.finetune,
         "keep": treatment.keep,
+        "finetune_after": treatment.finetune_after,
         "split": setup.split,
         "seed": setup.seed,
     }
@@ -93,6 +102,9 @@ def _settings(
     setup: Setup, treatment: Treatment, store: Store, base: Run | None
 ) -> dict[str, Any]:
     """All that decides a run's numbers, as config.toml holds it."""
+    own = {}
+    if not architectures.is_built_in(setup.arch):
+        own = {"architecture": architecture_files.to_dict(setup.arch)}
     weights = base.result["weights_sha256"] if base and base.result else {}
     digest = hashlib.sha256(json.dumps(weights, sort_keys=True).encode()).hexdigest()
     return {
@@ -107,6 +119,7 @@ def _settings(
             "orientation": store.attributes.get("orientation", "none"),
         },
         **setup.config.to_dict(),
+        **own,
     }
 
 
@@ -124,11 +137,10 @@ def _base(setup: Setup, task: Task, store: Store) -> Run:
     run = Run(folder)
     if run.result is None:
         raise MinicnnError(f"{folder}: not finished; finish it first: {command}")
-    arch = setup.config.network.arch
-    if run.config.network.arch != arch:
+    if run.arch != setup.arch:
         raise MinicnnError(
-            f"{folder}: its architecture is {run.config.network.arch}, this run's is "
-            f"{arch}; use the recipe that made it"
+            f"{folder}: its architecture is {run.arch.name}, this run's is "
+            f"{setup.arch.name} of other layers; use the recipe that made it"
         )
     if [c.wnid for c in run.classes] != [store.wnids[c] for c in task.classes]:
         raise MinicnnError(
@@ -213,7 +225,8 @@ def _check_task(setup: Setup, task: Task, store: Store) -> int:
 def starting_network(
     treatment: Treatment,
     seed: int,
-    about: NetworkConfig,
+    arch: Architecture,
+    types: str,
     outputs: int,
     dev: Device,
     base: Run | None,
@@ -222,11 +235,11 @@ def starting_network(
 
     Args:
         seed: of the comparison, see `run_seed`.
+        types: name of the precision.
         base: that layers are copied from, where the treatment copies any.
     """
-    how = precision.get(about.precision)
     drawn = run_seed(seed, treatment.name)
-    network = Network(about.arch, outputs, dev, drawn, how)
+    network = Network(arch, outputs, dev, drawn, precision.get(types))
     if treatment.copied:
         assert base is not None
         network.copy_layers(base.checkpoint.weights, treatment.copied)
@@ -239,13 +252,15 @@ def _trainee(
     setup: Setup, treatment: Treatment, outputs: int, base: Run | None
 ) -> Trainee:
     """A run's network as it starts, and what trains it."""
+    types = setup.config.network.precision
     network = starting_network(
-        treatment, setup.seed, setup.config.network, outputs, setup.dev, base
+        treatment, setup.seed, setup.arch, types, outputs, setup.dev, base
     )
     network.freeze(treatment.frozen)
-    return Trainee(
-        setup.folder(treatment), setup.config, network, _identity(setup, treatment)
-    )
+    scale_rates(network, setup.config.solver)
+    still = treatment.copied, treatment.finetune_after
+    identity = _identity(setup, treatment)
+    return Trainee(setup.folder(treatment), setup.config, network, identity, still)
 
 
 def start(
@@ -268,6 +283,9 @@ def start(
     precision.get(config.network.precision)
     if any(each.family != first.family for each in treatments):
         raise ValueError("treatments of one pass differ in their depth alone")
+    check_layers(config.solver, setup.arch)
+    for each in treatments:
+        each.check_depth(setup.arch.depth)
     store = Store(setup.store)
     target = setup.task(store, first.target)
     base = None
@@ -278,7 +296,7 @@ def start(
     loader = Loader(
         store,
         target.classes,
-        architectures.get(config.network.arch).crop,
+        setup.arch.crop,
         config.solver.batch,
         seed,
         config.data.mirror,
@@ -364,7 +382,7 @@ def transfer(
 
     Args:
         source: "A", "B", or "random" for random filters.
-        n: layers copied, 1..7.
+        n: layers copied, from 1 to all but the last.
         target: None takes the other task ("B" for random filters).
         finetune: whether the copied layers are trained as well.
         keep: layers n+1..n+keep are copied too, and trained on.
@@ -386,7 +404,7 @@ def transfer_depths(
     """As `transfer`, for several n; each has its own run folder.
 
     Args:
-        depths: layers copied, 1..7 each.
+        depths: layers copied, from 1 to all but the last each.
         share_trunk: whether one pass over the data trains them all, with the frozen
             layers run once; the runs end with the same bytes either way.
     """

@@ -12,19 +12,19 @@ from dataclasses import dataclass
 
 from minicnn.base.errors import MinicnnError
 from minicnn.data.splits import other
-from minicnn.nn.network import DEPTH
 
-DEEPEST = DEPTH - 1
+# Layers that can be copied of a network of the paper's eight.
+DEEPEST = 7
 RANDOM = "random"
 
 # "3", or "1-7".
 _SPAN = re.compile(r"(-?\d{1,9})(?:-(\d{1,9}))?")
 
 
-def _check_depth(n: int) -> None:
-    if not 1 <= n <= DEEPEST:
+def _check_depth(n: int, deepest: int) -> None:
+    if not 1 <= n <= deepest:
         raise MinicnnError(
-            f"--n {n}: must be 1..{DEEPEST}, the layers to copy of {DEPTH}"
+            f"--n {n}: must be 1..{deepest}, the layers to copy of {deepest + 1}"
         )
 
 
@@ -36,9 +36,12 @@ class Treatment:
         target: task it is trained on: "A", "B" or "all".
         source: task whose base gives layers 1..n; "random" for random filters; "" for
             a base.
-        n: layers taken, 1..7; 0 for a base.
+        n: layers taken, 1 or more; 0 for a base.
         finetune: whether they are trained on as well.
         keep: layers n+1..n+keep are copied too, and trained on: not in the paper.
+        finetune_after: updates of the layers above n alone before all are fine-tuned
+            (Kumar et al., "Fine-tuning can distort pretrained features and underperform
+            out-of-distribution", ICLR 2022); not in the paper.
     """
 
     target: str
@@ -46,10 +49,16 @@ class Treatment:
     n: int = 0
     finetune: bool = False
     keep: int = 0
+    finetune_after: int = 0
 
     def __post_init__(self) -> None:
+        if self.finetune_after and not (self.finetune and self.finetune_after > 0):
+            raise MinicnnError(
+                f"--finetune-after {self.finetune_after}: must be 0 or more, and goes "
+                "with --finetune"
+            )
         if self.source:
-            _check_depth(self.n)
+            _check_depth(self.n, max(self.n, DEEPEST))
         if self.source == RANDOM and self.finetune:
             raise MinicnnError(
                 "--from random --finetune: random filters that are trained are a base; "
@@ -70,10 +79,21 @@ class Treatment:
                 f"--keep {self.keep} --finetune: fine-tuning trains every copied layer "
                 "on already; leave out one of the two"
             )
-        if not 0 < self.keep <= DEEPEST - self.n:
+        if self.keep < 0:
+            raise MinicnnError(f"--keep {self.keep}: must be 0 or more")
+
+    def check_depth(self, depth: int) -> None:
+        """Refuses to take more layers than lie below the last of a network's `depth`.
+
+        Raises:
+            MinicnnError: it would.
+        """
+        if self.source:
+            _check_depth(self.n, depth - 1)
+        if self.n + self.keep >= depth:
             raise MinicnnError(
-                f"--keep {self.keep} --n {self.n}: must be 0 or more, and together at "
-                f"most {DEEPEST}, the layers to copy of {DEPTH}"
+                f"--keep {self.keep} --n {self.n}: must be together at most "
+                f"{depth - 1}, the layers to copy of {depth}"
             )
 
     def _named(self, n: int | str) -> str:
@@ -81,6 +101,7 @@ class Treatment:
             return f"base{self.target}"
         source = "R" if self.source == RANDOM else self.source
         keep = f"-keep{self.keep}" if self.keep else ""
+        keep += f"-after{self.finetune_after}" if self.finetune_after else ""
         return f"{source}{n}{self.target}{'+' if self.finetune else ''}{keep}"
 
     @property
@@ -101,7 +122,8 @@ class Treatment:
         if self.source == RANDOM:
             return RANDOM
         kind = "selffer" if self.source == self.target else "transfer"
-        return kind + ("+" if self.finetune else "") + ("-keep" if self.keep else "")
+        kind += "+" if self.finetune else ""
+        return kind + ("-keep" * (self.keep > 0)) + "-after" * (self.finetune_after > 0)
 
     @property
     def copied(self) -> int:
@@ -119,11 +141,11 @@ def default_target(source: str) -> str:
     return "B" if source == RANDOM else other(source)
 
 
-def parse_depths(text: str) -> list[int]:
+def parse_depths(text: str, deepest: int = DEEPEST) -> list[int]:
     """The depths that "3", "1-7" or "1,3,5" mean, rising.
 
     Raises:
-        MinicnnError: it means none, or one twice, or one that is not 1..7.
+        MinicnnError: it means none, or one twice, or one that is not 1..deepest.
     """
     depths: list[int] = []
     for part in text.split(","):
@@ -133,8 +155,8 @@ def parse_depths(text: str) -> list[int]:
                 f"--n {text}: not a number of layers; write it as 3, 1-7 or 1,3,5"
             )
         first, last = int(span[1]), int(span[2] or span[1])
-        _check_depth(first)
-        _check_depth(last)
+        _check_depth(first, deepest)
+        _check_depth(last, deepest)
         if last < first:
             raise MinicnnError(f"--n {text}: write the lower number first")
         depths += range(first, last + 1)
@@ -150,12 +172,13 @@ def passes(
     finetune: bool = False,
     keep: int = 0,
     share_trunk: bool = False,
+    finetune_after: int = 0,
 ) -> list[list[Treatment]]:
     """The treatments of several depths, by the pass over the data that trains them.
 
     Args:
-        source, finetune, keep: as in `Treatment`.
-        depths: layers taken, 1..7 each.
+        source, finetune, keep, finetune_after: as in `Treatment`.
+        depths: layers taken.
         target: None takes the other task ("B" for random filters).
         share_trunk: whether one pass trains them all; else each has its own.
 
@@ -163,7 +186,8 @@ def passes(
         MinicnnError: there are no such treatments, or they have no trunk to share.
     """
     target = target or default_target(source)
-    made = [Treatment(target, source, n, finetune, keep) for n in depths]
+    how = finetune, keep, finetune_after
+    made = [Treatment(target, source, n, *how) for n in depths]
     if not share_trunk:
         return [[each] for each in made]
     if finetune:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from minicnn.base import config
+from minicnn.base.errors import MinicnnError
 
 
 def test_paper_recipe_holds_the_published_values() -> None:
@@ -66,3 +67,21 @@ def test_override_sets_by_dotted_name_and_keeps_the_rest() -> None:
     assert changed.schedule == base.schedule
     # A whole number serves where a float is asked for.
     assert config.override(base, ["solver.lr=1"]).solver.lr == 1.0
+
+
+def test_factors_of_layers_are_set_and_written(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text(
+        "[solver.layers.conv1]\nlr_mult = 0.1\ndecay_mult = 0"
+    )
+    texts = ["solver.layers.fc8.lr_mult=10", "solver.layers.conv1.lr_mult=0.5"]
+    made = config.override(config.load_recipe(str(tmp_path / "a.toml")), texts)
+    assert made.solver.layers == {
+        "conv1": config.LayerRates(0.5, 0.0),
+        "fc8": config.LayerRates(10.0, 1.0),
+    }
+    (tmp_path / "b.toml").write_text(config.to_toml(made.to_dict()))
+    assert config.load_recipe(str(tmp_path / "b.toml")) == made
+    assert "layers" not in config.Config().to_dict()["solver"]
+    for bad in ("solver.layers.conv1=1", "solver.layers.conv1.lr=1", "solver.layers=2"):
+        with pytest.raises(MinicnnError, match=r"write solver\.layers\.LAYER\.KEY"):
+            config.override(made, [bad])

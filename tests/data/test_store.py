@@ -161,3 +161,39 @@ def test_a_part_is_missing(path: Path, key: str) -> None:
     with h5py.File(path, "r+") as file:
         del file[key]
     assert key in refusal(path)
+
+
+def test_a_store_of_arrays(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (22, 8, 8, 3), np.uint8)
+    labels = np.arange(22) % 2
+    made = store.write(tmp_path / "a.h5", images, labels, ["zebra", "ant"])
+    np.testing.assert_array_equal(made.images, images)
+    assert made.labels.tolist() == labels.tolist()
+    assert (made.names, made.wnids) == (["zebra", "ant"], ["0000", "0001"])
+    # Every fifth of each class: rows 8, 18 and 9, 19.
+    assert np.flatnonzero(made.split == store.VAL).tolist() == [8, 9, 18, 19]
+    assert made.crc32.tolist() == [zlib.crc32(each.tobytes()) for each in images]
+    kept = made.split[::-1].copy()
+    again = store.write(tmp_path / "b.h5", images, labels, ["zebra", "ant"], kept)
+    assert again.split.tolist() == kept.tolist()
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "said"),
+    [
+        (np.zeros((2, 4, 4, 3)), [0, 1], r"must be \(N,H,W,3\) uint8"),
+        (np.zeros((2, 4, 4), np.uint8), [0, 1], r"must be \(N,H,W,3\) uint8"),
+        (np.zeros((2, 4, 5, 3), np.uint8), [0, 1], "must be square"),
+        (np.zeros((2, 4, 4, 3), np.uint8), [0, 2], r"must be 2 of 0\.\.1"),
+        (np.zeros((2, 4, 4, 3), np.uint8), [0], r"must be 2 of 0\.\.1"),
+    ],
+)
+def test_arrays_that_make_no_store(
+    images: np.ndarray, labels: list[int], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(MinicnnError, match=said):
+        store.write(tmp_path / "a.h5", images, labels, ["a", "b"])
+    good = np.zeros((2, 4, 4, 3), np.uint8)
+    with pytest.raises(MinicnnError, match="cannot be written"):
+        store.write(tmp_path / "none" / "a.h5", good, [0, 1], ["a", "b"])
+    assert not list(tmp_path.iterdir())

@@ -9,12 +9,12 @@ from minicnn.base.config import SolverConfig
 from minicnn.base.precision import FP32, FP64, Precision
 from minicnn.devices import device
 from minicnn.nn.layers import Context
-from minicnn.nn.network import DEPTH, Network
+from minicnn.nn.network import Network
 from minicnn.nn.pool_layers import PoolLRNLayer
 from minicnn.training.solver import Solver
 from tests.support.runs import MINIATURE
 
-OUTPUTS, BATCH = 5, 3
+DEPTH, OUTPUTS, BATCH = MINIATURE.depth, 5, 3
 LABELS = np.array([4, 0, 2], np.int32)
 TRAINING = Context.training(device.get("cpu", 1), seed=11, step=3)
 # Relative to the entry, or to the root mean square of its tensor's gradient.

@@ -1,19 +1,26 @@
-"""Exported networks against PyTorch, loaded as docs/export.md says."""
+"""Exported networks against PyTorch, loaded as docs/export.md says, and onnxruntime."""
 
 from __future__ import annotations
 
+import json
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from minicnn.base.errors import MinicnnError
 from minicnn.devices import device
 from minicnn.nn.architectures import ARCHITECTURES
 from minicnn.nn.network import Network
-from minicnn.results.export import export_torch, torch_tensors
+from minicnn.results import features
+from minicnn.results.export import export_onnx, export_torch, torch_tensors
 from minicnn.results.inference import predict
+from minicnn.results.inputs import image_files
 from minicnn.training.run import Run
-from tests.support.runs import make_run
+from tests.support.runs import MINIATURE, make_run
 from tests.support.torch_module import torch_module
 
 OUTPUTS, CLASSES = 12, 9
@@ -78,8 +85,6 @@ def test_the_shown_module_says_the_architectures_numbers() -> None:
 
 def test_torch_names_the_same_classes_as_predict(tmp_path: Path) -> None:
     module = torch_module()
-    from PIL import Image
-
     run = made(tmp_path / "run", "caffenet32")
     export_torch(run, tmp_path / "net.safetensors")
     twin, classes = module.load(tmp_path / "net.safetensors")
@@ -96,9 +101,47 @@ def test_torch_names_the_same_classes_as_predict(tmp_path: Path) -> None:
     np.testing.assert_allclose(ours, best.values.detach(), rtol=PROBABILITY)
 
 
-def test_equal_runs_export_equal_bytes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["caffenet64", "miniature"])
+def test_onnxruntime_computes_the_same_logits(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ARCHITECTURES, "miniature", MINIATURE)
+    reason = "needs onnx and onnxruntime (pip install onnx onnxruntime)"
+    pytest.importorskip("onnx", reason=reason)
+    runtime = pytest.importorskip("onnxruntime", reason=reason)
+    run = made(tmp_path / "run", name)
+    export_onnx(run, tmp_path / "net.onnx")
+    session = runtime.InferenceSession(tmp_path / "net.onnx")
+    about = json.loads(session.get_modelmeta().custom_metadata_map["minicnn"])
+    assert [each["name"] for each in about["classes"]] == [c.name for c in run.classes]
+
+    size = ARCHITECTURES[name].size
+    images = np.random.default_rng(2).integers(0, 256, (3, size, size, 3), np.uint8)
+    paths = [tmp_path / f"{number}.png" for number in range(3)]
+    for path, pixels in zip(paths, images, strict=True):
+        Image.fromarray(pixels).save(path)
+    [ours] = features.batches(run, device.get("cpu"), image_files(run, paths))
+    x = images.transpose(0, 3, 1, 2).astype(np.float32)
+    [theirs] = session.run(["logits"], {"images": x})
+    assert theirs.shape == ours.shape == (3, OUTPUTS)
+    assert np.linalg.norm(ours - theirs) < TOLERANCE * np.linalg.norm(ours)
+
+
+def test_without_onnx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(MinicnnError, match=r"pip install 'minicnn\[onnx\]'"):
+        export_onnx(made(tmp_path / "run", "caffenet32"), tmp_path / "net.onnx")
+
+
+@pytest.mark.parametrize("export", [export_torch, export_onnx])
+def test_equal_runs_export_equal_bytes(
+    export: Callable[[Run, Path], object], tmp_path: Path
+) -> None:
+    if export is export_onnx:
+        pytest.importorskip("onnx", reason="needs onnx (extra: onnx)")
     run = made(tmp_path / "run", "caffenet32")
-    one, two = tmp_path / "one.safetensors", tmp_path / "two.safetensors"
-    export_torch(run, one)
-    export_torch(Run(tmp_path / "run"), two)
+    ending = ".onnx" if export is export_onnx else ".safetensors"
+    one, two = (tmp_path / f"{name}{ending}" for name in ("one", "two"))
+    export(run, one)
+    export(Run(tmp_path / "run"), two)
     assert one.read_bytes() == two.read_bytes()

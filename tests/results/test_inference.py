@@ -18,7 +18,9 @@ from minicnn.data.store import Store
 from minicnn.devices import device
 from minicnn.nn import architectures
 from minicnn.nn.network import Network
-from minicnn.results.inference import BATCH, evaluate_run, predict, read_image
+from minicnn.results.features import BATCH
+from minicnn.results.inference import evaluate_run, predict
+from minicnn.results.inputs import read_image
 from minicnn.training import transfer
 from minicnn.training.run import Run
 from minicnn.training.transfer import Setup

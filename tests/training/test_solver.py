@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from minicnn.base.config import SolverConfig, load_recipe
+from minicnn.base.config import LayerRates, SolverConfig, load_recipe
 from minicnn.base.errors import MinicnnError
 from minicnn.base.precision import FP64
 from minicnn.devices import device
 from minicnn.devices.device import Device
 from minicnn.nn.network import Network
-from minicnn.training.solver import Solver, learning_rate
+from minicnn.training.solver import Solver, learning_rate, scale_rates
 from tests.support.runs import MINIATURE
 
 # Each update is a dozen roundings of numbers near 1 in float64.
@@ -78,3 +79,41 @@ def test_momentum_of_other_parameters_is_refused() -> None:
     network.freeze(1)
     with pytest.raises(MinicnnError, match=r"conv1\.b, conv1\.w"):
         Solver(network, CONFIG).load(momentum)
+
+
+def test_factors_of_layers(dev: Device) -> None:
+    layers = {"conv2": LayerRates(0.5, 0.0), "fc8": LayerRates(0.0)}
+    config = replace(CONFIG, layers=layers)
+    network = Network(MINIATURE, 5, dev, precision=FP64)
+    scale_rates(network, config)
+    network.plan(1)
+    solver = Solver(network, config)
+    for p in network.params:
+        p.value[...] = 1
+        p.grad[0, : math.prod(p.shape)] = 0.4
+    solver.set_rate(0)
+    solver.update()
+    # w − 0.1·mult·(0.4 + 0.1·decay·w); biases learn twice as fast, and never decay.
+    expected = {"conv2.w": 0.98, "conv2.b": 0.96, "fc8.w": 1, "fc8.b": 1}
+    for p in network.params:
+        other = 0.95 if p.name.endswith(".w") else 0.92
+        w = expected.get(p.name, other)
+        value = dev.to_host(p.value)
+        np.testing.assert_allclose(value, w, rtol=0, atol=TOLERANCE, err_msg=p.name)
+
+
+def test_lower_layers_keep_still_at_first(dev: Device) -> None:
+    network = Network(MINIATURE, 5, dev, precision=FP64)
+    network.plan(1)
+    solver = Solver(network, CONFIG, still=(3, 2))
+    for p in network.params:
+        p.value[...] = 1
+        p.grad[0, : math.prod(p.shape)] = 0.4
+    for step, moved in ((0, [4, 5, 6, 7, 8]), (1, [4, 5, 6, 7, 8]), (2, range(1, 9))):
+        solver.set_rate(step)
+        before = {p.name: dev.to_host(p.value).copy() for p in network.params}
+        solver.update()
+        changed = [
+            p for p in network.params if (dev.to_host(p.value) != before[p.name]).any()
+        ]
+        assert {p.index for p in changed} == set(moved), step

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from minicnn.base.errors import MinicnnError
 from minicnn.data.store import Store
 from minicnn.nn import architectures
 from minicnn.training import transfer
@@ -174,3 +175,30 @@ def test_a_run_made_before_there_was_keep_kept_none(
     assert "keep = 0\n" in lines
     settings.write_text("".join(line for line in lines if line != "keep = 0\n"))
     assert transfer.train_base(setup, "A").result is not None
+
+
+def test_the_head_is_trained_before_all_is_fine_tuned(
+    whole: Setup, tmp_path: Path
+) -> None:
+    setup = copied(whole, tmp_path)
+    base = Run(setup.folder(Treatment("A"))).checkpoint.weights
+    for after in (23, 22):  # of 23 updates
+        treatment = Treatment("B", "A", 3, True, finetune_after=after)
+        transfer.start(setup, treatment).run()
+        run = Run(setup.folder(treatment))
+        assert (run.name, run.about["treatment"]) == (
+            f"A3B+-after{after}",
+            "transfer+-after",
+        )
+        for name, values in run.checkpoint.weights.items():
+            moved = name[4] not in "123" or after < 23
+            assert moved == (values != base[name]).any(), name
+    with pytest.raises(MinicnnError, match="--finetune-after 5: must be 0 or more"):
+        Treatment("B", "A", 3, finetune_after=5)
+
+
+def test_factors_of_a_layer_that_is_not_there(whole: Setup, tmp_path: Path) -> None:
+    setup = make_setup(whole.store, tmp_path, "solver.layers.conv9.lr_mult=2")
+    with pytest.raises(MinicnnError, match=r"layers\.conv9: no such .* conv1, conv2"):
+        transfer.start(setup, Treatment("A"))
+    assert not list(tmp_path.iterdir())

@@ -15,7 +15,8 @@ from minicnn.devices.device import Device
 from minicnn.nn.layers import Context
 from minicnn.nn.network import Network
 from minicnn.results.analyses.measures import pooled
-from minicnn.results.inference import class_indices, open_store
+from minicnn.results.inference import class_indices
+from minicnn.results.inputs import open_store
 from minicnn.training.run import Run
 from minicnn.training.trainer import Inputs, evaluate
 from minicnn.training.transfer import starting_network
@@ -63,7 +64,7 @@ class Net:
         Args:
             base: that its first layers were copied from, if they were.
         """
-        about, config = self.run.about, self.run.config.network
+        about = self.run.about
         treatment = Treatment(
             about["target"],
             about["source"],
@@ -71,9 +72,10 @@ class Net:
             about["finetune"],
             about.get("keep", 0),
         )
-        outputs, seed = self.run.outputs, about["seed"]
+        types, seed = self.run.config.network.precision, about["seed"]
+        outputs, arch = self.run.outputs, self.run.arch
         return starting_network(
-            treatment, seed, config, outputs, self.dev, base
+            treatment, seed, arch, types, outputs, self.dev, base
         ).tensors()
 
     def images(self, task: Run, part: str, count: int) -> Loader:

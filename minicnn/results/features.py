@@ -1,0 +1,137 @@
+"""What a run's network makes of images in any of its layers, for other programs.
+
+A layer's name says what is taken: `conv5` is a convolution with its ReLU, `pool5` what
+pooling leaves of it, `norm1` what normalisation leaves of `pool1`, `fc8` the logits.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import save as serialise
+
+from minicnn.base.errors import MinicnnError
+from minicnn.base.files import partial, write_atomically
+from minicnn.base.progress import Progress
+from minicnn.data.loader import Batch
+from minicnn.devices.device import Device
+from minicnn.nn.architectures import FullyConnected
+from minicnn.nn.layers import Context, DropoutLayer
+from minicnn.nn.network import Network
+from minicnn.nn.pool_layers import PoolLRNLayer
+from minicnn.results.inputs import Images
+from minicnn.training.checkpoint import KEY
+from minicnn.training.run import Run
+from minicnn.training.trainer import Inputs
+
+# Images decoded and run at a time.
+BATCH = 32
+
+
+def layer_outputs(network: Network) -> dict[str, tuple[int, str]]:
+    """Each name that has an output: its place in `network.layers`, and its buffer."""
+    found: dict[str, tuple[int, str]] = {}
+    for place, layer in enumerate(network.layers):
+        if isinstance(layer, PoolLRNLayer):
+            found[layer.spec.pool.name] = place, "u"
+            found[layer.spec.lrn.name] = place, "y"
+        elif not isinstance(layer, DropoutLayer):
+            found[layer.spec.name] = place, "y"
+    return found
+
+
+def batches(
+    run: Run, dev: Device, images: Images, layer: str = "", size: int = BATCH
+) -> Iterator[NDArray[np.floating]]:
+    """The features of images, by centre crop, batch after batch in their order.
+
+    Args:
+        layer: such as "conv5", "pool5" or "fc7", see the module; "" for the logits.
+        size: images a batch.
+
+    Yields:
+        (N,P,Q,K), of fully connected layers (N,K): float32, or the run's float64.
+
+    Raises:
+        MinicnnError: no such layer, no checkpoint, or a file that is no image.
+    """
+    network = run.network(dev)
+    names = layer_outputs(network)
+    layer = layer or list(names)[-1]
+    if layer not in names:
+        raise MinicnnError(
+            f"--layer {layer}: not in {network.arch.name}; it has {', '.join(names)}"
+        )
+    last, buffer = names[layer]
+    network.freeze(max(p.index for p in network.params))
+    network.plan(min(size, len(images)))
+    inputs = Inputs(network, run.mean, network.batch)
+    height, width = run.mean.shape[:2]
+    for start in range(0, len(images), size):
+        which = slice(start, start + size)
+        rows = images.arrays["rows"][which]
+        pixels, unknown = images.read(which), np.full(len(rows), -1, np.int32)
+        crop = network.arch.crop
+        batch = Batch.centred((height, width), crop, rows, unknown, pixels)
+        with np.errstate(all="ignore"):
+            x = inputs.fill(batch)[0]
+            for each in network.layers[: last + 1]:
+                x = each.forward(x, Context())
+            found = dev.to_host(getattr(network.layers[last], buffer)[: len(rows)])
+        if isinstance(network.layers[last].spec, FullyConnected):
+            found = found.reshape(len(rows), -1)
+        yield found.astype(np.promote_types(found.dtype, np.float32))
+
+
+def write(run: Run, dev: Device, images: Images, layer: str, path: Path) -> list[int]:
+    """Writes the features of images as .h5 or .safetensors, and returns their shape.
+
+    HDF5 holds `features` and what `Images` has, and `run`, `step`, `layer` as
+    attributes; batch by batch. A safetensors file is made in memory, its texts and
+    attributes in one JSON text under "minicnn".
+
+    Raises:
+        MinicnnError: another suffix, the file cannot be written, or as for `batches`.
+    """
+    if path.suffix not in (".h5", ".safetensors"):
+        raise MinicnnError(f"-o {path}: end the name in .h5 or .safetensors")
+    about = {"run": run.name, "step": run.checkpoint.step, "layer": layer}
+
+    def filled(make: Callable[..., Any]) -> Any:
+        done, label = 0, f"{run.name}, {layer}"
+        with Progress(len(images), "images", label, passing=True) as bar:
+            for values in batches(run, dev, images, layer):
+                if not done:
+                    out = make((len(images), *values.shape[1:]), values.dtype)
+                out[done : done + len(values)] = values
+                done += len(values)
+                bar.update(len(values))
+        return out
+
+    if path.suffix == ".safetensors":
+        texts = {KEY: json.dumps({**about, **images.texts})}
+        tensors = {"features": filled(np.empty), **images.arrays}
+        write_atomically(path, serialise(tensors, texts))
+        return list(tensors["features"].shape)
+    temporary = partial(path)
+    try:
+        with h5py.File(temporary, "w") as file:
+            file.attrs.update(about)
+            for name, entries in [*images.arrays.items(), *images.texts.items()]:
+                file[name] = entries
+            shape = list(
+                filled(functools.partial(file.create_dataset, "features")).shape
+            )
+        temporary.replace(path)
+    except OSError as error:
+        raise MinicnnError(f"{path}: cannot be written ({error})") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+    return shape
