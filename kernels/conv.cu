@@ -182,10 +182,10 @@ void conv_backward_weights(const T* __restrict__ x, const T* __restrict__ dy,
     int last = first + min(steps * Product::BK, pixels - first);
     Corner<BM, BN> corner(taps);
 
-    AcrossK<Product, BM, VEC, MatrixColumns> A(corner.m, first, dy + group * features, features,
+    AcrossK<Product, BM, VEC, MatrixColumns> A(corner.m, first, dy, group * features, features,
                                                shape.k, last);
-    AcrossK<Product, BN, VEC, PatchColumns> B(corner.n, first, x + group * depth,
-                                              patches_of_x(shape), last);
+    AcrossK<Product, BN, VEC, PatchColumns> B(corner.n, first, x, patches_of_x(shape), last,
+                                              group * depth);
     Product product;
     int needed = ceil_div(last - first, Product::BK);
     if (db && corner.n == 0) {  // a loop of its own: the others shall not wait for a sum

@@ -156,7 +156,7 @@ struct PatchColumns {
     int k, by, end;
 
     __device__ __forceinline__ PatchColumns(int line, int k, int by, const T* image,
-                                            const Patches& patches, int end)
+                                            const Patches& patches, int end, int first_channel)
         : image(image),
           patches(patches),
           tap(line, patches.horizontal.taps, patches.depth),
@@ -164,7 +164,9 @@ struct PatchColumns {
           step(by, patches.vertical.pixels, patches.horizontal.pixels),
           k(k),
           by(by),
-          end(end) {}
+          end(end) {
+        tap.low += first_channel;
+    }
     __device__ __forceinline__ const T* at() const {
         int row = patches.vertical.at(pixel.mid, tap.high);
         int column = patches.horizontal.at(pixel.low, tap.mid);
@@ -238,18 +240,23 @@ struct MatrixLines {
     }
 };
 
-// Lines: columns of a matrix, `width` of them. K: its rows, `pitch` apart, up to `end`.
+// Lines: columns of a matrix, `width` of them from `first` on. K: its rows, `pitch` apart, up to
+// `end`.
 template <typename T>
 struct MatrixColumns {
     const T* matrix;
-    int line, k, by, width, pitch, end;
+    int column, k, by, pitch, end;
 
-    __device__ __forceinline__ MatrixColumns(int line, int k, int by, const T* matrix,
+    __device__ __forceinline__ MatrixColumns(int line, int k, int by, const T* matrix, int first,
                                              int width, int pitch, int end)
-        : matrix(matrix), line(line), k(k), by(by), width(width), pitch(pitch), end(end) {}
+        : matrix(matrix),
+          column(first + line),
+          k(k),
+          by(by),
+          pitch(pitch),
+          end(line < width ? end : 0) {}
     __device__ __forceinline__ const T* at() const {
-        bool inside = (line < width) & (k < end);
-        return inside ? matrix + ((i64)k * pitch + line) : nullptr;
+        return k < end ? matrix + ((i64)k * pitch + column) : nullptr;
     }
     __device__ __forceinline__ void advance() { k += by; }
 };

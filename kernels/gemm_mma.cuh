@@ -167,8 +167,8 @@ struct MmaTile {
             Sums part = {};
             Sums& to = SPLIT<T> ? part : sum;
             take(now, 1);
-            StageA::show(a, now);
             add(to, fragment_a[0], fragment_b[0]);
+            StageA::show(a, now);  // in half 0's registers
             // step + STAGES groups have begun; all but the last STAGES − 2 shall have ended.
             cp_async_wait<STAGES - 2>();
             // Now every thread's share of the next step is there, and this step is read.
