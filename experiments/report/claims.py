@@ -112,7 +112,7 @@ def _claim(row: dict[str, str]) -> Claim:
     assert nets is not None
     ranges = (tuple(map(int, each.split())) for each in row["depths"].split("|"))
     return Claim(
-        *(row[name] for name in ("number", "title", "text", "quantity")),
+        *(row["number"], row["title"], row["text"], row["quantity"]),
         *(nets, against, tuple(ranges), row["measure"]),
         relative=row["relative"] == "yes",
         above=row["side"] == "above",

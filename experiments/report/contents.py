@@ -140,13 +140,15 @@ def read(folder: Path) -> Contents:
         except MinicnnError as error:
             left_out[f"{each.parent.name}/{each.name}"] = str(error)
             continue
-        node = study.by_id.get(entry.id) if entry else None
-        different = differences(node.config, entry.run.config) if entry and node else []
+        if entry is None:
+            continue
+        node = study.by_id.get(entry.id)
+        different = differences(node.config, entry.run.config) if node else []
         if different:
             left_out[entry.id] = (
                 f"{each}: trained by other settings: {'; '.join(different)}"
             )
-        elif entry:
+        else:
             found[entry.id] = entry
     planned = [node.id for node in study.nodes]
     unplanned = [each for each in found if each not in study.by_id]

@@ -8,7 +8,6 @@ no such nets.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import replace
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -37,14 +36,14 @@ COMPARED = (
 )
 
 
-def _axes(
-    height: float, rows: int = 1, columns: int = 1
-) -> tuple[Figure, Sequence[Axes]]:
+def _axes(height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, list[Axes]]:
     """A figure of this height in inches, and its axes, all on one scale."""
     from matplotlib.figure import Figure
 
     figure = Figure((WIDE, height), layout="constrained")
-    return figure, figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
+    return figure, figure.subplots(
+        rows, columns, squeeze=False, sharey=True
+    ).ravel().tolist()
 
 
 def transfer(units: list[Unit], behind: list[Unit]) -> Drawn | None:
@@ -158,7 +157,7 @@ def preserved(units: list[Unit], behind: list[Unit]) -> Drawn | None:
     """What copying k more layers, and training on them, gains; it was not published."""
     from minicnn.results.pictures import COLOURS, DASHES, MARKERS
 
-    keeps = {}
+    keeps: dict[str, list[int]] = {}
     for kind in ("selffer", "transfer"):
         found = {k for u in units for name, k in u.scores if name == f"{kind}-keep"}
         keeps |= {kind: [0, *sorted(found)]} if found else {}

@@ -25,8 +25,8 @@ POINTS = 120
 _WIDTH, _HEIGHT, _LEAST = 1.22, 0.98, 6.2
 """Inches: a net's place, and the width that the legend needs."""
 _TITLES = {"base": "bases", "reduced": "few images", "random": "random filters"}
-_ORDER = ("base", "reduced", "selffer", "selffer+", "selffer-keep", "transfer")
-_ORDER += ("transfer+", "transfer-keep", "random")
+_ORDER = ["base", "reduced", "selffer", "selffer+", "selffer-keep", "transfer"]
+_ORDER += ["transfer+", "transfer-keep", "random"]
 _LEGEND: tuple[tuple[str, dict[str, Any]], ...] = (
     ("validation top-1 (%), left axis", {"color": BLUE, "lw": 1.6}),
     ("training loss, right axis", {"color": RED, "ls": "--"}),
@@ -57,7 +57,7 @@ def _row_of(entry: Entry) -> tuple[int, str]:
     title = _TITLES.get(net.kind, f"{net.kind} {net.source}→{net.target}")
     title += f" {net.target}" if net.kind == "random" else ""
     title += f" (+{net.keep})" if net.keep else ""
-    return (*_ORDER, net.kind).index(net.kind), title
+    return [*_ORDER, net.kind].index(net.kind), title
 
 
 def _rows(entries: list[Entry]) -> list[tuple[str, list[tuple[int, Entry]]]]:
@@ -141,7 +141,7 @@ def _cell(
     trained = [(r["step"], r["loss"]) for r in records if "loss" in r]
     if base is not None:
         axes.axhline(100 * base, color=QUIET, lw=0.7, dashes=(5, 3))
-    dashed = {"color": RED, "lw": 0.9, "ls": (0, (3, 1.2))}
+    dashed: dict[str, Any] = {"color": RED, "lw": 0.9, "ls": (0, (3, 1.2))}
     for at, points, top, style in (
         (loss, trained, worst, dashed),
         (axes, scored, most, {"color": BLUE, "lw": 1.3}),
@@ -156,8 +156,9 @@ def _cell(
     axes.set_xlim(0, last)
     axes.set_xticks([0, last], ["0", end])
     # Of neighbours, one's last number would run into the other's first.
-    for label, side in zip(axes.get_xticklabels(), ("left", "right"), strict=True):
-        label.set_horizontalalignment(side)
+    first, final = axes.get_xticklabels()
+    first.set_horizontalalignment("left")
+    final.set_horizontalalignment("right")
     grid(axes)
     return loss
 
@@ -193,7 +194,9 @@ def _heirs(
 ) -> list[tuple[str, Entry]]:
     """One net with the base's filters frozen, and the one that moved them most."""
     moved = {each.id: each.conv1_moved for each in checks}
-    frozen, tuned, shown = [], [], []
+    frozen: list[tuple[float, Entry]] = []
+    tuned: list[tuple[float, Entry]] = []
+    shown = []
     for each in contents.entries:
         part = moved.get(each.id)
         if part is not None and contents.base_of(each) is base:
