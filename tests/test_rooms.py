@@ -13,7 +13,7 @@ PACKAGE = Path(minicnn.__file__).parent
 # Each room imports only those before it, and lines of .py that it may have at most.
 # A commit that raises a budget says why.
 BUDGETS = {"base": 930, "compile": 1220, "devices": 1510, "data": 1310, "ops": 2660}
-BUDGETS |= {"nn": 1310, "training": 1760, "results": 480, "data_prep": 3480}
+BUDGETS |= {"nn": 1230, "training": 1760, "results": 480, "data_prep": 3480}
 BUDGETS |= {"experiments": 13400, "cli": 1480}
 ROOMS = list(BUDGETS)
 # Module → imports that are still to be turned round; nothing is ever added.
