@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from minicnn.experiments import plotting
 from minicnn.experiments.report import drawing
 from minicnn.experiments.report.drawing import BLUE, GREEN, ORANGE, RED
 
@@ -38,12 +39,12 @@ DEPTHS = range(1, 8)
 
 def drawn(name: str, cases: Sequence[Row]) -> dict[str, bytes]:
     """The picture of an analysis by suffix: ".png" and ".svg"."""
-    with drawing.styled():
+    with plotting.styled():
         figure = _DRAW[name](cases)
         figure.suptitle(TITLES[name], fontsize=10, x=0.02, ha="left")
         source = f"minicnn analyse; {SOURCES[name]}"
         return {
-            suffix: drawing.content(figure, suffix, source)
+            suffix: plotting.content(figure, suffix, source)
             for suffix in (".png", ".svg")
         }
 
@@ -93,7 +94,7 @@ def _probe(cases: Sequence[Row]) -> Figure:
         _bars(axes, at, values, 100, color=colour, marker="o", label=label)
     axes.set(xlabel="layer read", ylabel=drawing.ACCURACY)
     axes.legend()
-    drawing.grid(axes)
+    plotting.grid(axes)
     return figure
 
 
@@ -167,7 +168,7 @@ def _line(cases: Sequence[Row]) -> Figure:
     right.set(xlabel="n", ylabel="barrier (nats)")
     right.legend()
     for axes in (left, right):
-        drawing.grid(axes)
+        plotting.grid(axes)
     return figure
 
 
@@ -179,7 +180,7 @@ def _distance(cases: Sequence[Row]) -> Figure:
         some = [case for case in cases if case["treatment"] == kind]
         _lines(axes, some, "n", LAYER, "distance")
         axes.set(title=kind, xlabel=LAYER, ylim=(0, None))
-        drawing.grid(axes)
+        plotting.grid(axes)
     many[0].set_ylabel("distance from start, relative")
     if len(held) > 1:
         many[-1].legend(fontsize=6.5)

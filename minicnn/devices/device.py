@@ -19,7 +19,6 @@ __all__ = [
 # Threads that are allowed on few cores too.
 MOST_THREADS = 16
 NAMES = ("auto", "cpu", "cuda", "emulated")
-AnyDevice = Device
 
 
 def get(name: str = "auto", threads: int | None = None) -> Device:

@@ -8,7 +8,7 @@ from typing import Any
 
 from minicnn.base.errors import MinicnnError
 from minicnn.results.pictures import mosaic
-from minicnn.training.trainee import Head
+from minicnn.training.trainee import Trainee
 
 
 class EventLog:
@@ -18,7 +18,7 @@ class EventLog:
         MinicnnError: tensorboard is not installed.
     """
 
-    def __init__(self, head: Head) -> None:
+    def __init__(self, head: Trainee) -> None:
         try:
             from tensorboard.compat.proto import event_pb2, summary_pb2
             from tensorboard.summary.writer import event_file_writer
