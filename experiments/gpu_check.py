@@ -44,7 +44,7 @@ if __name__ == "__main__":  # a tree that is not installed runs, too
 from minicnn.base.files import read_json, write_json
 from minicnn.devices import device as devices
 from minicnn.devices.launch import c_name
-from minicnn.devices.recording import noting
+from minicnn.devices.recording import recorded_launches
 from minicnn.experiments.bench import torch_step
 from minicnn.experiments.bench.ops import Step
 from minicnn.ops.conv import plan
@@ -148,7 +148,7 @@ def timed(dev: Any, call: Any) -> list[Record]:
     kernel = call.name.replace(".", "_")
     if kernel not in plan.TILES[plan.FLOAT]:
         return []
-    with noting(dev) as launches:
+    with recorded_launches(dev) as launches:
         call.op(dev, **call.arguments)
     (name,) = {each[0].name for each in launches if each[0].name.startswith(kernel)}
     typename, *numbers = name.partition("<")[2].rstrip(">").split(", ")

@@ -23,7 +23,7 @@ from minicnn.base.progress import Progress
 from minicnn.data.loader import Batch
 from minicnn.devices.device import Device
 from minicnn.devices.meter import Ceilings, Meter
-from minicnn.devices.recording import Repeated
+from minicnn.devices.recording import RecordedStep
 from minicnn.experiments.bench.roofline import cost
 from minicnn.nn.layers import Context, Layer
 from minicnn.nn.network import Network
@@ -177,7 +177,7 @@ class Step:
         )
         self.totals = dev.zeros((3,), np.float64)
         self.context = Context.training(dev, seed=0)
-        self.repeated = Repeated(dev)
+        self.repeated = RecordedStep(dev)
 
     def recorded(self) -> list[Call]:
         """The calls of a step, in order; the step itself is a warm-up."""

@@ -21,7 +21,7 @@ from minicnn.compile.kernel_source import Parameter
 ALIGNMENT = 16
 
 
-class Changing(dict[str, Any]):
+class UncachedFields(dict[str, Any]):
     """A struct's fields, of which some are others at every call.
 
     Packed structs are kept, since a step hands over the same ones again and again; such
@@ -148,7 +148,7 @@ def _struct(parameter: Parameter, value: Any) -> np.ndarray:
         )
     listed = [value[name] for name in names]
     numbers = tuple([tuple(n) if isinstance(n, list | tuple) else n for n in listed])
-    if isinstance(value, Changing):
+    if isinstance(value, UncachedFields):
         return _pack(parameter, numbers)
     # Numbers of different kinds may be equal, and only some of them fit.
     return _packed(parameter, numbers, tuple(map(type, numbers)))

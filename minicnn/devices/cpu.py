@@ -97,7 +97,7 @@ class CpuDevice(Device):
         if held is None or held.nbytes < size:
             held = aligned((size,), np.uint8)
             setattr(self._local, key, held)
-            self.let_go()
+            self.outdate_records()
         return held[:size].view(dtype).reshape(shape)
 
     def synchronize(self) -> None:

@@ -188,7 +188,7 @@ class CudaDevice(Device):
         held = self._held.get(key)
         if held is None or held.nbytes < size:
             held = self._held[key] = self.empty((size,), np.uint8)
-            self.let_go()
+            self.outdate_records()
         return held[:size].view(dtype).reshape(shape)
 
     def synchronize(self) -> None:

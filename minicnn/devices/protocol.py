@@ -112,6 +112,6 @@ class Device(HostThreads, ABC):
         """What else a record of a run says of the device."""
         return {}
 
-    def let_go(self) -> None:
-        """Is told of buffers that are dropped: see `recording.Repeated`."""
+    def outdate_records(self) -> None:
+        """Is told of buffers that are dropped: see `recording.RecordedStep`."""
         self.generation += 1

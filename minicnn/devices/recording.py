@@ -3,7 +3,7 @@
 Launching the fifty kernels of a step one by one takes Python longer than a GPU takes
 to run them. So the same work is called with the same key again and again:
 
-    repeated = Repeated(dev)
+    repeated = RecordedStep(dev)
     repeated("step", work)   # runs it: buffers are allocated, kernels compiled
     repeated("step", work)   # runs it again, and records what it launches
     repeated("step", work)   # launches the record; `work` is not called
@@ -37,11 +37,11 @@ def enabled() -> bool:
     return os.environ.get("MINICNN_GRAPH", "") != "0"
 
 
-class Repeated:
+class RecordedStep:
     """Runs work on a device, from the third time on from its record.
 
     A record refers to the buffers that the work used. All are dropped when the device
-    lets buffers go: see `Device.let_go`.
+    lets buffers go: see `Device.outdate_records`.
     """
 
     def __init__(self, dev: Device) -> None:
@@ -108,7 +108,7 @@ class _Recorder:
 
 
 @contextmanager
-def noting(dev: Device) -> Iterator[list[Launch]]:
+def recorded_launches(dev: Device) -> Iterator[list[Launch]]:
     """Notes every launch of a block, as `Launcher.launch` takes them.
 
     While the list lives, so do the arrays that the launches were given.
@@ -124,7 +124,7 @@ def noting(dev: Device) -> Iterator[list[Launch]]:
 
 def replay(dev: Device, work: Work) -> Work:
     """Runs the work; returns what repeats its launches, and nothing else of it."""
-    with noting(dev) as launches:
+    with recorded_launches(dev) as launches:
         work()
 
     def again() -> None:
@@ -149,7 +149,7 @@ class Graph:
     def __init__(self, cupy: Any, dev: Device, work: Work) -> None:
         # The default stream cannot be captured, nor can one that waits for it.
         stream = cupy.cuda.Stream(non_blocking=True)
-        with noting(dev) as self._launches:
+        with recorded_launches(dev) as self._launches:
             try:
                 with stream:
                     self._graph = self._capture(stream, work)

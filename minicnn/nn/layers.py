@@ -143,7 +143,7 @@ class Layer:
         """Drops the buffers and the last input."""
         for name in "x", *self.buffers(1, True, True):
             self.__dict__.pop(name, None)
-        self.dev.let_go()
+        self.dev.outdate_records()
 
     def forward(self, x: Array, context: Context | None) -> Array:
         """y of x; keeps what backward needs."""

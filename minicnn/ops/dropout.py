@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minicnn.base import philox
-from minicnn.compile.arguments import Changing
+from minicnn.compile.arguments import UncachedFields
 from minicnn.compile.native import NativeFile
 from minicnn.devices.device import Device
 from minicnn.devices.launch import KernelFile
@@ -58,7 +58,7 @@ def apply_native(
     dev: Device, x: Array, y: Array, rate: float, seed: int, stream: int, step: Step
 ) -> None:
     key = {"seed": seed, "step": int(step[0]), "stream": stream}
-    mask = Changing(key, threshold=int(rate * 2**32), factor=1 / (1 - rate))
+    mask = UncachedFields(key, threshold=int(rate * 2**32), factor=1 / (1 - rate))
     arguments, sizes = (x, y, mask, x.size), {"y": x.size}
     items = -(-x.size // WORDS)
     NATIVE.get("dropout", x.dtype)(dev, items, arguments, sizes, work=4 * WORDS)

@@ -23,7 +23,7 @@ from minicnn.base.interrupt import Interrupt
 from minicnn.base.progress import Progress
 from minicnn.data.images_in_memory import ImagesInMemory
 from minicnn.data.loader import Batch, Loader, mean_image
-from minicnn.devices.recording import Repeated
+from minicnn.devices.recording import RecordedStep
 from minicnn.nn.layers import Context
 from minicnn.nn.network import Network
 from minicnn.nn.trunk import Trunk
@@ -205,7 +205,7 @@ class Trainer:
         self.trunk = Trunk(networks)
         self.trunk.plan(self.config.solver.batch)
         self.inputs = Inputs(networks[0], mean, self.config.solver.batch)
-        self.repeated = Repeated(networks[0].dev)
+        self.repeated = RecordedStep(networks[0].dev)
         self.context = Context.training(networks[0].dev, self.seed)
         self._place_images(interrupt)
 

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from minicnn.base.errors import MinicnnError
-from minicnn.devices.recording import Repeated
+from minicnn.devices.recording import RecordedStep
 
 
 def test_a_graph_is_captured_once_and_launched_each_time(adding: Any) -> None:
-    repeated, launcher = Repeated(adding.dev), adding.dev.launcher
+    repeated, launcher = RecordedStep(adding.dev), adding.dev.launcher
     for step in range(1, 6):
         repeated("key", adding)
         assert adding.total.get().tolist() == [4 * step] * 3
@@ -24,19 +24,19 @@ def test_a_graph_is_captured_once_and_launched_each_time(adding: Any) -> None:
     assert adding.dev.launcher is launcher
     # A graph may be running when it is dropped: that must be waited for.
     repeated("key", adding)
-    adding.dev.let_go()
+    adding.dev.outdate_records()
     repeated("key", adding)
     assert adding.called == 3
     assert adding.total.get().tolist() == [28] * 3
 
 
 def test_a_graph_that_is_of_no_use_is_waited_for_too(adding: Any) -> None:
-    repeated = Repeated(adding.dev)
+    repeated = RecordedStep(adding.dev)
 
     def work() -> None:
         adding()
         if adding.called == 2:  # as where scratch grows while the work is recorded
-            adding.dev.let_go()
+            adding.dev.outdate_records()
 
     for _ in range(5):
         repeated("key", work)
@@ -74,7 +74,7 @@ def test_steps_without_a_graph(
     variable: str, adding: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(variable, "0" if variable == "MINICNN_GRAPH" else "1")
-    repeated = Repeated(adding.dev)
+    repeated = RecordedStep(adding.dev)
     for _ in range(4):
         repeated("key", adding)
     assert adding.called == 4

@@ -14,7 +14,7 @@ import pytest
 from minicnn.base.errors import MinicnnError, Stopped
 from minicnn.data.loader import Loader
 from minicnn.devices import device
-from minicnn.devices.recording import Repeated
+from minicnn.devices.recording import RecordedStep
 from minicnn.experiments.bench.ops import Step
 from minicnn.nn import architectures
 from minicnn.nn.layers import ConvLayer
@@ -235,7 +235,7 @@ def test_a_record_is_dropped_when_buffers_are_let_go() -> None:
     dev = device.get("emulated", 1)
     scores = dev.scratch("scores", (3, 4), np.float64)
     scores[...] = 1
-    work, repeated = Watched(dev), Repeated(dev)
+    work, repeated = Watched(dev), RecordedStep(dev)
     for _ in range(4):
         repeated("key", work)
     assert work.total.tolist() == [16] * 3
@@ -273,7 +273,7 @@ def test_a_record_is_dropped_when_a_network_is_planned_anew() -> None:
 
 def test_work_in_which_scratch_grows_is_not_kept() -> None:
     dev = device.get("emulated", 1)
-    sizes, calls, repeated = [4, 8, 8, 8, 8], [], Repeated(dev)
+    sizes, calls, repeated = [4, 8, 8, 8, 8], [], RecordedStep(dev)
 
     def work() -> None:
         calls.append(dev.scratch("grows", (sizes[len(calls)],), np.float64))
@@ -286,7 +286,7 @@ def test_work_in_which_scratch_grows_is_not_kept() -> None:
 
 def test_nothing_is_recorded_on_the_cpu() -> None:
     dev = device.get("cpu", 1)
-    repeated, calls = Repeated(dev), []
+    repeated, calls = RecordedStep(dev), []
     for number in range(4):
         repeated("key", lambda number=number: calls.append(number))
     assert calls == [0, 1, 2, 3]

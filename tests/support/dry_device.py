@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from minicnn.devices.device import EmulatedDevice
-from minicnn.devices.recording import Launch, noting
+from minicnn.devices.recording import Launch, recorded_launches
 from minicnn.experiments.bench.ops import Call
 
 
@@ -44,6 +44,6 @@ class DryDevice(EmulatedDevice):
 
 def launched(dev: DryDevice, call: Call) -> list[Launch]:
     """What a call launches."""
-    with noting(dev) as noted:
+    with recorded_launches(dev) as noted:
         call.op(dev, **call.arguments)
     return list(noted)

@@ -30,7 +30,7 @@ it is written (files are CuPy's, the guide is CUDA's, section "CUDA Graphs"):
   and shared memory are within the card's limits, more than 48 KiB of it asked for
   before (guide, "Compute Capabilities"); arrays begin at multiples of 16 bytes, which
   minicnn's kernels read as one, and a GPU faults elsewhere.
-- A graph must not be destroyed before it has run: minicnn waits, see `Repeated`.
+- A graph must not be destroyed before it has run: minicnn waits, see `RecordedStep`.
 """
 
 from __future__ import annotations
