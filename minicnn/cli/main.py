@@ -204,8 +204,8 @@ def train(
 
     def began(trainer: Trainer) -> None:
         announce(setup, trainer)
-        for head in trainer.heads if log else []:
-            head.observers.append(EventLog(head))
+        for trainee in trainer.trainees if log else []:
+            trainee.observers.append(EventLog(trainee))
 
     transfer.execute(setup, planned, fresh, began, ended)
 

@@ -18,17 +18,17 @@ class EventLog:
         MinicnnError: tensorboard is not installed.
     """
 
-    def __init__(self, head: Trainee) -> None:
+    def __init__(self, trainee: Trainee) -> None:
         try:
             from tensorboard.compat.proto import event_pb2, summary_pb2
             from tensorboard.summary.writer import event_file_writer
         except ImportError:
             raise MinicnnError(
                 "--log tensorboard: needs tensorboard; install it with pip install "
-                "'minicnn[tensorboard]'"
+                "'minicnn-transfer[tensorboard]'"
             ) from None
-        self.head, self._event, self._summary = head, event_pb2, summary_pb2
-        self._writer = event_file_writer.EventFileWriter(str(head.folder))
+        self.trainee, self._event, self._summary = trainee, event_pb2, summary_pb2
+        self._writer = event_file_writer.EventFileWriter(str(trainee.folder))
         self._began = False
 
     def __call__(self, record: dict[str, Any]) -> None:
@@ -56,7 +56,7 @@ class EventLog:
         """The first layer's filters, as a PNG."""
         from PIL import Image
 
-        network = self.head.network
+        network = self.trainee.network
         picture = mosaic(network.dev.to_host(network.params[0].value))
         content = io.BytesIO()
         Image.fromarray((255 * picture).round().astype("uint8")).save(content, "PNG")

@@ -35,8 +35,8 @@ def setup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Setup]:
 def train(setup: Setup) -> Run:
     """baseA, with a log."""
     trainer = transfer.start(setup, Treatment("A"))
-    for head in trainer.heads:
-        head.observers.append(EventLog(head))
+    for trainee in trainer.trainees:
+        trainee.observers.append(EventLog(trainee))
     trainer.run()
     return trainer.runs[0]
 
@@ -87,7 +87,7 @@ def test_without_tensorboard(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> N
 def test_curves_follow_a_run_to_its_end(setup: Setup, tmp_path: Path) -> None:
     trainer = transfer.start(setup, Treatment("A"))
     path, drawn = tmp_path / "curves.svg", []
-    [head] = trainer.heads
+    [trainee] = trainer.trainees
     looks = threading.Thread(
         target=pictures.follow, args=(trainer.runs, path, 0.01), daemon=True
     )
@@ -102,7 +102,7 @@ def test_curves_follow_a_run_to_its_end(setup: Setup, tmp_path: Path) -> None:
                     return
                 looks.join(0.01)
 
-    head.observers.append(wait)
+    trainee.observers.append(wait)
     trainer.run()
     looks.join(30)
     assert not looks.is_alive()

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from minicnn.base.errors import MinicnnError
 from minicnn.data.loader import Loader
 from minicnn.devices.device import Device
-from minicnn.nn.layers import Context
 from minicnn.nn.network import Network
 from minicnn.results.analyses.measures import pooled
 from minicnn.results.inference import class_indices
@@ -113,7 +112,7 @@ class Net:
             self.network.plan(len(x))
             outputs: dict[int, Array] = {}
             for layer in self.network.layers:
-                x = layer.forward(x, Context())
+                x = layer.forward(x, None)
                 outputs[layer.spec.index] = x
             host = {
                 index: np.array(self.dev.to_host(y), np.float32).reshape(
