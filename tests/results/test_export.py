@@ -129,7 +129,7 @@ def test_onnxruntime_computes_the_same_logits(
 
 def test_without_onnx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(MinicnnError, match=r"pip install 'minicnn\[onnx\]'"):
+    with pytest.raises(MinicnnError, match=r"pip install 'minicnn-transfer\[onnx\]'"):
         export_onnx(made(tmp_path / "run", "caffenet32"), tmp_path / "net.onnx")
 
 
