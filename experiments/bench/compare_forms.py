@@ -46,7 +46,7 @@ def measure(dev: Any, arch: str, batch: int, rounds: int) -> dict[str, Any]:
         for name, native in FORMS.items():
             dev.native = native
             taken = seconds(step.resident)
-            ops = [seconds(lambda c=c: c.op(dev, **c.arguments)) for c in calls]
+            ops = [seconds(c.op, dev, **c.arguments) for c in calls]
             if number:  # the first is a warm-up
                 whole[name].append(taken)
                 for each, one in zip(times[name], ops, strict=True):

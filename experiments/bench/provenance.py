@@ -1,13 +1,22 @@
-"""Where a recorded result comes from: date, machine, command and commit."""
+"""What benchmarks' commands share: a result's origin, its file, its tables."""
 
 from __future__ import annotations
 
 import datetime
 import shlex
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+import click
+
+from minicnn.base.files import write_json
 
 ROOT = Path(__file__).resolve().parents[2]
+json_option = click.option(
+    "--json", "out", type=click.Path(path_type=Path), help="Result file."
+)
 
 
 def machine() -> str:
@@ -31,3 +40,26 @@ def provenance() -> dict[str, str]:
         "command": shlex.join(["python", str(path), *sys.argv[1:]]),
         "commit": commit(),
     }
+
+
+def keep(out: Path | None, result: Any) -> None:
+    """Writes a result where `--json` said, if it did."""
+    if out:
+        write_json(out, result)
+
+
+def columns(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as aligned columns under their keys, for people; floats to three digits."""
+    heads = list(dict.fromkeys(key for row in rows for key in row))
+
+    def cell(value: Any) -> str:
+        if isinstance(value, float):
+            return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+        return "" if value is None else str(value)
+
+    cells = [heads, *([cell(row.get(head)) for head in heads] for row in rows)]
+    widths = [max(map(len, each)) for each in zip(*cells, strict=True)]
+    return "\n".join(
+        "  ".join(each.rjust(width) for each, width in zip(line, widths, strict=True))
+        for line in cells
+    )
