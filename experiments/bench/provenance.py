@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,3 +63,15 @@ def columns(rows: Sequence[Mapping[str, Any]]) -> str:
         "  ".join(each.rjust(width) for each, width in zip(line, widths, strict=True))
         for line in cells
     )
+
+
+def markdown(
+    head: Sequence[str], rows: Iterable[Sequence[str]], mark: str = "---:"
+) -> str:
+    """Cells as a table of Markdown.
+
+    Args:
+        mark: what aligns all columns but the first, which stands left.
+    """
+    marks = ["---", *[mark] * (len(head) - 1)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, marks, *rows))
