@@ -7,16 +7,45 @@ import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from minicnn.base.files import write_json
 
+if TYPE_CHECKING:
+    from minicnn.base.config import Config
+
 ROOT = Path(__file__).resolve().parents[2]
 json_option = click.option(
     "--json", "out", type=click.Path(path_type=Path), help="Result file."
 )
+data_option = click.option(
+    "--data", type=click.Path(path_type=Path), help="Store; default: the demo set's."
+)
+
+
+def store_of(data: Path | None) -> Path:
+    """The store that `--data` named, or the demo set's, drawn if need be."""
+    from minicnn.data_prep.demo.store import ensure_demo
+
+    return (data or ensure_demo()).resolve()
+
+
+def shortened(
+    store: Path, iterations: int, settings: Sequence[str], recipe: str | None = None
+) -> Config:
+    """A recipe, by default that of the store's images, cut short and changed."""
+    from minicnn.base import config
+    from minicnn.data.store import Store
+
+    chosen = config.load_recipe(recipe or config.recipe_for(Store(store).image_size))
+    names = (
+        "solver.iterations",
+        "schedule.evaluate_every",
+        "schedule.checkpoint_every",
+    )
+    return config.override(chosen, [*(f"{n}={iterations}" for n in names), *settings])
 
 
 def machine() -> str:
