@@ -86,12 +86,14 @@ def columns(rows: Sequence[Mapping[str, Any]]) -> str:
             return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
         return "" if value is None else str(value)
 
-    cells = [heads, *([cell(row.get(head)) for head in heads] for row in rows)]
-    widths = [max(map(len, each)) for each in zip(*cells, strict=True)]
-    return "\n".join(
-        "  ".join(each.rjust(width) for each, width in zip(line, widths, strict=True))
-        for line in cells
-    )
+    whole = []
+    for head in heads:
+        values = [row.get(head) for row in rows]
+        cells = [head, *map(cell, values)]
+        width = max(map(len, cells))
+        text = any(isinstance(each, str) for each in values)
+        whole.append([c.ljust(width) if text else c.rjust(width) for c in cells])
+    return "\n".join("  ".join(line).rstrip() for line in zip(*whole, strict=True))
 
 
 def markdown(
