@@ -14,7 +14,7 @@ PACKAGE = Path(minicnn.__file__).parent
 # A commit that raises a budget says why.
 BUDGETS = {"base": 930, "compile": 1220, "devices": 1510, "data": 1310, "ops": 2660}
 BUDGETS |= {"nn": 1310, "training": 1760, "results": 480, "data_prep": 3480}
-BUDGETS |= {"experiments": 13400, "cli": 1480}
+BUDGETS |= {"experiments": 10800, "cli": 1480}
 ROOMS = list(BUDGETS)
 # Module → imports that are still to be turned round; nothing is ever added.
 ALLOWED = {
