@@ -6,14 +6,11 @@ knows is timed alone, and the two fastest of each precision take turns with mini
 round is a turn of each, and a turn a few steps. So whatever else the machine does
 meets all alike. What counts is the median of the rounds.
 
-One process can do it since both keep off the cores while the other runs: minicnn's
-threads sleep between steps, its BLAS is held to one thread each, and PyTorch's, as many
-as minicnn's, stop spinning soon after a step; a pause before each turn awaits that.
-minicnn's turns also augment their images, of which PyTorch is spared.
-
-It wants an idle machine: PyTorch's threads wait for each other after every layer, so
-that whatever else runs slows it down more than its share. How many processors were busy
-before the comparison began is a part of its result.
+Both keep off the cores while the other runs: minicnn's threads sleep between steps, and
+PyTorch's, as many, stop spinning during a pause before each turn. minicnn's turns also
+augment their images, of which PyTorch is spared. The machine should be idle: PyTorch's
+threads wait for each other after every layer, so that other work slows them down more.
+How many processors were busy before is a part of the result.
 """
 
 from __future__ import annotations
@@ -26,20 +23,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from minicnn.base.cores import busy_cores
 from minicnn.base.errors import MinicnnError
 from minicnn.base.progress import Progress
 from minicnn.devices.device import Device
 from minicnn.experiments.bench import torch_step
-from minicnn.experiments.bench.comparison import (
-    AS_EXACT,
-    Comparison,
-    Losses,
-    Tried,
-    Turns,
-)
+from minicnn.experiments.bench.comparison import AS_EXACT, Comparison, Tried, Turns
 from minicnn.experiments.bench.ops import OUTPUTS, Step
 from minicnn.experiments.bench.torch_step import Mode
 from minicnn.results.export import torch_tensors
@@ -63,20 +53,20 @@ class TorchFailed(MinicnnError):
 
 @contextmanager
 def theirs(what: str) -> Iterator[None]:
-    """Of PyTorch's work alone: what fails in it is PyTorch's failure.
+    """Of PyTorch's work alone: what fails in it raises TorchFailed.
 
     minicnn's work must have ended before: a GPU reports errors to whoever waits next.
-
-    Raises:
-        TorchFailed: anything else was raised.
     """
     try:
         yield
     except Exception as error:  # of its own many kinds, and of its libraries'
-        said = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise TorchFailed(
-            f"--against torch: PyTorch failed in {what}: {said}"
-        ) from error
+        failed = f"--against torch: PyTorch failed in {what}: {first_line(error)}"
+        raise TorchFailed(failed) from error
+
+
+def first_line(error: Exception) -> str:
+    """Its kind and the first line of what it says."""
+    return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 @dataclass
@@ -141,24 +131,9 @@ def _on_gpu(dev: Device) -> bool:
     return dev.name.startswith("cuda")
 
 
-def compare(
-    dev: Device,
-    arch: str,
-    batch: int,
-    rounds: int = ROUNDS,
-    modes: Sequence[Mode] | None = None,
-) -> Comparison:
-    """Measures a training step of a network, 1000 classes, beside PyTorch's.
-
-    Args:
-        batch: images.
-        modes: of PyTorch; None takes all that suit the device.
-
-    Raises:
-        MinicnnError: minicnn fails, or computes another loss than PyTorch.
-        TorchFailed: PyTorch is absent, or fails in every mode.
-    """
-    *_, made = comparing(dev, arch, batch, rounds, modes)
+def compare(dev: Device, arch: str, batch: int, *how: Any) -> Comparison:
+    """As `comparing`, once all rounds are over."""
+    *_, made = comparing(dev, arch, batch, *how)
     return made
 
 
@@ -169,7 +144,19 @@ def comparing(
     rounds: int = ROUNDS,
     modes: Sequence[Mode] | None = None,
 ) -> Iterator[Comparison]:
-    """As `compare`: what there is before the first round, and after each."""
+    """Measures a training step of a network, 1000 classes, beside PyTorch's.
+
+    Args:
+        batch: images.
+        modes: of PyTorch; None takes all that suit the device.
+
+    Yields:
+        What there is before the first round, and after each.
+
+    Raises:
+        MinicnnError: minicnn fails, or computes another loss than PyTorch.
+        TorchFailed: PyTorch is absent, or fails in every mode.
+    """
     torch = require(dev)
     for what, value in (("--batch", batch), ("--rounds", rounds)):
         if value < 1:
@@ -180,10 +167,8 @@ def comparing(
         place = on_torch(torch, dev)
         losses = check(torch, dev, place, arch, batch)
         about = arch, batch, dev.name, dev.threads, torch.__version__, busy, losses
-        ours = [
-            _ours(dev, arch, batch, precision)
-            for precision in rivals(modes, _on_gpu(dev))
-        ]
+        names = rivals(modes, _on_gpu(dev))
+        ours = [_ours(dev, arch, batch, precision) for precision in names]
         step = Step(dev, arch, batch)
         label = f"bench {arch}, batch {batch}, against PyTorch"
         with Progress(len(modes) + rounds, "measurements", label) as bar:
@@ -226,9 +211,14 @@ def on_torch(torch: Any, dev: Device) -> Any:
     return place
 
 
-def _images(step: Step) -> NDArray[np.float32]:
-    """The step's batch as the networks see it, (N,3,crop,crop), by plain indexing."""
+def batch_of(torch: Any, place: Any, step: Step) -> tuple[Any, Any]:
+    """A step's images as the networks see them, cut by plain indexing, and labels.
+
+    Returns:
+        On PyTorch's device, float32 (N,3,crop,crop) and int64 (N,).
+    """
     arch, batch = step.network.arch, step.batch
+    assert batch.images is not None
     mean = step.dev.to_host(step.inputs.mean)
     crops = []
     for number, image in enumerate(batch.images):
@@ -236,25 +226,17 @@ def _images(step: Step) -> NDArray[np.float32]:
         inside = slice(top, top + arch.crop), slice(left, left + arch.crop)
         crop = (image - mean)[inside] * arch.scale
         crops.append(crop[:, ::-1] if batch.mirror[number] else crop)
-    return np.stack(crops).transpose(0, 3, 1, 2).astype(np.float32)
-
-
-def _tensors(
-    torch: Any, place: Any, images: NDArray[np.float32], labels: NDArray[np.int32]
-) -> tuple[Any, Any]:
-    """A step's images, of `_images`, and labels for PyTorch."""
-    held = torch.from_numpy(np.ascontiguousarray(images))
-    return held.to(place), torch.from_numpy(labels).long().to(place)
+    seen = np.ascontiguousarray(np.stack(crops).transpose(0, 3, 1, 2), np.float32)
+    step.dev.synchronize()  # what fails of minicnn's work must not show as PyTorch's
+    with theirs("copying a batch"):
+        labels = torch.from_numpy(batch.labels).long()
+        return torch.from_numpy(seen).to(place), labels.to(place)
 
 
 def check(
-    torch: Any,
-    dev: Device,
-    place: Any,
-    arch: str,
-    batch: int,
-) -> Losses:
-    """The losses of both networks on the same weights and batch.
+    torch: Any, dev: Device, place: Any, arch: str, batch: int
+) -> dict[str, list[float]]:
+    """The losses of both networks on the same weights and batch, of two updates.
 
     Raises:
         MinicnnError: they differ, and a comparison would say nothing.
@@ -263,14 +245,13 @@ def check(
     step = Step(dev, arch, batch, lr=RATE)
     network = step.network
     weights = torch_tensors(network.arch, network.tensors())
-    seen = _images(step)
+    images, targets = batch_of(torch, place, step)
     with theirs("building the network"):
         net = torch_step.build(torch, network.arch, OUTPUTS)
         net.load_state_dict({name: torch.from_numpy(w) for name, w in weights.items()})
         net = net.to(place).eval()
         torch_step.use(torch, "fp32")
         update = torch_step.optimizer(torch, net, RATE)
-        images, targets = _tensors(torch, place, seen, step.batch.labels)
     x, labels = step.inputs.fill(step.batch)
     ours, others = [], []
     for _ in range(2):
@@ -292,27 +273,18 @@ def check(
             f"here and {others} in PyTorch; 'minicnn gradcheck' says whether an op is "
             "off"
         )
-    return Losses((ours[0], ours[1]), (others[0], others[1]))
+    return {OURS: ours, "torch": others}
 
 
 def _try_all(
-    torch: Any,
-    place: Any,
-    step: Step,
-    modes: Sequence[Mode],
-    bar: Progress,
+    torch: Any, place: Any, step: Step, modes: Sequence[Mode], bar: Progress
 ) -> tuple[list[Tried], list[Contender]]:
     """Times each mode alone, and keeps the fastest of each precision."""
     tried: list[Tried] = []
     best: dict[str, list[tuple[float, Contender]]] = {}
-    seen = _images(step)
-    step.dev.synchronize()  # what fails of minicnn's work must not show as PyTorch's
-    with theirs("copying a batch"):
-        images, labels = _tensors(torch, place, seen, step.batch.labels)
-
-    def wait() -> None:
-        if place.type == "cuda":
-            torch.cuda.synchronize()
+    images, labels = batch_of(torch, place, step)
+    cuda = place.type == "cuda"
+    wait = torch.cuda.synchronize if cuda else step.dev.synchronize
 
     def timed(mode: Mode) -> Tried:
         torch.manual_seed(0)
@@ -323,8 +295,7 @@ def _try_all(
             contender = Contender(*about, work, wait)
             seconds = contender.settled()
         except Exception as error:  # no compiler, no memory: the others go on
-            said = f"{type(error).__name__}: {error}".splitlines()[0]
-            return Tried(*about, None, said)
+            return Tried(*about, None, first_line(error))
         kept = best.setdefault(mode.precision, [])
         kept.append((seconds, contender))
         kept.sort(key=lambda each: each[0])
@@ -335,7 +306,7 @@ def _try_all(
         with theirs(mode.name):
             tried.append(timed(mode))
             gc.collect()  # the memory of those that are out is wanted
-            if place.type == "cuda":
+            if cuda:
                 torch.cuda.empty_cache()
         bar.update(1, mode.name)
     return tried, [contender for kept in best.values() for _, contender in kept]

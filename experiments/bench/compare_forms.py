@@ -21,17 +21,21 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import click
 
+from minicnn.experiments.bench.provenance import ROOT, json_option, keep, provenance
+from minicnn.experiments.bench.provenance import markdown as tabulated
 from minicnn.experiments.bench.timed_step import seconds
-
-ROOT = Path(__file__).resolve().parents[2]
 
 FORMS = {"NumPy": False, "compiled": True}
 VERSIONS = ("before", "after")
+# By form or version: of each round, seconds of the whole step, then of each op.
+Times = dict[str, list[list[float]]]
+Sums = dict[str, dict[str, float]]
 
 
 def measure(dev: Any, arch: str, batch: int, rounds: int) -> dict[str, Any]:
@@ -40,19 +44,13 @@ def measure(dev: Any, arch: str, batch: int, rounds: int) -> dict[str, Any]:
 
     step = Step(dev, arch, batch)
     calls = step.recorded()
-    times: dict[str, list[list[float]]] = {name: [[] for _ in calls] for name in FORMS}
-    whole: dict[str, list[float]] = {name: [] for name in FORMS}
-    for number in range(rounds + 1):
-        for name, native in FORMS.items():
-            dev.native = native
-            taken = seconds(step.resident)
-            ops = [seconds(lambda c=c: c.op(dev, **c.arguments)) for c in calls]
-            if number:  # the first is a warm-up
-                whole[name].append(taken)
-                for each, one in zip(times[name], ops, strict=True):
-                    each.append(one)
+    times: Times = {name: [] for name in FORMS}
+    for _, (name, native) in product(range(rounds + 1), FORMS.items()):
+        dev.native = native
+        ops = (seconds(c.op, dev, **c.arguments) for c in calls)
+        times[name].append([seconds(step.resident), *ops])
     places = [(call.place, call.name) for call in calls]
-    return {"arch": arch, "batch": batch} | _medians(places, times, whole)
+    return {"arch": arch, "batch": batch} | _medians(places, times)
 
 
 def measure_versions(
@@ -80,84 +78,74 @@ def measure_versions(
         assert child.stdout
         if line := child.stdout.readline():
             return json.loads(line)
-        raise click.ClickException(f"{' '.join(map(str, child.args))} failed")
+        raise click.ClickException(f"{child.args!r} failed")
 
     try:
         first, second = map(told, children)
         places = second["ops"]
         if first["ops"] != places:
             raise click.ClickException(f"{before}: its step of {arch} has other ops")
-        times: dict[str, list[list[float]]] = {
-            n: [[] for _ in places] for n in VERSIONS
-        }
-        whole: dict[str, list[float]] = {name: [] for name in VERSIONS}
-        for number in range(rounds + 1):
-            for name, child in zip(VERSIONS, children, strict=True):
-                assert child.stdin
-                print("again", file=child.stdin, flush=True)
-                step, *ops = told(child)
-                if number:  # the first is a warm-up
-                    whole[name].append(step)
-                    for each, one in zip(times[name], ops, strict=True):
-                        each.append(one)
+        times: Times = {name: [] for name in VERSIONS}
+        both = list(zip(VERSIONS, children, strict=True))
+        for _, (name, child) in product(range(rounds + 1), both):
+            assert child.stdin
+            print("again", file=child.stdin, flush=True)
+            times[name].append(told(child))
     finally:
         for child in children:
             child.kill()
             child.wait()
     about = {"arch": arch, "batch": batch, "before": first["commit"]}
-    return about | _medians(places, times, whole)
+    return about | _medians(places, times)
 
 
-def _medians(
-    places: Sequence[Sequence[str]],
-    times: dict[str, list[list[float]]],
-    whole: dict[str, list[float]],
-) -> dict[str, Any]:
-    rows = [
-        {"place": place, "op": op}
-        | {name: statistics.median(each[number]) for name, each in times.items()}
-        for number, (place, op) in enumerate(places)
-    ]
-    return {
-        "ops": rows,
-        "step": {name: statistics.median(each) for name, each in whole.items()},
+def _medians(places: Sequence[Sequence[str]], times: Times) -> dict[str, Any]:
+    """Medians over the rounds but the first, a warm-up."""
+    medians = {
+        name: [statistics.median(each) for each in zip(*taken[1:], strict=True)]
+        for name, taken in times.items()
     }
+    rows = [
+        {"place": place, "op": op, **{name: medians[name][number] for name in medians}}
+        for number, (place, op) in enumerate(places, 1)
+    ]
+    return {"ops": rows, "step": {name: each[0] for name, each in medians.items()}}
 
 
-def names_of(row: dict[str, Any]) -> list[str]:
-    """What was compared: the two columns of an op's row."""
-    return [key for key in row if key not in ("place", "op")]
-
-
-def by_kind(ops: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Sums of both forms' seconds by kind of op; fully connected layers apart."""
-    found: dict[str, dict[str, float]] = {}
-    for row in ops:
-        kind = row["op"]
-        if kind.startswith("conv."):
-            kind = f"{row['place'][:-1]} {kind.partition('.')[2]}"
-        sums = found.setdefault(kind, dict.fromkeys(names_of(row), 0.0))
-        for name in sums:
+def _summed(ops: Sequence[dict[str, Any]], keys: Sequence[str]) -> Sums:
+    """Sums of both columns of seconds by key; rows whose key is "" are left out."""
+    found: Sums = {}
+    for row, key in zip(ops, keys, strict=True):
+        names = [name for name in row if name not in ("place", "op")]
+        sums = found.setdefault(key, dict.fromkeys(names, 0.0))
+        for name in names:
             sums[name] += row[name]
+    found.pop("", None)
     return found
 
 
-def by_layer(ops: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
+def by_kind(ops: Sequence[dict[str, Any]]) -> Sums:
+    """Sums of both forms' seconds by kind of op; fully connected layers apart."""
+
+    def kind(row: dict[str, Any]) -> str:
+        of, _, way = row["op"].partition(".")
+        return f"{row['place'][:-1]} {way}" if of == "conv" else row["op"]
+
+    return _summed(ops, list(map(kind, ops)))
+
+
+def by_layer(ops: Sequence[dict[str, Any]]) -> Sums:
     """Likewise by layer, forward and backward, which begins after the loss.
 
     A ReLU's gradient is part of the layer above, which takes it.
     """
-    found: dict[str, dict[str, float]] = {}
     loss = [row["op"] for row in ops].index("softmax.cross_entropy")
-    for number, row in enumerate(ops):
-        if not row["place"]:
-            continue
-        way = "forward" if number < loss else "backward"
-        key = f"layer {row['place'][-1]} {way}"
-        sums = found.setdefault(key, dict.fromkeys(names_of(row), 0.0))
-        for name in sums:
-            sums[name] += row[name]
-    return dict(sorted(found.items(), key=lambda item: item[0].split()[1]))
+    ways = ["forward"] * loss + ["backward"] * (len(ops) - loss)
+    keys = [
+        f"layer {row['place'][-1]} {way}" if row["place"] else ""
+        for row, way in zip(ops, ways, strict=True)
+    ]
+    return dict(sorted(_summed(ops, keys).items(), key=lambda item: item[0].split()[1]))
 
 
 def markdown(result: dict[str, Any]) -> str:
@@ -169,15 +157,12 @@ def markdown(result: dict[str, Any]) -> str:
 
 def _table(title: str, rows: dict[str, dict[str, float]]) -> str:
     heads = [f"{name} ms" for name in next(iter(rows.values()))]
-    lines = [
-        f"| {title} | {' | '.join(heads)} | times as fast |",
-        "| --- | ---: | ---: | ---: |",
+    times = {name: list(both.values()) for name, both in rows.items()}
+    cells = [
+        (name, f"{before * 1e3:.1f}", f"{after * 1e3:.1f}", f"{before / after:.2f}")
+        for name, (before, after) in times.items()
     ]
-    for name, both in rows.items():
-        before, after = (each * 1e3 for each in both.values())
-        cells = name, f"{before:.1f}", f"{after:.1f}", f"{before / after:.2f}"
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return tabulated([title, *heads, "times as fast"], cells)
 
 
 @click.command()
@@ -190,7 +175,7 @@ def _table(title: str, rows: dict[str, dict[str, float]]) -> str:
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Another checkout, to compare this one with.",
 )
-@click.option("--json", "out", type=click.Path(path_type=Path), help="Result file.")
+@json_option
 def main(
     arch: str,
     batch: str,
@@ -202,7 +187,6 @@ def main(
     """Each op of a training step in its compiled and NumPy forms, or in two commits."""
     from minicnn.compile import native
     from minicnn.devices import device
-    from minicnn.experiments.bench.provenance import provenance
     from minicnn.training.environment import describe
 
     if why := native.missing():
@@ -220,9 +204,7 @@ def main(
         f"{about['date']}, commit {about['commit']}"
         f"{' after ' + nets[0]['before'] if before else ''}: `{about['command']}`"
     )
-    if out:
-        record = {"provenance": about, "environment": describe(dev), "nets": nets}
-        out.write_text(json.dumps(record, indent=2) + "\n")
+    keep(out, {"provenance": about, "environment": describe(dev), "nets": nets})
 
 
 if __name__ == "__main__":

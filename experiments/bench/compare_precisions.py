@@ -27,7 +27,17 @@ from typing import Any
 
 import click
 
+from minicnn.experiments.bench.provenance import (
+    columns,
+    data_option,
+    json_option,
+    keep,
+    provenance,
+    store_of,
+)
+
 EXACT = "fp32"
+HEADS = ("fp32", "other", "difference", "low", "high")  # scores, in a table
 # Differences that do not matter: 2.5 and 2.8 times what seeds 0 to 4 of float32 differ
 # by (experiments/results/2026-11-24-precisions.json: 0.012 and 0.029), and a little
 # more than the intervals that they gave bf16. So those seeds judge nothing.
@@ -119,30 +129,12 @@ def compare(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """The comparison for people."""
-    lines = [
-        f"{'':8}{'score':7}{'fp32':>9}{'other':>9}{'difference, 95 %':>30}"
-        f"{'seeds differ by':>18}"
-        "  verdict"
-    ]
-    for row in rows:
-        scale, unit = (100, " %") if row["score"] == "top1" else (1, "")
-        a, b, d, low, high, spread = (
-            scale * row[key]
-            for key in (
-                "fp32",
-                "other",
-                "difference",
-                "low",
-                "high",
-                "spread_of_fp32_over_seeds",
-            )
-        )
-        apart = f"{d:+.3f} [{low:+.3f}, {high:+.3f}]"
-        lines.append(
-            f"{row['precision']:8}{row['score']:7}{a:>8.3f}{b:>9.3f}{apart:>30}"
-            f"{spread:>15.3f}{unit:3}  {row['verdict']}"
-        )
-    return "\n".join(lines)
+
+    def shown(row: dict[str, Any]) -> dict[str, Any]:
+        numbers = {key: f"{value:+.4f}" for key, value in row.items() if key in HEADS}
+        return {**row, **numbers}
+
+    return columns(list(map(shown, rows)))
 
 
 @click.command()
@@ -153,13 +145,9 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     "--seeds", type=click.IntRange(1), default=5, show_default=True, help="How many."
 )
 @click.option("--jobs", default=0, help="Trainings at a time; 0: one a core on a CPU.")
-@click.option(
-    "--data",
-    type=click.Path(path_type=Path),
-    help="The demo set's store; default: the user's own, drawn if need be.",
-)
+@data_option
 @click.option("--set", "settings", multiple=True, help="As for train-base.")
-@click.option("--json", "out", type=click.Path(path_type=Path), help="Result file.")
+@json_option
 def main(
     device: str,
     names: tuple[str, ...],
@@ -172,13 +160,10 @@ def main(
 ) -> None:
     """Accuracy of reduced precision over seeds."""
     from minicnn.base.cores import available_cores
-    from minicnn.base.files import write_json
-    from minicnn.data_prep.demo.store import ensure_demo
     from minicnn.devices import device as devices
-    from minicnn.experiments.bench.provenance import provenance
 
     dev, cores = devices.get(device), available_cores()
-    store = data or ensure_demo()  # once, not by each of the processes
+    store = store_of(data)  # once, not by each of the processes
     jobs = jobs or (cores if dev.name == "cpu" else 1)
     threads = max(1, cores // jobs)
     drawn = range(first, first + seeds)
@@ -202,9 +187,9 @@ def main(
             if rest:
                 continue
             rows = compare(runs)
-            if out:  # after each seed, for whoever has no time for all
-                about = {**provenance(), "device": dev.name, "seeds": done}
-                write_json(out, {**about, "comparison": rows, "runs": runs})
+            # After each seed, for whoever has no time for all.
+            about = {**provenance(), "device": dev.name, "seeds": done}
+            keep(out, {**about, "comparison": rows, "runs": runs})
     click.echo(table(rows))
     sys.exit(any(row["verdict"] == "different" for row in rows))
 

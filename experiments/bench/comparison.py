@@ -6,17 +6,11 @@ import statistics
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from minicnn.experiments.bench.provenance import columns
+
 # minicnn's precisions that are as exact as one of PyTorch's, if not that one alone.
 AS_EXACT = {"fp32": ("fp32", "tf32x3")}
 BUSY = 0.2  # processors that others may use before the table says so
-
-
-@dataclass(frozen=True)
-class Losses:
-    """Of one batch, before and after an update; float32, without dropout."""
-
-    minicnn: tuple[float, float]
-    torch: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -54,6 +48,8 @@ class Comparison:
 
     Attributes:
         torch: PyTorch's version.
+        losses: of one batch, before and after an update, by whose; float32, without
+            dropout.
         busy: processors that other programs used when it began; None if unknown.
         tried: each mode alone.
         ours: minicnn's turns, in each precision that PyTorch was tried in, and those
@@ -67,7 +63,7 @@ class Comparison:
     threads: int
     torch: str
     busy: float | None
-    losses: Losses
+    losses: dict[str, list[float]]
     tried: list[Tried]
     ours: list[Turns]
     theirs: list[Turns]
@@ -101,46 +97,43 @@ class Comparison:
         }
 
 
-def table(comparison: Comparison) -> str:
+def table(c: Comparison) -> str:
     """The comparison for people."""
-    c = comparison
-
-    def losses(pair: tuple[float, float]) -> str:
-        return " and ".join(f"{loss:.6f}" for loss in pair)
-
-    def line(name: str, *cells: str) -> str:
-        return f"{name:40}" + "".join(f"{cell:>12}" for cell in cells)
-
-    lines = [
-        f"PyTorch {c.torch}, the same training step of {c.arch}, batch {c.batch}, on "
-        f"{c.device}, {c.threads} threads.",
-        "Losses of the same weights and batch, before and after an update: minicnn "
-        f"{losses(c.losses.minicnn)}, PyTorch {losses(c.losses.torch)}.",
-        "",
-        line("PyTorch's modes, each alone", "ms", "images/s"),
-    ]
-    for each in c.tried:
-        if each.seconds is None:
-            lines.append(f"{each.mode:40}failed: {each.error}")
-            continue
-        rate = f"{c.batch / each.seconds:,.1f}"
-        lines.append(line(each.mode, f"{each.seconds * 1e3:.3f}", rate))
-    head = f"In turns, median of {len(c.ours[0].seconds)} rounds"
-    lines += ["", line(head, "ms", "least", "most", "images/s", "ratio")]
-    for turns in (*c.ours, *c.theirs):
-        taken = turns.median, min(turns.seconds), max(turns.seconds)
-        cells = [f"{seconds * 1e3:.3f}" for seconds in taken]
-        cells.append(f"{c.batch / turns.median:,.1f}")
-        name, more = f"minicnn {turns.precision}", ""
-        if turns not in c.ours:
-            name = f"PyTorch {turns.name}"
-            same, *others = c.ratios(turns).items()
-            cells.append(f"{same[1]:.2f}")
-            more = "".join(f", {ratio:.2f} of {other}" for other, ratio in others)
-        lines.append(line(name, *cells) + more)
-    if (c.busy or 0) > BUSY:
-        lines.append(
-            f"Other programs kept {c.busy:.1f} processors busy: measure again when the "
-            "machine is idle."
+    both = {who: " and ".join(f"{x:.6f}" for x in c.losses[who]) for who in c.losses}
+    alone: list[dict[str, Any]] = [
+        {"PyTorch's modes, each alone": each.mode}
+        | (
+            {"ms": each.seconds * 1e3, "images/s": c.batch / each.seconds}
+            if each.seconds
+            else {"failed": each.error}
         )
-    return "\n".join(lines)
+        for each in c.tried
+    ]
+    head = f"In turns, median of {len(c.ours[0].seconds)} rounds"
+    turns: list[dict[str, Any]] = []
+    for each in (*c.ours, *c.theirs):
+        mine = each in c.ours
+        taken = (each.median, min(each.seconds), max(each.seconds))
+        ms = zip(("ms", "least", "most"), (x * 1e3 for x in taken), strict=True)
+        row: dict[str, Any] = {
+            head: f"minicnn {each.precision}" if mine else f"PyTorch {each.name}"
+        }
+        row |= {**dict(ms), "images/s": c.batch / each.median}
+        ratios = {} if mine else c.ratios(each)
+        row["ratio"] = ", ".join(f"{x:.2f} of {name}" for name, x in ratios.items())
+        turns.append(row)
+    parts = [
+        f"PyTorch {c.torch}, the same training step of {c.arch}, batch {c.batch}, on "
+        f"{c.device}, {c.threads} threads.\n"
+        "Losses of the same weights and batch, before and after an update: minicnn "
+        f"{both['minicnn']}, PyTorch {both['torch']}.",
+        columns(alone),
+        columns(turns),
+    ]
+    said = "\n\n".join(parts)
+    if (c.busy or 0) > BUSY:
+        said += (
+            f"\nOther programs kept {c.busy:.1f} processors busy: measure again when "
+            "the machine is idle."
+        )
+    return said

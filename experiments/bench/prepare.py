@@ -18,7 +18,6 @@ taking turns in each, medians of all rounds:
 from __future__ import annotations
 
 import io
-import json
 import math
 import multiprocessing
 import statistics
@@ -26,23 +25,33 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import click
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from minicnn.data import images, resample
 from minicnn.data.images import to_rgb
+from minicnn.experiments.bench.provenance import (
+    columns,
+    json_option,
+    keep,
+    provenance,
+)
 
 PLAIN, DEFAULT, EXACT = "plain loop", "prepare", "prepare --exact"
 LARGE = 1_000_000  # pixels: above, few files weigh as much as all others
 LIMITS, SIZES = (1, 2, 3, 4, 6), (64, 128, 256)
 Pixels = NDArray[np.uint8]
 Table = list[dict[str, Any]]
+# Of whole stores, by way and processes: wall and CPU seconds of each round.
+Taken = dict[tuple[str, int], list[tuple[float, float]]]
 
 
 def plain_pixels(source: Any, size: int) -> Pixels:
@@ -52,9 +61,8 @@ def plain_pixels(source: Any, size: int) -> Pixels:
         return np.asarray(resized)
 
 
-def plain_store(paths: list[str], target: Path, size: int, jobs: int) -> None:
+def plain_store(paths: list[str], size: int, target: Path, jobs: int) -> None:
     """The plain loop, whole."""
-    import h5py
 
     def pixels() -> Iterator[Pixels]:
         if jobs == 1:
@@ -68,13 +76,6 @@ def plain_store(paths: list[str], target: Path, size: int, jobs: int) -> None:
         dataset = file.create_dataset("images", shape, np.uint8)
         for row, each in enumerate(pixels()):
             dataset[row] = each
-
-
-def difference(ours: Pixels, theirs: Pixels) -> tuple[int, float, float]:
-    """Of the grey levels, the largest and mean difference, and the mean square."""
-    gap = np.abs(ours.astype(np.int16) - theirs)
-    square = np.square(gap, dtype=np.float64)
-    return int(gap.max()), float(gap.mean()), float(square.mean())
 
 
 def by_file(files: list[bytes], size: int, rounds: int) -> Table:
@@ -136,37 +137,35 @@ def whole_stores(files: list[Path], size: int, count: int, rounds: int) -> Table
         folder, source = Path(name), Path(name, "source")
         paths = lay_out(files, source, count)
 
-        def ours(target: Path, jobs: int, exact: bool) -> None:
+        def ours(exact: bool, target: Path, jobs: int) -> None:
             options = Options(size=size, jobs=jobs, exact=exact, fresh=True)
             prepare(source, target, options)
 
         ways = {
-            PLAIN: lambda target, jobs: plain_store(paths, target, size, jobs),
-            DEFAULT: lambda target, jobs: ours(target, jobs, False),
-            EXACT: lambda target, jobs: ours(target, jobs, True),
+            PLAIN: partial(plain_store, paths, size),
+            DEFAULT: partial(ours, False),
+            EXACT: partial(ours, True),
         }
-        seconds: dict[tuple[str, int], list[tuple[float, float]]] = {}
+        seconds: Taken = {}
         for _ in range(rounds):
-            for jobs in (1, 2):
-                for way, work in ways.items():
-                    began, cpu = time.perf_counter(), time.process_time()
-                    work(folder / f"{way}.h5", jobs)
-                    taken = time.perf_counter() - began, time.process_time() - cpu
-                    seconds.setdefault((way, jobs), []).append(taken)
-        row = partial(_store_row, images=len(paths), seconds=seconds)
-        plain = _dataset(folder / f"{PLAIN}.h5")
-        table = [row(PLAIN)]
+            for jobs, (way, work) in product((1, 2), ways.items()):
+                began, cpu = time.perf_counter(), time.process_time()
+                work(folder / f"{way}.h5", jobs)
+                taken = time.perf_counter() - began, time.process_time() - cpu
+                seconds.setdefault((way, jobs), []).append(taken)
+        with h5py.File(folder / f"{PLAIN}.h5") as file:
+            plain = file["images"][...]
+        table = [_store_row(PLAIN, len(paths), seconds)]
         for way in (DEFAULT, EXACT):
             made = Store(folder / f"{way}.h5").images
             # The last rows are one copy of each file; equal files have equal rows.
             rows = slice(len(paths) - len(files), None)
-            table.append(row(way) | _compared(made[rows], plain[rows]))
+            row = _store_row(way, len(paths), seconds)
+            table.append(row | _compared(made[rows], plain[rows]))
         return table
 
 
-def _store_row(
-    way: str, images: int, seconds: dict[tuple[str, int], list[tuple[float, float]]]
-) -> dict[str, Any]:
+def _store_row(way: str, images: int, seconds: Taken) -> dict[str, Any]:
     one, two = ([wall for wall, _ in seconds[way, jobs]] for jobs in (1, 2))
     cpu = statistics.median(cpu for _, cpu in seconds[way, 1])
     return {
@@ -177,17 +176,11 @@ def _store_row(
     }
 
 
-def _dataset(path: Path) -> Pixels:
-    import h5py
-
-    with h5py.File(path) as file:
-        return file["images"][...]
-
-
 def _compared(made: Pixels, plain: Pixels) -> dict[str, Any]:
-    found = [difference(a, b) for a, b in zip(made, plain, strict=True)]
-    most, mean, square = zip(*found, strict=True)
-    worst = max(square)
+    """How far images are from others, in grey levels; "mean"s are of an image."""
+    gaps = [np.abs(a.astype(np.int16) - b) for a, b in zip(made, plain, strict=True)]
+    most, mean = [int(gap.max()) for gap in gaps], [float(gap.mean()) for gap in gaps]
+    worst = max(float(np.square(gap, dtype=np.float64).mean()) for gap in gaps)
     return {
         "equal": sum(each == 0 for each in most),
         "files": len(most),
@@ -201,61 +194,23 @@ def _compared(made: Pixels, plain: Pixels) -> dict[str, Any]:
 def reduced(files: list[bytes]) -> Table:
     """Reduced decoding against whole decoding, by size and limit."""
     table = []
-    for size in SIZES:
-        for limit in LIMITS:
-            asked = limit * size, limit * size
-            drafted = []
-            for data in files:
-                image = Image.open(io.BytesIO(data))
-                whole = image.size
-                image.draft(None, asked)
-                if image.size != whole:
-                    drafted.append(data)
-            if not drafted:
-                continue
-            with mock.patch.object(images, "_DRAFT", limit):
-                ours = [to_rgb(data, size, "warp", "ignored") for data in drafted]
-            whole_ = [to_rgb(data, size, "warp", "ignored", True) for data in drafted]
-            found = _compared(np.stack(ours), np.stack(whole_))
-            row = {"size": size, "limit": limit, "used": limit == images._DRAFT}
-            table.append(row | found)
+    for size, limit in product(SIZES, LIMITS):
+        drafted = []
+        for data in files:
+            image = Image.open(io.BytesIO(data))
+            whole = image.size
+            image.draft(None, (limit * size, limit * size))
+            if image.size != whole:
+                drafted.append(data)
+        if not drafted:
+            continue
+        rule = (size, "warp", "ignored")
+        with mock.patch.object(images, "_DRAFT", limit):
+            ours = [to_rgb(data, *rule) for data in drafted]
+        exact = [to_rgb(data, *rule, exact=True) for data in drafted]
+        row = {"size": size, "limit": limit, "used": limit == images._DRAFT}
+        table.append(row | _compared(np.stack(ours), np.stack(exact)))
     return table
-
-
-def show(result: dict[str, Any]) -> None:
-    """The result for people."""
-    about = result["provenance"]
-    click.echo(f"{about['machine']}, {result['decoder']}; {about['date']}\n")
-    click.echo("1. CPU milliseconds from one file's bytes to its pixels")
-    for row in result["by_file"]:
-        parts = [f"{way} {row[way]:.2f}" for way in list(row)[2:]]
-        gain = f"{row[PLAIN] / row[DEFAULT]:.2f} times the plain loop's speed"
-        click.echo(f"   {row['count']:3} {row['files']:18} {', '.join(parts)}; {gain}")
-    click.echo(
-        f"\n2. whole stores, {result['images']} images of {result['size']} pixels"
-    )
-    click.echo(f"   {'':16}{'CPU ms':>8}{'images/s':>10}{'2 processes':>13}  to plain")
-    first = result["stores"][0]
-    for row in result["stores"]:
-        one, two = row["images_a_second_1"], row["images_a_second_2"]
-        gain = first["cpu_ms_an_image"] / row["cpu_ms_an_image"]
-        rates = f"{row['cpu_ms_an_image']:8.2f}{one:10,.0f}{two:13,.0f}"
-        said = f"  {gain:.2f} per core, {two / first['images_a_second_2']:.2f} on two"
-        if "equal" in row:
-            said += (
-                f"; {row['equal']} of {row['files']} files equal, largest difference "
-                f"{row['largest']}, worst mean {row['worst_mean']:.3f}"
-            )
-        click.echo(f"   {row['way']:16}{rates}{said}")
-    click.echo("\n3. JPEGs decoded at reduced size, against whole ones")
-    click.echo("   size  limit  files   mean  worst mean  largest  worst PSNR")
-    for row in result["reduced"]:
-        click.echo(
-            f"   {row['size']:4}{row['limit']:6}x{row['files']:7}{row['mean']:7.2f}"
-            f"{row['worst_mean']:12.2f}{row['largest']:9}"
-            f"{row['worst_psnr'] or math.inf:9.1f} dB"
-            f"{'   the limit used' if row['used'] else ''}"
-        )
 
 
 @click.command()
@@ -263,11 +218,9 @@ def show(result: dict[str, Any]) -> None:
 @click.option("--images", "count", default=2000, show_default=True, help="In a store.")
 @click.option("--size", default=256, show_default=True, help="Height and width.")
 @click.option("--rounds", default=3, show_default=True, help="Times each is measured.")
-@click.option("--json", "out", type=click.Path(path_type=Path), help="Result file.")
+@json_option
 def main(jpegs: Path, count: int, size: int, rounds: int, out: Path | None) -> None:
     """Preparing a store against the plain Pillow loop."""
-    from minicnn.experiments.bench.provenance import provenance
-
     ending = (".jpg", ".jpeg")
     paths = sorted(each for each in jpegs.iterdir() if each.suffix.lower() in ending)
     files = [path.read_bytes() for path in paths]
@@ -282,9 +235,10 @@ def main(jpegs: Path, count: int, size: int, rounds: int, out: Path | None) -> N
         "stores": whole_stores(paths, size, count, rounds),
         "reduced": reduced(files),
     }
-    show(result)
-    if out:
-        out.write_text(json.dumps(result, indent=2) + "\n")
+    click.echo(f"{result['provenance']['machine']}, {result['decoder']}")
+    for title in ("by_file", "stores", "reduced"):
+        click.echo(f"\n{title}\n{columns(result[title])}")
+    keep(out, result)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ another, and in one pass, in turns, so that a machine that slows down slows both
 
 from __future__ import annotations
 
-import json
 import shutil
 import statistics
 import sys
@@ -22,6 +21,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from minicnn.experiments.bench.provenance import (
+    columns,
+    data_option,
+    json_option,
+    keep,
+    shortened,
+    store_of,
+)
 
 if TYPE_CHECKING:
     from minicnn.training.trainer import Trainer
@@ -99,19 +107,8 @@ def compare(setup: Setup, depths: list[int], rounds: int) -> dict[str, Any]:
     return {"same_runs": all(each == ended[0] for each in ended), **figures}
 
 
-def print_table(result: dict[str, Any]) -> None:
-    """Both ways' figures, and how many times more the first takes."""
-    click.echo(f"{'':20}{'wall s':>10}{'CPU s':>10}{'images read':>14}")
-    rows = [list(result[name].values()) for name in WAYS.values()]
-    for name, row in zip(WAYS.values(), rows, strict=True):
-        click.echo(f"{name:20}{row[0]:10.2f}{row[1]:10.2f}{row[2]:14,.0f}")
-    times = [first / second for first, second in zip(*rows, strict=True)]
-    click.echo(f"{'times':20}{times[0]:10.2f}{times[1]:10.2f}{times[2]:14.2f}")
-    click.echo(f"same results and metrics: {result['same_runs']}")
-
-
 @click.command()
-@click.option("--data", type=click.Path(path_type=Path), help="Store; default: demo.")
+@data_option
 @click.option("--recipe", help="Built-in or TOML; default: by image size.")
 @click.option("--set", "settings", multiple=True, help="Change a setting.")
 @click.option("--depths", default="1-7", show_default=True, help="Layers copied.")
@@ -119,7 +116,7 @@ def print_table(result: dict[str, Any]) -> None:
 @click.option("--rounds", default=2, show_default=True, help="Times each way runs.")
 @click.option("--device", "name", default="cpu", show_default=True, help="Where.")
 @click.option("--threads", type=int, help="CPU threads; default: all cores.")
-@click.option("--json", "out", type=click.Path(path_type=Path), help="Result file.")
+@json_option
 def main(
     data: Path | None,
     recipe: str | None,
@@ -132,31 +129,23 @@ def main(
     out: Path | None,
 ) -> None:
     """What one pass for all depths saves."""
-    from minicnn.base import config
-    from minicnn.data.store import Store
-    from minicnn.data_prep.demo.store import ensure_demo
     from minicnn.devices import device
     from minicnn.training.environment import describe
     from minicnn.training.transfer import Setup
     from minicnn.training.treatment import parse_depths
 
-    store = (data or ensure_demo()).resolve()
-    short = [
-        f"solver.iterations={iterations}",
-        f"schedule.evaluate_every={iterations}",
-        f"schedule.checkpoint_every={iterations}",
-    ]
-    chosen = config.load_recipe(recipe or config.recipe_for(Store(store).image_size))
-    resolved = config.override(chosen, [*short, *settings])
+    store = store_of(data)
+    resolved = shortened(store, iterations, settings, recipe)
     numbers, dev = parse_depths(depths), device.get(name, threads)
     with tempfile.TemporaryDirectory() as place:
         setup = Setup(store, dev, resolved, runs=Path(place) / "runs")
         result = compare(setup, numbers, rounds)
     about = {"depths": numbers, "rounds": rounds, **describe(dev)}
     result = {**about, "settings": resolved.to_dict(), **result}
-    if out:
-        out.write_text(json.dumps(result, indent=2) + "\n")
-    print_table(result)
+    keep(out, result)
+    rows = [{"": way, **result[way]} for way in WAYS.values()]
+    click.echo(columns(rows))
+    click.echo(f"same results and metrics: {result['same_runs']}")
     sys.exit(0 if result["same_runs"] else 1)
 
 

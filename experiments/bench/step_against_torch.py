@@ -5,14 +5,12 @@
         [--rounds 9] [--modes all|eager|compiled|NAME,…]
         [--layers] [--json FILE] [--record]
 
-`minicnn.experiments.bench.against_torch` says what is measured and how: one process, in
-turns, medians of the rounds. `--layers` then times each of the eight layers alone,
-forward and backward: minicnn's ops by `minicnn bench`, PyTorch's layers as they
-are (compiled ones have no layers), in the memory format that was the
-faster for the whole step.
-`--record` keeps the result in experiments/results and writes its table into
-docs/performance.md. The exit status is 3 where PyTorch is absent or failed, and 2 where
-anything else did.
+`against_torch` says what is measured and how. `--layers` then times each of the eight
+layers alone, forward and backward: minicnn's ops by `minicnn bench`, PyTorch's layers
+as they are (compiled ones have no layers), in the memory format that was the faster for
+the whole step. `--record` keeps the result in experiments/results and writes its table
+into docs/performance.md. The exit status is 3 where PyTorch is absent or failed, and 2
+where anything else did.
 """
 
 from __future__ import annotations
@@ -24,7 +22,22 @@ from typing import Any
 
 import click
 
-ROOT = Path(__file__).resolve().parents[2]
+from minicnn.base.errors import MinicnnError
+from minicnn.devices import device as devices
+from minicnn.experiments.bench import against_torch, torch_step
+from minicnn.experiments.bench import ops as bench
+from minicnn.experiments.bench.against_torch import Contender, TorchFailed
+from minicnn.experiments.bench.comparison import table
+from minicnn.experiments.bench.provenance import (
+    ROOT,
+    json_option,
+    keep,
+    markdown,
+    provenance,
+)
+from minicnn.nn import architectures
+from minicnn.training.environment import describe
+
 PAGE = ROOT / "docs" / "performance.md"
 RESULTS = ROOT / "experiments" / "results"
 FAILED, TORCH_FAILED = 2, 3  # exit statuses
@@ -36,57 +49,53 @@ NETS = {
 }
 
 
-def markdown(result: dict[str, Any]) -> str:
+TIMES = "ms (least–most)", "images/s"
+HEAD = ("network", "batch", "minicnn", *TIMES, "PyTorch's best", *TIMES, "ratio")
+
+
+def report(result: dict[str, Any]) -> str:
     """The result's table, one row a network and precision, and where it is from."""
+
+    def cells(turns: dict[str, Any]) -> list[str]:
+        milliseconds = [1e3 * each for each in turns["seconds"]]
+        span = f"({min(milliseconds):.2f}–{max(milliseconds):.2f})"
+        return [
+            f"{turns['median'] * 1e3:.2f} {span}",
+            f"{turns['images_per_second']:,.1f}",
+        ]
+
+    rows = []
+    for net in result["nets"]:
+        ours = {each["precision"]: cells(each) for each in net["ours"]}
+        for theirs in net["theirs"]:
+            if theirs["name"] in net["best"].values():
+                for name, ratio in theirs["ratios"].items():
+                    row = [net["arch"], str(net["batch"]), name, *ours[name]]
+                    row += [theirs["name"], *cells(theirs), f"{ratio:.2f}"]
+                    rows.append(row)
     about, machine = result["provenance"], result["environment"]
     device = machine.get("gpu") or f"{machine['threads']} threads, {about['machine']}"
-    lines = [
-        "| network | batch | minicnn | ms (least–most) | images/s | PyTorch's best "
-        "| ms (least–most) | images/s | ratio |",
-        "| --- | ---: | --- | ---: | ---: | --- | ---: | ---: | ---: |",
-    ]
-    for net in result["nets"]:
-        ours_in = {each["precision"]: each for each in net["ours"]}
-        best = [each for each in net["theirs"] if each["name"] in net["best"].values()]
-        for theirs, precision, ratio in (
-            (each, *pair) for each in best for pair in each["ratios"].items()
-        ):
-            ours = ours_in[precision]
-            cells = [
-                net["arch"],
-                str(net["batch"]),
-                precision,
-                span(ours),
-                f"{ours['images_per_second']:,.1f}",
-                theirs["name"],
-                span(theirs),
-                f"{theirs['images_per_second']:,.1f}",
-                f"{ratio:.2f}",
-            ]
-            lines.append(f"| {' | '.join(cells)} |")
     busy = [net["busy"] for net in result["nets"] if net["busy"] is not None]
     said = f", {max(busy):.1f} processors busy with other programs" if busy else ""
-    lines.append(
-        f"\nMedians of {result['rounds']} rounds; {device}{said}; PyTorch "
+    origin = (
+        f"Medians of {result['rounds']} rounds; {device}{said}; PyTorch "
         f"{result['torch']}, NumPy {machine['numpy']}, {machine['blas']}; "
         f"{about['date']}, commit {about['commit']}: `{about['command']}`"
     )
     parts = [layers_table(net) for net in result["nets"] if "layers" in net]
-    return "\n\n".join(["\n".join(lines), *parts])
+    return "\n\n".join([markdown(HEAD, rows), origin, *parts])
 
 
 def layers_table(net: dict[str, Any]) -> str:
     """A network's layers, one row each."""
     layout = "channels_last" if net["channels_last"] else "NCHW"
-    lines = [
-        f"| {net['arch']}, batch {net['batch']} | minicnn ms | PyTorch fp32 {layout} "
-        "ms | ratio |",
-        "| --- | ---: | ---: | ---: |",
+    title = f"{net['arch']}, batch {net['batch']}"
+    head = title, "minicnn ms", f"PyTorch fp32 {layout} ms", "ratio"
+    rows = [
+        (name, f"{ours * 1e3:.2f}", f"{theirs * 1e3:.2f}", f"{theirs / ours:.2f}")
+        for name, (ours, theirs) in net["layers"].items()
     ]
-    for name, (ours, theirs) in net["layers"].items():
-        ratio = f"{theirs / ours:.2f}"
-        lines.append(f"| {name} | {ours * 1e3:.2f} | {theirs * 1e3:.2f} | {ratio} |")
-    return "\n".join(lines)
+    return markdown(head, rows)
 
 
 def layer_of(name: str) -> str:
@@ -107,17 +116,12 @@ def our_layers(report: Any) -> dict[str, float]:
 
 def their_layers(torch: Any, dev: Any, arch: str, batch: int, last: bool) -> Any:
     """Seconds of each layer of PyTorch's, of the loss and of the update, float32."""
-    from minicnn.experiments.bench import against_torch, torch_step
-    from minicnn.experiments.bench.against_torch import Contender
-    from minicnn.experiments.bench.ops import OUTPUTS
-    from minicnn.nn import architectures
-
     shape = architectures.get(arch)
     cuda = dev.name.startswith("cuda")
     wait = torch.cuda.synchronize if cuda else dev.synchronize
     layout = torch.channels_last if last else torch.contiguous_format
     place = against_torch.on_torch(torch, dev)
-    net = torch_step.build(torch, shape, OUTPUTS).to(place, memory_format=layout)
+    net = torch_step.build(torch, shape, bench.OUTPUTS).to(place, memory_format=layout)
     parts: dict[str, list[Any]] = {}
     for name, module in net.named_children():
         parts.setdefault(layer_of(name) or "layer 6", []).append(module)
@@ -149,28 +153,17 @@ def their_layers(torch: Any, dev: Any, arch: str, batch: int, last: bool) -> Any
 
 def layers(dev: Any, net: dict[str, Any]) -> dict[str, Any]:
     """What `--layers` adds to a network's result."""
-    from minicnn.experiments.bench import against_torch, torch_step
-    from minicnn.experiments.bench import ops as bench
-
     torch = against_torch.require(dev)
     arch, batch = net["arch"], net["batch"]
     alone = {each["mode"]: each["seconds"] for each in net["tried"]}
-    formats = [torch_step.Mode(channels_last=last) for last in (False, True)]
-    known = [mode for mode in formats if alone.get(mode.name)]
-    last = (
-        min(known, key=lambda mode: alone[mode.name]).channels_last if known else True
-    )
+    formats = {last: torch_step.Mode(channels_last=last).name for last in (False, True)}
+    known = {last: alone[name] for last, name in formats.items() if alone.get(name)}
+    last = min(known, key=known.__getitem__, default=True)
     ours = our_layers(bench.bench(dev, arch, batch))
     with torch_step.settings(torch, dev.threads):
         theirs = their_layers(torch, dev, arch, batch, last)
     both = {name: (ours[name], theirs[name]) for name in ours.keys() & theirs.keys()}
     return {"channels_last": last, "layers": dict(sorted(both.items()))}
-
-
-def span(turns: dict[str, Any]) -> str:
-    """Milliseconds: the median, and between what the rounds lie."""
-    least, most = min(turns["seconds"]), max(turns["seconds"])
-    return f"{turns['median'] * 1e3:.2f} ({least * 1e3:.2f}–{most * 1e3:.2f})"
 
 
 def insert(page: str, mark: str, table: str) -> str:
@@ -212,8 +205,6 @@ def chosen(which: str, cuda: bool) -> list[Any]:
     Raises:
         click.BadParameter: there is none of that name.
     """
-    from minicnn.experiments.bench import torch_step
-
     every = torch_step.modes(cuda)
     kinds = {
         "all": every,
@@ -242,12 +233,6 @@ def measure(
         out: where what there is so far is written after every round, so that little is
             lost where time ends, or PyTorch fails.
     """
-    from minicnn.base.files import write_json
-    from minicnn.experiments.bench import against_torch
-    from minicnn.experiments.bench.comparison import table
-    from minicnn.experiments.bench.provenance import provenance
-    from minicnn.training.environment import describe
-
     compared: list[dict[str, Any]] = []
     result = {
         "provenance": provenance(),
@@ -260,8 +245,7 @@ def measure(
         compared.append({})
         for made in against_torch.comparing(dev, arch, batch, rounds, modes):
             compared[-1] = made.to_dict()
-            if out:
-                write_json(out, result)
+            keep(out, result)
         click.echo(table(made) + "\n")
         if by_layer:
             compared[-1] |= layers(dev, compared[-1])
@@ -281,7 +265,7 @@ def measure(
     help="Of PyTorch: all, eager, compiled (a minute each), or their names.",
 )
 @click.option("--layers", "by_layer", is_flag=True, help="Also time each layer alone.")
-@click.option("--json", "out", type=click.Path(path_type=Path), help="Result file.")
+@json_option
 @click.option("--record", is_flag=True, help="Keep the result, and write its table.")
 def main(
     arch: str | None,
@@ -295,11 +279,6 @@ def main(
     record: bool,
 ) -> None:
     """minicnn's training step beside PyTorch's."""
-    from minicnn.base.errors import MinicnnError
-    from minicnn.base.files import write_json
-    from minicnn.devices import device as devices
-    from minicnn.experiments.bench.against_torch import TorchFailed
-
     try:
         dev = devices.get(device, threads)
         kind = "cuda" if dev.name.startswith("cuda") else "cpu"
@@ -309,14 +288,13 @@ def main(
     except MinicnnError as error:
         click.echo(str(error), err=True)
         sys.exit(TORCH_FAILED if isinstance(error, TorchFailed) else FAILED)
-    table = markdown(result)
-    click.echo(table)
-    if out:
-        write_json(out, result)
+    text = report(result)
+    click.echo(text)
+    keep(out, result)
     if record:
         date = result["provenance"]["date"]
-        write_json(RESULTS / f"{date}-bench-torch-{kind}.json", result)
-        PAGE.write_text(insert(PAGE.read_text(), f"bench-torch {kind}", table))
+        keep(RESULTS / f"{date}-bench-torch-{kind}.json", result)
+        PAGE.write_text(insert(PAGE.read_text(), f"bench-torch {kind}", text))
 
 
 if __name__ == "__main__":

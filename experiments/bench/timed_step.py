@@ -15,10 +15,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 
-def seconds(work: Callable[[], object]) -> float:
+def seconds(work: Callable[..., object], *given: object, **named: object) -> float:
     """Of one call."""
     began = time.perf_counter()
-    work()
+    work(*given, **named)
     return time.perf_counter() - began
 
 
@@ -43,7 +43,7 @@ def main(checkout: str, arch: str, batch: str, threads: str) -> None:
     print(json.dumps({"commit": commit(), "ops": ops}), flush=True)
     for _ in sys.stdin:
         taken = [seconds(step.resident)]
-        taken += [seconds(lambda c=call: c.op(dev, **c.arguments)) for call in calls]
+        taken += [seconds(call.op, dev, **call.arguments) for call in calls]
         print(json.dumps(taken), flush=True)
 
 

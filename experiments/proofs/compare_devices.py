@@ -20,11 +20,20 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from minicnn.experiments.bench.provenance import (
+    columns,
+    data_option,
+    json_option,
+    keep,
+    provenance,
+    shortened,
+    store_of,
+)
 
 if TYPE_CHECKING:
     from minicnn.devices.device import Device
@@ -42,19 +51,11 @@ def make_setup(
     store: Path, runs: Path, dev: Device, iterations: int, batch: int, split: str
 ) -> Setup:
     """The demo recipe, cut short, with every loss in its metrics."""
-    from minicnn.base import config
-    from minicnn.data.store import Store
     from minicnn.training.transfer import Setup
 
-    recipe = config.load_recipe(config.recipe_for(Store(store).image_size))
-    settings = [
-        f"solver.iterations={iterations}",
-        f"schedule.evaluate_every={iterations}",
-        f"schedule.checkpoint_every={iterations}",
-        "schedule.log_every=1",
-        *([f"solver.batch={batch}"] if batch else []),
-    ]
-    return Setup(store, dev, config.override(recipe, settings), split, runs=runs)
+    settings = ["schedule.log_every=1", *([f"solver.batch={batch}"] if batch else [])]
+    recipe = shortened(store, iterations, settings)
+    return Setup(store, dev, recipe, split, runs=runs)
 
 
 def few_classes(store: Path, count: int, folder: Path) -> str:
@@ -154,40 +155,15 @@ def side_by_side(ours: list[float], cpu: list[float]) -> list[float]:
     return [abs(a - b) / abs(b) for a, b in zip(ours, cpu, strict=False)]
 
 
-def prove_runs(run: Callable[..., Any], name: str, count: int, compared: int) -> Record:
-    """Whole runs on the device, and the first losses of one on the CPU."""
-    first = run(train, name, "first", count)
-    again = run(train, name, "again", count)
-    resumed = run(train, name, "resumed", count, stop_at=count // 2)
-    cpu = run(train, "cpu", "cpu", min(compared, count))
-    return {
-        "seconds": first["seconds"],
-        "top1": first["top1"],
-        "same_bits_again": again["weights"] == first["weights"],
-        "same_bits_resumed": resumed["weights"] == first["weights"],
-        "losses": first["losses"],
-        "cpu_losses": cpu["losses"],
-    }
-
-
-def prove_losses(
-    run: Callable[..., Any], name: str, count: int, precision: str
-) -> Record:
-    """The first losses alone, in any type of floats, on the device and on the CPU."""
-    ours, cpu = (
-        run(first_losses, dev, dev, count, precision=precision, count=count)
-        for dev in (name, "cpu")
-    )
-    return {"losses": ours, "cpu_losses": cpu}
-
-
 def report(result: Record, differences: list[float]) -> None:
     """Prints the losses side by side, and what was proven."""
-    name, cpu = result["device"], result["cpu_losses"]
-    click.echo(f"{'step':>5}{name:>12}{'cpu':>12}{'difference':>12}")
-    for step, difference in enumerate(differences):
-        losses = f"{result['losses'][step]:12.6f}{cpu[step]:12.6f}"
-        click.echo(f"{step + 1:5}{losses}{difference:12.1e}")
+    rows = zip(result["losses"], result["cpu_losses"], differences, strict=False)
+    heads = "step", result["device"], "cpu", "difference"
+    lines = [
+        (step, f"{ours:.6f}", f"{cpu:.6f}", f"{off:.1e}")
+        for step, (ours, cpu, off) in enumerate(rows, 1)
+    ]
+    click.echo(columns([dict(zip(heads, line, strict=True)) for line in lines]))
     if "seconds" in result:
         click.echo(
             f"{result['iterations']} updates in {result['seconds']} s, top-1 "
@@ -210,7 +186,7 @@ def proven(result: Record, differences: list[float]) -> bool:
 
 @click.command()
 @click.option("--device", "name", default="cuda", show_default=True)
-@click.option("--data", type=click.Path(path_type=Path), help="Store; default: demo.")
+@data_option
 @click.option("--iterations", default=300, show_default=True)
 @click.option("--compared", default=50, show_default=True, help="Losses on the CPU.")
 @click.option("--batch", default=0, help="Images a step; 0: the recipe's.")
@@ -222,7 +198,7 @@ def proven(result: Record, differences: list[float]) -> bool:
     show_default=True,
     help="fp64: compares the first losses alone.",
 )
-@click.option("--json", "out", type=click.Path(path_type=Path), help="Result file.")
+@json_option
 def main(
     name: str,
     data: Path | None,
@@ -234,11 +210,9 @@ def main(
     out: Path | None,
 ) -> None:
     """Short real trainings that prove a device."""
-    from minicnn.data_prep.demo.store import ensure_demo
     from minicnn.devices import device
-    from minicnn.experiments.bench.provenance import provenance
 
-    store = (data or ensure_demo()).resolve()
+    store = store_of(data)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         split = few_classes(store, classes, folder)
@@ -249,9 +223,25 @@ def main(
 
         if precision == "fp64":
             iterations = compared
-            result = prove_losses(run, name, compared, precision)
+            how = {"precision": precision, "count": compared}
+            ours, cpu = (
+                run(first_losses, d, d, compared, **how) for d in (name, "cpu")
+            )
+            result: Record = {"losses": ours, "cpu_losses": cpu}
         else:
-            result = prove_runs(run, name, iterations, compared)
+            half = iterations // 2
+            first = run(train, name, "first", iterations)
+            again = run(train, name, "again", iterations)
+            resumed = run(train, name, "resumed", iterations, stop_at=half)
+            cpu = run(train, "cpu", "cpu", min(compared, iterations))
+            result = {
+                "seconds": first["seconds"],
+                "top1": first["top1"],
+                "same_bits_again": again["weights"] == first["weights"],
+                "same_bits_resumed": resumed["weights"] == first["weights"],
+                "losses": first["losses"],
+                "cpu_losses": cpu["losses"],
+            }
     differences = side_by_side(result["losses"], result["cpu_losses"])
     about = {"device": name, "precision": precision, "iterations": iterations}
     largest = {
@@ -259,8 +249,7 @@ def main(
         f"largest_difference_of_first_{FIRST}": max(differences[:FIRST]),
     }
     result = {**provenance(), **about, **result, **largest}
-    if out:
-        out.write_text(json.dumps(result, indent=2) + "\n")
+    keep(out, result)
     report(result, differences)
     sys.exit(0 if proven(result, differences) else 1)
 

@@ -11,14 +11,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-ROOT = Path(__file__).resolve().parents[2]
+from minicnn.experiments.bench import provenance as shared
+from minicnn.experiments.bench.provenance import ROOT, provenance
+
 if TYPE_CHECKING:
     from minicnn.devices.nvrtc import KernelReport
     from minicnn.experiments.proofs.gradcheck import Check
@@ -41,6 +44,8 @@ MISTAKES = {
     "sanitizers",
 }
 STEPS = (1, 2, 5, 10, 20, 30, 40, 50)  # of the losses that are shown
+
+markdown = partial(shared.markdown, mark="---")
 
 
 class Outcomes:
@@ -86,12 +91,6 @@ def run_tests() -> Outcomes:
     if pytest.main([*options, *files], plugins=[outcomes]):
         raise click.ClickException("tests failed")
     return outcomes
-
-
-def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def compile_table(reports: Sequence[KernelReport]) -> str:
@@ -324,7 +323,6 @@ def collect(examples: int) -> Proofs:
     from minicnn.base.errors import MinicnnError
     from minicnn.compile.kernel_source import FOLDER
     from minicnn.devices import device, nvrtc
-    from minicnn.experiments.bench.provenance import provenance
     from minicnn.experiments.proofs.gradcheck import gradcheck
 
     about, losses = provenance(), recorded_losses()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from minicnn.cli.data import data as data_commands
 from minicnn.data.store import Store
 from minicnn.data_prep import prepare as module
 from minicnn.data_prep import workers
-from minicnn.experiments.proofs import kill_prepare
+from minicnn.experiments.proofs import kills
 from tests.support import prepare_sources as make
 from tests.support.preparing import (
     CHUNK,
@@ -213,8 +215,9 @@ def test_signals_stop_it_cleanly(
     tmp_path: Path, target: Path, number: signal.Signals
 ) -> None:
     source = make.class_folders(tmp_path / "big", {"a": 90, "b": 90}, size=64)
-    options = ["--size", "400", "-j", "2"]
-    process = kill_prepare.start(source, target, options)
+    options = [str(source), "--size=400", "-j2"]
+    command = kills.command("prepare", target.parent, options)
+    process = subprocess.Popen(command, start_new_session=True)
     journal = target.with_name("store.h5.partial.journal")
     while not (journal.exists() and journal.read_bytes().count(b"\n") >= 2):
         assert process.poll() is None
@@ -223,8 +226,10 @@ def test_signals_stop_it_cleanly(
     process.communicate()
     assert process.returncode == 128 + number
     assert not target.exists()
-    kept, _ = kill_prepare.finish(source, target, options)
-    assert kept > 0
+    again = subprocess.run(command, check=True, capture_output=True, text=True)
+    kept = re.search(r"(\d+) kept", again.stdout)
+    assert kept
+    assert int(kept[1]) > 0
     assert only_the_store(target)
 
 
@@ -256,7 +261,6 @@ def test_killed_three_times_gives_the_same_bytes(tmp_path: Path) -> None:
     source = make.class_folders(tmp_path / "big", {"a": 150, "b": 150}, size=64)
     folder = tmp_path / "kills"
     folder.mkdir()
-    options = ["--size", "200", "-j", "2"]
-    _, trials = kill_prepare.run(source, 2, folder, options)
-    assert len(trials) == 3
-    assert all(trial.same for trial in trials)
+    found = kills.check("prepare", 3, 0, folder, [str(source), "--size=200", "-j2"])
+    assert found["differing"] == []
+    assert found["files_compared"] == 1

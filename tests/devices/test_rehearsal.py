@@ -19,7 +19,14 @@ from minicnn.compile import host_compiler
 from minicnn.devices import device
 
 # How kernels are launched. What they compute, the same tests ask of the emulated device.
-QUICK = ("devices", "nn", "training", "results", "ops/test_augment.py", "ops/test_sgd.py")
+QUICK = (
+    "devices",
+    "nn",
+    "training",
+    "results",
+    "ops/test_augment.py",
+    "ops/test_sgd.py",
+)
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -85,9 +85,9 @@ def test_a_small_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         compiled.append(self)
         return original(self, *args, **kwargs)
 
-    def seconds(work: Any) -> float:
+    def seconds(work: Any, *given: Any, **named: Any) -> float:
         compiled.clear()
-        work()
+        work(*given, **named)
         return float(len(compiled)) or 0.1
 
     monkeypatch.setattr(native.Function, "__call__", counted)

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from minicnn.base.errors import MinicnnError
-from minicnn.experiments.proofs.kill_study import fingerprints
+from minicnn.experiments.proofs.kills import fingerprints
 from minicnn.experiments.study import ray_engine
 from minicnn.experiments.study.child import Child
 from minicnn.experiments.study.engine import Ledger, Workers

@@ -12,6 +12,12 @@ from numpy.typing import NDArray
 
 from minicnn.base.precision import BF16, accumulator, is_float
 from minicnn.devices import device
+from minicnn.experiments.proofs.gradcheck import (
+    DIFFERENCES,
+    ROUNDINGS,
+    STEP,
+    relative_error,
+)
 from minicnn.ops import sgd
 from minicnn.ops.conv import conv
 
@@ -19,18 +25,9 @@ Array = NDArray[Any]
 Arrays = dict[str, Array]
 Draw = Callable[[int, int], int]
 
-# An op may be off by this many roundings of the largest term it adds up, times the
-# square root of the number of terms: rounding errors of random sign grow so. The worst
-# seen is a third of it, most are under a tenth; a lost term, a swapped index or a
-# float32 constant in a float64 op is thousands of times more.
-ROUNDINGS = 16
 # A bfloat16 output is a float32 sum rounded once, to 8 significant bits: half a unit of
 # the last is 2⁻⁹ to 2⁻⁸ of the number, to which come the float32 sum's own roundings.
 STORED = 2.0**-8
-# Central differences with step 1e-5 in float64: the truncation (step²) and the rounding
-# (2⁻⁵² ÷ step) are each near 1e-10; the ops' third derivatives add a factor of 100.
-DIFFERENCES = 1e-8
-STEP = 1e-5
 # Shapes that Hypothesis draws for each op, device and dtype.
 FUZZ_EXAMPLES = int(os.environ.get("MINICNN_FUZZ_EXAMPLES", "300"))
 
@@ -84,22 +81,6 @@ def tolerance(dtype: type, terms: float = 1, stored: float = 1) -> float:
     if dtype == BF16:
         return stored * STORED + tolerance(np.float32, terms)
     return ROUNDINGS * float(np.finfo(dtype).eps) * float(np.sqrt(terms))
-
-
-def relative_error(
-    actual: Array, expected: Array, floor: float = 0
-) -> NDArray[np.float64]:
-    """|actual − expected| over the largest of |expected|, its mean size and the floor.
-
-    The root mean square is there for numbers that nearly cancelled out: their rounding
-    errors are as large as their neighbours'; the floor, for where all of them did.
-    """
-    difference = np.abs(np.subtract(actual, expected, dtype=np.float64))
-    size = max(floor, np.sqrt(np.mean(np.square(expected, dtype=np.float64))))
-    if size == 0:
-        return np.where(difference == 0, 0.0, np.inf)
-    error = np.divide(difference, np.maximum(np.abs(expected), size))
-    return np.where(np.isnan(error), np.inf, error)
 
 
 def compare(
