@@ -135,6 +135,9 @@ def run_killed(
                 if wait:
                     wait_for_orphans(process.pid)
                 continue
+            except KeyboardInterrupt:  # it has a session of its own
+                os.killpg(process.pid, signal.SIGKILL)
+                raise
             if process.returncode:
                 said.seek(0)
                 raise click.ClickException(f"{' '.join(argv)}: {said.read()}")

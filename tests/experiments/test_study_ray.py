@@ -157,7 +157,7 @@ def test_whatever_keeps_ray_from_starting_is_one_line(
 
 def test_a_missing_ray_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(MinicnnError, match=r"pip install \"minicnn\[ray\]\""):
+    with pytest.raises(MinicnnError, match=r"minicnn-transfer\[ray\]"):
         ray_engine.load_ray()
 
 
