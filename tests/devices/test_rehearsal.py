@@ -18,7 +18,7 @@ from minicnn.base.errors import MinicnnError
 from minicnn.compile import host_compiler
 from minicnn.devices import device
 
-# How kernels are launched. What they compute, the same tests ask of the emulated device.
+# How kernels are launched. The emulated device is asked what they compute.
 QUICK = (
     "devices",
     "nn",
