@@ -125,7 +125,8 @@ def export_onnx(run: Run, path: Path) -> dict[str, tuple[int, ...]]:
         from onnx import TensorProto, checker, helper, numpy_helper
     except ImportError:
         raise MinicnnError(
-            "export --to onnx: needs onnx; install it with pip install 'minicnn-transfer[onnx]'"
+            "export --to onnx: needs onnx; install it with pip install "
+            "'minicnn-transfer[onnx]'"
         ) from None
     arch = run.arch
     tensors = {k: np.float32(v) for k, v in _tensors(run, arch).items()}

@@ -80,7 +80,9 @@ def test_the_command_logs(setup: Setup) -> None:
 def test_without_tensorboard(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("tensorboard.compat.proto", "tensorboard.summary.writer"):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(MinicnnError, match=r"pip install 'minicnn-transfer\[tensorboard\]'"):
+    with pytest.raises(
+        MinicnnError, match=r"pip install 'minicnn-transfer\[tensorboard\]'"
+    ):
         train(setup)
 
 
