@@ -23,7 +23,7 @@ from minicnn.base.progress import Progress
 from minicnn.data.loader import Batch
 from minicnn.devices.device import Device
 from minicnn.nn.architectures import FullyConnected
-from minicnn.nn.layers import Context, DropoutLayer
+from minicnn.nn.layers import DropoutLayer
 from minicnn.nn.network import Network
 from minicnn.nn.pool_layers import PoolLRNLayer
 from minicnn.results.inputs import Images
@@ -83,7 +83,7 @@ def batches(
         with np.errstate(all="ignore"):
             x = inputs.fill(batch)[0]
             for each in network.layers[: last + 1]:
-                x = each.forward(x, Context())
+                x = each.forward(x, None)
             found = dev.to_host(getattr(network.layers[last], buffer)[: len(rows)])
         if isinstance(network.layers[last].spec, FullyConnected):
             found = found.reshape(len(rows), -1)
