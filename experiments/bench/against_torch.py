@@ -231,6 +231,7 @@ def _images(step: Step) -> NDArray[np.float32]:
     arch, batch = step.network.arch, step.batch
     mean = step.dev.to_host(step.inputs.mean)
     crops = []
+    assert batch.images is not None
     for number, image in enumerate(batch.images):
         top, left = batch.top[number], batch.left[number]
         inside = slice(top, top + arch.crop), slice(left, left + arch.crop)

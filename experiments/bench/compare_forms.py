@@ -21,6 +21,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def measure(dev: Any, arch: str, batch: int, rounds: int) -> dict[str, Any]:
         for name, native in FORMS.items():
             dev.native = native
             taken = seconds(step.resident)
-            ops = [seconds(lambda c=c: c.op(dev, **c.arguments)) for c in calls]
+            ops = [seconds(partial(c.op, dev, **c.arguments)) for c in calls]
             if number:  # the first is a warm-up
                 whole[name].append(taken)
                 for each, one in zip(times[name], ops, strict=True):
@@ -80,7 +81,8 @@ def measure_versions(
         assert child.stdout
         if line := child.stdout.readline():
             return json.loads(line)
-        raise click.ClickException(f"{' '.join(map(str, child.args))} failed")
+        assert isinstance(child.args, list)
+        raise click.ClickException(f"{' '.join(child.args)} failed")
 
     try:
         first, second = map(told, children)

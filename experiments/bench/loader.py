@@ -72,7 +72,7 @@ class Torch:
         images = np.asarray(loader.store.images)
         labels = loader.label_of[loader.store.labels]
 
-        class Images(Dataset):  # type: ignore[type-arg]
+        class Images(Dataset):
             def __len__(self) -> int:
                 return len(images)
 
@@ -91,7 +91,7 @@ class Torch:
 
         self.loader = DataLoader(
             Batches() if whole else Images(),
-            batch_sampler=endless(),  # type: ignore[arg-type]
+            batch_sampler=endless(),
             num_workers=workers,
             collate_fn=(lambda batch: batch) if whole else None,
         )
@@ -157,7 +157,7 @@ def in_memory(source: Store, make: Callable[[], Loader], rounds: int) -> Table:
         return crops
 
     file = h5py.File(source.path)
-    ways: dict[str, Callable[[NDArray[np.int64]], Pixels]] = {
+    ways: dict[str, Callable[[NDArray[np.int64]], NDArray[Any]]] = {
         "memcpy, 1 thread": lambda rows: memcpy(one, rows),
         f"memcpy, {threads} threads": lambda rows: memcpy(several, rows),
         "minicnn, 1 thread": lambda rows: one.read(rows, slot),
@@ -182,8 +182,8 @@ def in_memory(source: Store, make: Callable[[], Loader], rounds: int) -> Table:
     times: dict[str, list[float]] = {}
     for _ in range(rounds):
         for name, read in ways.items():
-            steps = iter([loader._rows(step) for step in range(TURN)])
-            taken = timed(lambda read=read, steps=steps: read(next(steps)))
+            steps = [loader._rows(step) for step in range(TURN)]
+            taken = timed(map(read, steps).__next__)
             times.setdefault(name, []).append(taken)
         for name, each in torches.items():
             times.setdefault(name, []).append(each.seconds())
@@ -195,7 +195,7 @@ def in_memory(source: Store, make: Callable[[], Loader], rounds: int) -> Table:
 def _check(loader: Loader, ways: dict[str, Any], torches: dict[str, Torch]) -> None:
     """All ways give the pixels of the loader's first batch."""
     rows = loader._rows(0)
-    right = loader.train_batch(0).images.copy()
+    right = np.array(loader.train_batch(0).images)
     loader.close()
     for name, read in ways.items():
         if "memcpy" not in name and "crops" not in name:

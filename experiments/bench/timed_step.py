@@ -12,6 +12,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 
@@ -43,7 +44,7 @@ def main(checkout: str, arch: str, batch: str, threads: str) -> None:
     print(json.dumps({"commit": commit(), "ops": ops}), flush=True)
     for _ in sys.stdin:
         taken = [seconds(step.resident)]
-        taken += [seconds(lambda c=call: c.op(dev, **c.arguments)) for call in calls]
+        taken += [seconds(partial(c.op, dev, **c.arguments)) for c in calls]
         print(json.dumps(taken), flush=True)
 
 
