@@ -41,9 +41,10 @@ rehearse: $(VENV)/.test  ## run the tests marked gpu without one: the launch cod
 	MINICNN_FUZZ_EXAMPLES=2 $(BIN)/python -m pytest -p tests.support.cupy_stand_in -m gpu -n auto --dist loadfile \
 	    --no-loadscope-reorder $(ARGS)
 
-lint: $(VENV)/.dev  ## check style
+lint: $(VENV)/.dev  ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python -m mypy
 
 docs: $(VENV)/.core  ## build the site into site/; fails where a link or a reference leads nowhere
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
@@ -65,4 +66,4 @@ proofs: $(VENV)/.test  ## write docs/proofs.md afresh: errors, gradients, compil
 check: test lint  ## what a change must pass
 
 clean:           ## remove what make made
-	rm -rf $(VENV) build site *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -22,7 +22,7 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.header: dict[str, str | bool] | None = None
+        self.header: dict[str, str] | None = None
         self.done: dict[int, Done] = {}
         self._file = open(path, "a+b", buffering=0)  # noqa: SIM115
         self._read()
@@ -43,7 +43,7 @@ class Journal:
             except (ValueError, TypeError, KeyError):
                 continue
 
-    def begin(self, header: dict[str, str | bool]) -> None:
+    def begin(self, header: dict[str, str]) -> None:
         """Forgets everything and writes a new header."""
         self._file.truncate(0)
         self.header, self.done = header, {}

@@ -295,8 +295,9 @@ class _Preparation:
         noted = []
         for chunk in self._chunks():
             old = done.get(chunk.start)
-            whole = old is not None and len(old.crc32) == len(chunk.places)
-            if whole and not old.bad and old.source_bytes == chunk.source_bytes:
+            if old is None or old.bad or len(old.crc32) != len(chunk.places):
+                continue
+            if old.source_bytes == chunk.source_bytes:
                 noted.append(old)
         if not noted:
             return 0

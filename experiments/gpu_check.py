@@ -192,8 +192,8 @@ def summary(found: Record) -> str:
     """One line on what a section wrote."""
     match found:
         case {"smoke": each}:
-            off = (f"{name} {ways.get('off', 1):.0e}" for name, ways in each.items())
-            return f"losses off the cpu's by {', '.join(off)}"
+            offs = (f"{name} {ways.get('off', 1):.0e}" for name, ways in each.items())
+            return f"losses off the cpu's by {', '.join(offs)}"
         case {"nets": [net]}:
             parts = [(e["precision"], e["median"]) for e in net["ours"]]
             parts += [(f"PyTorch {e['name']}", e["median"]) for e in net["theirs"]]

@@ -81,10 +81,10 @@ def _apart(shape: tuple[int, ...]) -> Any:
 
 def conv_cases() -> list[Case]:
     """Convolution with bias, and both its gradients."""
-    names = "height is not width", "three groups, strided", "stride over filter"
-    names += "stride over pad", "two groups, stride over pad"
-    names += "filter over the image, strided", "two groups of vectors"
-    names += "fully connected", "11x11/4"
+    names = ["height is not width", "three groups, strided", "stride over filter"]
+    names += ["stride over pad", "two groups, stride over pad"]
+    names += ["filter over the image, strided", "two groups of vectors"]
+    names += ["fully connected", "11x11/4"]
     shapes = {name: problems.CONV[name] for name in names}
     large = problems.CONV_CAFFENET
     shapes["conv2 of caffenet"] = replace(large["conv2"], n=1)

@@ -237,7 +237,7 @@ def _run(dev: Device, case: Case, inputs: Arrays) -> Arrays:
     return {name: dev.to_host(array) for name, array in outputs.items()}
 
 
-def _against_reference(dev: Device, case: Case, dtype: DTypeLike) -> Iterator[Error]:
+def _against_reference(dev: Device, case: Case, dtype: type) -> Iterator[Error]:
     """The errors of every output against the cpu device's in float64."""
     inputs = _cast(case.inputs, dtype)
     actual = _run(dev, case, inputs)

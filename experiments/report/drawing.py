@@ -100,8 +100,8 @@ def line(
     order = 2 if behind else 3
     if start is not None:
         ends = [start, next(iter(means.values()))]
-        style = {"color": look.colour, "ls": look.dash, "alpha": pale, "zorder": order}
-        axes.plot([0, xs[0]], ends, **style)
+        style: dict[str, Any] = {"color": look.colour, "ls": look.dash}
+        axes.plot([0, xs[0]], ends, alpha=pale, zorder=order, **style)
     label = "_" if behind else look.label
     axes.plot(xs, list(means.values()), label=label, zorder=order, **look.line(pale))
     for x, (n, mean) in zip(xs, means.items(), strict=True):
@@ -126,8 +126,8 @@ def points(axes: Axes, look: Look, column: Heights, pale: float = 1.0) -> None:
         xs = [x + 0.012 * (i - (len(scores) - 1) / 2) for i in range(len(scores))]
         axes.plot(xs, scores, label=label, **look.points(pale), zorder=3)
         label, mean = "_", fmean(scores)
-        style = {"color": look.colour, "lw": 1.6, "alpha": pale, "zorder": 2}
-        axes.plot([x - 0.075, x + 0.075], [mean, mean], **style)
+        style: dict[str, Any] = {"color": look.colour, "lw": 1.6, "alpha": pale}
+        axes.plot([x - 0.075, x + 0.075], [mean, mean], zorder=2, **style)
 
 
 def base_points(axes: Axes, units: Iterable[Unit], pale: float = 1.0) -> float | None:
@@ -207,7 +207,7 @@ def legend(figure: Figure, axes: Sequence[Axes], behind: bool) -> None:
         handles, labels = each.get_legend_handles_labels()
         found |= dict(zip(labels, handles, strict=True))
     if behind:
-        style = {"color": QUIET, "marker": "D", "alpha": PALE}
+        style: dict[str, Any] = {"color": QUIET, "marker": "D", "alpha": PALE}
         found["pale: published, 2014"] = Line2D([], [], **style)
     if found.pop(BASE.label, None):
         style = BASE.line() | {"color": QUIET, "mec": BASE.colour, "ls": BASE_DASHES}
@@ -217,6 +217,6 @@ def legend(figure: Figure, axes: Sequence[Axes], behind: bool) -> None:
     longest = max(map(len, found), default=0) + 6
     columns = max(1, int(figure.get_figwidth() * 16 / longest))
     # Handles so long that dashes can be told apart beside the marker.
-    spaces = {"handlelength": 3.2, "columnspacing": 1.0, "handletextpad": 0.5}
-    where, names = "outside upper center", list(found)
-    figure.legend(list(found.values()), names, loc=where, ncols=columns, **spaces)
+    style = {"handlelength": 3.2, "columnspacing": 1.0, "handletextpad": 0.5}
+    style |= {"loc": "outside upper center", "ncols": columns}
+    figure.legend(list(found.values()), list(found), **style)

@@ -153,7 +153,7 @@ def _check_keys(
             raise MinicnnError(
                 f"{where}: {key} = {value!r} must be of type {known[key].__name__}"
             )
-        if known[key] is list and key != "nets":
+        if isinstance(value, list) and key != "nets":
             kind = _ITEMS.get(key, int)
             if not value or any(type(item) is not kind for item in value):
                 raise MinicnnError(

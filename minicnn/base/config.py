@@ -141,7 +141,7 @@ def checked(name: str, value: Any, kind: type, where: str) -> Any:
         raise MinicnnError(
             f"{where}: {name} = {value!r} must be of type {kind.__name__}"
         )
-    if kind in (int, float):
+    if isinstance(value, int | float):
         if not math.isfinite(value):
             raise MinicnnError(f"{where}: {name} = {value!r} must be a finite number")
         if value < _LEAST.get(name, 0):

@@ -64,7 +64,7 @@ def _lasting() -> Iterator[None]:
         MinicnnError: at the end, if standard output failed.
     """
     before, output = (sys.stdout, sys.stderr), Lasting(sys.stdout)
-    sys.stdout, sys.stderr = output, Lasting(sys.stderr)  # type: ignore[assignment]
+    sys.stdout, sys.stderr = output, Lasting(sys.stderr)
     try:
         yield
         output.flush()

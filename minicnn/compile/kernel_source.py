@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from minicnn.base.errors import MinicnnError
 from minicnn.base.precision import BF16
@@ -27,33 +28,31 @@ from minicnn.base.precision import BF16
 FOLDER = Path(__file__).resolve().parents[1] / "kernels"
 """The kernel files."""
 
-SCALARS: dict[str, np.dtype] = {
-    name: np.dtype(dtype)
-    for name, dtype in {
-        "bool": np.bool_,
-        "signed char": np.int8,
-        "unsigned char": np.uint8,
-        "short": np.int16,
-        "unsigned short": np.uint16,
-        "int": np.int32,
-        "unsigned": np.uint32,
-        "unsigned int": np.uint32,
-        "long long": np.int64,
-        "unsigned long long": np.uint64,
-        "float": np.float32,
-        "double": np.float64,
-        "u8": np.uint8,
-        "u16": np.uint16,
-        "u32": np.uint32,
-        "u64": np.uint64,
-        "i64": np.int64,
-        "size_t": np.uint64,
-        "bf16": BF16,
-        "tf32": np.float32,  # rounded, or split, only where it is multiplied
-        "tf32x3": np.float32,
-        "f16": np.float16,
-    }.items()
+_SCALARS: dict[str, DTypeLike] = {
+    "bool": np.bool_,
+    "signed char": np.int8,
+    "unsigned char": np.uint8,
+    "short": np.int16,
+    "unsigned short": np.uint16,
+    "int": np.int32,
+    "unsigned": np.uint32,
+    "unsigned int": np.uint32,
+    "long long": np.int64,
+    "unsigned long long": np.uint64,
+    "float": np.float32,
+    "double": np.float64,
+    "u8": np.uint8,
+    "u16": np.uint16,
+    "u32": np.uint32,
+    "u64": np.uint64,
+    "i64": np.int64,
+    "size_t": np.uint64,
+    "bf16": BF16,
+    "tf32": np.float32,  # rounded, or split, only where it is multiplied
+    "tf32x3": np.float32,
+    "f16": np.float16,
 }
+SCALARS = {name: np.dtype(each) for name, each in _SCALARS.items()}
 
 _C_TYPES = {
     np.dtype(np.float32): "float",

@@ -132,7 +132,7 @@ def _paired(
     taps = weight.shape[1] + weight.shape[1] % 2
     if taps > length:
         return None
-    even = np.zeros((size, taps), np.int64)
+    even: NDArray[np.int64] = np.zeros((size, taps), np.int64)
     even[:, : weight.shape[1]] = weight
     # The last ones move to the left, so that they too read `taps` pixels.
     surplus = np.maximum(first + taps - length, 0)

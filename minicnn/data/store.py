@@ -159,7 +159,7 @@ def write(
         if each.shape != (count,) or not np.isin(each, range(most + 1)).all():
             raise MinicnnError(f"{key} {each.shape}: must be {count} of 0..{most}")
     contents = Contents(
-        size=images.shape[1:3],
+        size=(images.shape[1], images.shape[2]),
         labels=labels.astype(np.int32),
         split=split,
         files=[f"array {row}" for row in range(count)],
@@ -174,7 +174,7 @@ def write(
         with h5py.File(temporary, "r+") as file:
             for row, image in enumerate(images):
                 file["images"][row] = image
-                file["crc32"][row] = zlib.crc32(np.ascontiguousarray(image))
+                file["crc32"][row] = zlib.crc32(np.ascontiguousarray(image).data)
         mark_complete(temporary)
         temporary.replace(path)
     except OSError as error:

@@ -133,6 +133,9 @@ def without_gpu(arch: str) -> Iterator[list[Any]]:
             return made
 
     class Module(function.Module):
+        log: str
+        ptx: str
+
         def load(self, cubin: bytes) -> None:
             # CuPy's bytes lack the image's last one, a zero. But Python ends bytes with
             # one, and the driver, that is handed their address, reads it.

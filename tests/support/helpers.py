@@ -64,7 +64,7 @@ def poisoned(dev: device.Device) -> device.Device:
     return dev
 
 
-def in_numpy() -> device.CpuDevice:
+def in_numpy() -> device.Device:
     """The cpu device with its ops in their NumPy forms, poisoned."""
     dev = device.CpuDevice()
     dev.native = False

@@ -24,7 +24,7 @@ def pooled(features: Array, grid: int) -> NDArray[np.float32]:
     A side of at most `grid` stays as it is. A longer one is cut into `grid` cells whose
     sizes differ by one pixel at most.
     """
-    out = np.asarray(features, np.float32)
+    out: Array = np.asarray(features, np.float32)
     for axis in (1, 2):
         side = out.shape[axis]
         if side > grid:
