@@ -89,7 +89,7 @@ def by_torch(loader: Loader, workers: int, whole: bool) -> Way:
     images = np.asarray(loader.store.images)
     labels = loader.label_of[loader.store.labels]
 
-    class Images(Dataset):  # type: ignore[type-arg]
+    class Images(Dataset):
         def __getitem__(self, row: int) -> tuple[Any, int]:
             return torch.from_numpy(images[row]), int(labels[row])
 
@@ -100,7 +100,7 @@ def by_torch(loader: Loader, workers: int, whole: bool) -> Way:
     batches = iter(
         DataLoader(
             Batches() if whole else Images(),
-            batch_sampler=(loader._rows(step).tolist() for step in count()),  # type: ignore[arg-type]
+            batch_sampler=(loader._rows(step).tolist() for step in count()),
             num_workers=workers,
             collate_fn=(lambda batch: batch) if whole else None,
         )
