@@ -12,8 +12,8 @@
 //           the first, so nothing is added by two threads and sums have one order.
 // Assumes   R·S ≤ 256; C a multiple of W; arrays begin at multiples of 16 bytes; one image's
 //           numbers fit an int.
-// Budget    64 registers, four blocks a multiprocessor: they let the compiler have several
-//           places' loads under way at a time.
+// Budget    80 registers, three blocks a multiprocessor: they let the compiler have several
+//           places' loads under way at a time. Of vectors it needs 64, and has four.
 
 #include "pool_window.cuh"
 
@@ -38,7 +38,7 @@ __device__ __forceinline__ bool place_of(int rows, int columns, int c, int block
 }
 
 template <typename T, int W>
-__global__ void __launch_bounds__(THREADS, 4)
+__global__ void __launch_bounds__(THREADS, W > 1 ? 4 : 3)
     pool_forward(const T* __restrict__ x, T* __restrict__ y, u8* __restrict__ argmax,
                  Pooling shape, int blocks) {
     Place at;

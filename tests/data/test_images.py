@@ -216,7 +216,7 @@ BAD = {
     "postscript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an im"),
     "truncated": (JPEG[: len(JPEG) // 2], "truncated"),
     "head only": (JPEG[:100], "[Tt]runcated"),
-    "bomb": (png_header(100_000, 100_000), "exceeds limit"),
+    "bomb": (png_header(100_000, 100_000), "over the limit"),
     "half a bomb": (png_header(10_000, 10_000), "over the limit"),
     "float": (encoded(Image.new("F", (8, 8), 0.5), "TIFF"), "no known range"),
     "wide": (encoded(Image.new("I", (8, 8), 70_000), "TIFF"), "no known range"),

@@ -11,7 +11,7 @@ import pytest
 from minicnn.base.errors import Stopped
 from minicnn.data.images_in_memory import ImagesInMemory
 from minicnn.data.store import Store
-from minicnn.devices import device
+from minicnn.devices import cpu, device
 from minicnn.nn import architectures
 from minicnn.training import transfer
 from minicnn.training.trainer import Inputs
@@ -71,6 +71,6 @@ def test_no_more_is_held_than_half_of_what_the_process_may_have(
     dev = device.get("cpu")
     for free, most in ((8000, 2000), (2000, 8000), (None, 2000)):
         monkeypatch.setattr(dev, "free_bytes", lambda free=free: free)
-        monkeypatch.setattr(device, "memory_bytes", lambda most=most: most)
+        monkeypatch.setattr(cpu, "memory_bytes", lambda most=most: most)
         assert dev.has_room(1000)
         assert not dev.has_room(1001)

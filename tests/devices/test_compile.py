@@ -81,7 +81,8 @@ def test_images_are_whole(name: str, arch: str) -> None:
     for module in modules(name, arch):
         assert "warning" not in module.log
         code = {each for each in nvrtc.sections(module.image) if each[:6] == ".text."}
-        assert code == {f".text.{each}" for each in module.mapping.values()}
+        # And what is no template, in every group.
+        assert code >= {f".text.{each}" for each in module.mapping.values()}
         with pytest.raises(MinicnnError, match="by its tables"):
             nvrtc.sections(module.image[:-1])  # as CuPy's getCUBIN gives it
 

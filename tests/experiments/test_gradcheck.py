@@ -105,7 +105,7 @@ def test_a_kernel_that_is_off_by_a_little_fails(
     name: str, each: op, output: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dev = device.get("emulated", 1)
-    spoil(monkeypatch, each, "_launch", output)
+    spoil(monkeypatch, each, "_kernel", output)
     first_case_only(name, monkeypatch)
     failed = {
         (c.against, c.dtype) for c in gradcheck.gradcheck(dev, [name]) if not c.ok
@@ -130,7 +130,7 @@ def test_a_gradient_that_is_off_by_a_little_fails_on_the_cpu(
 
 
 def test_an_output_left_unwritten_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lrn.backward, "_launch", lambda *args: None)
+    monkeypatch.setattr(lrn.backward, "_kernel", lambda *args: None)
     first_case_only("lrn", monkeypatch)
     checks = gradcheck.gradcheck(device.get("emulated", 1), ["lrn"])
     assert [c.ok for c in checks] == [False] * 3
@@ -161,7 +161,7 @@ def test_a_wrong_phase_of_the_stride_fails(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_one_wrong_number_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    launch = conv.backward_weights._launch
+    launch = conv.backward_weights._kernel
     assert launch is not None
 
     def wrong(dev: Device, x: Any, dy: Any, dw: Any, db: Any, shape: Any) -> None:
@@ -169,7 +169,7 @@ def test_one_wrong_number_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         filters = dw[0].reshape(shape.k, shape.r, shape.s, shape.depth)
         filters[2, 0, 1, 1] += 1
 
-    monkeypatch.setattr(conv.backward_weights, "_launch", wrong)
+    monkeypatch.setattr(conv.backward_weights, "_kernel", wrong)
     first_case_only("conv", monkeypatch)
     checks = gradcheck.gradcheck(device.get("emulated", 1), ["conv"])
     against = [c for c in checks if c.against == "reference"]
