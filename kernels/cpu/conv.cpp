@@ -34,7 +34,7 @@ struct Finish {
 
 // `count` pixels from pixel on, one block of features, in a tile of M rows. x and y begin at the
 // group's channels, and the block's.
-template <typename T, int M, int N>
+template <typename T, int M, int LANES>
 void forward_tile(const T* x, const T* panel, T* y, const Shape& f, const Runs& runs, i64 width,
                   i64 pixel, i64 count, const Finish<T>& finish) {
     const T* at[M];
@@ -42,15 +42,15 @@ void forward_tile(const T* x, const T* panel, T* y, const Shape& f, const Runs& 
         i64 here = pixel + (m < count ? m : count - 1);
         at[m] = x + here / f.q * f.stride_h * row_of(f) + here % f.q * f.stride_w * f.c;
     }
-    Tile<T, M, N> tile;
+    Tile<T, M, LANES> tile;
     for (i64 i = 0; i < runs.count; i++) {
         const T* rows[M];
         for (int m = 0; m < M; m++) rows[m] = at[m] + runs.offset(i);
-        for (i64 c = 0; c < runs.length; c++, panel += N * W<T>)
+        for (i64 c = 0; c < runs.length; c++, panel += LANES)
             tile.add(panel, [&](int m) { return rows[m][c]; });
     }
     for (int m = 0; m < M && m < count; m++) {
-        constexpr std::integral_constant<i64, N * W<T>> whole;
+        constexpr std::integral_constant<i64, LANES> whole;
         T line[whole];
         tile.write(m, line);
         if (width == whole)
@@ -74,14 +74,14 @@ EXPORT void conv_forward(i64 start, i64 stop, const T* x, const T* panels, const
         const T* image = padded(x + n * f.h * f.w * f.c, f, whole);
         for (i64 g = 0; g < f.groups; g++)
             for (i64 b = 0; b < blocks.count; b++) {
-                i64 vector = blocks.first(b), width = blocks.width(b);
-                i64 from = g * features_of(f) + vector * W<T>;
-                const T* panel = panels + (g * blocks.vectors + vector) * W<T> * runs.taps();
+                i64 first = blocks.first(b), width = blocks.width(b);
+                i64 from = g * features_of(f) + first;
+                const T* panel = panels + (g * blocks.lanes + first) * runs.taps();
                 const T* in = image + g * depth_of(f);
                 T* out = y + n * size + from;
                 Finish<T> finish{bias ? bias + from : nullptr,
                                  relu_y ? relu_y + n * size + from : nullptr, relu};
-                by_width(blocks.wide(b), [&](auto wide) {
+                by_width<T>(blocks.wide(b), [&](auto wide) {
                     for (i64 t = 0; t < tiles.count; t++)
                         by_height(tiles.high(t), [&](auto rows) {
                             forward_tile<T, rows, wide>(in, panel, out, f, runs, width,
@@ -105,9 +105,9 @@ EXPORT void conv_pack(i64 start, i64 stop, const T* w, T* panels, const Shape* s
     i64 count = f.groups * blocks.count;
     for (i64 item = start * count / parts; item < stop * count / parts; item++) {
         i64 g = item / blocks.count, b = item % blocks.count;
-        i64 from = blocks.first(b) * W<T>, lanes = blocks.wide(b) * W<T>;
+        i64 from = blocks.first(b), lanes = blocks.wide(b);
         i64 width = blocks.width(b), across = turned ? 1 : window * depth;
-        T* to = panels + (g * blocks.vectors * W<T> + from) * window * depth;
+        T* to = panels + (g * blocks.lanes + from) * window * depth;
         for (i64 t = 0; t < window; t++)
             for (i64 c = 0; c < depth; c++, to += lanes) {
                 i64 line = (g * depth + c) * window + window - 1 - t;

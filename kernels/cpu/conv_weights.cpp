@@ -25,6 +25,9 @@ constexpr int MANY = 8;
 // side by side, TOGETHER at most.
 constexpr int PIXELS = 192, TOGETHER = 8;
 
+// Pixels that take as long as moving the sums to memory and back.
+constexpr int MOVED = 8;
+
 // Numbers from a pixel's taps to those of the pixel below, and of the next.
 struct Strides {
     i64 row, column;
@@ -33,18 +36,18 @@ inline Strides strides_of(const Shape& f) { return {f.stride_h * row_of(f), f.st
 
 // Adds up the products of M rows and N vectors over `down` times `across` pixels: into `sums`, or
 // to what they hold. dy: packed; x at a run. FEATURES lie along the vectors, or taps.
-template <typename T, int M, int N, bool FEATURES>
+template <typename T, int M, int LANES, bool FEATURES>
 void sum_pixels(const T* x, Strides apart, i64 down, i64 across, const T* dy, T* sums, bool add) {
-    Tile<T, M, N> tile;
-    for (int m = 0; add && m < M; m++) tile.read(m, sums + m * N * W<T>);
+    Tile<T, M, LANES> tile;
+    for (int m = 0; add && m < M; m++) tile.read(m, sums + m * LANES);
     for (i64 p = 0; p < down; p++) {
         const T* at = x + p * apart.row;
-        for (i64 q = 0; q < across; q++, at += apart.column, dy += FEATURES ? N * W<T> : M) {
+        for (i64 q = 0; q < across; q++, at += apart.column, dy += FEATURES ? LANES : M) {
             const T *vectors = FEATURES ? dy : at, *numbers = FEATURES ? at : dy;
             tile.add(vectors, [&](int m) { return numbers[m]; });
         }
     }
-    for (int m = 0; m < M; m++) tile.write(m, sums + m * N * W<T>);
+    for (int m = 0; m < M; m++) tile.write(m, sums + m * LANES);
 }
 
 // `count` features of an image's dy as [pixel][LANES], zeros beyond the last; the sums over its
@@ -79,6 +82,9 @@ struct Problem {
     Runs runs{f};
     i64 features = features_of(f), pixels = f.p * f.q;
 
+    i64 together() const {
+        return std::min(images, std::clamp<i64>(PIXELS / pixels, 1, TOGETHER));
+    }
     const T* image(i64 n, T* whole, bool copy) const {
         return padded(x + n * f.h * f.w * f.c, f, whole, copy);
     }
@@ -96,12 +102,11 @@ void along_taps(const Problem<T>& of, i64 start, i64 stop) {
     const Runs& runs = of.runs;
     Blocks<T> blocks(runs.length);
     Rows tiles(of.features);
-    i64 some = std::min(of.images, std::clamp<i64>(PIXELS / of.pixels, 1, TOGETHER));
-    i64 stretch = some * of.pixels * HIGH, size = padded_size<T>(f);
+    i64 some = of.together(), stretch = some * of.pixels * HIGH, size = padded_size<T>(f);
     T *whole = kept<T, PADDED>(some * size), *rows = kept<T, DY>((stop - start) * stretch);
-    T* partial = kept<T, PARTIAL>((stop - start) * HIGH * runs.count * blocks.vectors * W<T>);
+    T* partial = kept<T, PARTIAL>((stop - start) * HIGH * runs.count * blocks.lanes);
     T* packed = kept<T, X>(some * of.pixels * MOST * W<T>);
-    bool beyond = runs.length % W<T>;  // the last vectors reach beyond the image
+    bool beyond = runs.length % PART<T>;  // the last vectors reach beyond the image
     auto first_of = [&](i64 tile) {
         return tile / tiles.count * of.features + tiles.first(tile % tiles.count);
     };
@@ -120,7 +125,7 @@ void along_taps(const Problem<T>& of, i64 start, i64 stop) {
         T* sums = partial;
         // Of tiles first … last − 1, which are of one group: one block of a run, `at` in an image.
         auto sum_block = [&](auto wide, i64 first, i64 last, i64 at, T* out, i64 width) {
-            constexpr i64 LANES = wide * W<T>;
+            constexpr i64 LANES = wide;
             const T* x = images[0] + at;
             Strides apart = strides_of(f);
             i64 down = f.p, across = f.q;
@@ -144,8 +149,8 @@ void along_taps(const Problem<T>& of, i64 start, i64 stop) {
             last = std::min((g + 1) * tiles.count, stop);
             for (i64 i = 0; i < runs.count; i++)
                 for (i64 b = 0; b < blocks.count; b++)
-                    by_width(blocks.wide(b), [&](auto wide) {
-                        i64 from = blocks.first(b) * W<T>;
+                    by_width<T>(blocks.wide(b), [&](auto wide) {
+                        i64 from = blocks.first(b);
                         sum_block(wide, first, last, g * depth_of(f) + runs.offset(i) + from,
                                   of.dw + i * runs.length + from, blocks.width(b));
                     });
@@ -172,10 +177,10 @@ void along_features(const Problem<T>& of, i64 start, i64 stop) {
         for (i64 item = start; item < stop; item++) {
             i64 i = item % runs.count, block = item / runs.count, b = block % blocks.count;
             i64 g = block / blocks.count, width = blocks.width(b);
-            i64 from = g * of.features + blocks.first(b) * W<T>;
+            i64 from = g * of.features + blocks.first(b);
             const T* in = image + g * depth_of(f) + runs.offset(i);
-            by_width(blocks.wide(b), [&](auto wide) {
-                constexpr i64 LANES = wide * W<T>;
+            by_width<T>(blocks.wide(b), [&](auto wide) {
+                constexpr i64 LANES = wide;
                 if (item == start || !i)
                     pack_dy<T, LANES>(of.dy_of(n, from), packed,
                                       i ? nullptr : of.db_of(n, from, width), width, f);
@@ -194,12 +199,13 @@ void along_features(const Problem<T>& of, i64 start, i64 stop) {
     }
 }
 
-// How full the tiles are, for so many rows and numbers along the vectors.
+// How much of the time goes into products that count, for so many rows and numbers along the
+// vectors, where sums go to memory and back after so many pixels.
 template <typename T>
-double filled(i64 rows, i64 lanes) {
+double efficiency(i64 rows, i64 lanes, i64 pixels) {
     Rows tiles(rows);
-    i64 computed = std::max(rows, tiles.count * MR);
-    return double(rows * lanes) / (computed * Blocks<T>(lanes).vectors * W<T>);
+    double computed = std::max(rows, tiles.count * MR) * Blocks<T>(lanes).lanes;
+    return rows * lanes / computed * pixels / (pixels + MOVED);
 }
 
 // dw (K,R,S,C/groups) and db (K,), or null. Items: `parts` equal shares.
@@ -208,7 +214,8 @@ EXPORT void conv_weights(i64 start, i64 stop, const T* x, const T* dy, T* dw, T*
                          const Shape* shape, i64 images, i64 parts) {
     Problem<T> of{x, dy, dw, db, *shape, images};
     i64 features = of.features, length = of.runs.length;
-    bool taps = filled<T>(features, length) >= filled<T>(length, features);
+    bool taps = efficiency<T>(features, length, of.together() * of.pixels) >
+                efficiency<T>(length, features, of.pixels);
     i64 count = taps ? Rows(features).count : Blocks<T>(features).count * of.runs.count;
     count *= shape->groups;
     (taps ? along_taps<T> : along_features<T>)(of, start * count / parts, stop * count / parts);

@@ -25,11 +25,11 @@ static_assert(ITEM % SUMS == 0 && ITEM % MR == 0, "an item is some tiles");
 constexpr int TURNED = 16;
 template <typename T>
 EXPORT void product_turn(i64 start, i64 stop, const T* x, T* panels, i64 images, i64 d) {
-    Blocks<T> blocks(images);
+    Blocks<T, W<T>> blocks(images);
     for (i64 i = start * TURNED, last; i < stop * TURNED && i < d; i = last)
         for (i64 b = last = 0; b < blocks.count; b++) {
             last = std::min(i + TURNED, d);
-            i64 from = blocks.first(b) * W<T>, lanes = blocks.wide(b) * W<T>;
+            i64 from = blocks.first(b), lanes = blocks.wide(b);
             T* to = panels + from * d;
             for (i64 n = 0; n < lanes; n++)
                 for (i64 j = i; j < last; j++)
@@ -39,15 +39,15 @@ EXPORT void product_turn(i64 start, i64 stop, const T* x, T* panels, i64 images,
 INSTANTIATE(product_turn<float>, product_turn<double>);
 
 // Adds numbers first … last − 1 of M features (beyond `left`: the last again) to their sums.
-template <typename T, int M, int N>
+template <typename T, int M, int LANES>
 void add_features(const T* w, const T* panel, T* sums, i64 left, i64 d, i64 first, i64 last) {
-    Tile<T, M, N> tile;
+    Tile<T, M, LANES> tile;
     const T* rows[M];
     for (int m = 0; m < M; m++) rows[m] = w + (m < left ? m : left - 1) * d;
-    for (int m = 0; first && m < M; m++) tile.read(m, sums + m * N * W<T>);
+    for (int m = 0; first && m < M; m++) tile.read(m, sums + m * LANES);
     for (i64 i = first; i < last; i++)
-        tile.add(panel + i * N * W<T>, [&](int m) { return rows[m][i]; });
-    for (int m = 0; m < M; m++) tile.write(m, sums + m * N * W<T>);
+        tile.add(panel + i * LANES, [&](int m) { return rows[m][i]; });
+    for (int m = 0; m < M; m++) tile.write(m, sums + m * LANES);
 }
 
 // Items: features by ITEM. panels: of product_turn.
@@ -55,26 +55,26 @@ constexpr int LONG = 2048;
 template <typename T>
 EXPORT void product_forward(i64 start, i64 stop, const T* panels, const T* w, const T* b, T* y,
                             i64 images, i64 features, i64 d, bool relu) {
-    Blocks<T> blocks(images);
-    T* held = kept<T, Y>(ITEM * blocks.vectors * W<T>);
+    Blocks<T, W<T>> blocks(images);
+    T* held = kept<T, Y>(ITEM * blocks.lanes);
     for (i64 k = start * ITEM; k < stop * ITEM && k < features; k += ITEM) {
         i64 count = std::min<i64>(ITEM, features - k);
         auto each_block = [&](auto f) {
             for (i64 block = 0; block < blocks.count; block++)
-                f(block, blocks.first(block) * W<T>, held + blocks.first(block) * W<T> * ITEM);
+                f(block, blocks.first(block), held + blocks.first(block) * ITEM);
         };
         for (i64 first = 0; first < d; first += LONG)
             each_block([&](i64 block, i64 from, T* sums) {
-                by_width(blocks.wide(block), [&](auto wide) {
-                    constexpr int M = SUMS / wide;
+                by_width<T, W<T>>(blocks.wide(block), [&](auto wide) {
+                    constexpr int M = SUMS * W<T> / wide;
                     for (i64 t = 0; t < count; t += M)
                         add_features<T, M, wide>(w + (k + t) * d, panels + from * d,
-                                                 sums + t * wide * W<T>, count - t, d, first,
+                                                 sums + t * wide, count - t, d, first,
                                                  std::min<i64>(first + LONG, d));
                 });
             });
         each_block([&](i64 block, i64 from, const T* sums) {
-            i64 lanes = blocks.wide(block) * W<T>;
+            i64 lanes = blocks.wide(block);
             for (i64 n = 0; n < blocks.width(block); n++)
                 for (i64 c = 0; c < count; c++) {
                     T sum = sums[c * lanes + n] + (b ? b[k + c] : T(0));
@@ -92,14 +92,14 @@ void prefetch(const T* from, i64 count) {
 }
 
 // sums of M images (beyond `left`: the last again) += Σ over `deep` features; N vectors.
-template <typename T, int M, int N>
+template <typename T, int M, int LANES>
 void add_images(const T* dy, const T* panel, T* sums, i64 left, i64 deep, i64 features) {
-    Tile<T, M, N> tile;
+    Tile<T, M, LANES> tile;
     const T* rows[M];
     for (int m = 0; m < M; m++) rows[m] = dy + (m < left ? m : left - 1) * features;
-    for (int m = 0; m < M; m++) tile.read(m, sums + m * N * W<T>);
-    for (i64 k = 0; k < deep; k++) tile.add(panel + k * N * W<T>, [&](int m) { return rows[m][k]; });
-    for (int m = 0; m < M; m++) tile.write(m, sums + m * N * W<T>);
+    for (int m = 0; m < M; m++) tile.read(m, sums + m * LANES);
+    for (i64 k = 0; k < deep; k++) tile.add(panel + k * LANES, [&](int m) { return rows[m][k]; });
+    for (int m = 0; m < M; m++) tile.write(m, sums + m * LANES);
 }
 
 // Items: numbers of d by `stretch`, the width in which rows of w are read. They are copied side
@@ -113,15 +113,15 @@ EXPORT void product_backward(i64 start, i64 stop, const T* dy, const T* w, const
                              i64 images, i64 features, i64 d, i64 stretch) {
     i64 rows = (images + MR - 1) / MR * MR;
     for (i64 from = start * stretch; from < stop * stretch && from < d; from += stretch) {
-        Blocks<T> blocks(std::min(stretch, d - from));
-        i64 across = blocks.vectors * W<T>;
+        Blocks<T, W<T>> blocks(std::min(stretch, d - from));
+        i64 across = blocks.lanes;
         T *held = kept<T, Y>(rows * across), *panels = kept<T, DY>(DEEP * across);
         memset(held, 0, rows * across * sizeof(T));
         for (i64 k = 0; k < features; k += DEEP) {
             i64 deep = std::min<i64>(DEEP, features - k);
             for (i64 j = 0; j < deep; j++)
                 for (i64 b = 0; b < blocks.count; b++) {
-                    i64 first = blocks.first(b) * W<T>, lanes = blocks.wide(b) * W<T>;
+                    i64 first = blocks.first(b), lanes = blocks.wide(b);
                     T* to = panels + first * DEEP + j * lanes;
                     const T* line = w + (k + j) * d + from + first;
                     i64 width = blocks.width(b);
@@ -132,13 +132,13 @@ EXPORT void product_backward(i64 start, i64 stop, const T* dy, const T* w, const
                     for (i64 i = 0; i < lanes; i++) to[i] = i < width ? line[i] : T(0);
                 }
             for (i64 b = 0; b < blocks.count; b++)
-                by_width(blocks.wide(b), [&](auto wide) {
-                    i64 first = blocks.first(b) * W<T>;
+                by_width<T, W<T>>(blocks.wide(b), [&](auto wide) {
+                    i64 first = blocks.first(b);
                     T* sums = held + first * rows;
                     i64 next = k + DEEP, rest = std::min<i64>(DEEP, features - next);
-                    for (i64 n = 0; n < images; n += MR, sums += MR * wide * W<T>) {
+                    for (i64 n = 0; n < images; n += MR, sums += MR * wide) {
                         for (; (next - k - DEEP) * rows < rest * (n + MR); next++)
-                            prefetch(w + next * d + from + first, wide * W<T>);
+                            prefetch(w + next * d + from + first, wide);
                         add_images<T, MR, wide>(dy + n * features + k, panels + first * DEEP, sums,
                                                 images - n, deep, features);
                     }
@@ -146,7 +146,7 @@ EXPORT void product_backward(i64 start, i64 stop, const T* dy, const T* w, const
         }
         for (i64 n = 0; n < images; n++)
             for (i64 b = 0; b < blocks.count; b++) {
-                i64 first = blocks.first(b) * W<T>, lanes = blocks.wide(b) * W<T>;
+                i64 first = blocks.first(b), lanes = blocks.wide(b);
                 i64 at = n * d + from + first;
                 const T* sums = held + first * rows + n * lanes;
                 for (i64 i = 0; i < blocks.width(b); i++)
@@ -160,10 +160,10 @@ INSTANTIATE(product_backward<float>, product_backward<double>);
 // images.
 template <typename T>
 EXPORT void product_cut(i64 start, i64 stop, const T* x, T* panels, i64 images, i64 d) {
-    Blocks<T> blocks(d);
+    Blocks<T, W<T>> blocks(d);
     for (i64 n = start; n < stop; n++)
         for (i64 b = 0; b < blocks.count; b++) {
-            i64 from = blocks.first(b) * W<T>, lanes = blocks.wide(b) * W<T>;
+            i64 from = blocks.first(b), lanes = blocks.wide(b);
             T* to = panels + from * images + n * lanes;
             for (i64 i = 0; i < lanes; i++) to[i] = from + i < d ? x[n * d + from + i] : T(0);
         }
@@ -174,7 +174,7 @@ INSTANTIATE(product_cut<float>, product_cut<double>);
 template <typename T>
 EXPORT void product_weights(i64 start, i64 stop, const T* panels, const T* dy, T* dw, T* db,
                             i64 images, i64 features, i64 d) {
-    Blocks<T> blocks(d);
+    Blocks<T, W<T>> blocks(d);
     T* rows = kept<T, DY>(images * MR);
     for (i64 k = start * ITEM; k < stop * ITEM && k < features; k += MR) {
         i64 count = std::min<i64>(MR, features - k);
@@ -184,15 +184,15 @@ EXPORT void product_weights(i64 start, i64 stop, const T* panels, const T* dy, T
                 sums[m] += rows[n * MR + m] = m < count ? dy[n * features + k + m] : T(0);
         if (db) memcpy(db + k, sums, count * sizeof(T));
         for (i64 b = 0; b < blocks.count; b++)
-            by_width(blocks.wide(b), [&](auto wide) {
-                i64 from = blocks.first(b) * W<T>, lanes = wide * W<T>;
+            by_width<T, W<T>>(blocks.wide(b), [&](auto wide) {
+                i64 from = blocks.first(b), lanes = wide;
                 Tile<T, MR, wide> tile;
                 for (i64 n = 0; n < images; n++)
                     tile.add(panels + from * images + n * lanes,
                              [&](int m) { return rows[n * MR + m]; });
                 i64 width = blocks.width(b);
                 for (int m = 0; m < MR && m < count; m++) {
-                    T line[Tile<T, MR, wide>::LANES], *out = dw + (k + m) * d + from;
+                    T line[wide], *out = dw + (k + m) * d + from;
                     tile.write(m, width == lanes ? out : line);
                     if (width < lanes) memcpy(out, line, width * sizeof(T));
                 }

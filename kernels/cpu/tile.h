@@ -25,31 +25,31 @@ constexpr int HIGH = (MR + 1) * MOST + MOST < REGISTERS ? MR + 1 : MR;
 
 template <typename T>
 constexpr int W = BYTES / sizeof(T);
+// Numbers of the narrowest vector: two halves of AVX-512's take no longer than a whole one.
 template <typename T>
-using Vec = typename Lanes<T, W<T>>::type;
+constexpr int PART = BYTES == 64 ? W<T> / 2 : W<T>;
+template <typename T, int LANES = W<T>>
+using Vec = typename Lanes<T, LANES>::type;
 
-// Numbers side by side, cut into blocks of up to MOST vectors, as even as can be.
-template <typename T>
+// Numbers side by side, cut into blocks of up to MOST vectors, as even as can be; the last is as
+// wide as it must be, in steps of STEP.
+template <typename T, int STEP = PART<T>>
 struct Blocks {
-    i64 size, vectors, count;
-    explicit Blocks(i64 size) : size(size), vectors((size + W<T> - 1) / W<T>),
+    i64 size, lanes, vectors, count;  // lanes: numbers computed, of which `size` count
+    explicit Blocks(i64 size) : size(size), lanes((size + STEP - 1) / STEP * STEP),
+                                vectors((size + W<T> - 1) / W<T>),
                                 count((vectors + MOST - 1) / MOST) {}
-    i64 first(i64 block) const { return block * vectors / count; }  // vector
-    i64 wide(i64 block) const { return first(block + 1) - first(block); }
-    i64 width(i64 block) const {  // numbers
-        i64 from = first(block) * W<T>, to = first(block + 1) * W<T>;
-        return (to < size ? to : size) - from;
-    }
+    i64 first(i64 block) const { return block * vectors / count * W<T>; }
+    i64 wide(i64 block) const { return std::min(first(block + 1), lanes) - first(block); }
+    i64 width(i64 block) const { return std::min(first(block + 1), size) - first(block); }
 };
 
-// Calls f with a constant of the number of vectors.
-template <typename F>
+// Calls f with a constant of the block's lanes.
+template <typename T, int STEP = PART<T>, int LANES = STEP, typename F>
 void by_width(i64 wide, F f) {
-    switch (wide) {
-    case 1: return f(std::integral_constant<int, 1>());
-    case 2: return f(std::integral_constant<int, 2>());
-    default: return f(std::integral_constant<int, MOST>());
-    }
+    if constexpr (LANES < MOST * W<T>)
+        if (wide > LANES) return by_width<T, STEP, LANES + STEP>(wide, f);
+    f(std::integral_constant<int, LANES>());
 }
 
 // Rows one after another, cut into tiles of up to HIGH, as even as can be.
@@ -78,28 +78,44 @@ inline void in_register(V& vector) {
 #endif
 }
 
-template <typename T, int M, int N>
+template <typename T, int M, int LANES>
 struct Tile {
-    static constexpr int LANES = N * W<T>;
-    Vec<T> sums[M][N] = {};
+    static constexpr int N = LANES / W<T>, REST = LANES % W<T>;
+    Vec<T> sums[M][N + !N] = {};
+    Vec<T, PART<T>> last[REST ? M : 1] = {};  // of REST
 
-    // Adds number(m) times N vectors to row m.
+    // Adds number(m) times the vectors to row m.
     template <typename Number>
     inline __attribute__((always_inline)) void add(const T* vectors, Number number) {
-        Vec<T> b[N];
+        Vec<T> b[N + !N];
         for (int v = 0; v < N; v++) {
             b[v] = load<Vec<T>>(vectors + v * W<T>);
             in_register(b[v]);
         }
+        Vec<T, PART<T>> rest;
+        if constexpr (REST) {
+            rest = load<Vec<T, PART<T>>>(vectors + N * W<T>);
+            in_register(rest);
+        }
         for (int m = 0; m < M; m++) {
             T a = number(m);
+            if constexpr (REST && N > 1) {  // g++ would broadcast it twice
+                Vec<T> all = a - Vec<T>{};
+                in_register(all);
+                for (int v = 0; v < N; v++) sums[m][v] += all * b[v];
+                last[m] += load<Vec<T, PART<T>>>((const T*)&all) * rest;
+                continue;
+            }
             for (int v = 0; v < N; v++) sums[m][v] += a * b[v];
+            if constexpr (REST) last[m] += a * rest;
         }
     }
     void read(int m, const T* line) {
         for (int v = 0; v < N; v++) sums[m][v] = load<Vec<T>>(line + v * W<T>);
+        if constexpr (REST) last[m] = load<Vec<T, PART<T>>>(line + N * W<T>);
     }
     void write(int m, T* line) const {
         for (int v = 0; v < N; v++) store(line + v * W<T>, sums[m][v]);
+        if constexpr (REST) store(line + N * W<T>, last[m]);
     }
 };
