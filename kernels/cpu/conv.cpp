@@ -38,17 +38,15 @@ template <typename T, int M, int LANES>
 void forward_tile(const T* x, const T* panel, T* y, const Shape& f, const Runs& runs, i64 width,
                   i64 pixel, i64 count, const Finish<T>& finish) {
     const T* at[M];
+    i64 p = pixel / f.q, q = pixel % f.q;
     for (int m = 0; m < M; m++) {  // beyond the last pixel: the last again
-        i64 here = pixel + (m < count ? m : count - 1);
-        at[m] = x + here / f.q * f.stride_h * row_of(f) + here % f.q * f.stride_w * f.c;
+        at[m] = x + p * f.stride_h * row_of(f) + q * f.stride_w * f.c;
+        if (m + 1 < count && ++q == f.q) p++, q = 0;
     }
     Tile<T, M, LANES> tile;
-    for (i64 i = 0; i < runs.count; i++) {
-        const T* rows[M];
-        for (int m = 0; m < M; m++) rows[m] = at[m] + runs.offset(i);
-        for (i64 c = 0; c < runs.length; c++, panel += LANES)
-            tile.add(panel, [&](int m) { return rows[m][c]; });
-    }
+    for (i64 i = 0; i < runs.count; i++)
+        for (i64 c = runs.offset(i), end = c + runs.length; c < end; c++, panel += LANES)
+            tile.add(panel, [&](int m) { return at[m][c]; });
     for (int m = 0; m < M && m < count; m++) {
         constexpr std::integral_constant<i64, LANES> whole;
         T line[whole];
