@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
+from queue import SimpleQueue
+from threading import Thread
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -20,8 +22,11 @@ class HostThreads:
 
     def __init__(self, threads: int | None = None) -> None:
         self.threads = threads or available_cores()
-        helpers = self.threads - 1
-        self._pool = ThreadPoolExecutor(helpers) if helpers else None
+        # A pool of concurrent.futures takes twice as long to hand over a task.
+        self._tasks: SimpleQueue[Callable[[], object]] = SimpleQueue()
+        for _ in range(self.threads - 1):
+            Thread(target=_help, args=(self._tasks,), daemon=True).start()
+            weakref.finalize(self, self._tasks.put, _leave)
         # Ours is the parallel loop; BLAS threads inside it would fight over the cores.
         threadpool_limits(1, user_api="blas")
 
@@ -42,19 +47,35 @@ class HostThreads:
                 work(start, min(start + chunk, total))
 
         helpers = min(self.threads, len(starts)) - 1
-        if self._pool is None or helpers < 1:
+        if helpers < 1:
             return take()
         # What the caller asked of NumPy's warnings does not reach other threads.
-        errors = np.geterr()
+        asked = np.geterr()
+        ended: SimpleQueue[BaseException | None] = SimpleQueue()
 
         def quiet() -> None:
-            with np.errstate(**errors):
-                take()
+            error = None
+            try:
+                with np.errstate(**asked):
+                    take()
+            except BaseException as raised:  # the caller's to raise
+                error = raised
+            ended.put(error)
 
-        jobs = [self._pool.submit(quiet) for _ in range(helpers)]
+        for _ in range(helpers):
+            self._tasks.put(quiet)
         try:
             take()
         finally:
-            wait(jobs)
-        for job in jobs:
-            job.result()
+            errors = [ended.get() for _ in range(helpers)]
+        for error in filter(None, errors):
+            raise error
+
+
+def _help(tasks: SimpleQueue[Callable[[], object]]) -> None:
+    while (task := tasks.get()) is not _leave:
+        task()
+
+
+def _leave() -> None:
+    """A helper's last task."""
