@@ -47,6 +47,7 @@ def measure(dev: Any, arch: str, batch: int, rounds: int) -> dict[str, Any]:
     times: Times = {name: [] for name in FORMS}
     for _, (name, native) in product(range(rounds + 1), FORMS.items()):
         dev.native = native
+        dev.outdate_records()
         ops = (seconds(c.op, dev, **c.arguments) for c in calls)
         times[name].append([seconds(step.resident), *ops])
     places = [(call.place, call.name) for call in calls]

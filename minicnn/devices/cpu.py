@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,8 @@ class CpuDevice(Device):
     def __init__(self, threads: int | None = None) -> None:
         super().__init__(threads)
         self._local = threading.local()
+        self._record: list[Work] | None = None
+        self._uploads: dict[Any, NDArray[Any]] = {}
 
     @functools.cached_property
     def native(self) -> bool:  # type: ignore[override]
@@ -69,13 +71,17 @@ class CpuDevice(Device):
         return np.empty(shape, dtype)
 
     def upload(self, slot: str, array: NDArray[Any]) -> NDArray[Any]:
-        """The array itself."""
-        return array
+        """A host array in the device's buffer of that name and shape."""
+        key = slot, array.shape, array.dtype
+        if key not in self._uploads:
+            self._uploads[key] = self.empty(array.shape, array.dtype)
+        self._uploads[key][...] = array
+        return self._uploads[key]
 
     @contextmanager
     def streamed(self, slot: str, array: NDArray[Any]) -> Iterator[NDArray[Any]]:
-        """What `upload` gives."""
-        yield self.upload(slot, array)
+        """The array itself."""
+        yield array
 
     def has_room(self, size: int) -> bool:
         """See `Device`."""
@@ -83,10 +89,39 @@ class CpuDevice(Device):
         free, most = self.free_bytes(), memory_bytes()
         return size <= (most if free is None else min(free, most)) // 2
 
-    def record(self, work: Work) -> Work | None:
-        """Runs the work; here nothing repeats it."""
-        work()
-        return None
+    def record(self, work: Work) -> Work:
+        """Runs the work; returns what repeats its loops over threads, see `once`."""
+        record: list[Work] = []
+        self._record = record
+        try:
+            work()
+        finally:
+            self._record = None
+
+        def again() -> None:
+            for each in record:
+                each()
+
+        return again
+
+    def for_chunks(
+        self, work: Callable[[int, int], object], total: int, chunk: int
+    ) -> None:
+        """See `HostThreads`."""
+        run = functools.partial(super().for_chunks, work, total, chunk)
+        if self._record is not None:
+            self._record.append(run)
+        run()
+
+    def once(self, work: Work) -> None:
+        """See `Device`."""
+        record, self._record = self._record, None
+        try:
+            work()
+        finally:
+            self._record = record
+        if record is not None:
+            record.append(work)
 
     def scratch(
         self, key: str, shape: tuple[int, ...], dtype: DTypeLike

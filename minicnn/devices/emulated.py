@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from numpy.typing import DTypeLike, NDArray
@@ -31,7 +33,6 @@ class EmulatedDevice(CpuDevice):
     def __init__(self, threads: int | None = None) -> None:
         super().__init__(threads)
         self.launcher = EmulatedLauncher(workers=self.threads)
-        self._uploads: dict[Any, NDArray[Any]] = {}
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         """See `Device`; of NaN bits when debugging."""
@@ -42,13 +43,10 @@ class EmulatedDevice(CpuDevice):
         fits = self.launcher.address(array) % ALIGNMENT == 0
         return array if fits and array.flags.c_contiguous else array.copy()
 
-    def upload(self, slot: str, array: NDArray[Any]) -> NDArray[Any]:
-        """A host array in the device's buffer of that name and shape."""
-        key = slot, array.shape, array.dtype
-        if key not in self._uploads:
-            self._uploads[key] = self.empty(array.shape, array.dtype)
-        self._uploads[key][...] = array
-        return self._uploads[key]
+    @contextmanager
+    def streamed(self, slot: str, array: NDArray[Any]) -> Iterator[NDArray[Any]]:
+        """What `upload` gives."""
+        yield self.upload(slot, array)
 
     def record(self, work: Work) -> Work:
         """Runs the work; what repeats its launches on the same arrays."""

@@ -100,6 +100,10 @@ class Device(HostThreads, ABC):
     def record(self, work: Work) -> Work | None:
         """Runs the work; what repeats it on the same arrays, or None."""
 
+    def once(self, work: Work) -> None:
+        """Runs work on the host, which a record repeats as a whole."""
+        work()
+
     @abstractmethod
     def synchronize(self) -> None:
         """Waits until all work is done."""

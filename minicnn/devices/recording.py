@@ -1,7 +1,8 @@
 """A step that is repeated is recorded once: as a CUDA graph on a GPU.
 
 Launching the fifty kernels of a step one by one takes Python longer than a GPU takes
-to run them. So the same work is called with the same key again and again:
+to run them, and is a sixth of a small network's step on a CPU. So the same work is
+called with the same key again and again:
 
     repeated = RecordedStep(dev)
     repeated("step", work)   # runs it: buffers are allocated, kernels compiled
@@ -11,7 +12,9 @@ to run them. So the same work is called with the same key again and again:
 What changes from step to step must therefore lie in arrays of the device, written by
 whoever calls: a number that Python passes is recorded for good. On the emulated device
 a record is the list of launches, so that a step that depends on the host goes wrong
-there too. The cpu device has nothing to record.
+there too. On the cpu device it is the list of loops over threads, whose arguments are
+checked once; an op that reads a number on the host, or has no compiled form, is called
+again as a whole (`Device.once`).
 
 Environment:
     MINICNN_GRAPH   0 runs every step without a record.

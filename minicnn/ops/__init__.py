@@ -42,8 +42,10 @@ class Op(Generic[Args]):
         writes: tuple[str, ...],
         updates: tuple[str, ...],
         narrow: tuple[str, ...],
+        reads: tuple[str, ...],
     ) -> None:
-        self._form = form
+        self._form: Callable[..., None] = form
+        self._reads = reads
         self._names = tuple(inspect.signature(form).parameters)[1:]
         self.writes, self.updates, self._narrow = writes, updates, narrow
         self._kernel: Callable[..., None] | None = None
@@ -72,17 +74,29 @@ class Op(Generic[Args]):
                 raise TypeError(f"{self.__module__}.{self.__name__}: has no kernel")
             return self._kernel(dev, *args, **kwargs)
         given: dict[str, Any] = dict(zip(self._names, args, strict=False), **kwargs)
-        # An array given twice, where an op works in place, is widened once.
-        wide = {
-            id(value): value.astype(np.float32)
+        native = self._native if dev.native else None
+        if native is None or self._reads or self._narrowed(given):
+            dev.once(lambda: self._on_host(dev, given))
+        elif native(dev, **given) is NotImplemented:
+            dev.once(lambda: self._form(dev, **given))
+
+    def _narrowed(self, given: dict[str, Any]) -> dict[str, Any]:
+        """The arrays of bfloat16 that no form takes."""
+        return {
+            name: value
             for name, value in given.items()
             if getattr(value, "dtype", None) == BF16 and name not in self._narrow
         }
-        places = [wide.get(id(value), value) for value in args]
-        named = {name: wide.get(id(value), value) for name, value in kwargs.items()}
+
+    def _on_host(self, dev: Device, given: dict[str, Any]) -> None:
+        """Runs the native or the NumPy form; bfloat16 is widened."""
+        # An array given twice, where an op works in place, is widened once.
+        narrow = self._narrowed(given).values()
+        wide = {id(value): value.astype(np.float32) for value in narrow}
+        named = {name: wide.get(id(value), value) for name, value in given.items()}
         form = self._native if dev.native else None
-        if form is None or form(dev, *places, **named) is NotImplemented:
-            self._form(dev, *places, **named)
+        if form is None or form(dev, **named) is NotImplemented:
+            self._form(dev, **named)
         for name in (*self.writes, *self.updates):
             if (array := wide.get(id(given.get(name)))) is not None:
                 given[name][...] = array
@@ -92,6 +106,7 @@ def op(
     writes: tuple[str, ...] = (),
     updates: tuple[str, ...] = (),
     narrow: tuple[str, ...] = (),
+    reads: tuple[str, ...] = (),
 ) -> Callable[[Form[Args]], Op[Args]]:
     """Decorates an op's NumPy form; `.kernel` and `.native` decorate the others.
 
@@ -99,8 +114,9 @@ def op(
         writes: parameters whose arrays the op writes without reading them.
         updates: parameters whose arrays it reads and writes.
         narrow: parameters that all forms take in bfloat16.
+        reads: parameters whose numbers the compiled form reads in Python.
     """
-    return lambda form: Op(form, writes, updates, narrow)
+    return lambda form: Op(form, writes, updates, narrow, reads)
 
 
 def select(values: np.ndarray, where: np.ndarray, out: np.ndarray) -> None:

@@ -27,7 +27,7 @@ NATIVE = NativeFile("elementwise.cpp")
 BLOCK = (64, 4)
 
 
-@op(writes=("y",))
+@op(writes=("y",), reads=("rows", "top", "left"))
 def crop_mirror(
     dev: Device,
     images: NDArray[np.uint8],

@@ -31,7 +31,7 @@ WORDS = 128  # numbers of one item of compiled code
 THREADS = 256
 
 
-@op(writes=("y",))
+@op(writes=("y",), reads=("step",))
 def apply(
     dev: Device, x: Array, y: Array, rate: float, seed: int, stream: int, step: Step
 ) -> None:

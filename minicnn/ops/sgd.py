@@ -121,7 +121,7 @@ class Segments:
         return cls(*map(dev.from_host, tables))
 
 
-@op(writes=("copy",), updates=("w", "v"), narrow=("copy",))
+@op(writes=("copy",), updates=("w", "v"), narrow=("copy",), reads=("lr",))
 def update(
     dev: Device,
     w: Array,

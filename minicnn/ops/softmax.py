@@ -40,7 +40,7 @@ class Score(NamedTuple):
     top5: int
 
 
-@op(writes=("dlogits",), updates=("totals",))
+@op(writes=("dlogits",), updates=("totals",), reads=("labels", "totals"))
 def cross_entropy(
     dev: Device,
     logits: Array,
