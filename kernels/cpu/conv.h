@@ -5,11 +5,11 @@
 
 // One image's problem, as native_form.py fills it in.
 struct Shape {
-    i64 h, w, c, k, r, s, stride_h, stride_w, pad_h, pad_w, groups, p, q;
+    i64 h, w, c, k, r, s, stride[2], pad[2], groups, p, q;
 };
 inline i64 depth_of(const Shape& f) { return f.c / f.groups; }
 inline i64 features_of(const Shape& f) { return f.k / f.groups; }
-inline i64 row_of(const Shape& f) { return (f.w + 2 * f.pad_w) * f.c; }  // of a padded image
+inline i64 row_of(const Shape& f) { return (f.w + 2 * f.pad[1]) * f.c; }  // of a padded image
 
 enum { PADDED, DY, PARTIAL, X };  // uses of kept
 
@@ -28,14 +28,14 @@ struct Runs {
 // Numbers that `padded` writes to, with MOST vectors behind the image.
 template <typename T>
 i64 padded_size(const Shape& f) {
-    return (f.h + 2 * f.pad_h) * row_of(f) + MOST * W<T>;
+    return (f.h + 2 * f.pad[0]) * row_of(f) + MOST * W<T>;
 }
 
 // The image within zeros, in `whole`; itself if it needs no zeros and need not be copied.
 template <typename T>
 const T* padded(const T* image, const Shape& f, T* whole, bool copy = false) {
-    if (!f.pad_h && !f.pad_w && !copy) return image;
-    i64 edge = f.pad_w * f.c, inside = f.w * f.c, high = f.pad_h * row_of(f);
+    if (!f.pad[0] && !f.pad[1] && !copy) return image;
+    i64 edge = f.pad[1] * f.c, inside = f.w * f.c, high = f.pad[0] * row_of(f);
     memset(whole, 0, high * sizeof(T));
     T* at = whole + high;
     for (i64 h = 0; h < f.h; h++, at += row_of(f)) {

@@ -21,18 +21,15 @@
 // few of an image's lines until the next tile reads them.
 constexpr int MANY = 8;
 
-// Pixels to be summed up before sums go back to memory: of images with fewer some are copied
-// side by side, TOGETHER at most.
-constexpr int PIXELS = 192, TOGETHER = 8;
-
-// Pixels that take as long as moving the sums to memory and back.
-constexpr int MOVED = 8;
+// Pixels to be summed up before sums go back to memory, which takes as long as MOVED of them: of
+// images with fewer some are copied side by side, TOGETHER at most.
+constexpr int PIXELS = 192, MOVED = 8, TOGETHER = 8;
 
 // Numbers from a pixel's taps to those of the pixel below, and of the next.
 struct Strides {
     i64 row, column;
 };
-inline Strides strides_of(const Shape& f) { return {f.stride_h * row_of(f), f.stride_w * f.c}; }
+inline Strides strides_of(const Shape& f) { return {f.stride[0] * row_of(f), f.stride[1] * f.c}; }
 
 // Adds up the products of M rows and N vectors over `down` times `across` pixels: into `sums`, or
 // to what they hold. dy: packed; x at a run. FEATURES lie along the vectors, or taps.
@@ -81,10 +78,8 @@ struct Problem {
     i64 images;
     Runs runs{f};
     i64 features = features_of(f), pixels = f.p * f.q;
+    i64 together = std::min(images, std::clamp<i64>(PIXELS / pixels, 1, TOGETHER));
 
-    i64 together() const {
-        return std::min(images, std::clamp<i64>(PIXELS / pixels, 1, TOGETHER));
-    }
     const T* image(i64 n, T* whole, bool copy) const {
         return padded(x + n * f.h * f.w * f.c, f, whole, copy);
     }
@@ -102,7 +97,7 @@ void along_taps(const Problem<T>& of, i64 start, i64 stop) {
     const Runs& runs = of.runs;
     Blocks<T> blocks(runs.length);
     Rows tiles(of.features);
-    i64 some = of.together(), stretch = some * of.pixels * HIGH, size = padded_size<T>(f);
+    i64 some = of.together, stretch = some * of.pixels * HIGH, size = padded_size<T>(f);
     T *whole = kept<T, PADDED>(some * size), *rows = kept<T, DY>((stop - start) * stretch);
     T* partial = kept<T, PARTIAL>((stop - start) * HIGH * runs.count * blocks.lanes);
     T* packed = kept<T, X>(some * of.pixels * MOST * W<T>);
@@ -214,7 +209,7 @@ EXPORT void conv_weights(i64 start, i64 stop, const T* x, const T* dy, T* dw, T*
                          const Shape* shape, i64 images, i64 parts) {
     Problem<T> of{x, dy, dw, db, *shape, images};
     i64 features = of.features, length = of.runs.length;
-    bool taps = efficiency<T>(features, length, of.together() * of.pixels) >
+    bool taps = efficiency<T>(features, length, of.together * of.pixels) >
                 efficiency<T>(length, features, of.pixels);
     i64 count = taps ? Rows(features).count : Blocks<T>(features).count * of.runs.count;
     count *= shape->groups;

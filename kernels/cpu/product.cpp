@@ -59,37 +59,27 @@ EXPORT void product_forward(i64 start, i64 stop, const T* panels, const T* w, co
     T* held = kept<T, Y>(ITEM * blocks.lanes);
     for (i64 k = start * ITEM; k < stop * ITEM && k < features; k += ITEM) {
         i64 count = std::min<i64>(ITEM, features - k);
-        auto each_block = [&](auto f) {
-            for (i64 block = 0; block < blocks.count; block++)
-                f(block, blocks.first(block), held + blocks.first(block) * ITEM);
-        };
         for (i64 first = 0; first < d; first += LONG)
-            each_block([&](i64 block, i64 from, T* sums) {
+            for (i64 block = 0; block < blocks.count; block++)
                 by_width<T, W<T>>(blocks.wide(block), [&](auto wide) {
                     constexpr int M = SUMS * W<T> / wide;
+                    i64 from = blocks.first(block);
                     for (i64 t = 0; t < count; t += M)
                         add_features<T, M, wide>(w + (k + t) * d, panels + from * d,
-                                                 sums + t * wide, count - t, d, first,
-                                                 std::min<i64>(first + LONG, d));
+                                                 held + from * ITEM + t * wide, count - t, d,
+                                                 first, std::min<i64>(first + LONG, d));
                 });
-            });
-        each_block([&](i64 block, i64 from, const T* sums) {
-            i64 lanes = blocks.wide(block);
+        for (i64 block = 0; block < blocks.count; block++) {
+            i64 from = blocks.first(block), lanes = blocks.wide(block);
             for (i64 n = 0; n < blocks.width(block); n++)
                 for (i64 c = 0; c < count; c++) {
-                    T sum = sums[c * lanes + n] + (b ? b[k + c] : T(0));
+                    T sum = held[from * ITEM + c * lanes + n] + (b ? b[k + c] : T(0));
                     y[(from + n) * features + k + c] = relu && sum < 0 ? T(0) : sum;  // NaN stays
                 }
-        });
+        }
     }
 }
 INSTANTIATE(product_forward<float>, product_forward<double>);
-
-// Asks for these numbers, read soon, to be in the second cache.
-template <typename T>
-void prefetch(const T* from, i64 count) {
-    for (i64 i = 0; i < count; i += LINE / sizeof(T)) __builtin_prefetch(from + i, 0, 2);
-}
 
 // sums of M images (beyond `left`: the last again) += Σ over `deep` features; N vectors.
 template <typename T, int M, int LANES>
@@ -125,11 +115,10 @@ EXPORT void product_backward(i64 start, i64 stop, const T* dy, const T* w, const
                     T* to = panels + first * DEEP + j * lanes;
                     const T* line = w + (k + j) * d + from + first;
                     i64 width = blocks.width(b);
-                    if (width == MOST * W<T>) {
+                    if (width == MOST * W<T>)
                         memcpy(to, line, MOST * W<T> * sizeof(T));
-                        continue;
-                    }
-                    for (i64 i = 0; i < lanes; i++) to[i] = i < width ? line[i] : T(0);
+                    else
+                        for (i64 i = 0; i < lanes; i++) to[i] = i < width ? line[i] : T(0);
                 }
             for (i64 b = 0; b < blocks.count; b++)
                 by_width<T, W<T>>(blocks.wide(b), [&](auto wide) {
@@ -138,7 +127,8 @@ EXPORT void product_backward(i64 start, i64 stop, const T* dy, const T* w, const
                     i64 next = k + DEEP, rest = std::min<i64>(DEEP, features - next);
                     for (i64 n = 0; n < images; n += MR, sums += MR * wide) {
                         for (; (next - k - DEEP) * rows < rest * (n + MR); next++)
-                            prefetch(w + next * d + from + first, wide);
+                            for (i64 i = first; i < first + wide; i += LINE / sizeof(T))
+                                __builtin_prefetch(w + next * d + from + i, 0, 2);
                         add_images<T, MR, wide>(dy + n * features + k, panels + first * DEEP, sums,
                                                 images - n, deep, features);
                     }

@@ -45,12 +45,8 @@ CPU = FOLDER / "cpu"
 # Rounds every product, as NumPy does: the same bits. A file that says otherwise may
 # fuse it with the sum that follows.
 ROUNDED, CONTRACTED = "-ffp-contract=off", "#pragma STDC FP_CONTRACT ON"
-OPTIONS = (
-    ROUNDED,
-    # Loops with roots and branches become vector instructions; no result changes.
-    "-fno-math-errno",
-    "-fno-trapping-math",
-)
+# Loops with roots and branches become vector instructions; no result changes.
+OPTIONS = "-fno-math-errno", "-fno-trapping-math"
 # What `missing` says where this was asked for.
 OFF = "MINICNN_NATIVE=0"
 # Chunks for each thread: enough for one thread to make up for another held up.
@@ -90,9 +86,7 @@ def _library(path: Path) -> dict[str, int]:
         'extern "C" { extern void* const minicnn_entries[]; }\n'
         f"void* const minicnn_entries[] = {{\n{entries}\n}};\n"
     )
-    options = tuple(
-        each for each in OPTIONS if CONTRACTED not in text or each != ROUNDED
-    )
+    options = OPTIONS if CONTRACTED in text else (ROUNDED, *OPTIONS)
     library = ctypes.CDLL(str(compile_library(f"cpu-{path.stem}", text, options)))
     count = len(source.instances)
     found = (ctypes.c_void_p * count).in_dll(library, "minicnn_entries")

@@ -93,12 +93,8 @@ def _convolve(
     parts, weights = CHUNKS * dev.threads, shape.k * shape.taps
     packed = w, panels, about, parts, turned
     pack(dev, parts, packed, {"w": weights}, work=GATHERED * weights / parts)
-    sizes = {
-        "x": shape.n * shape.h * shape.w * shape.c,
-        "y": shape.n * shape.p * shape.q * shape.k,
-        "relu_y": y.size,
-        "bias": shape.k,
-    }
+    sizes = {"x": shape.n * shape.h * shape.w * shape.c, "bias": shape.k}
+    sizes |= dict.fromkeys(("y", "relu_y"), shape.n * shape.p * shape.q * shape.k)
     convolve(dev, shape.n, (x, panels, b, relu_y, y, about, relu), sizes)
 
 
@@ -156,10 +152,5 @@ def _product_sizes(shape: ConvShape) -> dict[str, int]:
 @cache
 def _fields(shape: ConvShape) -> dict[str, int]:
     """The struct Shape."""
-    names = ("h", "w", "c", "k", "r", "s", "groups", "p", "q")
-    return {name: getattr(shape, name) for name in names} | {
-        "stride_h": shape.stride[0],
-        "stride_w": shape.stride[1],
-        "pad_h": shape.pad[0],
-        "pad_w": shape.pad[1],
-    }
+    names = ("h", "w", "c", "k", "r", "s", "stride", "pad", "groups", "p", "q")
+    return {name: getattr(shape, name) for name in names}
