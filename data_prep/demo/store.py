@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from minicnn.base.errors import MinicnnError, Stopped
-from minicnn.base.files import cache_folder, check_target, make_folder
+from minicnn.base.files import cache_folder, check_target, make_folder, written_whole
 from minicnn.base.interrupt import Interrupt
 from minicnn.base.progress import Progress
 from minicnn.data.store import TRAIN, VAL, Contents, Store, create, mark_complete
@@ -98,8 +98,6 @@ def prepare_demo(
     check_target(path)
     if not fresh and _is_there(path, size, seed):
         return False
-    # A name of its own: two first uses at once do not disturb each other.
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     needed = ROWS * 3 * size**2 + _SPARE_BYTES
     free = shutil.disk_usage(path.parent).free
     if needed > free:
@@ -107,17 +105,11 @@ def prepare_demo(
             f"demo store {path}: needs {needed / 1e6:.0f} MB, its disk has "
             f"{free / 1e6:.0f} MB free; free some space or give another path"
         )
-    try:
+    # A name of its own: two first uses at once do not disturb each other.
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    mend = "; free some space or give another path"
+    with written_whole(path, mend, partial):
         _draw_store(partial, size, seed, jobs)
-        partial.replace(path)
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else error
-        raise MinicnnError(
-            f"demo store {path}: cannot be written ({reason}); free some space or give "
-            "another path"
-        ) from None
-    finally:
-        partial.unlink(missing_ok=True)
     return True
 
 

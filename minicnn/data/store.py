@@ -37,7 +37,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minicnn.base.errors import MinicnnError
-from minicnn.base.files import partial
+from minicnn.base.files import written_whole
 
 FORMAT = "minicnn-store"
 VERSION = 1
@@ -125,7 +125,7 @@ def mark_complete(path: Path) -> None:
 
 
 def write(
-    path: Path,
+    path: str | os.PathLike[str],
     images: NDArray[np.uint8],
     labels: Sequence[int] | NDArray[np.integer],
     names: Sequence[str],
@@ -142,22 +142,24 @@ def write(
     Raises:
         MinicnnError: shapes, dtype or labels do not fit, or it cannot be written.
     """
-    images, labels = np.asanyarray(images), np.asarray(labels)
-    count = len(images)
+    images = np.asanyarray(images)
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
         raise MinicnnError(
             f"images {images.shape} {images.dtype}: must be (N,H,W,3) uint8"
         )
-    if images.shape[1] != images.shape[2]:
-        raise MinicnnError(f"images {images.shape}: must be square")
+    if images.shape[1] != images.shape[2] or not images.size:
+        raise MinicnnError(f"images {images.shape}: must be square, and one or more")
+    if isinstance(names, str) or not all(isinstance(each, str) for each in names):
+        raise MinicnnError(f"names {names!r}: must be a list of texts, one a class")
+    if not len(names):
+        raise MinicnnError(f"names {names!r}: must be one or more")
+    count = len(images)
+    labels = _whole_numbers("labels", labels, count, len(names))
     if split is None:
         split = np.full(count, TRAIN, np.uint8)
         for label in range(len(names)):
             split[np.flatnonzero(labels == label)[4::5]] = VAL
-    for key, each in (("labels", labels), ("split", split)):
-        most = len(names) - 1 if key == "labels" else VAL
-        if each.shape != (count,) or not np.isin(each, range(most + 1)).all():
-            raise MinicnnError(f"{key} {each.shape}: must be {count} of 0..{most}")
+    split = _whole_numbers("split", split, count, VAL + 1).astype(np.uint8)
     contents = Contents(
         size=(images.shape[1], images.shape[2]),
         labels=labels.astype(np.int32),
@@ -168,20 +170,29 @@ def write(
         groups=[""] * len(names),
         attributes={"source": "arrays", "resize": "none", "orientation": "none"},
     )
-    temporary = partial(path)
-    try:
+    with written_whole(Path(path)) as temporary:
         create(temporary, contents)
         with h5py.File(temporary, "r+") as file:
             for row, image in enumerate(images):
                 file["images"][row] = image
                 file["crc32"][row] = zlib.crc32(np.ascontiguousarray(image).data)
         mark_complete(temporary)
-        temporary.replace(path)
-    except OSError as error:
-        raise MinicnnError(f"{path}: cannot be written ({error})") from None
-    finally:
-        temporary.unlink(missing_ok=True)
     return Store(path)
+
+
+def _whole_numbers(key: str, given: Any, count: int, below: int) -> NDArray[np.integer]:
+    """One of 0 .. below − 1 for each of `count` images."""
+    found = np.asarray(given)
+    if found.dtype.kind not in "iu" or found.shape != (count,):
+        raise MinicnnError(
+            f"{key} {found.shape} {found.dtype}: must be ({count},) whole numbers, one "
+            "an image"
+        )
+    if len(wrong := np.flatnonzero((found < 0) | (found >= below))):
+        raise MinicnnError(
+            f"{key}[{wrong[0]}] = {found[wrong[0]]}: must be 0..{below - 1}"
+        )
+    return found
 
 
 class Store:
