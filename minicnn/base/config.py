@@ -7,7 +7,6 @@ such as `solver.lr`. Unknown names and values of the wrong kind are refused.
 from __future__ import annotations
 
 import dataclasses
-import importlib.resources
 import json
 import math
 import re
@@ -24,7 +23,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-RECIPES = "recipes"
+RECIPES = Path(__file__).with_name("recipes")
 # The built-in recipe for stores of at least so many pixels a side.
 BY_SIZE = ((227, "paper"), (56, "tiny-imagenet"), (0, "demo"))
 
@@ -257,8 +256,7 @@ def to_toml(sections: Mapping[str, Any], place: str = "") -> str:
 
 def recipe_names() -> list[str]:
     """The built-in recipes."""
-    folder = importlib.resources.files("minicnn.experiments") / RECIPES
-    return sorted(each.name[:-5] for each in folder.iterdir() if ".toml" in each.name)
+    return sorted(each.stem for each in RECIPES.glob("*.toml"))
 
 
 def load_recipe(name: str) -> Config:
@@ -277,9 +275,7 @@ def load_recipe(name: str) -> Config:
             f"--recipe {name}: unknown; built in are {', '.join(recipe_names())}, or "
             "give a path that ends in .toml"
         )
-    folder = importlib.resources.files("minicnn.experiments") / RECIPES
-    with importlib.resources.as_file(folder / f"{name}.toml") as path:
-        return from_dict(read_toml(path), f"recipe {name}")
+    return from_dict(read_toml(RECIPES / f"{name}.toml"), f"recipe {name}")
 
 
 def recipe_for(image_size: tuple[int, int]) -> str:
