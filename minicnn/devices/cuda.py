@@ -36,6 +36,9 @@ FIRST_NVRTC = {100: "12.8", 103: "12.9", 120: "12.8", 121: "12.9"}
 # Bytes of shared memory that a block has without asking.
 UNASKED = 48 << 10
 
+# What a kernel calls that copies to shared memory past the first-level cache.
+PAST_CACHE = "cp_async_commit();"
+
 # Seconds of compiling that are not worth a line.
 PATIENCE = 2.0
 
@@ -238,6 +241,7 @@ class CudaLauncher:
         self._cupy = cupy
         self._modules: dict[tuple[Path, str], Any] = {}
         self._functions: dict[tuple[Path, str], Any] = {}
+        self._granted: dict[tuple[Path, str], int] = {}
         self._arch = int(cupy.cuda.Device(index).compute_capability)
         self.index = index
         self.array = cupy.ndarray
@@ -323,6 +327,21 @@ class CudaLauncher:
             self._functions[key] = function
         return function
 
+    def _grant(self, kernel: Kernel, function: Any, shared: int) -> None:
+        """Asks the driver for a kernel's dynamic shared memory, where that is new."""
+        key = kernel.source.path, kernel.name
+        if shared <= self._granted.get(key, 0):
+            return
+        if shared > UNASKED:
+            function.max_dynamic_shared_size_bytes = shared
+        # Per cent of the first-level cache that becomes shared memory: by itself the
+        # driver may leave room for fewer blocks than fit. Kernels that copy past that
+        # cache lose nothing by it; others, such as LRN's, read numbers again from it,
+        # and their few sums in shared memory are no reason to take it away.
+        if PAST_CACHE in kernel.source.text:
+            function.preferred_shared_memory_carveout = 100
+        self._granted[key] = shared
+
     def launch(
         self,
         kernel: Kernel,
@@ -338,11 +357,7 @@ class CudaLauncher:
         with cuda.Device(self.index):
             function = self._function(kernel)
             try:
-                if shared > max(UNASKED, function.max_dynamic_shared_size_bytes):
-                    function.max_dynamic_shared_size_bytes = shared
-                    # Per cent of the first-level cache that becomes shared memory: by
-                    # itself the driver may leave room for fewer blocks than fit.
-                    function.preferred_shared_memory_carveout = 100
+                self._grant(kernel, function, shared)
                 function(grid, block, args, shared_mem=shared)
                 if debugging():
                     cuda.get_current_stream().synchronize()
