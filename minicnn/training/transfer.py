@@ -377,6 +377,7 @@ def transfer(
     finetune: bool = False,
     fresh: bool = False,
     keep: int = 0,
+    finetune_after: int = 0,
 ) -> Run:
     """Copies layers 1..n of a base net and trains the rest, or all, on the target.
 
@@ -386,8 +387,10 @@ def transfer(
         target: None takes the other task ("B" for random filters).
         finetune: whether the copied layers are trained as well.
         keep: layers n+1..n+keep are copied too, and trained on.
+        finetune_after: updates of the other layers alone, before the copied ones are
+            trained as well.
     """
-    planned = passes(source, [n], target, finetune, keep)
+    planned = passes(source, [n], target, finetune, keep, False, finetune_after)
     return execute(setup, planned, fresh)[0]
 
 
@@ -400,6 +403,7 @@ def transfer_depths(
     finetune: bool = False,
     share_trunk: bool = False,
     fresh: bool = False,
+    finetune_after: int = 0,
 ) -> list[Run]:
     """As `transfer`, for several n; each has its own run folder.
 
@@ -408,5 +412,6 @@ def transfer_depths(
         share_trunk: whether one pass over the data trains them all, with the frozen
             layers run once; the runs end with the same bytes either way.
     """
-    planned = passes(source, depths, target, finetune, keep, share_trunk)
+    more = finetune, keep, share_trunk, finetune_after
+    planned = passes(source, depths, target, *more)
     return execute(setup, planned, fresh)

@@ -197,6 +197,13 @@ def test_the_head_is_trained_before_all_is_fine_tuned(
         Treatment("B", "A", 3, finetune_after=5)
 
 
+def test_finetune_after_implies_finetune(whole: Setup, tmp_path: Path) -> None:
+    setup = copied(whole, tmp_path)
+    run = transfer.transfer(setup, "A", 3, finetune_after=5)
+    [other] = transfer.transfer_depths(setup, "A", [2], finetune_after=5)
+    assert [run.name, other.name] == ["A3B+-after5", "A2B+-after5"]
+
+
 def test_factors_of_a_layer_that_is_not_there(whole: Setup, tmp_path: Path) -> None:
     setup = make_setup(whole.store, tmp_path, "solver.layers.conv9.lr_mult=2")
     with pytest.raises(MinicnnError, match=r"layers\.conv9: no such .* conv1, conv2"):
