@@ -115,11 +115,12 @@ def test_distances_are_from_the_copied_weights(study: Path, tmp_path: Path) -> N
         )
 
 
-def test_the_start_is_where_training_began(study: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("after", [0, 1])
+def test_the_start_is_where_training_began(study: Path, after: int) -> None:
     """A net that an update of next to no size left as it was."""
     still = ["solver.iterations=1", "solver.lr=1e-30"]
     setup = make_setup(study / "small.h5", study / "runs" / "random-0", *still)
-    trainer = transfer.start(setup, transfer.Treatment("B", "A", 1, True))
+    trainer = transfer.start(setup, transfer.Treatment("B", "A", 1, True, 0, after))
     trainer.run()
     net = Net(trainer.runs[0], device.get("cpu", 1))
     start = net.start(Run(study / "runs" / "random-0" / "baseA"))

@@ -134,6 +134,11 @@ def test_without_onnx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         export_onnx(made(tmp_path / "run", "caffenet32"), tmp_path / "net.onnx")
 
 
+def test_an_onnx_file_is_named_so(tmp_path: Path) -> None:
+    with pytest.raises(MinicnnError, match=r"net\.pb: an ONNX .* such as .*net\.onnx$"):
+        export_onnx(made(tmp_path / "run", "caffenet32"), tmp_path / "net.pb")
+
+
 @pytest.mark.parametrize("export", [export_torch, export_onnx])
 def test_equal_runs_export_equal_bytes(
     export: Callable[[Run, Path], object], tmp_path: Path
