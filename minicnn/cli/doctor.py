@@ -27,6 +27,16 @@ GIGA = 1e9
 # The name on PyPI. `minicnn` is another project's there; its folder is MiniCNN, that is
 # this one's where file names ignore case, as on macOS.
 DISTRIBUTION, STRANGER = "minicnn-transfer", "minicnn"
+# Packages without a check of their own: of all, and of whom installs an extra.
+PACKAGES = ("jinja2", "click", "tqdm", "ml-dtypes", "safetensors", "matplotlib")
+PACKAGES += ("threadpoolctl", "filelock", "platformdirs")
+EXTRAS = {
+    "PyTorch": ("torch", "compare", "comparisons"),
+    "scikit-learn": ("scikit-learn", "analyse", "linear probes"),
+    "Ray": ("ray", "ray", "studies on a cluster"),
+    "ONNX": ("onnx", "onnx", "exports to ONNX"),
+    "TensorBoard": ("tensorboard", "tensorboard", "event files"),
+}
 # Stores and runs looked into; a folder may hold thousands.
 LISTED = 20
 TIMEOUT = 5.0  # seconds for another program to say its version
@@ -171,8 +181,8 @@ def _pillow() -> Iterator[Finding]:
 
 
 def _packages() -> Iterator[Finding]:
-    """The packages that are only used here and there; read without loading them."""
-    for package in ("safetensors", "matplotlib", "tqdm", "click"):
+    """The other packages that all need; read without loading them."""
+    for package in PACKAGES if sys.version_info >= (3, 11) else (*PACKAGES, "tomli"):
         version = _version(package)
         if version:
             yield Finding(package, version)
@@ -307,13 +317,15 @@ def _device() -> Iterator[Finding]:
     yield Finding("device", f"--device auto takes {dev.name}, {dev.threads} threads")
 
 
-def _torch() -> Iterator[Finding]:
-    version = _version("torch")
-    if version:
-        yield Finding("PyTorch", f"{version} (for comparisons only)")
-    else:
-        reason = "not installed; only comparisons need it"
-        yield Finding("PyTorch", reason, OPTIONAL, _pip("compare"))
+def _extras() -> Iterator[Finding]:
+    """Packages that one thing each needs."""
+    for what, (package, extra, user) in EXTRAS.items():
+        version = _version(package)
+        if version:
+            yield Finding(what, f"{version} (for {user} only)")
+        else:
+            reason = f"not installed; only {user} need it"
+            yield Finding(what, reason, OPTIONAL, _pip(extra))
 
 
 def _stores() -> Iterator[Finding]:
@@ -391,7 +403,7 @@ CHECKS: tuple[tuple[str, Callable[[], Iterator[Finding]]], ...] = (
     ("cpu ops", _native),
     ("GPU", _gpu),
     ("device", _device),
-    ("PyTorch", _torch),
+    ("extras", _extras),
     ("stores", _stores),
     ("runs", _runs),
     ("disk", _disk),

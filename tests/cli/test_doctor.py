@@ -5,8 +5,11 @@ from __future__ import annotations
 import ctypes
 import importlib.metadata
 import importlib.util
+import itertools
 import json
 import os
+import re
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +19,7 @@ import h5py
 import pytest
 from click.testing import CliRunner
 
+from minicnn.base.config import read_toml
 from minicnn.cli import doctor
 from minicnn.cli.doctor import MISSING, OK, OPTIONAL, Finding
 from minicnn.cli.main import cli
@@ -102,6 +106,33 @@ def test_this_machine_runs_minicnn() -> None:
     for each in found.values():
         assert each.what
         assert each.found
+
+
+def test_every_package_of_the_project_is_looked_for() -> None:
+    project = read_toml(Path(__file__).parents[2] / "pyproject.toml")["project"]
+    extras = project["optional-dependencies"]
+    for_users = extras.keys() - {"test", "dev", "docs"}
+    # Found by another name than its distribution's.
+    named = {"cupy-cuda12x": "cupy", "cupy-cuda13x": "cupy", "torch": "pytorch"}
+    lists = [project["dependencies"], *(extras[each] for each in for_users)]
+    found = {what.lower() for what in examined()}
+    for line in itertools.chain(*lists):
+        name = re.match(r"[\w-]+", line)[0]
+        wanted = "python_version" not in line or sys.version_info < (3, 11)
+        assert not wanted or named.get(name, name) in found, name
+
+
+def test_without_numpy_it_still_speaks(tmp_path: Path) -> None:
+    (tmp_path / "numpy.py").write_text("raise ImportError('libopenblas is gone')")
+    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-m", "minicnn", "doctor"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    place = next(i for i, line in enumerate(lines) if line.startswith("! NumPy"))
+    assert "cannot be told: ImportError: libopenblas is gone" in lines[place]
+    assert "pip install minicnn-transfer" in lines[place + 1]
+    assert any(line.startswith("  processor") for line in lines)
 
 
 @pytest.mark.parametrize(
