@@ -246,7 +246,7 @@ class _Preparation:
             return interrupt.requested
 
         recipe = self._recipe()
-        if not (recipe.exact or recipe.library):
+        if not (recipe.exact or recipe.resampler):
             _say(
                 "note: Pillow resizes, to the same bytes but slower; a C++ compiler, "
                 "AVX2 and Pillow 11.2 or later are wanted"
