@@ -38,6 +38,7 @@ from numpy.typing import NDArray
 
 from minicnn.base.errors import MinicnnError
 from minicnn.base.files import written_whole
+from minicnn.data.classes import ClassList
 
 FORMAT = "minicnn-store"
 VERSION = 1
@@ -266,6 +267,11 @@ class Store:
     def images(self) -> np.memmap[Any, np.dtype[np.uint8]]:
         """(N, H, W, 3) uint8, a read-only memory map."""
         return np.memmap(self.path, np.uint8, "r", self._offset, self._shape)
+
+    @property
+    def classes(self) -> ClassList:
+        """Ids, names and groups."""
+        return ClassList(self.wnids, self.names, self.groups)
 
     @cached_property
     def files(self) -> list[str]:

@@ -129,7 +129,6 @@ class CudaDevice(Device):
         self._uploads = Uploads(cupy, self)
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Any:
-        """See `Device`."""
         try:
             return self._cupy.empty(shape, dtype)
         except self._cupy.cuda.memory.OutOfMemoryError:
@@ -140,18 +139,11 @@ class CudaDevice(Device):
                 "other programs on that GPU"
             ) from None
 
-    def zeros(self, shape: tuple[int, ...], dtype: DTypeLike) -> Any:
-        """See `Device`."""
-        array = self.empty(shape, dtype)
-        array.fill(0)
-        return array
-
     def from_host(self, array: NDArray[Any]) -> Any:
         """A NumPy array, copied to the GPU, in C order as kernels need it."""
         return self._cupy.asarray(array, order="C")
 
     def to_host(self, array: Any) -> NDArray[Any]:
-        """See `Device`."""
         return self._cupy.asnumpy(array)
 
     def host_empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
@@ -169,7 +161,6 @@ class CudaDevice(Device):
         return self._uploads.large(slot, array)
 
     def has_room(self, size: int) -> bool:
-        """See `Device`."""
         return size <= self.free_bytes() // 2
 
     def record(self, work: Work) -> Work | None:
@@ -185,21 +176,13 @@ class CudaDevice(Device):
         graph.launch()
         return graph.launch
 
-    def scratch(self, key: str, shape: tuple[int, ...], dtype: DTypeLike) -> Any:
-        """See `Device`."""
-        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        held = self._held.get(key)
-        if held is None or held.nbytes < size:
-            held = self._held[key] = self.empty((size,), np.uint8)
-            self.outdate_records()
-        return held[:size].view(dtype).reshape(shape)
+    def buffers(self) -> dict[str, Any]:
+        return self._held
 
     def synchronize(self) -> None:
-        """See `Device`."""
         self._device.synchronize()
 
     def free_bytes(self) -> int:
-        """See `Device`."""
         pool = self._cupy.get_default_memory_pool()
         return self._device.mem_info[0] + pool.free_bytes()
 
@@ -218,7 +201,6 @@ class CudaDevice(Device):
         }
 
     def meter(self) -> Meter:
-        """See `Device`."""
         from minicnn.devices.meter import CudaMeter
 
         return CudaMeter(self._cupy, self._device)

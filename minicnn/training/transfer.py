@@ -76,10 +76,7 @@ class Setup:
 
     def task(self, store: Store, name: str) -> Task:
         """A task of this split."""
-        groups = store.groups
-        return task_classes(
-            self.split, name, store.wnids, store.names, groups, self.groups
-        )
+        return task_classes(self.split, name, store.classes, self.groups)
 
 
 def _identity(setup: Setup, treatment: Treatment) -> dict[str, Any]:
@@ -304,7 +301,7 @@ def start(
         setup.seed,
         setup.dev.host_empty,
     )
-    task = split_report(target, store.wnids, store.names)
+    task = split_report(target, store.classes)
     all_settings = [_settings(setup, each, store, base) for each in treatments]
     for each, settings in zip(treatments, all_settings, strict=True):
         check_folder(setup.folder(each), settings, task, fresh)

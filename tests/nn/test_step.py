@@ -54,7 +54,7 @@ class Watched(EmulatedDevice):
         buffer[...] = array
         return buffer
 
-    scratch: Any = CudaDevice.scratch
+    buffers: Any = CudaDevice.buffers
 
 
 def test_a_step_neither_allocates_nor_waits(monkeypatch: pytest.MonkeyPatch) -> None:
