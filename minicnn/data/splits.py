@@ -124,8 +124,8 @@ def _natural_manmade(
         more = f", nor are {total - 1} others" if total > 1 else ""
         raise MinicnnError(
             f"split natural-manmade: class {classes.wnids[first]} "
-            f"({classes.names[first]}) is in no group{more}; list it in a file, --groups "
-            "FILE.toml, under natural = [...] or manmade = [...]"
+            f"({classes.names[first]}) is in no group{more}; list it in a file, "
+            "--groups FILE.toml, under natural = [...] or manmade = [...]"
         )
     natural = [index for index, group in enumerate(group_of) if group == "natural"]
     manmade = [index for index, group in enumerate(group_of) if group == "manmade"]
