@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from tests.cli.test_bad_inputs import Program
+from tests.support.program import Program
 from tests.support.runs import make_store
 
 QUICK = [
