@@ -24,9 +24,7 @@ from minicnn.experiments.bench.against_torch import Contender
 from minicnn.experiments.bench.comparison import Comparison, Tried, Turns
 from minicnn.experiments.bench.ops import Step
 from minicnn.experiments.bench.torch_step import Mode
-from minicnn.nn import architectures
 from minicnn.results.export import torch_tensors
-from tests.support.runs import MINIATURE
 
 
 @pytest.fixture
@@ -38,7 +36,6 @@ def torch() -> Any:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tiny architecture, short turns, and nothing that compiles."""
-    monkeypatch.setitem(architectures.ARCHITECTURES, "miniature", MINIATURE)
     monkeypatch.setattr(against_torch, "TURN", 0.001)
     monkeypatch.setattr(against_torch, "PAUSE", 0.0)
     monkeypatch.setattr(against_torch, "busy_cores", lambda: 0.5)

@@ -33,9 +33,8 @@ NAMES += ["conv5", "pool5", "fc6", "fc7", "fc8"]
 
 
 @pytest.fixture
-def run(tmp_path: Path, dev: Device, monkeypatch: pytest.MonkeyPatch) -> Run:
+def run(tmp_path: Path, dev: Device) -> Run:
     """An untrained net on a store of its own."""
-    monkeypatch.setitem(architectures.ARCHITECTURES, "miniature", MINIATURE)
     store = make_store(tmp_path / "store.h5", SIZE)
     tensors = Network(MINIATURE, OUTPUTS, dev, seed=3).tensors()
     for name in tensors:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,6 @@ from minicnn.base.errors import MinicnnError
 from minicnn.cli.main import cli
 from minicnn.data.store import Store
 from minicnn.devices import device
-from minicnn.nn import architectures
 from minicnn.nn.network import Network
 from minicnn.results.features import BATCH
 from minicnn.results.inference import evaluate_run, predict
@@ -24,7 +22,7 @@ from minicnn.results.inputs import read_image
 from minicnn.training import transfer
 from minicnn.training.run import Run
 from minicnn.training.transfer import Setup
-from tests.support.runs import MINIATURE, SIZE, make_run, make_store
+from tests.support.runs import SIZE, make_run, make_store
 
 SETTINGS = [
     "network.arch=miniature",
@@ -38,15 +36,13 @@ MEAN = np.zeros((SIZE, SIZE, 3))
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """baseA on a small store, trained until it tells the classes apart."""
     folder = tmp_path_factory.mktemp("inference")
-    architectures.ARCHITECTURES["miniature"] = MINIATURE
     settings = config.override(config.Config(), SETTINGS)
     store = make_store(folder / "store.h5")
     setup = Setup(store, device.get("cpu"), settings, runs=folder / "runs")
-    yield transfer.train_base(setup, "A")
-    del architectures.ARCHITECTURES["miniature"]
+    return transfer.train_base(setup, "A")
 
 
 def test_evaluation_repeats_the_result(run: Run, capfd: pytest.CaptureFixture) -> None:
