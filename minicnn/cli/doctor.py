@@ -28,8 +28,10 @@ GIGA = 1e9
 # this one's where file names ignore case, as on macOS.
 DISTRIBUTION, STRANGER = "minicnn-transfer", "minicnn"
 # Packages without a check of their own: of all, and of whom installs an extra.
-PACKAGES = ("jinja2", "click", "tqdm", "ml-dtypes", "safetensors", "matplotlib")
-PACKAGES += ("threadpoolctl", "filelock", "platformdirs")
+PACKAGES = (
+    *("jinja2", "click", "tqdm", "ml-dtypes", "safetensors", "matplotlib"),
+    *("threadpoolctl", "filelock", "platformdirs"),
+)
 EXTRAS = {
     "PyTorch": ("torch", "compare", "comparisons"),
     "scikit-learn": ("scikit-learn", "analyse", "linear probes"),
