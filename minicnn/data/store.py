@@ -70,15 +70,12 @@ class Contents:
     attributes: dict[str, str | int | float]
 
 
-def create(path: Path, contents: Contents) -> dict[str, int]:
+def create(path: Path, contents: Contents) -> None:
     """Writes a store without pixels, marked incomplete, every dataset at its full size.
 
-    Pixels, checksums and exclusions are then written at the byte offsets returned, by
-    any number of processes, without HDF5; `mark_complete` ends it. The file's bytes
-    are a function of `contents` alone.
-
-    Returns:
-        Byte offset in the file of "images", "crc32" and "split".
+    Pixels may then be written at their place in the file, by any number of processes,
+    without HDF5; checksums and exclusions follow, and `mark_complete` ends it. The
+    file's bytes are a function of `contents` alone.
     """
     rows = len(contents.labels)
     height, width = contents.size
@@ -105,18 +102,15 @@ def create(path: Path, contents: Contents) -> dict[str, int]:
             "images": (rows, height, width, 3),
         }
         types = {"split": np.uint8, "crc32": np.uint32, "images": np.uint8}
-        offsets = {}
         for key, shape in shapes.items():
-            dataset = h5py.h5d.create(
+            h5py.h5d.create(
                 file.id,
                 key.encode(),
                 h5py.h5t.py_create(np.dtype(types[key]), logical=True),
                 h5py.h5s.create_simple(shape),
                 early,
             )
-            offsets[key] = dataset.get_offset()
         file["split"][...] = contents.split
-    return offsets
 
 
 def mark_complete(path: Path) -> None:

@@ -30,15 +30,13 @@ CONTENTS = Contents(
 
 
 def make(path: Path, contents: Contents = CONTENTS) -> np.ndarray:
-    """Writes a complete store of random pixels by its offsets; returns the pixels."""
-    offsets = store.create(path, contents)
+    """Writes a complete store of random pixels; returns the pixels."""
+    store.create(path, contents)
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, SHAPE, np.uint8)
     sums = np.array([zlib.crc32(row) for row in pixels], np.uint32)
-    with path.open("r+b") as file:
-        for key, array in (("images", pixels), ("crc32", sums)):
-            file.seek(offsets[key])
-            file.write(array.tobytes())
+    with h5py.File(path, "r+") as file:
+        file["images"][...], file["crc32"][...] = pixels, sums
     store.mark_complete(path)
     return pixels
 
