@@ -136,21 +136,18 @@ def checked(name: str, value: Any, kind: type, where: str) -> Any:
     """A value of the field's kind; whole numbers serve as floats."""
     if kind is float and type(value) is int:
         value = float(value)
+    wanted = ""
     if type(value) is not kind:
-        raise MinicnnError(
-            f"{where}: {name} = {value!r} must be of type {kind.__name__}"
-        )
-    if isinstance(value, int | float):
+        wanted = f"of type {kind.__name__}"
+    elif isinstance(value, int | float):
         if not math.isfinite(value):
-            raise MinicnnError(f"{where}: {name} = {value!r} must be a finite number")
-        if value < _LEAST.get(name, 0):
-            raise MinicnnError(
-                f"{where}: {name} = {value!r} must be at least {_LEAST.get(name, 0)}"
-            )
-        if value >= _BELOW.get(name, math.inf):
-            raise MinicnnError(
-                f"{where}: {name} = {value!r} must be below {_BELOW[name]}"
-            )
+            wanted = "a finite number"
+        elif value < (least := _LEAST.get(name, 0)):
+            wanted = f"at least {least}"
+        elif value >= (most := _BELOW.get(name, math.inf)):
+            wanted = f"below {most}"
+    if wanted:
+        raise MinicnnError(f"{where}: {name} = {value!r} must be {wanted}")
     return value
 
 

@@ -88,10 +88,9 @@ def evaluate_together(
     label: str = "evaluation",
     stopping: Callable[[], bool] = lambda: False,
 ) -> list[dict[str, float]] | None:
-    """Scores of a trunk's networks on the whole validation part, by centre crop.
+    """Scores of a trunk's networks on the validation part, in one pass over it.
 
     Args:
-        networks: some or all of the trunk's; each batch is read once for all of them.
         label: what is being done, for the progress.
         stopping: asked before each batch; True gives up.
 
@@ -145,7 +144,7 @@ class Trainer:
     ) -> None:
         self.runs, self.trainees = runs, trainees
         self.config, self.loader, self.mean, self.seed = config, loader, mean, seed
-        # Heads that train on, and why others do not.
+        # Those that train on, and why others do not.
         self._active = list(trainees)
         self._given_up: list[Diverged] = []
 

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from minicnn.base.cores import busy_cores
 from minicnn.base.errors import MinicnnError
 from minicnn.cli.main import cli
 from minicnn.devices import device
 from minicnn.experiments.bench import against_torch, comparison, torch_step
 from minicnn.experiments.bench import step_against_torch as bench_torch
 from minicnn.experiments.bench.against_torch import Contender
+from minicnn.experiments.bench.busy import busy_cores
 from minicnn.experiments.bench.comparison import Comparison, Tried, Turns
 from minicnn.experiments.bench.ops import Step
 from minicnn.experiments.bench.torch_step import Mode

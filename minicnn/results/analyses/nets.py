@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minicnn.base.errors import MinicnnError
-from minicnn.data.loader import Loader
+from minicnn.data.loader import Loader, first_of_each
 from minicnn.devices.device import Device
 from minicnn.nn.network import Network
 from minicnn.results import features
@@ -48,7 +48,6 @@ class Net:
         [self.network] = self.trunk.networks
         self.weights = run.checkpoint.weights
         self.subtract(run.mean)
-        self.crop = self.network.arch.crop
 
     def subtract(self, mean: NDArray[np.float32]) -> None:
         """Takes another mean image, (H,W,3)."""
@@ -89,13 +88,9 @@ class Net:
             count: images in all, at most.
         """
         classes = class_indices(task, self.store)
-        loader = Loader(self.store, classes, self.crop, BATCH, seed=0)
+        loader = Loader(self.store, classes, self.run.arch.crop, BATCH, seed=0)
         rows = loader.train if part == "train" else loader.val
-        labels = self.store.labels[rows]
-        each = max(1, count // len(classes))
-        order = np.argsort(labels, kind="stable")
-        place = np.arange(len(rows)) - np.searchsorted(labels[order], labels[order])
-        loader.val = np.sort(rows[order[place < each]])
+        loader.val = first_of_each(self.store, rows, max(1, count // len(classes)))
         return loader
 
     def score(self, images: Loader) -> dict[str, float]:
