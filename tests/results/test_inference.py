@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -63,6 +64,24 @@ def test_evaluation_on_another_store(run: Run, tmp_path: Path) -> None:
     scores = evaluate_run(run, device.get("cpu"), other)
     assert scores["same_store"] is False
     assert scores["loss"] != run.result["loss"]
+
+
+def test_an_evaluation_takes_no_memory_for_gradients(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dev, sizes = device.get("cpu"), []
+    empty = dev.empty
+
+    def counted(shape: tuple[int, ...], dtype: Any) -> Any:
+        if np.dtype(dtype) == np.float32 and len(shape) == 1:
+            sizes.append(shape[0])
+        return empty(shape, dtype)
+
+    monkeypatch.setattr(dev, "empty", counted)
+    evaluate_run(run, dev)
+    parameters = sum(w.size for w in run.checkpoint.weights.values())
+    # The flat array of the values alone, not one of gradients.
+    assert len([size for size in sizes if size >= parameters]) == 1
 
 
 def test_a_store_without_a_class(tmp_path: Path) -> None:
