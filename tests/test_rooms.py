@@ -14,7 +14,7 @@ PACKAGE = Path(minicnn.__file__).parent
 # A commit that raises a budget says why.
 BUDGETS = {"base": 980, "compile": 1220, "devices": 1740, "data": 1390, "ops": 2630}
 BUDGETS |= {"nn": 1440, "training": 1910, "results": 1180, "data_prep": 3420}
-BUDGETS |= {"experiments": 10500, "cli": 1770}
+BUDGETS |= {"experiments": 10500, "cli": 1800}
 ROOMS = list(BUDGETS)
 
 

@@ -20,8 +20,8 @@ import pytest
 from click.testing import CliRunner
 
 from minicnn.base.config import read_toml
-from minicnn.cli import doctor
-from minicnn.cli.doctor import MISSING, OK, OPTIONAL, Finding
+from minicnn.cli import doctor, doctor_gpu
+from minicnn.cli.finding import MISSING, OK, OPTIONAL, Finding
 from minicnn.cli.main import cli
 from minicnn.data_prep.demo.store import default_demo_path
 from tests.support.runs import make_store
@@ -77,7 +77,7 @@ def with_driver(monkeypatch: pytest.MonkeyPatch, driver: Driver | None) -> None:
         return driver
 
     monkeypatch.setattr(
-        doctor, "ctypes", SimpleNamespace(**{**vars(ctypes), "CDLL": load})
+        doctor_gpu, "ctypes", SimpleNamespace(**{**vars(ctypes), "CDLL": load})
     )
 
 
@@ -160,7 +160,7 @@ def test_another_projects_minicnn_is_noticed(
 def test_nothing_optional_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     with_driver(monkeypatch, None)
     without(monkeypatch, "cupy", "torch")
-    monkeypatch.setattr(doctor, "_vendors", list)
+    monkeypatch.setattr(doctor_gpu, "_vendors", list)
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setenv("PATH", "")
     found = examined()
@@ -217,7 +217,7 @@ def test_a_card_without_a_driver(
     with_driver(monkeypatch, None)
     vendor = tmp_path / "vendor"
     vendor.write_text("0x10de\n")
-    monkeypatch.setattr(doctor, "_vendors", lambda: [vendor])
+    monkeypatch.setattr(doctor_gpu, "_vendors", lambda: [vendor])
     found = examined()["GPU"]
     assert found.state == MISSING
     assert "driver" in found.found
