@@ -146,7 +146,7 @@ def find_classes(store: Store, wanted: Sequence[str]) -> list[int]:
         if is_index and int(text) < len(store.wnids):
             found.append(int(text))
         else:
-            found.append(class_index(text, store.wnids, store.names))
+            found.append(class_index(text, store.classes))
     return found
 
 

@@ -126,11 +126,10 @@ def _check_disk(plan: Plan, target: Path) -> None:
         )
 
 
-def offsets(path: Path) -> dict[str, int]:
-    """Byte offset of "images", "crc32" and "split" in a laid-out store."""
+def pixels_at(path: Path) -> int:
+    """Byte offset of row 0's pixels in a laid-out store."""
     with h5py.File(path, "r") as file:
-        keys = ("images", "crc32", "split")
-        return {key: file[key].id.get_offset() for key in keys}
+        return file["images"].id.get_offset()
 
 
 def sync(path: Path) -> None:

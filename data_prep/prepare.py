@@ -11,7 +11,6 @@ in, the store is marked complete and takes its name.
 from __future__ import annotations
 
 import errno
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -28,7 +27,7 @@ from minicnn.base.progress import Progress
 from minicnn.data import resample, store
 from minicnn.data.images import RESIZES, decoder
 from minicnn.data_prep.journal import Journal
-from minicnn.data_prep.layout import Files, Plan, lay_out, offsets, sync
+from minicnn.data_prep.layout import Files, Plan, lay_out, pixels_at, sync
 from minicnn.data_prep.sources.labelled import Source
 from minicnn.data_prep.sources.recognise import open_source
 from minicnn.data_prep.workers import (
@@ -37,7 +36,6 @@ from minicnn.data_prep.workers import (
     Workers,
     convert,
     is_intact,
-    write_at,
 )
 
 ON_ERROR = ("fail", "skip")
@@ -246,7 +244,7 @@ class _Preparation:
             return interrupt.requested
 
         recipe = self._recipe()
-        if not (recipe.exact or recipe.library):
+        if not (recipe.exact or recipe.resampler):
             _say(
                 "note: Pillow resizes, to the same bytes but slower; a C++ compiler, "
                 "AVX2 and Pillow 11.2 or later are wanted"
@@ -269,7 +267,7 @@ class _Preparation:
     def _recipe(self) -> Recipe:
         return Recipe(
             str(self.files.partial.resolve()),
-            offsets(self.files.partial)["images"],
+            pixels_at(self.files.partial),
             self.plan.size,
             self.plan.resize,
             self.source.orientation,
@@ -341,14 +339,8 @@ class _Preparation:
         crc32 = np.concatenate([np.array(each.crc32, np.uint32) for each in done])
         split = self.source.split.copy()
         split[[row for each in done for row, _ in each.bad]] = store.EXCLUDED
-        at = offsets(partial)
-        descriptor = os.open(partial, os.O_WRONLY)
-        try:
-            write_at(descriptor, crc32.data, at["crc32"])
-            write_at(descriptor, split.data, at["split"])
-        finally:
-            os.close(descriptor)
         with h5py.File(partial, "r+") as file:
+            file["crc32"][...], file["split"][...] = crc32, split
             file.attrs.modify("source_bytes", np.int64(self.plan.source_bytes))
         store.mark_complete(partial)
         sync(partial)

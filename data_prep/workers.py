@@ -33,7 +33,7 @@ class Recipe(NamedTuple):
         offset: byte offset of row 0's pixels in it.
         size, resize, orientation: as `to_rgb` takes them.
         codec: "image" or "cifar".
-        exact, library: as `to_rgb` takes them.
+        exact, resampler: as `to_rgb` takes them.
     """
 
     path: str
@@ -43,7 +43,7 @@ class Recipe(NamedTuple):
     orientation: str
     codec: str
     exact: bool = False
-    library: str = ""
+    resampler: str = ""
 
     @property
     def row_bytes(self) -> int:
@@ -114,7 +114,7 @@ def _decoded(recipe: Recipe, place: Place) -> NDArray[np.uint8]:
     except Exception as error:  # the disk, or a damaged zip: this image's fault alone
         why = reason(error) if isinstance(error, OSError) else error
         raise BadImageError(f"cannot be read: {why}") from None
-    size, resize, how = recipe.size, recipe.resize, (recipe.exact, recipe.library)
+    size, resize, how = recipe.size, recipe.resize, (recipe.exact, recipe.resampler)
     if recipe.codec == "cifar":
         return cifar_to_rgb(data, size, resize, *how)
     return to_rgb(data, size, resize, recipe.orientation, *how)

@@ -9,7 +9,11 @@ from minicnn.base.cores import available_cores
 from minicnn.base.errors import MinicnnError
 from minicnn.compile import native
 from minicnn.devices import device
-from tests.support import helpers
+from minicnn.nn import architecture_files
+from tests.support import helpers, runs
+
+# So that settings may name it.
+architecture_files.register(runs.MINIATURE)
 
 # Markers that keep a device's tests apart: `pytest -m gpu` runs those on a GPU alone.
 MARKS = {"cuda": pytest.mark.gpu}

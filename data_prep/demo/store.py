@@ -14,15 +14,17 @@ import zlib
 from pathlib import Path
 from typing import NamedTuple
 
+import h5py
 import numpy as np
+from numpy.typing import NDArray
 
 from minicnn.base.errors import MinicnnError, Stopped
-from minicnn.base.files import cache_folder, check_target, make_folder
+from minicnn.base.files import cache_folder, check_target, make_folder, written_whole
 from minicnn.base.interrupt import Interrupt
 from minicnn.base.progress import Progress
 from minicnn.data.store import TRAIN, VAL, Contents, Store, create, mark_complete
 from minicnn.data_prep.demo.scene import CLASSES, DRAWINGS, render
-from minicnn.data_prep.workers import Workers, write_at
+from minicnn.data_prep.workers import Workers
 
 VERSION = 1
 """Of the pictures: to be raised when they change, so that no older store is used."""
@@ -98,8 +100,6 @@ def prepare_demo(
     check_target(path)
     if not fresh and _is_there(path, size, seed):
         return False
-    # A name of its own: two first uses at once do not disturb each other.
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     needed = ROWS * 3 * size**2 + _SPARE_BYTES
     free = shutil.disk_usage(path.parent).free
     if needed > free:
@@ -107,17 +107,11 @@ def prepare_demo(
             f"demo store {path}: needs {needed / 1e6:.0f} MB, its disk has "
             f"{free / 1e6:.0f} MB free; free some space or give another path"
         )
-    try:
+    # A name of its own: two first uses at once do not disturb each other.
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    mend = "; free some space or give another path"
+    with written_whole(path, mend, partial):
         _draw_store(partial, size, seed, jobs)
-        partial.replace(path)
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else error
-        raise MinicnnError(
-            f"demo store {path}: cannot be written ({reason}); free some space or give "
-            "another path"
-        ) from None
-    finally:
-        partial.unlink(missing_ok=True)
     return True
 
 
@@ -176,16 +170,6 @@ def contents(size: int, seed: int) -> Contents:
     )
 
 
-class _Easel(NamedTuple):
-    """A store under work: its path, the byte offsets of its parts, what is drawn."""
-
-    path: str
-    images: int
-    crc32: int
-    size: int
-    seed: int
-
-
 class _Share(NamedTuple):
     """Consecutive rows: the first one, and class and number of each picture."""
 
@@ -200,32 +184,27 @@ def _shares() -> list[_Share]:
 
 
 def _draw_store(path: Path, size: int, seed: int, jobs: int | None) -> None:
-    offsets = create(path, contents(size, seed))
-    easel = _Easel(str(path), offsets["images"], offsets["crc32"], size, seed)
+    create(path, contents(size, seed))
     with (
         Interrupt() as interrupt,
         Workers(jobs) as workers,
         Progress(ROWS, "images", "drawing the demo set") as progress,
+        h5py.File(path, "r+") as file,
     ):
         drawing = workers.unordered(
-            _draw_rows, easel, _shares(), lambda: interrupt.requested
+            _draw_rows, (seed, size), _shares(), lambda: interrupt.requested
         )
-        for share, _ in drawing:
-            progress.update(len(share.pictures))
+        for share, pixels in drawing:
+            rows = slice(share.first, share.first + len(pixels))
+            file["images"][rows] = pixels
+            file["crc32"][rows] = [zlib.crc32(picture.data) for picture in pixels]
+            progress.update(len(pixels))
     if interrupt.requested:
         raise Stopped(interrupt.signal_name)
     mark_complete(path)
 
 
-def _draw_rows(easel: _Easel, share: _Share) -> None:
-    """Draws a share of the rows and writes them and their checksums into the store."""
-    drawn = [render(easel.seed, *each, easel.size) for each in share.pictures]
-    pixels = np.stack(drawn)
-    sums = np.array([zlib.crc32(picture.data) for picture in drawn], np.uint32)
-    descriptor = os.open(easel.path, os.O_WRONLY)
-    try:
-        first = easel.images + share.first * drawn[0].nbytes
-        write_at(descriptor, pixels.data, first)
-        write_at(descriptor, sums.data, easel.crc32 + share.first * sums.itemsize)
-    finally:
-        os.close(descriptor)
+def _draw_rows(common: tuple[int, int], share: _Share) -> NDArray[np.uint8]:
+    """The pixels of a share of the rows, by seed and size."""
+    seed, size = common
+    return np.stack([render(seed, *each, size) for each in share.pictures])

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from minicnn.base.errors import MinicnnError
 from minicnn.base.philox import Stream, permutation
-from minicnn.data.classes import group_classes, ilsvrc2012
+from minicnn.data.classes import ClassList, group_classes, ilsvrc2012
 from minicnn.data.store import TRAIN, VAL
 from minicnn.data_prep.sources.tree import Place, Tree
 
@@ -192,7 +192,7 @@ def assemble(
         notes,
         wnids,
         names,
-        group_classes(wnids, names, [""] * len(wnids), groups),
+        group_classes(ClassList(wnids, names, [""] * len(wnids)), groups),
         np.array([row[1] for row in rows], np.int32),
         np.array([row[0] for row in rows], np.uint8),
         [row[2] for row in rows],

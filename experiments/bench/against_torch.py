@@ -24,11 +24,11 @@ from typing import Any
 
 import numpy as np
 
-from minicnn.base.cores import busy_cores
 from minicnn.base.errors import MinicnnError
 from minicnn.base.progress import Progress
 from minicnn.devices.device import Device
 from minicnn.experiments.bench import torch_step
+from minicnn.experiments.bench.busy import busy_cores
 from minicnn.experiments.bench.comparison import AS_EXACT, Comparison, Tried, Turns
 from minicnn.experiments.bench.ops import OUTPUTS, Step
 from minicnn.experiments.bench.torch_step import Mode

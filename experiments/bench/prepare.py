@@ -84,7 +84,7 @@ def by_file(files: list[bytes], size: int, rounds: int) -> Table:
     rule = (size, "warp", "ignored")
     ways: dict[str, Callable[[bytes], object]] = {
         PLAIN: lambda data: plain_pixels(io.BytesIO(data), size),
-        DEFAULT: lambda data: to_rgb(data, *rule, library=library),
+        DEFAULT: lambda data: to_rgb(data, *rule, resampler=library),
         EXACT: lambda data: to_rgb(data, *rule, exact=True),
         "decoding alone": lambda data: Image.open(io.BytesIO(data)).load(),
     }

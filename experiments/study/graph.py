@@ -196,7 +196,7 @@ def assignments(config: Config, start: Config) -> list[str]:
 
 def task_of(store: Store, split: str, name: str, groups: Path | None) -> Task:
     """A task as a store has it."""
-    return task_classes(split, name, store.wnids, store.names, store.groups, groups)
+    return task_classes(split, name, store.classes, groups)
 
 
 def published_name(node: Node) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from minicnn.base.config import Config, from_dict, load_recipe, override, read_toml
 from minicnn.base.errors import MinicnnError
+from minicnn.data.classes import ClassList
 from minicnn.data.splits import other, task_classes
 from minicnn.experiments.study.graph import (
     REDUCED,
@@ -235,8 +236,8 @@ def _targets(entry: Mapping[str, Any], split: str, where: str) -> list[str]:
             if split.startswith("file:"):
                 other(target)
             else:  # two classes, one in each group, are enough to know
-                two, groups = ["0", "1"], ["natural", "manmade"]
-                task_classes(split, target, two, two, groups)
+                two = ClassList(["0", "1"], ["0", "1"], ["natural", "manmade"])
+                task_classes(split, target, two)
         except MinicnnError as error:
             raise MinicnnError(f"{where}: {error}") from None
     return targets

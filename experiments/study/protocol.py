@@ -50,7 +50,7 @@ def difference_from_paper(plan: Plan, store: Store, groups: Path | None) -> str:
         if abs(count - wanted) > TOLERANCE * wanted:
             return f"it has {count:,} images in {part}, ILSVRC2012 {wanted:,}"
     divided = any(split == "natural-manmade" for split, _ in plan.tasks())
-    found = group_classes(store.wnids, store.names, store.groups, groups)
+    found = group_classes(store.classes, groups)
     if divided and tuple(found) != known.groups:
         return "its natural and man-made classes are not the paper's"
     return ""

@@ -7,7 +7,6 @@ such as `solver.lr`. Unknown names and values of the wrong kind are refused.
 from __future__ import annotations
 
 import dataclasses
-import importlib.resources
 import json
 import math
 import re
@@ -24,7 +23,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-RECIPES = "recipes"
+RECIPES = Path(__file__).with_name("recipes")
 # The built-in recipe for stores of at least so many pixels a side.
 BY_SIZE = ((227, "paper"), (56, "tiny-imagenet"), (0, "demo"))
 
@@ -137,21 +136,18 @@ def checked(name: str, value: Any, kind: type, where: str) -> Any:
     """A value of the field's kind; whole numbers serve as floats."""
     if kind is float and type(value) is int:
         value = float(value)
+    wanted = ""
     if type(value) is not kind:
-        raise MinicnnError(
-            f"{where}: {name} = {value!r} must be of type {kind.__name__}"
-        )
-    if isinstance(value, int | float):
+        wanted = f"of type {kind.__name__}"
+    elif isinstance(value, int | float):
         if not math.isfinite(value):
-            raise MinicnnError(f"{where}: {name} = {value!r} must be a finite number")
-        if value < _LEAST.get(name, 0):
-            raise MinicnnError(
-                f"{where}: {name} = {value!r} must be at least {_LEAST.get(name, 0)}"
-            )
-        if value >= _BELOW.get(name, math.inf):
-            raise MinicnnError(
-                f"{where}: {name} = {value!r} must be below {_BELOW[name]}"
-            )
+            wanted = "a finite number"
+        elif value < (least := _LEAST.get(name, 0)):
+            wanted = f"at least {least}"
+        elif value >= (most := _BELOW.get(name, math.inf)):
+            wanted = f"below {most}"
+    if wanted:
+        raise MinicnnError(f"{where}: {name} = {value!r} must be {wanted}")
     return value
 
 
@@ -257,8 +253,7 @@ def to_toml(sections: Mapping[str, Any], place: str = "") -> str:
 
 def recipe_names() -> list[str]:
     """The built-in recipes."""
-    folder = importlib.resources.files("minicnn.experiments") / RECIPES
-    return sorted(each.name[:-5] for each in folder.iterdir() if ".toml" in each.name)
+    return sorted(each.stem for each in RECIPES.glob("*.toml"))
 
 
 def load_recipe(name: str) -> Config:
@@ -277,9 +272,7 @@ def load_recipe(name: str) -> Config:
             f"--recipe {name}: unknown; built in are {', '.join(recipe_names())}, or "
             "give a path that ends in .toml"
         )
-    folder = importlib.resources.files("minicnn.experiments") / RECIPES
-    with importlib.resources.as_file(folder / f"{name}.toml") as path:
-        return from_dict(read_toml(path), f"recipe {name}")
+    return from_dict(read_toml(RECIPES / f"{name}.toml"), f"recipe {name}")
 
 
 def recipe_for(image_size: tuple[int, int]) -> str:

@@ -1,9 +1,8 @@
-"""What processors and memory this process may have, and whether others use them."""
+"""What processors and memory this process may have."""
 
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 
 
@@ -12,30 +11,6 @@ def available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def busy_cores(seconds: float = 1.0) -> float | None:
-    """How many processors are kept busy, on average, while this process sleeps.
-
-    None where the system does not say.
-    """
-
-    def ticks() -> tuple[int, int]:
-        with open("/proc/stat", encoding="ascii") as file:
-            # user, nice, system, idle, waiting for disks, interrupts, stolen; guests
-            # are counted among users.
-            times = [int(each) for each in file.readline().split()[1:9]]
-        return sum(times), times[3] + times[4]
-
-    try:
-        total, idle = ticks()
-        time.sleep(seconds)
-        total_after, idle_after = ticks()
-        passed = total_after - total
-        busy = 1 - (idle_after - idle) / passed
-    except (OSError, ValueError, IndexError, ZeroDivisionError):
-        return None
-    return max(0.0, busy) * (os.cpu_count() or 1)
 
 
 def memory_bytes() -> int:

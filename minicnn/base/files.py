@@ -28,27 +28,41 @@ def holds_only(folder: Path, names: set[str]) -> bool:
     return not folder.exists() or {each.name for each in folder.iterdir()} <= names
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file under a temporary name, to the disk, and renames it.
+@contextmanager
+def written_whole(
+    path: Path, mend: str = "", temporary: Path | None = None
+) -> Iterator[Path]:
+    """A temporary name to write a file under; the block's end gives it its own.
+
+    Where the block raises, nothing is left behind.
+
+    Args:
+        mend: what the error says after its reason.
+        temporary: the name; None takes that of `partial`.
 
     Raises:
         MinicnnError: the disk is full or the folder not writable, or there is no place
             for a file; what was there before is unharmed.
     """
     check_target(path)
-    temporary = partial(path)
+    temporary = temporary or partial(path)
     try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
+        yield temporary
+        with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
+        why = os.strerror(error.errno) if error.errno else error
+        raise MinicnnError(f"{path}: cannot be written ({why}){mend}") from None
+    finally:
         temporary.unlink(missing_ok=True)
-        raise MinicnnError(
-            f"{path}: cannot be written ({error.strerror}); {len(content):,} bytes are "
-            "needed there"
-        ) from None
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes a file, whole or not at all; raises as `written_whole` does."""
+    mend = f"; {len(content):,} bytes are needed there"
+    with written_whole(path, mend) as temporary:
+        temporary.write_bytes(content)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType, TracebackType
+from types import FrameType
+from typing import Any
 
 from minicnn.base.errors import Stopped
 
@@ -22,35 +23,21 @@ class Interrupt:
     stays false.
     """
 
-    signals = tuple(signal.Signals[name] for name in SIGNALS)
-
     def __init__(self) -> None:
         self.requested = False
         self.signal_name = ""
-        self._before: dict[int, object] = {}
+        self._restore = lambda: None
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.requested = True
         self.signal_name = signal.Signals(number).name
         self._restore()
 
-    def _restore(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
-        self._before = {}
-
     def __enter__(self) -> Interrupt:
-        if threading.current_thread() is threading.main_thread():
-            for number in self.signals:
-                self._before[number] = signal.signal(number, self._note)
+        self._restore = _catch(self._note)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._restore()
 
 
@@ -64,12 +51,23 @@ def raising() -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         raise Stopped(signal.Signals(number).name)
 
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {each: signal.signal(each, stop) for each in Interrupt.signals}
+    restore = _catch(stop)
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        restore()
+
+
+def _catch(handler: Callable[[int, FrameType | None], None]) -> Callable[[], None]:
+    """Has the signals call a handler; what puts the earlier ones back."""
+    if threading.current_thread() is not threading.main_thread():
+        return lambda: None
+    numbers = [signal.Signals[name] for name in SIGNALS]
+    before: dict[int, Any] = {each: signal.signal(each, handler) for each in numbers}
+
+    def restore() -> None:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
+        before.clear()
+
+    return restore

@@ -267,7 +267,7 @@ def splits(
     import json
 
     from minicnn.base.errors import MinicnnError
-    from minicnn.data.classes import ClassList, ilsvrc2012
+    from minicnn.data.classes import ilsvrc2012
     from minicnn.data.splits import split_report, split_table, task_classes
 
     if store and known:
@@ -278,9 +278,7 @@ def splits(
         from minicnn.data.store import Store
         from minicnn.data_prep.demo.store import ensure_demo
 
-        opened = Store(store or ensure_demo())
-        texts = (opened.wnids, opened.names, opened.groups)
-        classes = ClassList(*map(tuple, texts))
-    chosen = task_classes(split or default_split(task), task, *classes, groups)
-    told = split_report(chosen, classes.wnids, classes.names)
+        classes = Store(store or ensure_demo()).classes
+    chosen = task_classes(split or default_split(task), task, classes, groups)
+    told = split_report(chosen, classes)
     click.echo(json.dumps(told, indent=2) if as_json else split_table(told))

@@ -5,7 +5,6 @@ Nothing here raises because a thing is missing: each check answers with a `Findi
 
 from __future__ import annotations
 
-import ctypes
 import importlib.metadata
 import importlib.util
 import json
@@ -13,40 +12,40 @@ import os
 import platform
 import shlex
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from minicnn import __version__
+from minicnn.cli import doctor_gpu
+from minicnn.cli.finding import (
+    DISTRIBUTION,
+    GIGA,
+    MISSING,
+    OK,
+    OPTIONAL,
+    STRANGER,
+    Finding,
+    installed,
+    output,
+    pip,
+)
 from minicnn.training.environment import processor
 
-OK, OPTIONAL, MISSING = "ok", "optional", "missing"
-GIGA = 1e9
-# The name on PyPI. `minicnn` is another project's there; its folder is MiniCNN, that is
-# this one's where file names ignore case, as on macOS.
-DISTRIBUTION, STRANGER = "minicnn-transfer", "minicnn"
+# Packages without a check of their own: of all, and of whom installs an extra.
+PACKAGES = (
+    *("jinja2", "click", "tqdm", "ml-dtypes", "safetensors", "matplotlib"),
+    *("threadpoolctl", "filelock", "platformdirs"),
+)
+EXTRAS = {
+    "PyTorch": ("torch", "compare", "comparisons"),
+    "scikit-learn": ("scikit-learn", "analyse", "linear probes"),
+    "Ray": ("ray", "ray", "studies on a cluster"),
+    "ONNX": ("onnx", "onnx", "exports to ONNX"),
+    "TensorBoard": ("tensorboard", "tensorboard", "event files"),
+}
 # Stores and runs looked into; a folder may hold thousands.
 LISTED = 20
-TIMEOUT = 5.0  # seconds for another program to say its version
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked for.
-
-    Attributes:
-        what: its name.
-        found: what was found, or what its lack means.
-        state: "ok", "optional" (absent, and only some things need it) or "missing".
-        mend: the one command that mends it, or "".
-    """
-
-    what: str
-    found: str
-    state: str = OK
-    mend: str = ""
 
 
 def examine() -> list[Finding]:
@@ -57,7 +56,7 @@ def examine() -> list[Finding]:
             findings += look()
         except Exception as error:  # a broken library may raise anything when loaded
             reason = f"cannot be told: {type(error).__name__}: {error}"
-            mend = _pip("") if isinstance(error, ImportError) else ""
+            mend = pip("") if isinstance(error, ImportError) else ""
             findings.append(Finding(what, " ".join(reason.split()), MISSING, mend))
     return findings
 
@@ -79,33 +78,6 @@ def table(findings: list[Finding]) -> str:
         "that mends it."
     )
     return "\n".join(lines)
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _pip(extra: str, verb: str = "install", package: str = DISTRIBUTION) -> str:
-    """The command that installs an extra into this very Python, or does `verb`."""
-    python = sys.executable or "python3"
-    here = os.getcwd() + os.sep
-    python = python[len(here) :] if python.startswith(here) else python
-    wanted = f"{package}[{extra}]" if extra else package
-    return f"{shlex.quote(python)} -m pip {verb} {shlex.quote(wanted)}"
-
-
-def _output(*command: str) -> str:
-    """What a program prints, or "" where it is absent, fails or hangs."""
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=TIMEOUT, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout.strip()
 
 
 def _machine() -> Iterator[Finding]:
@@ -134,7 +106,7 @@ def _stranger() -> Iterator[Finding]:
         f"{STRANGER} {other.version} in {other.locate_file('')} is another project's; "
         f"this one is {DISTRIBUTION}"
     )
-    mend = _pip("", "uninstall --yes", STRANGER)
+    mend = pip("", "uninstall --yes", STRANGER)
     yield Finding("same name", found, MISSING, mend)
 
 
@@ -171,19 +143,19 @@ def _pillow() -> Iterator[Finding]:
 
 
 def _packages() -> Iterator[Finding]:
-    """The packages that are only used here and there; read without loading them."""
-    for package in ("safetensors", "matplotlib", "tqdm", "click"):
-        version = _version(package)
+    """The other packages that all need; read without loading them."""
+    for package in PACKAGES if sys.version_info >= (3, 11) else (*PACKAGES, "tomli"):
+        version = installed(package)
         if version:
             yield Finding(package, version)
         else:
-            yield Finding(package, "not installed", MISSING, _pip(""))
+            yield Finding(package, "not installed", MISSING, pip(""))
 
 
 def _compiler() -> Iterator[Finding]:
     for name in (os.environ.get("CXX", ""), "g++", "clang++", "c++"):
         path = shutil.which(name) if name else None
-        text = _output(path, "--version") if path else ""
+        text = output(path, "--version") if path else ""
         if text:
             yield Finding("C++ compiler", f"{text.splitlines()[0]}, {path}")
             return
@@ -215,91 +187,6 @@ def _native() -> Iterator[Finding]:
         yield Finding(what, f"{without}: {reason}", OPTIONAL)
 
 
-def _cuda() -> tuple[int, list[str]] | None:
-    """The driver's CUDA version (12040 is 12.4) and its GPUs; None without a driver."""
-    name = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
-    try:
-        cuda = ctypes.CDLL(name)
-    except OSError:
-        return None
-    version, count = ctypes.c_int(), ctypes.c_int()
-    cuda.cuDriverGetVersion(ctypes.byref(version))
-    if cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count)):
-        return version.value, []
-    gpus = []
-    for number in range(count.value):
-        label, memory = ctypes.create_string_buffer(256), ctypes.c_size_t()
-        major, minor = ctypes.c_int(), ctypes.c_int()
-        cuda.cuDeviceGetName(label, len(label), number)
-        cuda.cuDeviceTotalMem_v2(ctypes.byref(memory), number)
-        # Attributes 75 and 76: the two parts of the compute capability.
-        cuda.cuDeviceGetAttribute(ctypes.byref(major), 75, number)
-        cuda.cuDeviceGetAttribute(ctypes.byref(minor), 76, number)
-        gpus.append(
-            f"{label.value.decode()}, {memory.value / GIGA:.0f} GB, "
-            f"sm_{major.value}{minor.value}"
-        )
-    return version.value, gpus
-
-
-def _gpu() -> Iterator[Finding]:
-    driver = _cuda()
-    cards = any("10de" in each.read_text() for each in _vendors())
-    if driver is None:
-        mend = "sudo ubuntu-drivers install" if shutil.which("ubuntu-drivers") else ""
-        if cards:
-            reason = "an NVIDIA card, but no driver for it"
-            yield Finding(
-                "GPU", reason, MISSING, mend or "sudo apt-get install nvidia-driver"
-            )
-        else:
-            yield Finding("GPU", "no NVIDIA card; the cpu device does all", OPTIONAL)
-    else:
-        version, gpus = driver
-        number = _output(
-            "nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"
-        )
-        release = number.splitlines()[0] if number else "of unknown release"
-        cuda = f"{version // 1000}.{version % 1000 // 10}"
-        yield Finding("driver", f"NVIDIA {release}, up to CUDA {cuda}")
-        for each in gpus:
-            yield Finding("GPU", each)
-        if not gpus:
-            reason = "a driver, but no GPU answers (hidden by CUDA_VISIBLE_DEVICES?)"
-            yield Finding("GPU", reason, MISSING, "nvidia-smi")
-    extra = "cuda13" if driver and driver[0] >= 13000 else "cuda12"
-    yield from _cupy(extra, MISSING if driver and driver[1] else OPTIONAL)
-
-
-def _vendors() -> list[Path]:
-    return list(Path("/sys/bus/pci/devices").glob("*/vendor"))
-
-
-def _cupy(extra: str, state: str) -> Iterator[Finding]:
-    """CuPy and NVRTC, the run-time compiler that comes with it.
-
-    Args:
-        extra: what to install for this driver.
-        state: of their lack: it matters only where a GPU answers.
-    """
-    if importlib.util.find_spec("cupy") is None:
-        need = "not installed; the cuda device needs it"
-        yield Finding("CuPy", need, state, _pip(extra))
-        return
-    what = "CuPy"
-    try:
-        import cupy
-
-        yield Finding(what, cupy.__version__)
-        what = "NVRTC"
-        from cupy.cuda import nvrtc
-
-        yield Finding(what, ".".join(map(str, nvrtc.getVersion())))
-    except Exception as error:  # a missing library shows in many ways
-        reason = " ".join(str(error).split())[:200]
-        yield Finding(what, f"does not work: {reason}", state, _pip(extra))
-
-
 def _device() -> Iterator[Finding]:
     from minicnn.devices import device
 
@@ -307,13 +194,15 @@ def _device() -> Iterator[Finding]:
     yield Finding("device", f"--device auto takes {dev.name}, {dev.threads} threads")
 
 
-def _torch() -> Iterator[Finding]:
-    version = _version("torch")
-    if version:
-        yield Finding("PyTorch", f"{version} (for comparisons only)")
-    else:
-        reason = "not installed; only comparisons need it"
-        yield Finding("PyTorch", reason, OPTIONAL, _pip("compare"))
+def _extras() -> Iterator[Finding]:
+    """Packages that one thing each needs."""
+    for what, (package, extra, user) in EXTRAS.items():
+        version = installed(package)
+        if version:
+            yield Finding(what, f"{version} (for {user} only)")
+        else:
+            reason = f"not installed; only {user} need it"
+            yield Finding(what, reason, OPTIONAL, pip(extra))
 
 
 def _stores() -> Iterator[Finding]:
@@ -389,9 +278,9 @@ CHECKS: tuple[tuple[str, Callable[[], Iterator[Finding]]], ...] = (
     ("packages", _packages),
     ("C++ compiler", _compiler),
     ("cpu ops", _native),
-    ("GPU", _gpu),
+    ("GPU", doctor_gpu.look),
     ("device", _device),
-    ("PyTorch", _torch),
+    ("extras", _extras),
     ("stores", _stores),
     ("runs", _runs),
     ("disk", _disk),

@@ -187,7 +187,7 @@ def curves(folders: tuple[Path, ...], output: Path, follow: bool) -> None:
     type=click.Choice(["torch", "onnx"]),
     default="torch",
     show_default=True,
-    help="torch: weights, for the module in README.md; onnx: the whole network.",
+    help="torch: weights for a PyTorch module; onnx: the whole network.",
 )
 @_json
 def export(folder: Path, output: Path, form: str, as_json: bool) -> None:
@@ -202,8 +202,8 @@ def export(folder: Path, output: Path, form: str, as_json: bool) -> None:
         return
     for name, shape in tensors.items():
         click.echo(f"{name:14}{'x'.join(map(str, shape))}")
-    use = "" if form == "onnx" else "; the module in docs/export.md loads it in PyTorch"
-    click.echo(f"Written: {output}{use}.")
+    page = "the documentation's page 'Use a net in PyTorch' has the module for it"
+    click.echo(f"Written: {output}{'' if form == 'onnx' else f'; {page}'}.")
 
 
 @click.command()
@@ -226,13 +226,14 @@ def doctor(
     for the compiler later; without a GPU those of the emulated device.
     """
     from minicnn.cli import doctor as checks
-    from minicnn.devices import build
-    from minicnn.devices import device as devices
 
     if not compiles:
         findings = checks.examine()
         click.echo(checks.as_json(findings) if as_json else checks.table(findings))
         return
+    from minicnn.devices import build
+    from minicnn.devices import device as devices
+
     if device == "auto":
         device = "cuda" if devices.cuda_count() else "emulated"
     built = []

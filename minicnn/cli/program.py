@@ -58,13 +58,14 @@ class Lasting:
 
 @contextmanager
 def _lasting() -> Iterator[None]:
-    """Makes the program's two streams last.
+    """Makes the program's two streams last; one that is closed, None, goes nowhere.
 
     Raises:
         MinicnnError: at the end, if standard output failed.
     """
-    before, output = (sys.stdout, sys.stderr), Lasting(sys.stdout)
-    sys.stdout, sys.stderr = output, Lasting(sys.stderr)
+    before = sys.stdout, sys.stderr
+    output, errors = (Lasting(each or open(os.devnull, "w")) for each in before)  # noqa: SIM115
+    sys.stdout, sys.stderr = output, errors
     try:
         yield
         output.flush()

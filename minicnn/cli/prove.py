@@ -78,12 +78,14 @@ def bench(
     threads: int | None,
 ) -> None:
     """Time every op of a training step, and the step, against the roofline."""
-    from minicnn.base.files import write_json
+    from minicnn.base.files import check_target, write_json
     from minicnn.devices import device as devices
     from minicnn.experiments.bench import against_torch
     from minicnn.experiments.bench import ops as benches
     from minicnn.experiments.bench.comparison import table
 
+    if file:
+        check_target(file)
     dev = devices.get(device, threads)
     if against:
         against_torch.require(dev)

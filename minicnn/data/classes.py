@@ -16,9 +16,9 @@ from minicnn.base.errors import MinicnnError
 class ClassList(NamedTuple):
     """K class ids in class order, with the name and the group of each."""
 
-    wnids: tuple[str, ...]
-    names: tuple[str, ...]
-    groups: tuple[str, ...]
+    wnids: Sequence[str]
+    names: Sequence[str]
+    groups: Sequence[str]
 
 
 @lru_cache(maxsize=1)
@@ -35,12 +35,13 @@ def ilsvrc2012() -> ClassList:
     return ClassList(wnids, names, groups)
 
 
-def class_index(label: str, wnids: Sequence[str], names: Sequence[str]) -> int:
+def class_index(label: str, classes: ClassList) -> int:
     """The class that a label means: by its id, else by a name no other class has.
 
     Raises:
         MinicnnError: no such class, or several of that name.
     """
+    wnids, names, _ = classes
     if label in wnids:
         return wnids.index(label)
     found = [index for index, name in enumerate(names) if name == label]
@@ -57,24 +58,21 @@ def class_index(label: str, wnids: Sequence[str], names: Sequence[str]) -> int:
     return found[0]
 
 
-def group_classes(
-    wnids: Sequence[str], names: Sequence[str], groups: Sequence[str], file: Path | None
-) -> list[str]:
+def group_classes(classes: ClassList, file: Path | None) -> list[str]:
     """The group of each class: the file's, else its own, else ILSVRC2012's, else "".
 
     Args:
-        wnids, names, groups: of all classes.
         file: TOML with the lists `natural` and `manmade` of class ids or names.
 
     Raises:
         MinicnnError: a bad file.
     """
     published = dict(zip(ilsvrc2012().wnids, ilsvrc2012().groups, strict=True))
-    pairs = zip(wnids, groups, strict=True)
+    pairs = zip(classes.wnids, classes.groups, strict=True)
     merged = [group or published.get(wnid, "") for wnid, group in pairs]
     if file is not None:
         keys = ("natural", "manmade")
-        lists = read_class_lists(file, keys, wnids, names)
+        lists = read_class_lists(file, keys, classes)
         for group, indices in zip(keys, lists, strict=True):
             for index in indices:
                 merged[index] = group
@@ -82,14 +80,14 @@ def group_classes(
 
 
 def read_class_lists(
-    path: Path, keys: tuple[str, str], wnids: Sequence[str], names: Sequence[str]
+    path: Path, keys: tuple[str, str], classes: ClassList
 ) -> tuple[list[int], list[int]]:
     """Two lists of classes from a TOML file: each a key with class ids or names.
 
     Args:
         path: the file.
         keys: its two keys, such as ("A", "B").
-        wnids, names: all classes.
+        classes: all that there are.
 
     Returns:
         Both lists as sorted class indices.
@@ -118,7 +116,7 @@ def read_class_lists(
                     "in quotes"
                 )
             try:
-                index = class_index(label, wnids, names)
+                index = class_index(label, classes)
             except MinicnnError as error:
                 raise MinicnnError(f"{path}: in {key}, {error}") from None
             if index in key_of:

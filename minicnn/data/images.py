@@ -54,7 +54,7 @@ def to_rgb(
     resize: str,
     orientation: str,
     exact: bool = False,
-    library: str = "",
+    resampler: str = "",
 ) -> NDArray[np.uint8]:
     """Decodes, converts to RGB and resizes one image file.
 
@@ -71,7 +71,7 @@ def to_rgb(
         orientation: "applied" turns the image as its EXIF tag says, "ignored" does not.
         exact: decode all of a JPEG, and resize by one call of Pillow's `resize`; see
             `resample` for how the default differs from that.
-        library: of `resample.compiled`, or "" for Pillow; the bytes are the same.
+        resampler: of `resample.compiled`, or "" for Pillow; the bytes are the same.
 
     Returns:
         (size, size, 3) uint8.
@@ -95,7 +95,7 @@ def to_rgb(
             image = _rgb(image)
             if exact:
                 return _squared(_turned(image, tag), resize, size)
-            pixels = resample.square(image, _box(edges, resize), size, library)
+            pixels = resample.square(image, _box(edges, resize), size, resampler)
             if tag == 1:
                 return pixels
             return np.asarray(_turned(Image.fromarray(pixels), tag))
@@ -107,7 +107,7 @@ def to_rgb(
 
 
 def cifar_to_rgb(
-    data: bytes, size: int, resize: str, exact: bool = False, library: str = ""
+    data: bytes, size: int, resize: str, exact: bool = False, resampler: str = ""
 ) -> NDArray[np.uint8]:
     """One record of CIFAR's binary version, three planes of 32×32 bytes.
 
@@ -123,7 +123,7 @@ def cifar_to_rgb(
     image = Image.fromarray(pixels)
     if exact:
         return _squared(image, resize, size)
-    return resample.square(image, _box(image.size, resize), size, library)
+    return resample.square(image, _box(image.size, resize), size, resampler)
 
 
 def _open(data: bytes) -> Image.Image:

@@ -71,6 +71,16 @@ class Batch:
         return cls(images, rows, labels, top, left, np.zeros(count, bool))
 
 
+def first_of_each(
+    store: Store, rows: NDArray[np.int64], count: int
+) -> NDArray[np.int64]:
+    """The first `count` rows of each class, or all that it has, ascending."""
+    labels = store.labels[rows]
+    order = np.argsort(labels, kind="stable")
+    place = np.arange(len(rows)) - np.searchsorted(labels[order], labels[order])
+    return np.sort(rows[order[place < count]])
+
+
 class Reader:
     """Copies images out of a store's memory map.
 
@@ -185,13 +195,7 @@ class Loader:
     def _reduced(self, count: int, seed: int) -> NDArray[np.int64]:
         """`count` rows of each class, chosen at random but the same for every run."""
         shuffled = philox.permutation(seed, Stream.SUBSET, 0, len(self.train))
-        rows = self.train[shuffled]
-        labels = self.store.labels[rows]
-        by_class = np.argsort(labels, kind="stable")
-        sorted_labels = labels[by_class]
-        firsts = np.searchsorted(sorted_labels, sorted_labels)
-        kept = by_class[np.arange(len(rows)) - firsts < count]
-        return np.sort(rows[kept])
+        return first_of_each(self.store, self.train[shuffled], count)
 
     def _rows(self, step: int) -> NDArray[np.int64]:
         """Store rows of a training step's batch."""

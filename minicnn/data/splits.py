@@ -16,7 +16,6 @@ other halves. NumPy keeps the numbers of its legacy `RandomState` for good.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from minicnn.base.errors import MinicnnError
-from minicnn.data.classes import group_classes, read_class_lists
+from minicnn.data.classes import ClassList, group_classes, read_class_lists
 
 _RANDOM = re.compile(r"random-(0|[1-9][0-9]*)")
 _KNOWN = "random-S (S = 0, 1, ...), natural-manmade, file:PATH.toml or all"
@@ -57,58 +56,49 @@ def other(task: str) -> str:
 
 
 def task_classes(
-    split: str,
-    task: str,
-    wnids: Sequence[str],
-    names: Sequence[str],
-    groups: Sequence[str],
-    groups_file: Path | None = None,
+    split: str, task: str, classes: ClassList, groups_file: Path | None = None
 ) -> Task:
     """A task of a split.
 
     Args:
         split: as in the table above.
         task: "A" or "B", or "all" for the split "all".
-        wnids, names, groups: of all K classes, in class order.
+        classes: all K of them.
         groups_file: TOML with the lists `natural` and `manmade` of class ids or names,
-            for `natural-manmade`; it overrides `groups`.
+            for `natural-manmade`; it overrides the classes' own groups.
 
     Raises:
         MinicnnError: an unknown split or task, a bad file, a class in no group, or a
             task without classes.
     """
     known = ("all",) if split == "all" else ("A", "B")
-    halves = _halves(split, wnids, names, groups, groups_file)
+    halves = _halves(split, classes, groups_file)
     if task not in known:
         raise MinicnnError(
             f"task {task!r}: split {split} has {' and '.join(known)}; choose one"
             + (", or add --split all" if task == "all" else "")
         )
-    classes = halves[known.index(task)]
-    if not classes:
+    chosen = halves[known.index(task)]
+    if not chosen:
         raise MinicnnError(
-            f"split {split}: no class of {len(wnids)} is in task {task}; use another "
-            "split or more classes"
+            f"split {split}: no class of {len(classes.wnids)} is in task {task}; use "
+            "another split or more classes"
         )
-    return Task(split, task, tuple(classes))
+    return Task(split, task, tuple(chosen))
 
 
 def _halves(
-    split: str,
-    wnids: Sequence[str],
-    names: Sequence[str],
-    groups: Sequence[str],
-    groups_file: Path | None,
+    split: str, classes: ClassList, groups_file: Path | None
 ) -> tuple[list[int], ...]:
-    count = len(wnids)
+    count = len(classes.wnids)
     if split == "all":
         return (list(range(count)),)
     if match := _RANDOM.fullmatch(split):
         return random_halves(int(match[1]), count)
     if split == "natural-manmade":
-        return _natural_manmade(wnids, names, groups, groups_file)
+        return _natural_manmade(classes, groups_file)
     if split.startswith("file:") and split != "file:":
-        return read_class_lists(Path(split[5:]), ("A", "B"), wnids, names)
+        return read_class_lists(Path(split[5:]), ("A", "B"), classes)
     raise MinicnnError(f"split {split!r}: unknown; use {_KNOWN}")
 
 
@@ -126,35 +116,30 @@ def random_halves(seed: int, count: int) -> tuple[list[int], list[int]]:
 
 
 def _natural_manmade(
-    wnids: Sequence[str],
-    names: Sequence[str],
-    groups: Sequence[str],
-    groups_file: Path | None,
+    classes: ClassList, groups_file: Path | None
 ) -> tuple[list[int], list[int]]:
-    group_of = group_classes(wnids, names, groups, groups_file)
+    group_of = group_classes(classes, groups_file)
     if "" in group_of:
         first, total = group_of.index(""), group_of.count("")
         more = f", nor are {total - 1} others" if total > 1 else ""
         raise MinicnnError(
-            f"split natural-manmade: class {wnids[first]} ({names[first]}) is in no "
-            f"group{more}; list it in a file, --groups FILE.toml, under natural = "
-            "[...] or manmade = [...]"
+            f"split natural-manmade: class {classes.wnids[first]} "
+            f"({classes.names[first]}) is in no group{more}; list it in a file, "
+            "--groups FILE.toml, under natural = [...] or manmade = [...]"
         )
     natural = [index for index, group in enumerate(group_of) if group == "natural"]
     manmade = [index for index, group in enumerate(group_of) if group == "manmade"]
     return natural, manmade
 
 
-def split_report(
-    task: Task, wnids: Sequence[str], names: Sequence[str]
-) -> dict[str, Any]:
+def split_report(task: Task, classes: ClassList) -> dict[str, Any]:
     """A task as JSON: `split`, `task` and, for each class, `index`, `wnid`, `name`."""
     return {
         "split": task.split,
         "task": task.name,
         "classes": [
-            {"index": index, "wnid": wnids[index], "name": names[index]}
-            for index in task.classes
+            {"index": i, "wnid": classes.wnids[i], "name": classes.names[i]}
+            for i in task.classes
         ],
     }
 

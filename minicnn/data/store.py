@@ -37,7 +37,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minicnn.base.errors import MinicnnError
-from minicnn.base.files import partial
+from minicnn.base.files import written_whole
+from minicnn.data.classes import ClassList
 
 FORMAT = "minicnn-store"
 VERSION = 1
@@ -69,15 +70,12 @@ class Contents:
     attributes: dict[str, str | int | float]
 
 
-def create(path: Path, contents: Contents) -> dict[str, int]:
+def create(path: Path, contents: Contents) -> None:
     """Writes a store without pixels, marked incomplete, every dataset at its full size.
 
-    Pixels, checksums and exclusions are then written at the byte offsets returned, by
-    any number of processes, without HDF5; `mark_complete` ends it. The file's bytes
-    are a function of `contents` alone.
-
-    Returns:
-        Byte offset in the file of "images", "crc32" and "split".
+    Pixels may then be written at their place in the file, by any number of processes,
+    without HDF5; checksums and exclusions follow, and `mark_complete` ends it. The
+    file's bytes are a function of `contents` alone.
     """
     rows = len(contents.labels)
     height, width = contents.size
@@ -104,18 +102,15 @@ def create(path: Path, contents: Contents) -> dict[str, int]:
             "images": (rows, height, width, 3),
         }
         types = {"split": np.uint8, "crc32": np.uint32, "images": np.uint8}
-        offsets = {}
         for key, shape in shapes.items():
-            dataset = h5py.h5d.create(
+            h5py.h5d.create(
                 file.id,
                 key.encode(),
                 h5py.h5t.py_create(np.dtype(types[key]), logical=True),
                 h5py.h5s.create_simple(shape),
                 early,
             )
-            offsets[key] = dataset.get_offset()
         file["split"][...] = contents.split
-    return offsets
 
 
 def mark_complete(path: Path) -> None:
@@ -125,7 +120,7 @@ def mark_complete(path: Path) -> None:
 
 
 def write(
-    path: Path,
+    path: str | os.PathLike[str],
     images: NDArray[np.uint8],
     labels: Sequence[int] | NDArray[np.integer],
     names: Sequence[str],
@@ -142,22 +137,24 @@ def write(
     Raises:
         MinicnnError: shapes, dtype or labels do not fit, or it cannot be written.
     """
-    images, labels = np.asanyarray(images), np.asarray(labels)
-    count = len(images)
+    images = np.asanyarray(images)
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
         raise MinicnnError(
             f"images {images.shape} {images.dtype}: must be (N,H,W,3) uint8"
         )
-    if images.shape[1] != images.shape[2]:
-        raise MinicnnError(f"images {images.shape}: must be square")
+    if images.shape[1] != images.shape[2] or not images.size:
+        raise MinicnnError(f"images {images.shape}: must be square, and one or more")
+    if isinstance(names, str) or not all(isinstance(each, str) for each in names):
+        raise MinicnnError(f"names {names!r}: must be a list of texts, one a class")
+    if not len(names):
+        raise MinicnnError(f"names {names!r}: must be one or more")
+    count = len(images)
+    labels = _whole_numbers("labels", labels, count, len(names))
     if split is None:
         split = np.full(count, TRAIN, np.uint8)
         for label in range(len(names)):
             split[np.flatnonzero(labels == label)[4::5]] = VAL
-    for key, each in (("labels", labels), ("split", split)):
-        most = len(names) - 1 if key == "labels" else VAL
-        if each.shape != (count,) or not np.isin(each, range(most + 1)).all():
-            raise MinicnnError(f"{key} {each.shape}: must be {count} of 0..{most}")
+    split = _whole_numbers("split", split, count, VAL + 1).astype(np.uint8)
     contents = Contents(
         size=(images.shape[1], images.shape[2]),
         labels=labels.astype(np.int32),
@@ -168,20 +165,29 @@ def write(
         groups=[""] * len(names),
         attributes={"source": "arrays", "resize": "none", "orientation": "none"},
     )
-    temporary = partial(path)
-    try:
+    with written_whole(Path(path)) as temporary:
         create(temporary, contents)
         with h5py.File(temporary, "r+") as file:
             for row, image in enumerate(images):
                 file["images"][row] = image
                 file["crc32"][row] = zlib.crc32(np.ascontiguousarray(image).data)
         mark_complete(temporary)
-        temporary.replace(path)
-    except OSError as error:
-        raise MinicnnError(f"{path}: cannot be written ({error})") from None
-    finally:
-        temporary.unlink(missing_ok=True)
     return Store(path)
+
+
+def _whole_numbers(key: str, given: Any, count: int, below: int) -> NDArray[np.integer]:
+    """One of 0 .. below − 1 for each of `count` images."""
+    found = np.asarray(given)
+    if found.dtype.kind not in "iu" or found.shape != (count,):
+        raise MinicnnError(
+            f"{key} {found.shape} {found.dtype}: must be ({count},) whole numbers, one "
+            "an image"
+        )
+    if len(wrong := np.flatnonzero((found < 0) | (found >= below))):
+        raise MinicnnError(
+            f"{key}[{wrong[0]}] = {found[wrong[0]]}: must be 0..{below - 1}"
+        )
+    return found
 
 
 class Store:
@@ -255,6 +261,11 @@ class Store:
     def images(self) -> np.memmap[Any, np.dtype[np.uint8]]:
         """(N, H, W, 3) uint8, a read-only memory map."""
         return np.memmap(self.path, np.uint8, "r", self._offset, self._shape)
+
+    @property
+    def classes(self) -> ClassList:
+        """Ids, names and groups."""
+        return ClassList(self.wnids, self.names, self.groups)
 
     @cached_property
     def files(self) -> list[str]:

@@ -48,15 +48,7 @@ class CpuDevice(Device):
         return {"native": self.native}
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-        """See `Device`."""
         return aligned(shape, dtype)
-
-    def zeros(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-        """See `Device`."""
-        # np.zeros would take the memory only when it is written to.
-        array = aligned(shape, dtype)
-        array.fill(0)
-        return array
 
     def from_host(self, array: NDArray[Any]) -> NDArray[Any]:
         """The array itself."""
@@ -67,7 +59,6 @@ class CpuDevice(Device):
         return array
 
     def host_empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-        """See `Device`."""
         return np.empty(shape, dtype)
 
     def upload(self, slot: str, array: NDArray[Any]) -> NDArray[Any]:
@@ -84,7 +75,6 @@ class CpuDevice(Device):
         yield array
 
     def has_room(self, size: int) -> bool:
-        """See `Device`."""
         # A control group's limit holds for the pages of files, too.
         free, most = self.free_bytes(), memory_bytes()
         return size <= (most if free is None else min(free, most)) // 2
@@ -123,23 +113,13 @@ class CpuDevice(Device):
         if record is not None:
             record.append(work)
 
-    def scratch(
-        self, key: str, shape: tuple[int, ...], dtype: DTypeLike
-    ) -> NDArray[Any]:
-        """See `Device`."""
-        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        held = getattr(self._local, key, None)
-        if held is None or held.nbytes < size:
-            held = aligned((size,), np.uint8)
-            setattr(self._local, key, held)
-            self.outdate_records()
-        return held[:size].view(dtype).reshape(shape)
+    def buffers(self) -> dict[str, Any]:
+        return self._local.__dict__
 
     def synchronize(self) -> None:
         """Nothing is queued here."""
 
     def free_bytes(self) -> int | None:
-        """See `Device`."""
         try:
             with open("/proc/meminfo", encoding="ascii") as file:
                 lines = dict(line.split(":") for line in file)
@@ -148,7 +128,6 @@ class CpuDevice(Device):
             return None
 
     def meter(self) -> Meter:
-        """See `Device`."""
         from minicnn.devices.meter import HostMeter
 
         return HostMeter(self)

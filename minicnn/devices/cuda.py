@@ -36,6 +36,9 @@ FIRST_NVRTC = {100: "12.8", 103: "12.9", 120: "12.8", 121: "12.9"}
 # Bytes of shared memory that a block has without asking.
 UNASKED = 48 << 10
 
+# What a kernel calls that copies to shared memory past the first-level cache.
+PAST_CACHE = "cp_async_commit();"
+
 # Seconds of compiling that are not worth a line.
 PATIENCE = 2.0
 
@@ -126,7 +129,6 @@ class CudaDevice(Device):
         self._uploads = Uploads(cupy, self)
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Any:
-        """See `Device`."""
         try:
             return self._cupy.empty(shape, dtype)
         except self._cupy.cuda.memory.OutOfMemoryError:
@@ -137,18 +139,11 @@ class CudaDevice(Device):
                 "other programs on that GPU"
             ) from None
 
-    def zeros(self, shape: tuple[int, ...], dtype: DTypeLike) -> Any:
-        """See `Device`."""
-        array = self.empty(shape, dtype)
-        array.fill(0)
-        return array
-
     def from_host(self, array: NDArray[Any]) -> Any:
         """A NumPy array, copied to the GPU, in C order as kernels need it."""
         return self._cupy.asarray(array, order="C")
 
     def to_host(self, array: Any) -> NDArray[Any]:
-        """See `Device`."""
         return self._cupy.asnumpy(array)
 
     def host_empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
@@ -166,7 +161,6 @@ class CudaDevice(Device):
         return self._uploads.large(slot, array)
 
     def has_room(self, size: int) -> bool:
-        """See `Device`."""
         return size <= self.free_bytes() // 2
 
     def record(self, work: Work) -> Work | None:
@@ -182,21 +176,13 @@ class CudaDevice(Device):
         graph.launch()
         return graph.launch
 
-    def scratch(self, key: str, shape: tuple[int, ...], dtype: DTypeLike) -> Any:
-        """See `Device`."""
-        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        held = self._held.get(key)
-        if held is None or held.nbytes < size:
-            held = self._held[key] = self.empty((size,), np.uint8)
-            self.outdate_records()
-        return held[:size].view(dtype).reshape(shape)
+    def buffers(self) -> dict[str, Any]:
+        return self._held
 
     def synchronize(self) -> None:
-        """See `Device`."""
         self._device.synchronize()
 
     def free_bytes(self) -> int:
-        """See `Device`."""
         pool = self._cupy.get_default_memory_pool()
         return self._device.mem_info[0] + pool.free_bytes()
 
@@ -215,7 +201,6 @@ class CudaDevice(Device):
         }
 
     def meter(self) -> Meter:
-        """See `Device`."""
         from minicnn.devices.meter import CudaMeter
 
         return CudaMeter(self._cupy, self._device)
@@ -238,6 +223,7 @@ class CudaLauncher:
         self._cupy = cupy
         self._modules: dict[tuple[Path, str], Any] = {}
         self._functions: dict[tuple[Path, str], Any] = {}
+        self._granted: dict[tuple[Path, str], int] = {}
         self._arch = int(cupy.cuda.Device(index).compute_capability)
         self.index = index
         self.array = cupy.ndarray
@@ -323,6 +309,21 @@ class CudaLauncher:
             self._functions[key] = function
         return function
 
+    def _grant(self, kernel: Kernel, function: Any, shared: int) -> None:
+        """Asks the driver for a kernel's dynamic shared memory, where that is new."""
+        key = kernel.source.path, kernel.name
+        if shared <= self._granted.get(key, 0):
+            return
+        if shared > UNASKED:
+            function.max_dynamic_shared_size_bytes = shared
+        # Per cent of the first-level cache that becomes shared memory: by itself the
+        # driver may leave room for fewer blocks than fit. Kernels that copy past that
+        # cache lose nothing by it; others, such as LRN's, read numbers again from it,
+        # and their few sums in shared memory are no reason to take it away.
+        if PAST_CACHE in kernel.source.text:
+            function.preferred_shared_memory_carveout = 100
+        self._granted[key] = shared
+
     def launch(
         self,
         kernel: Kernel,
@@ -338,11 +339,7 @@ class CudaLauncher:
         with cuda.Device(self.index):
             function = self._function(kernel)
             try:
-                if shared > max(UNASKED, function.max_dynamic_shared_size_bytes):
-                    function.max_dynamic_shared_size_bytes = shared
-                    # Per cent of the first-level cache that becomes shared memory: by
-                    # itself the driver may leave room for fewer blocks than fit.
-                    function.preferred_shared_memory_carveout = 100
+                self._grant(kernel, function, shared)
                 function(grid, block, args, shared_mem=shared)
                 if debugging():
                     cuda.get_current_stream().synchronize()

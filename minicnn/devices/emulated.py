@@ -34,6 +34,10 @@ class EmulatedDevice(CpuDevice):
         super().__init__(threads)
         self.launcher = EmulatedLauncher(workers=self.threads)
 
+    def details(self) -> dict[str, Any]:
+        """Nothing: its ops have one form."""
+        return {}
+
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         """See `Device`; of NaN bits when debugging."""
         return poisoned(shape, dtype) if debugging() else super().empty(shape, dtype)

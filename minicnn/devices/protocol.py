@@ -5,11 +5,13 @@ Everything above this room is handed a `Device` and asks it for nothing else.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from minicnn.base.threads import HostThreads
@@ -54,16 +56,23 @@ class Device(HostThreads, ABC):
             MinicnnError: the memory is full.
         """
 
-    @abstractmethod
     def zeros(self, shape: tuple[int, ...], dtype: DTypeLike) -> Any:
-        """An array of zeros; raises as `empty` does."""
+        """An array of zeros, whose memory is taken now; raises as `empty` does."""
+        array = self.empty(shape, dtype)
+        array.fill(0)
+        return array
+
+    def scratch(self, key: str, shape: tuple[int, ...], dtype: DTypeLike) -> Any:
+        """The reused buffer of that name, of unspecified content."""
+        size, buffers = math.prod(shape) * np.dtype(dtype).itemsize, self.buffers()
+        if key not in buffers or buffers[key].nbytes < size:
+            buffers[key] = self.empty((size,), np.uint8)
+            self.outdate_records()
+        return buffers[key][:size].view(dtype).reshape(shape)
 
     @abstractmethod
-    def scratch(self, key: str, shape: tuple[int, ...], dtype: DTypeLike) -> Any:
-        """The reused buffer of that name, of unspecified content.
-
-        One for each thread on a host, one in all on a GPU.
-        """
+    def buffers(self) -> dict[str, Any]:
+        """Those of `scratch` by name: of each thread on a host, of all on a GPU."""
 
     @abstractmethod
     def from_host(self, array: NDArray[Any]) -> Any:

@@ -15,7 +15,20 @@ from minicnn.base.errors import MinicnnError
 
 
 @dataclass(frozen=True)
-class Conv:
+class _Spec:
+    """A layer, or what belongs to the one of that number."""
+
+    index: int
+    prefix = ""
+
+    @property
+    def name(self) -> str:
+        """Such as "conv1"."""
+        return f"{self.prefix}{self.index}"
+
+
+@dataclass(frozen=True)
+class Conv(_Spec):
     """A convolution with bias and ReLU.
 
     Attributes:
@@ -26,7 +39,7 @@ class Conv:
         bias: initial value of every bias.
     """
 
-    index: int
+    prefix = "conv"
     features: int
     window: int
     std: float
@@ -35,13 +48,9 @@ class Conv:
     groups: int = 1
     bias: float = 0.0
 
-    @property
-    def name(self) -> str:
-        return f"conv{self.index}"
-
 
 @dataclass(frozen=True)
-class FullyConnected:
+class FullyConnected(_Spec):
     """A fully connected layer; with ReLU unless it is the last.
 
     Attributes:
@@ -50,35 +59,27 @@ class FullyConnected:
         std, bias: as for `Conv`.
     """
 
-    index: int
+    prefix = "fc"
     features: int
     std: float
     bias: float = 0.0
     relu: bool = True
 
-    @property
-    def name(self) -> str:
-        return f"fc{self.index}"
-
 
 @dataclass(frozen=True)
-class Pool:
+class Pool(_Spec):
     """Max pooling, sizes rounded up; belongs to the layer `index`."""
 
-    index: int
+    prefix = "pool"
     window: int = 3
     stride: int = 2
 
-    @property
-    def name(self) -> str:
-        return f"pool{self.index}"
-
 
 @dataclass(frozen=True)
-class LRN:
+class LRN(_Spec):
     """Local response normalisation across channels; belongs to the layer `index`."""
 
-    index: int
+    prefix = "norm"
     size: int = 5
     alpha: float = 1e-4
     beta: float = 0.75
@@ -91,21 +92,13 @@ class LRN:
                 "a centre"
             )
 
-    @property
-    def name(self) -> str:
-        return f"norm{self.index}"
-
 
 @dataclass(frozen=True)
-class Dropout:
+class Dropout(_Spec):
     """Dropout after the layer `index`."""
 
-    index: int
+    prefix = "drop"
     rate: float = 0.5
-
-    @property
-    def name(self) -> str:
-        return f"drop{self.index}"
 
 
 LayerSpec = Conv | FullyConnected | Pool | LRN | Dropout

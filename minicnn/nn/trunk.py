@@ -20,8 +20,9 @@ class Trunk:
 
     Args:
         networks: of one architecture on one device, whose frozen layers hold the same
-            values as far as each one's go. From now on only the trunk runs them, and
-            their own buffers begin above their frozen layers.
+            values as far as each one's go. From now on only the trunk runs them: their
+            own buffers begin above their frozen layers, and their `first_layer` stays
+            there, so that none can be run alone again.
     """
 
     def __init__(self, networks: Sequence[Network]) -> None:

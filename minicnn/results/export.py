@@ -1,6 +1,6 @@
 """A run's network for other frameworks: PyTorch by safetensors, and ONNX.
 
-Names are those of the module in docs/export.md ("conv1.weight", "fc8.bias", and the
+Names are those of the documentation's module ("conv1.weight", "fc8.bias", and the
 buffer "mean"), which loads the safetensors file with strict=True.
 """
 
@@ -66,7 +66,7 @@ def torch_tensors(arch: Architecture, tensors: Mapping[str, NDArray[Any]]) -> Te
 
 
 def _about(run: Run, arch: Architecture) -> str:
-    """What a file says of itself, as JSON: see docs/export.md."""
+    """What a file says of itself, as JSON: see the documentation."""
     about = {
         "arch": arch.name,
         "crop": arch.crop,
@@ -118,9 +118,14 @@ def export_onnx(run: Run, path: Path) -> dict[str, tuple[int, ...]]:
         Each tensor's name and shape.
 
     Raises:
-        MinicnnError: no checkpoint, the file cannot be written, or onnx is not
-            installed.
+        MinicnnError: no checkpoint, another ending, the file cannot be written, or
+            onnx is not installed.
     """
+    if path.suffix != ".onnx":
+        raise MinicnnError(
+            f"{path}: an ONNX model; end its name in .onnx, such as "
+            f"{path.with_suffix('.onnx')}"
+        )
     try:
         from onnx import TensorProto, checker, helper, numpy_helper
     except ImportError:

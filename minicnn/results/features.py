@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save as serialise
 
 from minicnn.base.errors import MinicnnError
-from minicnn.base.files import partial, write_atomically
+from minicnn.base.files import check_target, write_atomically, written_whole
 from minicnn.base.progress import Progress
 from minicnn.data.loader import Batch
 from minicnn.devices.device import Device
@@ -26,6 +26,7 @@ from minicnn.nn.architectures import FullyConnected
 from minicnn.nn.layers import DropoutLayer
 from minicnn.nn.network import Network
 from minicnn.nn.pool_layers import PoolLRNLayer
+from minicnn.nn.trunk import Trunk
 from minicnn.results.inputs import Images
 from minicnn.training.checkpoint import KEY
 from minicnn.training.run import Run
@@ -62,32 +63,52 @@ def batches(
     Raises:
         MinicnnError: no such layer, no checkpoint, or a file that is no image.
     """
-    network = run.network(dev)
+    trunk = run.trunk(dev)
+    network = trunk.networks[0]
     names = layer_outputs(network)
     layer = layer or list(names)[-1]
     if layer not in names:
         raise MinicnnError(
             f"--layer {layer}: not in {network.arch.name}; it has {', '.join(names)}"
         )
-    last, buffer = names[layer]
-    network.freeze(max(p.index for p in network.params))
-    network.plan(min(size, len(images)))
-    inputs = Inputs(network, run.mean, network.batch)
-    height, width = run.mean.shape[:2]
-    for start in range(0, len(images), size):
-        which = slice(start, start + size)
-        rows = images.arrays["rows"][which]
-        pixels, unknown = images.read(which), np.full(len(rows), -1, np.int32)
-        crop = network.arch.crop
-        batch = Batch.centred((height, width), crop, rows, unknown, pixels)
+    flat = isinstance(network.layers[names[layer][0]].spec, FullyConnected)
+
+    def read() -> Iterator[Batch]:
+        for start in range(0, len(images), size):
+            which = slice(start, start + size)
+            rows = images.arrays["rows"][which]
+            pixels, unknown = images.read(which), np.full(len(rows), -1, np.int32)
+            place = run.mean.shape[:2], network.arch.crop, rows
+            yield Batch.centred(*place, unknown, pixels)
+
+    inputs = Inputs(network, run.mean, min(size, len(images)))
+    for _, (found,) in outputs(trunk, inputs, read(), [layer]):
+        rows = found.reshape(len(found), -1) if flat else found
+        yield rows.astype(np.promote_types(found.dtype, np.float32))
+
+
+def outputs(
+    trunk: Trunk, inputs: Inputs, read: Iterable[Batch], names: Sequence[str]
+) -> Iterator[tuple[Batch, list[NDArray[Any]]]]:
+    """Each batch, and what the layers of those names make of it, on the host.
+
+    Args:
+        trunk: of one network, all of it frozen.
+        names: of `layer_outputs`.
+
+    Yields:
+        The arrays are overwritten by the next batch.
+    """
+    layers, known = trunk.networks[0].layers, layer_outputs(trunk.networks[0])
+    wanted = [known[name] for name in names]
+    for batch in read:
         with np.errstate(all="ignore"):
             x = inputs.fill(batch)[0]
-            for each in network.layers[: last + 1]:
-                x = each.forward(x, None)
-            found = dev.to_host(getattr(network.layers[last], buffer)[: len(rows)])
-        if isinstance(network.layers[last].spec, FullyConnected):
-            found = found.reshape(len(rows), -1)
-        yield found.astype(np.promote_types(found.dtype, np.float32))
+            trunk.plan(len(x))
+            for layer in layers[: max(wanted)[0] + 1]:
+                x = layer.forward(x, None)
+        buffers = [getattr(layers[place], buffer) for place, buffer in wanted]
+        yield batch, [inputs.dev.to_host(each[: len(x)]) for each in buffers]
 
 
 def write(run: Run, dev: Device, images: Images, layer: str, path: Path) -> list[int]:
@@ -102,6 +123,7 @@ def write(run: Run, dev: Device, images: Images, layer: str, path: Path) -> list
     """
     if path.suffix not in (".h5", ".safetensors"):
         raise MinicnnError(f"-o {path}: end the name in .h5 or .safetensors")
+    check_target(path)
     about = {"run": run.name, "step": run.checkpoint.step, "layer": layer}
 
     def filled(make: Callable[..., Any]) -> Any:
@@ -120,18 +142,8 @@ def write(run: Run, dev: Device, images: Images, layer: str, path: Path) -> list
         tensors = {"features": filled(np.empty), **images.arrays}
         write_atomically(path, serialise(tensors, texts))
         return list(tensors["features"].shape)
-    temporary = partial(path)
-    try:
-        with h5py.File(temporary, "w") as file:
-            file.attrs.update(about)
-            for name, entries in [*images.arrays.items(), *images.texts.items()]:
-                file[name] = entries
-            shape = list(
-                filled(functools.partial(file.create_dataset, "features")).shape
-            )
-        temporary.replace(path)
-    except OSError as error:
-        raise MinicnnError(f"{path}: cannot be written ({error})") from None
-    finally:
-        temporary.unlink(missing_ok=True)
-    return shape
+    with written_whole(path) as temporary, h5py.File(temporary, "w") as file:
+        file.attrs.update(about)
+        for name, entries in [*images.arrays.items(), *images.texts.items()]:
+            file[name] = entries
+        return list(filled(functools.partial(file.create_dataset, "features")).shape)

@@ -17,7 +17,7 @@ from minicnn.devices.device import Device
 from minicnn.results import features
 from minicnn.results.inputs import image_files, open_store
 from minicnn.training.run import Run
-from minicnn.training.trainer import Inputs, evaluate
+from minicnn.training.trainer import Inputs, evaluate_together
 
 
 @dataclass(frozen=True)
@@ -60,12 +60,11 @@ def evaluate_run(run: Run, dev: Device, store: Path | None = None) -> dict[str, 
     """
     source = open_store(run, store)
     classes = class_indices(run, source)
-    network = run.network(dev)
-    batch = run.config.solver.batch
-    crop = network.arch.crop
+    trunk, batch, crop = run.trunk(dev), run.config.solver.batch, run.arch.crop
     loader = Loader(source, classes, crop, batch, seed=0, empty=dev.host_empty)
+    inputs = Inputs(trunk.networks[0], run.mean, batch)
     with np.errstate(all="ignore"):
-        scores = evaluate(network, Inputs(network, run.mean, batch), loader)
+        [scores] = evaluate_together(trunk, trunk.networks, inputs, loader) or []
     return {
         "name": run.name,
         "step": run.checkpoint.step,

@@ -95,14 +95,17 @@ def _times(size: tuple[int, ...]) -> str:
 
 
 def read_image(run: Run, path: Path) -> NDArray[np.uint8]:
-    """An image file as the run's store would hold it, (H,W,3) uint8.
+    """An image file by the rules of the run's store, (H,W,3) uint8.
+
+    A large JPEG is decoded reduced, as `to_rgb` says, even for a store that was made
+    with --exact.
 
     Raises:
         MinicnnError: it cannot be read, or is not an image.
     """
     resize, orientation = run.about["resize"], run.about["orientation"]
-    # "none" where the store does not say, made by `store.create` without these
-    # attributes: then keep a photo's shape, and turn it upright.
+    # "none" in a store of arrays, see `store.write`: then keep a photo's shape, and
+    # turn it upright.
     resize = resize if resize in RESIZES else "short-center"
     orientation = orientation if orientation in ORIENTATIONS else "applied"
     try:

@@ -9,11 +9,12 @@ import subprocess
 import sys
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from minicnn import __version__
-from minicnn.compile import kernel_source
-from minicnn.devices.device import Device
+
+if TYPE_CHECKING:  # `minicnn doctor` speaks without NumPy, too
+    from minicnn.devices.device import Device
 
 
 def describe(dev: Device) -> dict[str, Any]:
@@ -82,6 +83,8 @@ def commit() -> str:
         changed = git("status", "--porcelain", "--untracked-files=no", "--", *code)
         return git("rev-parse", "--short=12", "HEAD") + (DIRTY if changed else "")
     except (OSError, subprocess.SubprocessError):
+        from minicnn.compile import kernel_source
+
         told = os.environ.get("MINICNN_COMMIT") or "unknown"
         package = file.parents[1]
         beside = [package.parent / name for name in _BESIDE]

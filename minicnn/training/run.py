@@ -31,6 +31,7 @@ from minicnn.devices.device import Device
 from minicnn.nn import architecture_files
 from minicnn.nn.architectures import Architecture
 from minicnn.nn.network import Network
+from minicnn.nn.trunk import Trunk
 from minicnn.training import checkpoint
 from minicnn.training.checkpoint import Checkpoint
 
@@ -168,6 +169,12 @@ class Run:
         network = Network(self.arch, self.outputs, dev, None, types)
         network.load(self.checkpoint.weights)
         return network
+
+    def trunk(self, dev: Device) -> Trunk:
+        """The same network to evaluate: all frozen, without memory for gradients."""
+        network = self.network(dev)
+        network.freeze(network.arch.depth)
+        return Trunk([network])
 
 
 @contextmanager

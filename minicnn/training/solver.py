@@ -81,7 +81,6 @@ class Solver:
             self._still_held = step < updates
             trainable = self.network.trainable
             rates = [p.lr_mult * (p.index > n or step >= updates) for p in trainable]
-            assert self.network.segments is not None
             self.network.segments.rates[...] = self.network.dev.from_host(
                 np.array(rates)
             )

@@ -80,13 +80,6 @@ class Inputs:
                 yield images, np.arange(len(batch.rows))
 
 
-def evaluate(network: Network, inputs: Inputs, loader: Loader) -> dict[str, float]:
-    """Loss, top-1 and top-5 over the whole validation part, by centre crop."""
-    scores = evaluate_together(Trunk([network]), [network], inputs, loader)
-    assert scores is not None
-    return scores[0]
-
-
 def evaluate_together(
     trunk: Trunk,
     networks: Sequence[Network],
@@ -95,14 +88,14 @@ def evaluate_together(
     label: str = "evaluation",
     stopping: Callable[[], bool] = lambda: False,
 ) -> list[dict[str, float]] | None:
-    """As `evaluate`, some of a trunk's networks in one pass over the images.
+    """Scores of a trunk's networks on the validation part, in one pass over it.
 
     Args:
         label: what is being done, for the progress.
         stopping: asked before each batch; True gives up.
 
     Returns:
-        The scores of each network, or None if given up.
+        `val_loss`, `val_top1` and `val_top5` of each network, or None if given up.
     """
     dev = inputs.dev
     totals = [dev.zeros((3,), np.float64) for _ in networks]
@@ -151,7 +144,7 @@ class Trainer:
     ) -> None:
         self.runs, self.trainees = runs, trainees
         self.config, self.loader, self.mean, self.seed = config, loader, mean, seed
-        # Heads that train on, and why others do not.
+        # Those that train on, and why others do not.
         self._active = list(trainees)
         self._given_up: list[Diverged] = []
 

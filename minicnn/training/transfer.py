@@ -76,10 +76,7 @@ class Setup:
 
     def task(self, store: Store, name: str) -> Task:
         """A task of this split."""
-        groups = store.groups
-        return task_classes(
-            self.split, name, store.wnids, store.names, groups, self.groups
-        )
+        return task_classes(self.split, name, store.classes, self.groups)
 
 
 def _identity(setup: Setup, treatment: Treatment) -> dict[str, Any]:
@@ -304,7 +301,7 @@ def start(
         setup.seed,
         setup.dev.host_empty,
     )
-    task = split_report(target, store.wnids, store.names)
+    task = split_report(target, store.classes)
     all_settings = [_settings(setup, each, store, base) for each in treatments]
     for each, settings in zip(treatments, all_settings, strict=True):
         check_folder(setup.folder(each), settings, task, fresh)
@@ -377,6 +374,7 @@ def transfer(
     finetune: bool = False,
     fresh: bool = False,
     keep: int = 0,
+    finetune_after: int = 0,
 ) -> Run:
     """Copies layers 1..n of a base net and trains the rest, or all, on the target.
 
@@ -386,8 +384,10 @@ def transfer(
         target: None takes the other task ("B" for random filters).
         finetune: whether the copied layers are trained as well.
         keep: layers n+1..n+keep are copied too, and trained on.
+        finetune_after: updates of the other layers alone, before the copied ones are
+            trained as well.
     """
-    planned = passes(source, [n], target, finetune, keep)
+    planned = passes(source, [n], target, finetune, keep, False, finetune_after)
     return execute(setup, planned, fresh)[0]
 
 
@@ -400,6 +400,7 @@ def transfer_depths(
     finetune: bool = False,
     share_trunk: bool = False,
     fresh: bool = False,
+    finetune_after: int = 0,
 ) -> list[Run]:
     """As `transfer`, for several n; each has its own run folder.
 
@@ -408,5 +409,6 @@ def transfer_depths(
         share_trunk: whether one pass over the data trains them all, with the frozen
             layers run once; the runs end with the same bytes either way.
     """
-    planned = passes(source, depths, target, finetune, keep, share_trunk)
+    more = finetune, keep, share_trunk, finetune_after
+    planned = passes(source, depths, target, *more)
     return execute(setup, planned, fresh)

@@ -177,7 +177,9 @@ def passes(
     """The treatments of several depths, by the pass over the data that trains them.
 
     Args:
-        source, finetune, keep, finetune_after: as in `Treatment`.
+        source, keep: as in `Treatment`.
+        finetune: likewise; `finetune_after` implies it.
+        finetune_after: likewise.
         depths: layers taken.
         target: None takes the other task ("B" for random filters).
         share_trunk: whether one pass trains them all; else each has its own.
@@ -186,6 +188,7 @@ def passes(
         MinicnnError: there are no such treatments, or they have no trunk to share.
     """
     target = target or default_target(source)
+    finetune = finetune or finetune_after > 0
     how = finetune, keep, finetune_after
     made = [Treatment(target, source, n, *how) for n in depths]
     if not share_trunk:

@@ -6,159 +6,23 @@ folder that holds what they ask for, good and spoiled; see `make_world`.
 
 from __future__ import annotations
 
-import os
 import shlex
-import shutil
 from pathlib import Path
 
-import click
-import h5py
-import numpy as np
 import pytest
 from click.testing import CliRunner
-from PIL import Image
 
-from minicnn.cli import main as cli
-from minicnn.devices import device
-from minicnn.nn.network import Network
-from minicnn.training.run import Run
-from tests.support import prepare_sources as make
-from tests.support.runs import SIZE, make_run, make_store
-
-FILES = {
-    "notes.txt": "not an image, no archive",
-    "runs-file": "",
-    "mine/thesis.txt": "precious",
-    "foreign/baseA/thesis.txt": "precious",
-    # Recipes.
-    "cut.toml": "[solver\nlr = 1",
-    "key.toml": "[solver]\nspeed = 1",
-    "type.toml": "[solver]\nlr = 'x'",
-    "section.toml": "[extra]\na = 1",
-    "flat.toml": "solver = 3",
-    # Splits.
-    "unknown.toml": 'A = ["c0"]\nB = ["dog"]',
-    "twice.toml": 'A = ["c0", "c1"]\nB = ["c2", "c1"]',
-    "half.toml": 'A = ["c0"]',
-    "none.toml": 'A = ["c0"]\nB = []',
-    "text.toml": 'A = "c0"\nB = ["c1"]',
-    "number.toml": 'A = ["c0"]\nB = [3]',
-    "three.toml": 'A = ["c0"]\nB = ["c1"]\nC = ["c2"]',
-    "single.toml": 'A = ["c0"]\nB = ["c1", "c2"]',
-    "groups.toml": 'natural = ["c0"]\nmanmade = ["c0"]',
-    "dogs.toml": 'natural = ["dog"]\nmanmade = ["a"]',
-    "lone.toml": 'natural = ["a"]',
-    # Plans.
-    "plan-cut.toml": "[[nets]",
-    "plan-empty.toml": 'name = "p"\nrecipe = "demo"',
-    "plan-name.toml": 'name = "a/b"\nrecipe = "demo"',
-    "plan-recipe.toml": 'name = "p"',
-    "plan-key.toml": 'name = "p"\nrecipe = "demo"\ncolour = 1',
-    "plan-kind.toml": 'name = "p"\nrecipe = "demo"\n[[nets]]\nsplit = "random-0"\n'
-    'treatments = ["based"]',
-    "study/plan.toml": "name = 3",
-}
-SOURCES = {  # class folders, with so many images each
-    "one-class": {"cat": 3},
-    "one-of-two/train": {"a": 2},
-    "one-of-two/val": {"a": 2},
-    "nested/animals": {"cat": 2, "dog": 2},
-    "nested/things": {"cup": 2},
-    "clash": {"Cat": 2, "cat": 2},
-    "stray": {"a": 2, "b": 2},
-    "no-images": {"a": 2, "b": 2},
-    "no-val/train": {"a": 2, "b": 2},
-    "no-val/test": {"a": 2, "b": 2},
-    "beside/train": {"a": 2, "b": 2},
-    "beside/extra": {"a": 2, "b": 2},
-    "lonely": {"a": 1, "b": 2},
-    "loop": {"a": 2, "b": 2},
-    "spoiled": {"a": 4, "b": 4},
-    "good": {"a": 4, "b": 4},
-    "parts/train": {"a": 2, "b": 2},
-    "parts/val": {"a": 2, "b": 2},
-}
-
-
-def make_stores() -> None:
-    """tiny.h5, and copies of it that are spoiled."""
-    make_store(Path("tiny.h5"))
-    make_store(Path("small.h5"), size=24)
-    whole = Path("tiny.h5").read_bytes()
-    Path("truncated.h5").write_bytes(whole[:-1000])
-    Path("empty.h5").write_bytes(b"")
-    with h5py.File("other.h5", "w") as file:
-        file["a"] = 1
-    names = ("version", "incomplete", "part", "label", "unheld", "untrained")
-    for name in names:
-        Path(f"{name}.h5").write_bytes(whole)
-        with h5py.File(f"{name}.h5", "r+") as file:
-            if name == "version":
-                file.attrs["version"] = 99
-            elif name == "incomplete":
-                file.attrs["complete"] = 0
-            elif name == "part":
-                del file["labels"]
-            elif name == "label":
-                file["labels"][5] = 77
-            else:
-                file["split"][...] = 0 if name == "unheld" else 1
-
-
-def make_sources() -> None:
-    """Folders and archives to prepare from, most of them ambiguous or damaged."""
-    for name, classes in SOURCES.items():
-        make.class_folders(Path(name), classes)
-    Path("nothing").mkdir()
-    Path("no-images/c").mkdir()
-    make.put(Path("stray/c.png"), make.picture((1, 2, 3), "PNG"))
-    for name in ("a.png", "b.jpg", "notes.txt"):
-        make.put(Path("flat", name), "")
-    Path("loop/b/loop").symlink_to(Path("loop").resolve())
-    Path("spoiled/a/000.png").write_bytes(b"")
-    Path("cut.tar").write_bytes(
-        make.tar(
-            Path("cut.tar"), {"a/1.png": b"x" * 5000, "b/1.png": b"y"}
-        ).read_bytes()[:3000]
-    )
-
-
-def make_runs() -> Run:
-    """Runs that are whole but never trained, and some that are damaged."""
-    params = Network("caffenet32", 4, device.get("cpu"), seed=0).params
-    weights = {p.name: np.zeros(p.shape, np.float32) for p in params}
-    mean = np.zeros((SIZE, SIZE, 3), np.float32)
-    about = {"store": "tiny.h5", "store_identity": ""}
-    run = make_run(Path("run"), "caffenet32", weights, mean, 4, **about)
-    lines = '{"step": 5, "loss": 1.5, "lr": 0.1}\n'
-    make_run(Path("runs/baseA"), "caffenet32", weights, mean, 4, lines)
-    gone = {"store": "gone.h5", "store_identity": ""}
-    make_run(Path("homeless"), "caffenet32", weights, mean, 4, **gone)
-    for name in ("unsaved", "nameless", "classless", "torn"):
-        shutil.copytree("run", name)
-    shutil.rmtree("unsaved/checkpoints")
-    Path("nameless/config.toml").write_text("[solver]\nlr = 1.0\n")
-    Path("classless/task.json").write_text("{}")
-    Path("torn/task.json").write_text("{")
-    return run
+from tests.support.bad_world import make_world
+from tests.support.program import Program
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with all that the command lines name."""
-    folder, before = tmp_path_factory.mktemp("world"), Path.cwd()
-    os.chdir(folder)
-    try:
-        for name, text in FILES.items():
-            make.put(Path(name), text)
-        make_stores()
-        make_sources()
-        make_runs()
-        make.put(Path("photo.jpg"), make.picture((1, 2, 3), "JPEG", (40, 40)))
-        Image.new("1", (20_000, 15_000)).save("huge.png")
-        Image.new("1", (10_000, 9_000)).save("large.png")
-    finally:
-        os.chdir(before)
+    folder = tmp_path_factory.mktemp("world")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        make_world()
     return folder
 
 
@@ -310,6 +174,7 @@ ROWS: dict[str, list[tuple[str, str]]] = {
         (f"{MOVE} --keep 5", "--keep 5 --n 3: must be together at most 7"),
         (f"{MOVE} --keep -1", "--keep -1: must be 0 or more"),
         (f"{MOVE} --keep 1 --finetune", "leave out one of the two"),
+        (f"{MOVE} --finetune-after -1", "--finetune-after -1: must be 0 or more"),
         (f"{MOVE} --keep x", "'x' is not a valid integer"),
         (f"{MOVE} --from random --keep 1", "give a base by --from A or --from B"),
         (f"{MOVE} --share-trunk", "--share-trunk --n 3: needs two depths or more"),
@@ -356,7 +221,14 @@ ROWS: dict[str, list[tuple[str, str]]] = {
             "export run -o net.safetensors --to onnxx",
             "'onnxx' is not one of 'torch', 'onnx'",
         ),
+        ("export run -o net.pb --to onnx", "such as net.onnx"),
         ("export unsaved -o net.safetensors", "unsaved: no checkpoint yet"),
+        ("features run photo.jpg --layer fc6 -o gone/a.h5", "folder gone does not"),
+        ("features run photo.jpg --layer fc6 -o a.npz", "end the name in .h5 or"),
+        (
+            "features run photo.jpg --layer fc9 -o a.h5",
+            "--layer fc9: not in caffenet32",
+        ),
         ("export gone -o net.safetensors", "gone: no run folder"),
     ],
     "sources": [
@@ -448,6 +320,7 @@ ROWS: dict[str, list[tuple[str, str]]] = {
         ("report --published -o notes.txt", "is a file"),
         ("gradcheck --device cpu --op convolution", "--op convolution: unknown"),
         ("bench --device cpu --batch 0", "--batch 0: must be at least 1"),
+        ("bench --device cpu --json gone/a.json", "folder gone does not exist"),
         ("bench --device cpu --arch vgg", "'vgg': unknown"),
         ("bench --device cpu --against jax", "'jax' is not 'torch'"),
         ("bench --device cpu --precision fp8", "'fp8'"),
@@ -458,14 +331,6 @@ CASES = [
     for topic, rows in ROWS.items()
     for line, phrase in rows
 ]
-
-
-class Program(click.Command):
-    """The whole program as click's runner calls a command."""
-
-    def main(self, args: list[str], **_: object) -> None:  # type: ignore[override]
-        """Runs it; see `cli.main`."""
-        cli.main(args)
 
 
 def contents(folder: Path) -> dict[str, int]:
@@ -487,7 +352,3 @@ def test_bad_input_is_one_line_and_status_2(
     assert done.stderr.count("\n") == 1
     assert not done.stdout
     assert contents(world) == before
-
-
-def test_the_rows_are_as_many_as_promised() -> None:
-    assert len(CASES) >= 150

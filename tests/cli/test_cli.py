@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -191,8 +192,11 @@ def test_a_system_error_is_one_line(
 def test_a_signal_while_the_demo_set_is_drawn(
     number: signal.Signals, minicnn: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stopped(*_: object) -> None:
+    draw = demo._draw_rows
+
+    def stopped(common: Any, share: Any) -> Any:
         os.kill(os.getpid(), number)
+        return draw(common, share)
 
     monkeypatch.setattr(demo, "_draw_rows", stopped)
     status, out, err = minicnn("data", "demo", "-o", "demo.h5", "-j1")

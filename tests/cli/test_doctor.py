@@ -5,8 +5,11 @@ from __future__ import annotations
 import ctypes
 import importlib.metadata
 import importlib.util
+import itertools
 import json
 import os
+import re
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,8 +19,9 @@ import h5py
 import pytest
 from click.testing import CliRunner
 
-from minicnn.cli import doctor
-from minicnn.cli.doctor import MISSING, OK, OPTIONAL, Finding
+from minicnn.base.config import read_toml
+from minicnn.cli import doctor, doctor_gpu
+from minicnn.cli.finding import MISSING, OK, OPTIONAL, Finding
 from minicnn.cli.main import cli
 from minicnn.data_prep.demo.store import default_demo_path
 from tests.support.runs import make_store
@@ -73,7 +77,7 @@ def with_driver(monkeypatch: pytest.MonkeyPatch, driver: Driver | None) -> None:
         return driver
 
     monkeypatch.setattr(
-        doctor, "ctypes", SimpleNamespace(**{**vars(ctypes), "CDLL": load})
+        doctor_gpu, "ctypes", SimpleNamespace(**{**vars(ctypes), "CDLL": load})
     )
 
 
@@ -104,6 +108,33 @@ def test_this_machine_runs_minicnn() -> None:
         assert each.found
 
 
+def test_every_package_of_the_project_is_looked_for() -> None:
+    project = read_toml(Path(__file__).parents[2] / "pyproject.toml")["project"]
+    extras = project["optional-dependencies"]
+    for_users = extras.keys() - {"test", "dev", "docs"}
+    # Found by another name than its distribution's.
+    named = {"cupy-cuda12x": "cupy", "cupy-cuda13x": "cupy", "torch": "pytorch"}
+    lists = [project["dependencies"], *(extras[each] for each in for_users)]
+    found = {what.lower() for what in examined()}
+    for line in itertools.chain(*lists):
+        name = re.match(r"[\w-]+", line)[0]
+        wanted = "python_version" not in line or sys.version_info < (3, 11)
+        assert not wanted or named.get(name, name) in found, name
+
+
+def test_without_numpy_it_still_speaks(tmp_path: Path) -> None:
+    (tmp_path / "numpy.py").write_text("raise ImportError('libopenblas is gone')")
+    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-m", "minicnn", "doctor"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    place = next(i for i, line in enumerate(lines) if line.startswith("! NumPy"))
+    assert "cannot be told: ImportError: libopenblas is gone" in lines[place]
+    assert "pip install minicnn-transfer" in lines[place + 1]
+    assert any(line.startswith("  processor") for line in lines)
+
+
 @pytest.mark.parametrize(
     ("command", "stranger"), [("minicnn.cli.main:main", False), ("minicnn:run", True)]
 )
@@ -129,7 +160,7 @@ def test_another_projects_minicnn_is_noticed(
 def test_nothing_optional_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     with_driver(monkeypatch, None)
     without(monkeypatch, "cupy", "torch")
-    monkeypatch.setattr(doctor, "_vendors", list)
+    monkeypatch.setattr(doctor_gpu, "_vendors", list)
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setenv("PATH", "")
     found = examined()
@@ -186,7 +217,7 @@ def test_a_card_without_a_driver(
     with_driver(monkeypatch, None)
     vendor = tmp_path / "vendor"
     vendor.write_text("0x10de\n")
-    monkeypatch.setattr(doctor, "_vendors", lambda: [vendor])
+    monkeypatch.setattr(doctor_gpu, "_vendors", lambda: [vendor])
     found = examined()["GPU"]
     assert found.state == MISSING
     assert "driver" in found.found

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from tests.cli.test_bad_inputs import Program
+from tests.support.program import Program
 from tests.support.runs import make_store
 
 QUICK = [
@@ -52,6 +52,23 @@ def test_the_hint_for_a_missing_base_works(
     assert called(*words).exit_code == 0
     assert called(*transfer).exit_code == 0
     assert Path("my runs/A3B+/result.json").exists()
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_written_to_in_vain(closed: str, tmp_path: Path) -> None:
+    make_store(tmp_path / "store.h5")
+    command = f"{shlex.quote(sys.executable)} -m minicnn data"
+    for words, status in (
+        (f"show {tmp_path}/store.h5 -o {tmp_path}/sheet.png", 0),
+        (f"info {tmp_path}/none.h5", 2),
+    ):
+        line = f"{command} {words} {closed}"
+        done = subprocess.run(line, shell=True, capture_output=True, text=True)
+        assert done.returncode == status, done.stderr
+        assert "Traceback" not in done.stderr
+    assert (tmp_path / "sheet.png").read_bytes()[:4] == b"\x89PNG"
+    names = {each.name for each in tmp_path.iterdir()}
+    assert names == {"store.h5", "sheet.png"}
 
 
 def test_the_task_all_takes_the_split_all(

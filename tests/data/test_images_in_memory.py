@@ -12,10 +12,9 @@ from minicnn.base.errors import Stopped
 from minicnn.data.images_in_memory import ImagesInMemory
 from minicnn.data.store import Store
 from minicnn.devices import cpu, device
-from minicnn.nn import architectures
 from minicnn.training import transfer
 from minicnn.training.trainer import Inputs
-from tests.support.runs import MINIATURE, make_store
+from tests.support.runs import make_store
 from tests.support.training import contents, make_setup
 
 SETTINGS = "solver.iterations=4", "schedule.evaluate_every=2"
@@ -37,7 +36,6 @@ def test_the_cpu_device_crops_from_the_memory_map(tmp_path: Path) -> None:
 def test_crops_from_the_map_and_from_copies_give_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(architectures.ARCHITECTURES, "miniature", MINIATURE)
     store, found, streamed = make_store(tmp_path / "tiny.h5"), [], []
     fill = Inputs.fill
 

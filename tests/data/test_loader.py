@@ -6,6 +6,7 @@ import os
 import tracemalloc
 from dataclasses import replace
 
+import h5py
 import numpy as np
 import pytest
 
@@ -36,12 +37,11 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Store:
         [""] * CLASSES,
         {"source": "test", "resize": "warp", "orientation": "ignored"},
     )
-    offset = store.create(path, contents)["images"]
+    store.create(path, contents)
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (len(labels), SIDE, SIDE + 1, 3), np.uint8)
-    with path.open("r+b") as file:
-        file.seek(offset)
-        file.write(pixels.tobytes())
+    with h5py.File(path, "r+") as file:
+        file["images"][...] = pixels
     store.mark_complete(path)
     return Store(path)
 

@@ -10,7 +10,12 @@ from pathlib import Path
 import pytest
 
 from minicnn.base.errors import MinicnnError
-from minicnn.data.classes import class_index, ilsvrc2012, read_class_lists
+from minicnn.data.classes import (
+    ClassList,
+    class_index,
+    ilsvrc2012,
+    read_class_lists,
+)
 from minicnn.data.splits import Task, other, split_report, split_table, task_classes
 
 IMAGENET = ilsvrc2012()
@@ -94,10 +99,11 @@ PUBLISHED = {
 WNIDS = ["n1", "n2", "n3", "n4", "n5"]
 NAMES = ["crane", "cat", "crane", "cup", "car"]
 GROUPS = ["natural", "natural", "manmade", "manmade", "manmade"]
+CLASSES = ClassList(WNIDS, NAMES, GROUPS)
 
 
 def classes(split: str, task: str, groups: list[str] = GROUPS) -> tuple[int, ...]:
-    return task_classes(split, task, WNIDS, NAMES, groups).classes
+    return task_classes(split, task, ClassList(WNIDS, NAMES, groups)).classes
 
 
 def refusal(split: str, task: str = "A", groups: list[str] = GROUPS) -> str:
@@ -115,7 +121,7 @@ def split_file(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(("split", "task"), PUBLISHED)
 def test_published_halves(split: str, task: str) -> None:
     count, first, last, digest, _ = PUBLISHED[split, task]
-    found = task_classes(split, task, *IMAGENET).classes
+    found = task_classes(split, task, IMAGENET).classes
     assert len(found) == count
     assert (found[:5], found[-5:]) == (first, last)
     text = " ".join(map(str, found))
@@ -129,7 +135,7 @@ def test_published_checksums() -> None:
         pytest.skip("needs MINICNN_TEST_DATA/caffe/val.txt (Caffe's caffe_ilsvrc12)")
     rows = [line.split() for line in path.read_text().splitlines()]
     for (split, task), (*_, published) in PUBLISHED.items():
-        found = task_classes(split, task, *IMAGENET).classes
+        found = task_classes(split, task, IMAGENET).classes
         place = {str(label): at for at, label in enumerate(found)}
         lines = [f"{name} {place[label]}\n" for name, label in rows if label in place]
         assert hashlib.md5("".join(lines).encode()).hexdigest() == published, split
@@ -146,9 +152,8 @@ def test_the_class_list() -> None:
 @pytest.mark.parametrize("count", [2, 5, 40])
 def test_random_halves_share_nothing_and_leave_nothing(seed: int, count: int) -> None:
     ids = [f"c{number:02d}" for number in range(count)]
-    tasks = [
-        task_classes(f"random-{seed}", task, ids, ids, [""] * count) for task in "AB"
-    ]
+    listed = ClassList(ids, ids, [""] * count)
+    tasks = [task_classes(f"random-{seed}", task, listed) for task in "AB"]
     assert sorted(tasks[0].classes + tasks[1].classes) == list(range(count))
     assert [len(task.classes) for task in tasks] == [count // 2, count - count // 2]
     assert all(list(task.classes) == sorted(task.classes) for task in tasks)
@@ -162,15 +167,16 @@ def test_natural_manmade_by_the_stores_groups() -> None:
 def test_natural_manmade_by_the_class_list_where_the_store_is_silent() -> None:
     picked = [0, 999, 403]
     wnids = [IMAGENET.wnids[index] for index in picked]
+    listed = ClassList(wnids, wnids, [""] * 3)
     for task, expected in (("A", (0,)), ("B", (1, 2))):
-        found = task_classes("natural-manmade", task, wnids, wnids, [""] * 3)
+        found = task_classes("natural-manmade", task, listed)
         assert found.classes == expected
 
 
 def test_a_groups_file_overrides(tmp_path: Path) -> None:
     path = tmp_path / "groups.toml"
     path.write_text('natural = ["cup"]\nmanmade = ["n1"]\n')
-    found = task_classes("natural-manmade", "A", WNIDS, NAMES, GROUPS, path)
+    found = task_classes("natural-manmade", "A", CLASSES, path)
     assert found.classes == (1, 3)
 
 
@@ -212,7 +218,7 @@ def test_all() -> None:
 
 def test_one_class_has_no_halves() -> None:
     with pytest.raises(MinicnnError, match="no class of 1"):
-        task_classes("random-0", "A", ["n1"], ["cat"], [""])
+        task_classes("random-0", "A", ClassList(["n1"], ["cat"], [""]))
 
 
 def test_the_other_task() -> None:
@@ -222,17 +228,17 @@ def test_the_other_task() -> None:
 
 
 def test_an_id_comes_before_a_name() -> None:
-    assert class_index("cat", ["dog", "cat"], ["cat", "dog"]) == 1
+    assert class_index("cat", ClassList(["dog", "cat"], ["cat", "dog"], ["", ""])) == 1
 
 
 def test_class_lists_by_other_keys(split_file: Path) -> None:
     split_file.write_text('natural = ["cat"]\nmanmade = ["cup", "car"]\n')
     keys = ("natural", "manmade")
-    assert read_class_lists(split_file, keys, WNIDS, NAMES) == ([1], [3, 4])
+    assert read_class_lists(split_file, keys, CLASSES) == ([1], [3, 4])
 
 
 def test_report_and_table() -> None:
-    report = split_report(Task("random-0", "B", (1, 4)), WNIDS, NAMES)
+    report = split_report(Task("random-0", "B", (1, 4)), CLASSES)
     assert json.loads(json.dumps(report)) == {
         "split": "random-0",
         "task": "B",

@@ -6,6 +6,7 @@ import time
 import zlib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -29,15 +30,13 @@ CONTENTS = Contents(
 
 
 def make(path: Path, contents: Contents = CONTENTS) -> np.ndarray:
-    """Writes a complete store of random pixels by its offsets; returns the pixels."""
-    offsets = store.create(path, contents)
+    """Writes a complete store of random pixels; returns the pixels."""
+    store.create(path, contents)
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, SHAPE, np.uint8)
     sums = np.array([zlib.crc32(row) for row in pixels], np.uint32)
-    with path.open("r+b") as file:
-        for key, array in (("images", pixels), ("crc32", sums)):
-            file.seek(offsets[key])
-            file.write(array.tobytes())
+    with h5py.File(path, "r+") as file:
+        file["images"][...], file["crc32"][...] = pixels, sums
     store.mark_complete(path)
     return pixels
 
@@ -166,7 +165,7 @@ def test_a_part_is_missing(path: Path, key: str) -> None:
 def test_a_store_of_arrays(tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (22, 8, 8, 3), np.uint8)
     labels = np.arange(22) % 2
-    made = store.write(tmp_path / "a.h5", images, labels, ["zebra", "ant"])
+    made = store.write(str(tmp_path / "a.h5"), images, labels, ["zebra", "ant"])
     np.testing.assert_array_equal(made.images, images)
     assert made.labels.tolist() == labels.tolist()
     assert (made.names, made.wnids) == (["zebra", "ant"], ["0000", "0001"])
@@ -178,22 +177,42 @@ def test_a_store_of_arrays(tmp_path: Path) -> None:
     assert again.split.tolist() == kept.tolist()
 
 
+GOOD = {"images": np.zeros((2, 4, 4, 3), np.uint8), "labels": [0, 1]}
+GOOD |= {"names": ["a", "b"], "split": np.array([0, 1])}
+
+
 @pytest.mark.parametrize(
-    ("images", "labels", "said"),
+    ("given", "said"),
     [
-        (np.zeros((2, 4, 4, 3)), [0, 1], r"must be \(N,H,W,3\) uint8"),
-        (np.zeros((2, 4, 4), np.uint8), [0, 1], r"must be \(N,H,W,3\) uint8"),
-        (np.zeros((2, 4, 5, 3), np.uint8), [0, 1], "must be square"),
-        (np.zeros((2, 4, 4, 3), np.uint8), [0, 2], r"must be 2 of 0\.\.1"),
-        (np.zeros((2, 4, 4, 3), np.uint8), [0], r"must be 2 of 0\.\.1"),
+        (
+            {"images": np.zeros((2, 4, 4, 3))},
+            r"images \(2, .* must be \(N,H,W,3\) uint8",
+        ),
+        ({"images": np.zeros((2, 4, 4), np.uint8)}, r"must be \(N,H,W,3\) uint8"),
+        ({"images": np.zeros((2, 4, 5, 3), np.uint8)}, "must be square"),
+        ({"images": np.zeros((0, 4, 4, 3), np.uint8), "labels": []}, "one or more"),
+        ({"labels": [0, 2]}, r"labels\[1\] = 2: must be 0\.\.1"),
+        ({"labels": [-1, 0]}, r"labels\[0\] = -1: must be 0\.\.1"),
+        (
+            {"labels": [0.0, 0.5]},
+            r"labels \(2,\) float64: must be \(2,\) whole numbers",
+        ),
+        ({"labels": [0]}, r"labels \(1,\) int64: must be \(2,\) whole numbers"),
+        ({"names": []}, r"names \[\]: must be one or more"),
+        ({"names": "ab"}, "names 'ab': must be a list of texts"),
+        ({"names": ["a", 7]}, r"names \['a', 7\]: must be a list of texts"),
+        ({"split": np.array([0, 2])}, r"split\[1\] = 2: must be 0\.\.1"),
+        ({"split": np.array([0, 0.5])}, r"split \(2,\) float64: must be \(2,\) whole"),
     ],
 )
 def test_arrays_that_make_no_store(
-    images: np.ndarray, labels: list[int], said: str, tmp_path: Path
+    given: dict[str, Any], said: str, tmp_path: Path
 ) -> None:
     with pytest.raises(MinicnnError, match=said):
-        store.write(tmp_path / "a.h5", images, labels, ["a", "b"])
-    good = np.zeros((2, 4, 4, 3), np.uint8)
-    with pytest.raises(MinicnnError, match="cannot be written"):
-        store.write(tmp_path / "none" / "a.h5", good, [0, 1], ["a", "b"])
+        store.write(tmp_path / "a.h5", **{**GOOD, **given})
     assert not list(tmp_path.iterdir())
+
+
+def test_no_folder_to_write_a_store_in(tmp_path: Path) -> None:
+    with pytest.raises(MinicnnError, match=r"none does not exist; make it by mkdir -p"):
+        store.write(tmp_path / "none" / "a.h5", **GOOD)

@@ -185,7 +185,7 @@ def test_a_failure_harms_nothing_and_leaves_nothing(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(demo, "write_at", full)
+    monkeypatch.setattr(demo, "mark_complete", full)
     with pytest.raises(MinicnnError, match="No space left"):
         demo.prepare_demo(path, jobs=1, fresh=True)
     assert path.read_text() == "what was there before"

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from minicnn.base.errors import MinicnnError
+from minicnn.compile.kernel_source import FOLDER
 from minicnn.devices import cuda, nvrtc
 from minicnn.devices.cuda import CudaDevice, CudaLauncher
 from minicnn.devices.launch import KernelFile
@@ -176,14 +177,37 @@ def test_cuda_compiles_a_group_once_and_launches(fake: Any, file: KernelFile) ->
     assert given[6].shape == ()
     assert given[6].nbytes == 20  # CuPy passes a one-element array's bytes by value
     # Shared memory is asked for where a block takes more than it has.
-    asked = "max_dynamic_shared_size_bytes", "preferred_shared_memory_carveout"
-    assert [getattr(small, each) for each in asked] == [kernels.UNASKED, -1]
-    assert [getattr(large, each) for each in asked] == [100_000, 100]
+    assert small.max_dynamic_shared_size_bytes == kernels.UNASKED
+    assert large.max_dynamic_shared_size_bytes == 100_000
     args[0] = args[0][2:]
     with pytest.raises(MinicnnError, match="x: begins 8 bytes past a multiple of 16"):
         file.get("scale", np.float32, 16, True)(dev, 2, 32, args)
     with pytest.raises(MinicnnError, match=r"^plain: grid .*, 300000 bytes of shared"):
         file.get("plain")(dev, 1, 1, (1, True), shared=300_000)
+
+
+@pytest.mark.parametrize(
+    ("text", "shared", "percent"),
+    [
+        ("", 40_000, -1),
+        ("", 100_000, -1),
+        ("void cp_async_commit();\n", 0, -1),
+        ("void cp_async_commit();\n", 40_000, 100),
+    ],
+)
+def test_kernels_that_copy_past_the_cache_leave_it_to_shared_memory(
+    text: str, shared: int, percent: int, fake: Any, file: KernelFile
+) -> None:
+    file.path.write_text(text + file.path.read_text())
+    file.get("plain")(CudaDevice(), 1, 1, (1, True), shared=shared)
+    [(function, *_)] = fake.calls
+    assert function.preferred_shared_memory_carveout == percent
+
+
+def test_conv_alone_copies_past_the_cache() -> None:
+    texts = {path.name: KernelFile(path).source.text for path in FOLDER.glob("*.cu")}
+    found = [name for name, text in texts.items() if cuda.PAST_CACHE in text]
+    assert found == ["conv.cu"]
 
 
 def test_a_first_launch_compiles_its_group_of_every_file(

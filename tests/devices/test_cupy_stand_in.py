@@ -16,12 +16,10 @@ from minicnn.cli.main import cli
 from minicnn.devices import meter
 from minicnn.devices.device import CudaDevice
 from minicnn.devices.recording import Graph
-from minicnn.nn import architectures
 from minicnn.ops import softmax
 from tests.devices.conftest import Adding
 from tests.support import cupy_stand_in
 from tests.support.cupy_stand_in import arrays, kernels, streams
-from tests.support.runs import MINIATURE
 
 Try = Callable[[Any, Any], object]
 """Something that is refused, of an array and CuPy."""
@@ -49,7 +47,6 @@ def test_it_has_nothing_that_cupy_lacks() -> None:
 
 
 def test_bench_runs(cupy: Any, compiler: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(architectures.ARCHITECTURES, "miniature", MINIATURE)
     # Few calls are timed, little memory is flushed before each, no product is large.
     monkeypatch.setattr(meter, "SECONDS", 0.0)
     monkeypatch.setattr(arrays, "TOTAL", 128 << 20)

@@ -37,6 +37,11 @@ def test_scratch_is_each_threads_own() -> None:
     assert len(places) == 2
 
 
+def test_the_emulated_device_has_no_compiled_form_to_tell_of() -> None:
+    assert device.get("emulated").details() == {}
+    assert device.get("cpu").details().keys() == {"native"}
+
+
 def test_a_failure_in_a_thread_is_raised() -> None:
     def work(start: int, stop: int) -> None:
         if start == 2:

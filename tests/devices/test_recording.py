@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,12 @@ from minicnn.data.loader import Loader
 from minicnn.devices import device
 from minicnn.devices.recording import RecordedStep
 from minicnn.experiments.bench.ops import Step
-from minicnn.nn import architectures
 from minicnn.nn.layers import ConvLayer
 from minicnn.ops import dropout, softmax
 from minicnn.training import transfer
 from minicnn.training.run import Run
 from minicnn.training.transfer import Setup
-from tests.support.runs import MINIATURE, make_store
+from tests.support.runs import make_store
 from tests.support.training import contents, copied, make_setup, stop_at
 
 # Steps on both sides of a drop of the learning rate, with an evaluation between, whose
@@ -35,20 +33,14 @@ SETTINGS = (
 )
 
 
-@pytest.fixture(autouse=True)
-def miniature(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(architectures.ARCHITECTURES, "miniature", MINIATURE)
-
-
 @pytest.fixture(
     scope="module",
     params=["cpu", "emulated", pytest.param("cuda", marks=pytest.mark.gpu)],
 )
 def base(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Setup]:
+) -> Setup:
     """A folder with baseA of a device with kernels, by recorded steps."""
-    architectures.ARCHITECTURES["miniature"] = MINIATURE
     store = make_store(tmp_path_factory.mktemp("store") / "tiny.h5")
     runs = tmp_path_factory.mktemp("base")
     try:
@@ -56,8 +48,7 @@ def base(
     except MinicnnError as error:
         pytest.skip(str(error))
     transfer.train_base(setup, "A")
-    yield setup
-    del architectures.ARCHITECTURES["miniature"]
+    return setup
 
 
 def in_folder(base: Setup, runs: Path) -> Setup:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +14,21 @@ from click.testing import CliRunner
 from minicnn.cli.main import cli
 from minicnn.devices import device
 from minicnn.experiments.analyses import units
-from minicnn.nn import architectures
 from minicnn.results.analyses.nets import Net
 from minicnn.results.inference import evaluate_run
 from minicnn.training import transfer
 from minicnn.training.run import Run
-from tests.support.runs import MINIATURE, make_store
+from tests.support.runs import make_store
 from tests.support.training import make_setup
 
 LAYERS = range(1, 9)
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Both bases, A2B and A3B, A2B+ and B2B+, of some updates each."""
     folder = tmp_path_factory.mktemp("study")
     store = make_store(folder / "small.h5")
-    architectures.ARCHITECTURES["miniature"] = MINIATURE
     setup = make_setup(store, folder / "runs" / "random-0", "solver.iterations=5")
     transfer.train_base(setup, "A")
     transfer.train_base(setup, "B")
@@ -39,8 +36,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         transfer.transfer(setup, "A", n)
     for source in "AB":
         transfer.transfer(setup, source, 2, "B", finetune=True)
-    yield folder
-    del architectures.ARCHITECTURES["miniature"]
+    return folder
 
 
 def analyse(*arguments: Any) -> str:
@@ -115,11 +111,12 @@ def test_distances_are_from_the_copied_weights(study: Path, tmp_path: Path) -> N
         )
 
 
-def test_the_start_is_where_training_began(study: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("after", [0, 1])
+def test_the_start_is_where_training_began(study: Path, after: int) -> None:
     """A net that an update of next to no size left as it was."""
     still = ["solver.iterations=1", "solver.lr=1e-30"]
     setup = make_setup(study / "small.h5", study / "runs" / "random-0", *still)
-    trainer = transfer.start(setup, transfer.Treatment("B", "A", 1, True))
+    trainer = transfer.start(setup, transfer.Treatment("B", "A", 1, True, 0, after))
     trainer.run()
     net = Net(trainer.runs[0], device.get("cpu", 1))
     start = net.start(Run(study / "runs" / "random-0" / "baseA"))

@@ -14,19 +14,17 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from minicnn.base.cores import busy_cores
 from minicnn.base.errors import MinicnnError
 from minicnn.cli.main import cli
 from minicnn.devices import device
 from minicnn.experiments.bench import against_torch, comparison, torch_step
 from minicnn.experiments.bench import step_against_torch as bench_torch
 from minicnn.experiments.bench.against_torch import Contender
+from minicnn.experiments.bench.busy import busy_cores
 from minicnn.experiments.bench.comparison import Comparison, Tried, Turns
 from minicnn.experiments.bench.ops import Step
 from minicnn.experiments.bench.torch_step import Mode
-from minicnn.nn import architectures
 from minicnn.results.export import torch_tensors
-from tests.support.runs import MINIATURE
 
 
 @pytest.fixture
@@ -38,7 +36,6 @@ def torch() -> Any:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tiny architecture, short turns, and nothing that compiles."""
-    monkeypatch.setitem(architectures.ARCHITECTURES, "miniature", MINIATURE)
     monkeypatch.setattr(against_torch, "TURN", 0.001)
     monkeypatch.setattr(against_torch, "PAUSE", 0.0)
     monkeypatch.setattr(against_torch, "busy_cores", lambda: 0.5)

@@ -11,9 +11,7 @@ from click.testing import CliRunner
 
 from minicnn.compile import native
 from minicnn.experiments.bench import compare_forms
-from minicnn.nn import architectures
 from minicnn.training import environment
-from tests.support.runs import MINIATURE
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -77,7 +75,6 @@ def test_tables() -> None:
 def test_a_small_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if why := native.missing():
         pytest.skip(why)
-    monkeypatch.setitem(architectures.ARCHITECTURES, "miniature", MINIATURE)
     # Work takes a second for each call of compiled code, and a tenth without any.
     compiled, original = [], native.Function.__call__
 

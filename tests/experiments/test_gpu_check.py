@@ -19,10 +19,8 @@ from click.testing import CliRunner
 from minicnn.cli.main import cli
 from minicnn.experiments import gpu_check
 from minicnn.experiments.gpu_check import FILE, PYTHON, Section
-from minicnn.nn import architectures
 from minicnn.ops.conv import conv
 from minicnn.training import environment
-from tests.support.runs import MINIATURE
 
 ROOT = Path(__file__).resolve().parents[2]
 WRITE = "import os, sys, time; open(sys.argv[1], 'w').write('%s'); "
@@ -100,7 +98,6 @@ def test_what_tests_and_ncu_write(tmp_path: Path) -> None:
 
 
 def test_smoke_and_tiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(architectures.ARCHITECTURES, "miniature", MINIATURE)
     monkeypatch.setattr("minicnn.devices.meter.SECONDS", 0.01)
     monkeypatch.setattr(gpu_check, "LIMITS", {"bf16": 1e-2, "fp32": 2e-4})
     original, out = gpu_check.losses, tmp_path / "out.json"

@@ -16,12 +16,11 @@ from minicnn.experiments.report.contents import read
 from minicnn.experiments.study.cost import evaluations
 from minicnn.experiments.study.plans import load_plan
 from minicnn.experiments.study.records import of_study, published
-from minicnn.nn import architectures
 from minicnn.training import transfer
 from minicnn.training.run import BEST
 from tests.support.report_page import FIGURES, Parsed, command, parsed, rows, words_of
 from tests.support.report_study import PLAN, RATE, SECONDS, TINY, make_study, open_plan
-from tests.support.runs import MINIATURE, make_store
+from tests.support.runs import make_store
 
 
 @pytest.fixture
@@ -112,9 +111,8 @@ def test_a_pass_that_nets_share_is_paid_once(tiny: Path) -> None:
     assert "2 nets, each at its part" in text
 
 
-def test_real_runs_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_real_runs_are_read(tmp_path: Path) -> None:
     """What the trainer itself writes, not what these tests make up."""
-    monkeypatch.setitem(architectures.ARCHITECTURES, "miniature", MINIATURE)
     store = make_store(tmp_path / "tiny.h5")
     # Two checkpoints each: the last one counts.
     settings = {

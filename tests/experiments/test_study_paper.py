@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from minicnn.base.config import load_recipe, override
-from minicnn.data.classes import ilsvrc2012
+from minicnn.data.classes import ClassList, ilsvrc2012
 from minicnn.experiments.study import protocol
 from minicnn.experiments.study.graph import Node, published_name
 from minicnn.experiments.study.plans import load_plan
@@ -83,11 +83,13 @@ class Store:
 
     path: Path = Path("mine.h5")
     wnids: tuple[str, ...] = ilsvrc2012().wnids
-    names: tuple[str, ...] = ilsvrc2012().names
-    groups: tuple[str, ...] = ("",) * 1000
     image_size: tuple[int, int] = (256, 256)
     train: int = 1_281_160  # some could not be read
     val: int = 50_000
+
+    @property
+    def classes(self) -> ClassList:
+        return ClassList(self.wnids, ilsvrc2012().names, [""] * 1000)
 
     @property
     def split(self) -> np.ndarray:

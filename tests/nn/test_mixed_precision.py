@@ -23,7 +23,6 @@ from minicnn.devices.device import Device
 from minicnn.experiments.proofs import gradcheck
 from minicnn.experiments.proofs.gradcheck import BATCH, LABELS, OUTPUTS
 from minicnn.nn.architectures import (
-    ARCHITECTURES,
     LRN,
     Architecture,
     Conv,
@@ -254,12 +253,6 @@ def test_lrn_before_pooling_has_the_right_gradient() -> None:
 
 
 # --- trainings --------------------------------------------------------------------
-
-
-@pytest.fixture(autouse=True)
-def miniature(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The architecture of the trainings."""
-    monkeypatch.setitem(ARCHITECTURES, "miniature", runs.MINIATURE)
 
 
 @pytest.fixture(scope="module")

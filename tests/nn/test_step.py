@@ -18,8 +18,6 @@ from minicnn.compile.arguments import _packed
 from minicnn.devices import device
 from minicnn.devices.device import CudaDevice, EmulatedDevice
 from minicnn.experiments.bench.ops import Step
-from minicnn.nn import architectures
-from tests.support.runs import MINIATURE
 
 
 class Watched(EmulatedDevice):
@@ -54,11 +52,10 @@ class Watched(EmulatedDevice):
         buffer[...] = array
         return buffer
 
-    scratch: Any = CudaDevice.scratch
+    buffers: Any = CudaDevice.buffers
 
 
-def test_a_step_neither_allocates_nor_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(architectures.ARCHITECTURES, "miniature", MINIATURE)
+def test_a_step_neither_allocates_nor_waits() -> None:
     dev = Watched()
     step = Step(dev, "miniature", 4)
     step.whole()
@@ -111,8 +108,7 @@ def test_a_step_on_the_cpu_device_allocates_nothing() -> None:
     assert known == 2
 
 
-def test_steps_pack_the_same_structs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(architectures.ARCHITECTURES, "miniature", MINIATURE)
+def test_steps_pack_the_same_structs() -> None:
     step = Step(device.get("cpu", 1), "miniature", 4)
     packed = []
     for number in range(4):

@@ -15,12 +15,11 @@ from minicnn.experiments.proofs import problems as cases
 from minicnn.ops.conv import conv
 from minicnn.ops.conv import plan as conv_plan
 from minicnn.ops.conv.conv import ConvShape
+from tests.support.gradients import check_against_torch, check_gradients
 from tests.support.helpers import (
     Array,
     Arrays,
     Draw,
-    check_against_torch,
-    check_gradients,
     check_op,
     check_same_bits,
     fuzz,

@@ -14,12 +14,11 @@ from minicnn.devices.device import Device
 from minicnn.experiments.proofs import problems as cases
 from minicnn.experiments.proofs.problems import LrnCase
 from minicnn.ops import lrn
+from tests.support.gradients import check_against_torch, check_gradients
 from tests.support.helpers import (
     Array,
     Arrays,
     Draw,
-    check_against_torch,
-    check_gradients,
     check_op,
     check_same_bits,
     compare,

@@ -11,10 +11,8 @@ from minicnn.base.precision import BF16
 from minicnn.devices import device
 from minicnn.devices.device import CpuDevice, Device
 from minicnn.experiments.bench.ops import Step
-from minicnn.nn import architectures
 from minicnn.ops import op
 from minicnn.ops.conv import conv
-from tests.support.runs import MINIATURE
 
 Array = np.ndarray
 
@@ -72,10 +70,7 @@ def test_an_output_must_be_writeable(dev: CpuDevice) -> None:
 
 
 @pytest.mark.parametrize("name", ["cpu", "cpu in NumPy", "emulated"])
-def test_ops_write_what_they_declare_alone(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(architectures.ARCHITECTURES, "miniature", MINIATURE)
+def test_ops_write_what_they_declare_alone(name: str) -> None:
     dev = device.get(name.split()[0], 1)
     dev.native = dev.native and name == "cpu"
     step = Step(dev, "miniature", 2, "bf16", lr=0.01)

@@ -14,13 +14,12 @@ from minicnn.devices.device import Device
 from minicnn.experiments.proofs import problems as cases
 from minicnn.ops import pool
 from minicnn.ops.pool import PoolShape
+from tests.support.gradients import check_against_torch, check_gradients
 from tests.support.helpers import (
     Array,
     Arrays,
     Draw,
-    check_against_torch,
     check_bf16_rounds_once,
-    check_gradients,
     check_op,
     check_same_bits,
     fuzz,

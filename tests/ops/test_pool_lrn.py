@@ -16,12 +16,11 @@ from minicnn.experiments.proofs.problems import PoolLrnCase
 from minicnn.ops import lrn, pool_lrn
 from minicnn.ops.pool import PoolShape
 from tests.ops.test_pool import problem as pool_problem
+from tests.support.gradients import check_against_torch, check_gradients
 from tests.support.helpers import (
     Array,
     Arrays,
     Draw,
-    check_against_torch,
-    check_gradients,
     check_op,
     check_same_bits,
     compare,

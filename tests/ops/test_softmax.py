@@ -11,10 +11,11 @@ import pytest
 from minicnn.base.precision import BF16
 from minicnn.devices.device import Device
 from minicnn.experiments.proofs import problems as cases
+from minicnn.experiments.proofs.gradcheck import DIFFERENCES
 from minicnn.experiments.proofs.problems import SoftmaxCase
 from minicnn.ops import softmax
+from tests.support.gradients import numerical_gradient
 from tests.support.helpers import (
-    DIFFERENCES,
     Array,
     Arrays,
     Draw,
@@ -23,7 +24,6 @@ from tests.support.helpers import (
     check_same_bits,
     compare,
     fuzz,
-    numerical_gradient,
     rounded,
     run_op,
     tolerance,

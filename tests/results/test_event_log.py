@@ -15,20 +15,18 @@ from PIL import Image
 
 from minicnn.base.errors import MinicnnError, Stopped
 from minicnn.cli.main import cli
-from minicnn.nn import architectures
 from minicnn.results import pictures
 from minicnn.results.event_log import EventLog
 from minicnn.training import transfer
 from minicnn.training.run import Run
 from minicnn.training.transfer import Setup, Treatment
-from tests.support.runs import MINIATURE, make_store
+from tests.support.runs import make_store
 from tests.support.training import SETTINGS, make_setup, stop_at
 
 
 @pytest.fixture
-def setup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Setup]:
+def setup(tmp_path: Path) -> Iterator[Setup]:
     """23 updates of a miniature network."""
-    monkeypatch.setitem(architectures.ARCHITECTURES, "miniature", MINIATURE)
     return make_setup(make_store(tmp_path / "store.h5"), tmp_path / "runs")
 
 

@@ -20,7 +20,7 @@ from minicnn.results.export import export_onnx, export_torch, torch_tensors
 from minicnn.results.inference import predict
 from minicnn.results.inputs import image_files
 from minicnn.training.run import Run
-from tests.support.runs import MINIATURE, make_run
+from tests.support.runs import make_run
 from tests.support.torch_module import torch_module
 
 OUTPUTS, CLASSES = 12, 9
@@ -103,10 +103,7 @@ def test_torch_names_the_same_classes_as_predict(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["caffenet64", "miniature"])
-def test_onnxruntime_computes_the_same_logits(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(ARCHITECTURES, "miniature", MINIATURE)
+def test_onnxruntime_computes_the_same_logits(name: str, tmp_path: Path) -> None:
     reason = "needs onnx and onnxruntime (pip install onnx onnxruntime)"
     pytest.importorskip("onnx", reason=reason)
     runtime = pytest.importorskip("onnxruntime", reason=reason)
@@ -132,6 +129,11 @@ def test_without_onnx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(MinicnnError, match=r"pip install 'minicnn-transfer\[onnx\]'"):
         export_onnx(made(tmp_path / "run", "caffenet32"), tmp_path / "net.onnx")
+
+
+def test_an_onnx_file_is_named_so(tmp_path: Path) -> None:
+    with pytest.raises(MinicnnError, match=r"net\.pb: an ONNX .* such as .*net\.onnx$"):
+        export_onnx(made(tmp_path / "run", "caffenet32"), tmp_path / "net.pb")
 
 
 @pytest.mark.parametrize("export", [export_torch, export_onnx])

@@ -33,9 +33,8 @@ NAMES += ["conv5", "pool5", "fc6", "fc7", "fc8"]
 
 
 @pytest.fixture
-def run(tmp_path: Path, dev: Device, monkeypatch: pytest.MonkeyPatch) -> Run:
+def run(tmp_path: Path, dev: Device) -> Run:
     """An untrained net on a store of its own."""
-    monkeypatch.setitem(architectures.ARCHITECTURES, "miniature", MINIATURE)
     store = make_store(tmp_path / "store.h5", SIZE)
     tensors = Network(MINIATURE, OUTPUTS, dev, seed=3).tensors()
     for name in tensors:
@@ -123,14 +122,18 @@ def test_logits_of_files_say_what_predict_says(
     assert [each.guesses[0].wnid for each in guesses] == best
 
 
-def test_what_is_refused(run: Run, dev: Device, tmp_path: Path) -> None:
+def test_what_is_refused(
+    run: Run, dev: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     images = images_of(run)
     with pytest.raises(MinicnnError, match=r"--layer drop6: not in miniature; .*conv1"):
         features.write(run, dev, images, "drop6", tmp_path / "out.h5")
     with pytest.raises(MinicnnError, match=r"out\.npz: end the name in \.h5"):
         features.write(run, dev, images, "fc6", tmp_path / "out.npz")
-    with pytest.raises(MinicnnError, match="cannot be written"):
-        features.write(run, dev, images, "fc6", tmp_path / "missing" / "out.h5")
+    monkeypatch.setattr(features, "batches", None)  # refused before any work
+    for name in ("out.h5", "out.safetensors"):
+        with pytest.raises(MinicnnError, match=r"missing does not exist; make it by"):
+            features.write(run, dev, images, "fc6", tmp_path / "missing" / name)
     other = make_store(tmp_path / "other.h5", SIZE + 8)
     with pytest.raises(MinicnnError, match=r"32x32, but .* 24x24"):
         images_of(run, [other])

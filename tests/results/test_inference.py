@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +16,6 @@ from minicnn.base.errors import MinicnnError
 from minicnn.cli.main import cli
 from minicnn.data.store import Store
 from minicnn.devices import device
-from minicnn.nn import architectures
 from minicnn.nn.network import Network
 from minicnn.results.features import BATCH
 from minicnn.results.inference import evaluate_run, predict
@@ -24,7 +23,7 @@ from minicnn.results.inputs import read_image
 from minicnn.training import transfer
 from minicnn.training.run import Run
 from minicnn.training.transfer import Setup
-from tests.support.runs import MINIATURE, SIZE, make_run, make_store
+from tests.support.runs import SIZE, make_run, make_store
 
 SETTINGS = [
     "network.arch=miniature",
@@ -38,15 +37,13 @@ MEAN = np.zeros((SIZE, SIZE, 3))
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """baseA on a small store, trained until it tells the classes apart."""
     folder = tmp_path_factory.mktemp("inference")
-    architectures.ARCHITECTURES["miniature"] = MINIATURE
     settings = config.override(config.Config(), SETTINGS)
     store = make_store(folder / "store.h5")
     setup = Setup(store, device.get("cpu"), settings, runs=folder / "runs")
-    yield transfer.train_base(setup, "A")
-    del architectures.ARCHITECTURES["miniature"]
+    return transfer.train_base(setup, "A")
 
 
 def test_evaluation_repeats_the_result(run: Run, capfd: pytest.CaptureFixture) -> None:
@@ -67,6 +64,24 @@ def test_evaluation_on_another_store(run: Run, tmp_path: Path) -> None:
     scores = evaluate_run(run, device.get("cpu"), other)
     assert scores["same_store"] is False
     assert scores["loss"] != run.result["loss"]
+
+
+def test_an_evaluation_takes_no_memory_for_gradients(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dev, sizes = device.get("cpu"), []
+    empty = dev.empty
+
+    def counted(shape: tuple[int, ...], dtype: Any) -> Any:
+        if np.dtype(dtype) == np.float32 and len(shape) == 1:
+            sizes.append(shape[0])
+        return empty(shape, dtype)
+
+    monkeypatch.setattr(dev, "empty", counted)
+    evaluate_run(run, dev)
+    parameters = sum(w.size for w in run.checkpoint.weights.values())
+    # The flat array of the values alone, not one of gradients.
+    assert len([size for size in sizes if size >= parameters]) == 1
 
 
 def test_a_store_without_a_class(tmp_path: Path) -> None:

@@ -12,14 +12,7 @@ import numpy as np
 from minicnn.base.config import Config, NetworkConfig, SolverConfig, to_toml
 from minicnn.base.files import write_json
 from minicnn.data import store
-from minicnn.nn.architectures import (
-    LRN,
-    Architecture,
-    Conv,
-    Dropout,
-    FullyConnected,
-    Pool,
-)
+from minicnn.experiments.proofs.gradcheck import miniature
 from minicnn.training import checkpoint
 from minicnn.training.checkpoint import Checkpoint
 from minicnn.training.run import Run
@@ -28,30 +21,8 @@ SIZE = 36
 CLASSES = 8
 TRAIN, VAL = 12, 5
 
-# Eight layers in miniature, every kind and every convention present: groups, padding,
-# stride, pools that hang over the edge (16→8→4→2), an LRN that matters, dropout.
-MINIATURE = Architecture(
-    "miniature",
-    size=24,
-    crop=20,
-    layers=(
-        Conv(1, 6, 5, std=0.16, bias=0.1),
-        Pool(1),
-        LRN(1, alpha=0.8),
-        Conv(2, 8, 5, std=0.16, pad=2, groups=2, bias=0.1),
-        Pool(2),
-        LRN(2, alpha=0.8),
-        Conv(3, 10, 3, std=0.17, pad=1),
-        Conv(4, 8, 3, std=0.21, pad=1, groups=2, bias=0.1),
-        Conv(5, 6, 3, std=0.24, pad=1, groups=2, bias=0.1),
-        Pool(5),
-        FullyConnected(6, 14, std=0.29, bias=0.1),
-        Dropout(6),
-        FullyConnected(7, 12, std=0.38, bias=0.1),
-        Dropout(7),
-        FullyConnected(8, 0, std=0.3, relu=False),
-    ),
-)
+# Of widths that allow no vector loads; tests/conftest.py registers it.
+MINIATURE = miniature("miniature", (6, 10, 14))
 
 
 def make_store(

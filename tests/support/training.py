@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,7 @@ import pytest
 from minicnn.base import config
 from minicnn.data.loader import Loader
 from minicnn.devices import device
-from minicnn.nn import architectures
-from minicnn.training import transfer
 from minicnn.training.transfer import Setup
-from tests.support.runs import MINIATURE
 
 # Checkpoints, evaluations and log lines out of step with each other and with epochs.
 SETTINGS = [
@@ -39,15 +35,6 @@ def make_setup(store: Path, runs: Path, *settings: str, **options: Any) -> Setup
     dev = device.get(options.pop("device", "cpu"), options.pop("threads", 2))
     resolved = config.override(config.Config(), [*SETTINGS, *settings])
     return Setup(store, dev, resolved, runs=runs, **options)
-
-
-def with_base(store: Path, runs: Path) -> Iterator[Setup]:
-    """A folder of runs with baseA, trained without a stop; for a module's fixture."""
-    architectures.ARCHITECTURES["miniature"] = MINIATURE
-    setup = make_setup(store, runs)
-    transfer.train_base(setup, "A")
-    yield setup
-    del architectures.ARCHITECTURES["miniature"]
 
 
 def contents(folder: Path) -> dict[str, str]:

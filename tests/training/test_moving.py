@@ -11,10 +11,9 @@ import pytest
 
 from minicnn.base.errors import Stopped
 from minicnn.devices import device
-from minicnn.nn import architectures
 from minicnn.results.inference import evaluate_run
 from minicnn.training.transfer import train_base, transfer
-from tests.support.runs import MINIATURE, make_store
+from tests.support.runs import make_store
 from tests.support.training import make_setup, stop_at
 
 # Of the largest weight: 15 updates' roundings of float32 come to 2e-7; a maximum that
@@ -25,7 +24,6 @@ CLOSE = 1e-4
 def test_a_run_moves_between_devices(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(architectures.ARCHITECTURES, "miniature", MINIATURE)
     store = make_store(tmp_path / "store.h5")
     whole = train_base(make_setup(store, tmp_path / "whole"), "A")
 

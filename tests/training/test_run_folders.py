@@ -3,37 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from minicnn.base.errors import MinicnnError
-from minicnn.nn import architectures
 from minicnn.training import transfer
 from minicnn.training.run import Run, locked
 from minicnn.training.transfer import Setup, Treatment
-from tests.support.runs import MINIATURE, make_store
-from tests.support.training import contents, copied, make_setup, with_base
-
-
-@pytest.fixture(autouse=True)
-def miniature(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A ninth architecture, small enough to train in a second."""
-    monkeypatch.setitem(architectures.ARCHITECTURES, "miniature", MINIATURE)
-
-
-@pytest.fixture(scope="module")
-def store_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_store(tmp_path_factory.mktemp("store") / "tiny.h5")
-
-
-@pytest.fixture(scope="module")
-def whole(
-    store_path: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Setup]:
-    """A folder of runs with baseA, trained without a stop; not to be written to."""
-    yield from with_base(store_path, tmp_path_factory.mktemp("whole"))
+from tests.support.runs import make_store
+from tests.support.training import contents, copied, make_setup
 
 
 def test_a_base_that_does_not_serve_is_refused(whole: Setup, tmp_path: Path) -> None:

@@ -17,7 +17,6 @@ from minicnn.base.config import SolverConfig
 from minicnn.base.errors import MinicnnError, Stopped
 from minicnn.data.loader import Loader
 from minicnn.devices import device
-from minicnn.nn import architectures
 from minicnn.nn.layers import ConvLayer
 from minicnn.nn.memory import SPARE
 from minicnn.nn.network import Network
@@ -28,9 +27,8 @@ from minicnn.training.solver import Solver
 from minicnn.training.trainee import Diverged, Trainee
 from minicnn.training.trainer import Inputs
 from minicnn.training.transfer import Setup, Treatment
-from minicnn.training.treatment import parse_depths, passes
 from tests.nn.test_memory import GIGA, Limited
-from tests.support.runs import MINIATURE, make_store
+from tests.support.runs import MINIATURE
 from tests.support.training import contents, copied, make_setup, stop_at
 
 # Source, target, depths and kept layers. Frozen layers with dropout are 6 and 7.
@@ -43,26 +41,10 @@ FAMILIES: list[tuple[str, str, list[int], int]] = [
 DEPTHS = [1, 3, 6]
 
 
-@pytest.fixture(autouse=True)
-def miniature(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(architectures.ARCHITECTURES, "miniature", MINIATURE)
-
-
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setup]:
-    """A folder with baseA alone; not to be written to."""
-    architectures.ARCHITECTURES["miniature"] = MINIATURE
-    store = make_store(tmp_path_factory.mktemp("store") / "tiny.h5")
-    setup = make_setup(store, tmp_path_factory.mktemp("base"))
-    transfer.train_base(setup, "A")
-    yield setup
-    del architectures.ARCHITECTURES["miniature"]
-
-
-@pytest.fixture(scope="module")
-def apart(base: Setup, tmp_path_factory: pytest.TempPathFactory) -> Setup:
+def apart(whole: Setup, tmp_path_factory: pytest.TempPathFactory) -> Setup:
     """The base and every net of FAMILIES, each trained alone; not to be written to."""
-    setup = copied(base, tmp_path_factory.mktemp("apart"))
+    setup = copied(whole, tmp_path_factory.mktemp("apart"))
     for source, target, depths, keep in FAMILIES:
         for n in depths:
             transfer.transfer(setup, source, n, target, keep=keep)
@@ -95,11 +77,11 @@ def test_one_pass_gives_the_bytes_of_separate_runs(
     depths: list[int],
     keep: int,
     threads: int,
-    base: Setup,
+    whole: Setup,
     apart: Setup,
     tmp_path: Path,
 ) -> None:
-    setup = copied(base, tmp_path)
+    setup = copied(whole, tmp_path)
     setup = make_setup(setup.store, setup.runs, threads=threads)
     runs = transfer.transfer_depths(
         setup, source, depths, target, keep=keep, share_trunk=True
@@ -111,10 +93,10 @@ def test_one_pass_gives_the_bytes_of_separate_runs(
     assert [each["trained_together"] for each in sessions] == [names]
 
 
-def test_the_same_on_the_kernels(base: Setup, tmp_path: Path) -> None:
+def test_the_same_on_the_kernels(whole: Setup, tmp_path: Path) -> None:
     ended = []
     for share in (False, True):
-        setup = copied(base, tmp_path / str(share))
+        setup = copied(whole, tmp_path / str(share))
         short = ["solver.iterations=3", "schedule.evaluate_every=2"]
         setup = make_setup(setup.store, setup.runs, *short, device="emulated")
         runs = transfer.transfer_depths(setup, "A", [2, 6], share_trunk=share)
@@ -148,9 +130,9 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 
 def test_what_is_common_is_read_and_computed_once(
-    base: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    whole: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    setup = copied(base, tmp_path)
+    setup = copied(whole, tmp_path)
     counts = counted(monkeypatch)
     together(setup, [1, 3, 6])
     # 23 updates, and three evaluations of 20 images in batches of 9.
@@ -185,10 +167,10 @@ def test_a_head_holds_no_buffers_of_frozen_layers() -> None:
 
 
 def test_runs_at_different_steps_go_on_together(
-    base: Setup, apart: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    whole: Setup, apart: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One is done, one is new, and one, the deepest, was stopped at step 12."""
-    setup = copied(base, tmp_path)
+    setup = copied(whole, tmp_path)
     transfer.transfer(setup, "A", 1)
     with monkeypatch.context() as patch:
         stop_at(11, signal.SIGINT, patch)
@@ -209,12 +191,12 @@ def test_runs_at_different_steps_go_on_together(
 def test_a_stopped_pass_goes_on_together_or_apart(
     step: int,
     share: bool,
-    base: Setup,
+    whole: Setup,
     apart: Setup,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    setup = copied(base, tmp_path)
+    setup = copied(whole, tmp_path)
     with monkeypatch.context() as patch:
         stop_at(step, signal.SIGTERM, patch)
         with pytest.raises(Stopped) as stopped:
@@ -230,13 +212,13 @@ def test_a_stopped_pass_goes_on_together_or_apart(
 def test_a_run_that_diverges_is_given_up_alone(
     depth: int,
     share: bool,
-    base: Setup,
+    whole: Setup,
     apart: Setup,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    setup, original = copied(base, tmp_path), Trainee.learn
+    setup, original = copied(whole, tmp_path), Trainee.learn
     monkeypatch.setenv("MINICNN_GRAPH", "0")  # `learn` looks at the step
 
     def learn(self: Trainee, labels: Any) -> None:
@@ -259,12 +241,11 @@ def test_a_run_that_diverges_is_given_up_alone(
     assert given_up.checkpoint.step == 12
     # Once the cause is gone, it goes on from there.
     monkeypatch.undo()
-    monkeypatch.setitem(architectures.ARCHITECTURES, "miniature", MINIATURE)
     assert same(transfer.transfer_depths(setup, "A", DEPTHS, share_trunk=share), apart)
 
 
-def test_all_that_diverge_are_named(base: Setup, tmp_path: Path) -> None:
-    setup = copied(base, tmp_path)
+def test_all_that_diverge_are_named(whole: Setup, tmp_path: Path) -> None:
+    setup = copied(whole, tmp_path)
     hot = make_setup(setup.store, setup.runs, "solver.lr=1e9")
     with pytest.raises(Diverged, match=r"^A1B: .* diverged.*; A2B: .* diverged"):
         transfer.transfer_depths(hot, "A", [1, 2], share_trunk=True)
@@ -272,8 +253,10 @@ def test_all_that_diverge_are_named(base: Setup, tmp_path: Path) -> None:
     assert Run(setup.runs / "A2B").result is None
 
 
-def test_networks_that_differ_below_share_no_trunk(base: Setup, tmp_path: Path) -> None:
-    setup = copied(base, tmp_path)
+def test_networks_that_differ_below_share_no_trunk(
+    whole: Setup, tmp_path: Path
+) -> None:
+    setup = copied(whole, tmp_path)
     trainer = transfer.start(setup, [Treatment("B", "A", n) for n in (2, 3)])
     trainer.trainees[0].network.params[0].value[...] = 0
     trainer.trainees[0].frozen_before = trainer.trainees[0].network.hashes(2)
@@ -284,8 +267,10 @@ def test_networks_that_differ_below_share_no_trunk(base: Setup, tmp_path: Path) 
         transfer.start(setup, mixed)
 
 
-def test_one_folder_in_use_keeps_all_from_starting(base: Setup, tmp_path: Path) -> None:
-    setup = copied(base, tmp_path)
+def test_one_folder_in_use_keeps_all_from_starting(
+    whole: Setup, tmp_path: Path
+) -> None:
+    setup = copied(whole, tmp_path)
     together(setup, [1, 2])
     assert setup.runs is not None
     before = contents(setup.runs)
@@ -317,65 +302,3 @@ def test_the_memory_of_all_heads_is_asked_for_at_once() -> None:
     left = dev.free_bytes() - fits * 2 * 64 * 64 * 3  # the images as uploaded
     # As for one network: less than an image's share is left.
     assert SPARE - 2**17 < left < SPARE + 6e6
-
-
-def test_depths_as_texts() -> None:
-    texts = {
-        "3": [3],
-        "1-7": [1, 2, 3, 4, 5, 6, 7],
-        "5-5": [5],
-        "1,3,5": [1, 3, 5],
-        "6, 1-3": [1, 2, 3, 6],
-    }
-    assert [parse_depths(text) for text in texts] == list(texts.values())
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("", "--n : not a number of layers"),
-        ("1,", "--n 1,: not a number of layers"),
-        ("1-2-3", "--n 1-2-3: not a number"),
-        ("1.5", "--n 1.5: not a number"),
-        ("0-3", "--n 0: must be 1..7"),
-        ("-2", "--n -2: must be 1..7"),
-        ("1-999999999", "--n 999999999: must be 1..7"),
-        ("7-1", "--n 7-1: write the lower number first"),
-        ("1-3,2", "--n 1-3,2: names a depth twice"),
-    ],
-)
-def test_texts_that_name_no_depths(text: str, said: str) -> None:
-    with pytest.raises(MinicnnError) as refused:
-        parse_depths(text)
-    assert str(refused.value).startswith(said)
-
-
-def test_what_has_no_trunk_to_share_is_refused() -> None:
-    with pytest.raises(MinicnnError, match="--share-trunk --finetune: layers that are"):
-        passes("A", [1, 2], finetune=True, share_trunk=True)
-    with pytest.raises(MinicnnError, match="--share-trunk --n 3: needs two depths"):
-        passes("A", [3], share_trunk=True)
-    alone = [[Treatment("B", "A", n, True)] for n in (1, 2)]
-    assert passes("A", [1, 2], finetune=True) == alone
-    kept = [[Treatment("A", "A", n, keep=1) for n in (1, 2)]]
-    assert passes("A", [1, 2], "A", keep=1, share_trunk=True) == kept
-
-
-def test_the_measurement_counts_images_and_compares_the_runs(
-    base: Setup, tmp_path: Path
-) -> None:
-    from click.testing import CliRunner
-
-    from minicnn.experiments.bench import share_trunk
-
-    out = tmp_path / "found.json"
-    argv = [f"--data={base.store}", f"--json={out}", "--rounds=1", "--depths=1,2,6"]
-    argv += ["--iterations=4", "--set=network.arch=miniature", "--set=solver.batch=5"]
-    done = CliRunner().invoke(share_trunk.main, argv)
-    assert done.exit_code == 0, done.output
-    found = json.loads(out.read_text())
-    assert found["same_runs"] is True
-    # 4 updates of 5 images, and one evaluation of 20.
-    assert found["one pass"]["images_read"] == 4 * 5 + 20
-    assert found["one after another"]["images_read"] == 3 * (4 * 5 + 20)
-    assert "same results and metrics: True" in done.output

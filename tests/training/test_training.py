@@ -19,32 +19,11 @@ from minicnn.base.errors import MinicnnError, Stopped
 from minicnn.base.progress import Progress
 from minicnn.compile import native
 from minicnn.data.loader import Loader
-from minicnn.nn import architectures
 from minicnn.ops import dropout
 from minicnn.training import trainer, transfer
 from minicnn.training.run import Run
 from minicnn.training.transfer import Setup, Treatment
-from tests.support.runs import MINIATURE, make_store
-from tests.support.training import contents, copied, make_setup, stop_at, with_base
-
-
-@pytest.fixture(autouse=True)
-def miniature(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A ninth architecture, small enough to train in a second."""
-    monkeypatch.setitem(architectures.ARCHITECTURES, "miniature", MINIATURE)
-
-
-@pytest.fixture(scope="module")
-def store_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_store(tmp_path_factory.mktemp("store") / "tiny.h5")
-
-
-@pytest.fixture(scope="module")
-def whole(
-    store_path: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Setup]:
-    """A folder of runs with baseA, trained without a stop; not to be written to."""
-    yield from with_base(store_path, tmp_path_factory.mktemp("whole"))
+from tests.support.training import contents, copied, make_setup, stop_at
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,31 +9,10 @@ import pytest
 
 from minicnn.base.errors import MinicnnError
 from minicnn.data.store import Store
-from minicnn.nn import architectures
 from minicnn.training import transfer
 from minicnn.training.run import Run
 from minicnn.training.transfer import Setup, Treatment
-from tests.support.runs import MINIATURE, make_store
-from tests.support.training import copied, make_setup, with_base
-
-
-@pytest.fixture(autouse=True)
-def miniature(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A ninth architecture, small enough to train in a second."""
-    monkeypatch.setitem(architectures.ARCHITECTURES, "miniature", MINIATURE)
-
-
-@pytest.fixture(scope="module")
-def store_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_store(tmp_path_factory.mktemp("store") / "tiny.h5")
-
-
-@pytest.fixture(scope="module")
-def whole(
-    store_path: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Setup]:
-    """A folder of runs with baseA, trained without a stop; not to be written to."""
-    yield from with_base(store_path, tmp_path_factory.mktemp("whole"))
+from tests.support.training import copied, make_setup
 
 
 @pytest.mark.parametrize(
@@ -195,6 +173,13 @@ def test_the_head_is_trained_before_all_is_fine_tuned(
             assert moved == (values != base[name]).any(), name
     with pytest.raises(MinicnnError, match="--finetune-after 5: must be 0 or more"):
         Treatment("B", "A", 3, finetune_after=5)
+
+
+def test_finetune_after_implies_finetune(whole: Setup, tmp_path: Path) -> None:
+    setup = copied(whole, tmp_path)
+    run = transfer.transfer(setup, "A", 3, finetune_after=5)
+    [other] = transfer.transfer_depths(setup, "A", [2], finetune_after=5)
+    assert [run.name, other.name] == ["A3B+-after5", "A2B+-after5"]
 
 
 def test_factors_of_a_layer_that_is_not_there(whole: Setup, tmp_path: Path) -> None:

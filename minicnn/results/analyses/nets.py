@@ -10,14 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minicnn.base.errors import MinicnnError
-from minicnn.data.loader import Loader
+from minicnn.data.loader import Loader, first_of_each
 from minicnn.devices.device import Device
 from minicnn.nn.network import Network
+from minicnn.results import features
 from minicnn.results.analyses.measures import pooled
 from minicnn.results.inference import class_indices
 from minicnn.results.inputs import open_store
 from minicnn.training.run import Run
-from minicnn.training.trainer import Inputs, evaluate
+from minicnn.training.trainer import Inputs, evaluate_together
 from minicnn.training.transfer import starting_network
 from minicnn.training.treatment import Treatment
 
@@ -43,10 +44,10 @@ class Net:
             raise MinicnnError(f"{run.folder}: not finished; finish its training first")
         self.run, self.dev = run, dev
         self.store = open_store(run, store)
-        self.network = run.network(dev)
+        self.trunk = run.trunk(dev)
+        [self.network] = self.trunk.networks
         self.weights = run.checkpoint.weights
         self.subtract(run.mean)
-        self.crop = self.network.arch.crop
 
     def subtract(self, mean: NDArray[np.float32]) -> None:
         """Takes another mean image, (H,W,3)."""
@@ -70,6 +71,7 @@ class Net:
             about["n"],
             about["finetune"],
             about.get("keep", 0),
+            about.get("finetune_after", 0),
         )
         types, seed = self.run.config.network.precision, about["seed"]
         outputs, arch = self.run.outputs, self.run.arch
@@ -86,19 +88,16 @@ class Net:
             count: images in all, at most.
         """
         classes = class_indices(task, self.store)
-        loader = Loader(self.store, classes, self.crop, BATCH, seed=0)
+        loader = Loader(self.store, classes, self.run.arch.crop, BATCH, seed=0)
         rows = loader.train if part == "train" else loader.val
-        labels = self.store.labels[rows]
-        each = max(1, count // len(classes))
-        order = np.argsort(labels, kind="stable")
-        place = np.arange(len(rows)) - np.searchsorted(labels[order], labels[order])
-        loader.val = np.sort(rows[order[place < each]])
+        loader.val = first_of_each(self.store, rows, max(1, count // len(classes)))
         return loader
 
     def score(self, images: Loader) -> dict[str, float]:
         """Mean loss, in nats, and top-1 on images of its own task."""
         with np.errstate(all="ignore"):
-            found = evaluate(self.network, self.inputs, images)
+            whole = self.trunk, self.trunk.networks, self.inputs
+            [found] = evaluate_together(*whole, images) or []
         return {"loss": found["val_loss"], "top1": found["val_top1"]}
 
     def batches(self, images: Loader) -> Iterator[tuple[dict[int, Array], Array]]:
@@ -107,20 +106,12 @@ class Net:
         A layer's output is what the next one is given: after ReLU, pooling and LRN.
         (N,H,W,C), float32; (N,1,1,C) from fully connected layers.
         """
-        for batch in images.val_batches():
-            x, _ = self.inputs.fill(batch)
-            self.network.plan(len(x))
-            outputs: dict[int, Array] = {}
-            for layer in self.network.layers:
-                x = layer.forward(x, None)
-                outputs[layer.spec.index] = x
-            host = {
-                index: np.array(self.dev.to_host(y), np.float32).reshape(
-                    (len(y), 1, 1, -1) if y.ndim == 2 else y.shape
-                )
-                for index, y in outputs.items()
-            }
-            yield host, batch.labels
+        layers, known = self.network.layers, features.layer_outputs(self.network)
+        last = {layers[place].spec.index: name for name, (place, _) in known.items()}
+        read, names = images.val_batches(), list(last.values())
+        for batch, found in features.outputs(self.trunk, self.inputs, read, names):
+            copies = [np.array(each, np.float32) for each in found]
+            yield dict(zip(last, copies, strict=True)), batch.labels
 
     def features(
         self, images: Loader, layers: Sequence[int], grid: int
