@@ -13,8 +13,8 @@ PACKAGE = Path(minicnn.__file__).parent
 # Each room imports only those before it, and lines of .py that it may have at most.
 # A commit that raises a budget says why.
 BUDGETS = {"base": 1000, "compile": 1220, "devices": 1760, "data": 1390, "ops": 2660}
-BUDGETS |= {"nn": 1440, "training": 1910, "results": 1180, "data_prep": 3480}
-BUDGETS |= {"experiments": 10500, "cli": 1750}
+BUDGETS |= {"nn": 1530, "training": 2190, "results": 1180, "data_prep": 3480}
+BUDGETS |= {"experiments": 10500, "cli": 1950}
 ROOMS = list(BUDGETS)
 
 

@@ -25,8 +25,6 @@ else:
     import tomli as tomllib
 
 RECIPES = "recipes"
-# The built-in recipe for stores of at least so many pixels a side.
-BY_SIZE = ((227, "paper"), (56, "tiny-imagenet"), (0, "demo"))
 
 
 @dataclass(frozen=True)
@@ -280,11 +278,6 @@ def load_recipe(name: str) -> Config:
     folder = importlib.resources.files("minicnn.experiments") / RECIPES
     with importlib.resources.as_file(folder / f"{name}.toml") as path:
         return from_dict(read_toml(path), f"recipe {name}")
-
-
-def recipe_for(image_size: tuple[int, int]) -> str:
-    """The built-in recipe whose network fits a store's images, (height, width)."""
-    return next(name for least, name in BY_SIZE if min(image_size) >= least)
 
 
 def override(config: Config, assignments: list[str]) -> Config:

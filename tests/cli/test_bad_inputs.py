@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
+from safetensors.numpy import save_file
 
 from minicnn.cli import main as cli
 from minicnn.devices import device
@@ -140,6 +141,12 @@ def make_runs() -> Run:
     Path("nameless/config.toml").write_text("[solver]\nlr = 1.0\n")
     Path("classless/task.json").write_text("{}")
     Path("torn/task.json").write_text("{")
+    make_run(Path("alien"), "caffenet64", weights, mean, 4, **about)
+    one = np.zeros((4, 3, 1, 1), np.float32)
+    save_file({"conv1.weight": one}, "other.safetensors")
+    save_file({"conv1.weight": one[:, :, 0, 0]}, "flat.safetensors")
+    save_file({"bn.weight": one}, "lacking.safetensors")
+    save_file({"mean": mean}, "mean.safetensors")
     return run
 
 
@@ -314,7 +321,18 @@ ROWS: dict[str, list[tuple[str, str]]] = {
         (f"{MOVE} --from random --keep 1", "give a base by --from A or --from B"),
         (f"{MOVE} --share-trunk", "--share-trunk --n 3: needs two depths or more"),
         (f"{MOVE} --n 1-2 --share-trunk --finetune", "there is no trunk to share"),
-        (f"{MOVE} --from Q", "task 'Q': has no counterpart"),
+        (f"{MOVE} --from Q", "--from Q: neither A, B, random or tiny-imagenet, nor a"),
+        (f"{MOVE} --from gone/run", "--from gone/run: neither A, B, random"),
+        (f"{MOVE} --from mine", "mine: no run folder (it has no config.toml)"),
+        (f"{MOVE} --from notes.txt", "--from notes.txt: no safetensors file"),
+        (f"{MOVE} --from unsaved", "unsaved: no checkpoint yet"),
+        (f"{MOVE} --from run --data small.h5", "36x36 pixels, those of small.h5 are"),
+        (f"{MOVE} --from run --to Q", "task 'Q'"),
+        (f"{MOVE} --from other.safetensors", "tensor conv1.w: shape (4, 1, 1, 3) in"),
+        (f"{MOVE} --from lacking.safetensors", "tensor conv1.w: missing from the"),
+        (f"{MOVE} --from flat.safetensors", "tensor conv1.weight: shape (4, 3) in the"),
+        (f"{MOVE} --from mean.safetensors", "its mean is (36, 36, 3), not (3,H,W)"),
+        (f"{MOVE} --from alien", "layers 1..3 of its architecture caffenet64 are not"),
         (f"{MOVE} --from all", "task 'all': has no counterpart"),
         (f"{MOVE} --to Q", "task 'Q'"),
         (f"{MOVE} --from random --finetune", "use 'minicnn train-base'"),
