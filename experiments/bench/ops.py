@@ -18,7 +18,7 @@ import numpy as np
 
 from minicnn.base import precision as precisions
 from minicnn.base.config import SolverConfig
-from minicnn.base.errors import MinicnnError
+from minicnn.base.errors import MinicnnError, counted
 from minicnn.base.progress import Progress
 from minicnn.data.loader import Batch
 from minicnn.devices.device import Device
@@ -37,7 +37,7 @@ OUTPUTS = 1000
 BATCHES = {"cpu": 16, "emulated": 1}
 BATCH = 256
 NOTES = {
-    "cpu": "caches are not flushed",
+    "cpu": "caches are not flushed, so small arrays may pass 100 % of the roofline",
     "emulated": "the emulator's times say nothing about a GPU; caches are not flushed",
 }
 NOTE = "CUDA events, level-2 cache flushed before each op"
@@ -274,7 +274,7 @@ def table(report: Report) -> str:
         measured.append(f"{rate} GFLOP/s product in {ceilings.precision}")
     lines = [
         f"{report.arch}, batch {report.batch}, {report.precision}: a training step on "
-        f"device {about['device']} ({name}, {about['threads']} threads); "
+        f"device {about['device']} ({name}, {counted(about['threads'], 'thread')}); "
         f"{report.note}.",
         f"Ceilings measured in this run: {', '.join(measured)}.",
         "",
