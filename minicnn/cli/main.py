@@ -15,6 +15,7 @@ from minicnn.cli import look as cli_look
 from minicnn.cli import program
 from minicnn.cli import prove as cli_prove
 from minicnn.cli import report as cli_report
+from minicnn.cli import start as cli_start
 from minicnn.cli import study as cli_study
 from minicnn.cli import train as cli_train
 
@@ -27,6 +28,7 @@ def cli() -> None:
 
 
 for each in [
+    *cli_start.COMMANDS,
     cli_data.data,
     cli_data.splits,
     *cli_train.COMMANDS,
