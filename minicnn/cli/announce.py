@@ -7,6 +7,7 @@ import time
 
 import click
 
+from minicnn.base.errors import counted
 from minicnn.cli.output import say
 from minicnn.experiments.bench.ops import Step
 from minicnn.experiments.study import cost
@@ -56,7 +57,8 @@ def period(length: float) -> str:
 def tell(setup: Setup, trainer: Trainer) -> None:
     """Prints how many updates there are and what they take; of long ones, what less."""
     solver = setup.config.solver
-    told = f"{solver.iterations:,} updates of {solver.batch} images"
+    images = counted(solver.batch, "image")
+    told = f"{counted(solver.iterations, 'update')} of {images}"
     if setup.dev.has_kernels and setup.dev.on_host:
         say(f"{told}, on the emulated device: slow.")
         return
@@ -111,9 +113,9 @@ def announce(setup: Setup, why: str, trainer: Trainer) -> None:
     say(f"{why}.")
     say(
         f"{names}{one_pass}: {setup.arch.name}, {len(runs[0].classes)} "
-        f"classes, {len(trainer.loader.train)} training and {len(trainer.loader.val)} "
-        f"validation images of {setup.store}, device {setup.dev.name} with "
-        f"{setup.dev.threads} threads."
+        f"classes, {len(trainer.loader.train)} training and "
+        f"{counted(len(trainer.loader.val), 'validation image')} of {setup.store}, "
+        f"device {setup.dev.name} with {counted(setup.dev.threads, 'thread')}."
     )
     batch, images = setup.config.solver.batch, len(trainer.loader.train)
     if batch > images:

@@ -22,16 +22,19 @@ def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
-def as_json() -> bool:
+def _asked() -> bool:
     """Whether --json was given."""
     return bool(click.get_current_context().meta.get(_KEY))
 
 
 def say(text: object) -> None:
     """What people read along the way."""
-    click.echo(text, err=as_json())
+    click.echo(text, err=_asked())
 
 
-def put(value: Any, text: object) -> None:
-    """What a command came to: `value` as JSON, or the text."""
-    click.echo(json.dumps(value, indent=2, default=str) if as_json() else text)
+def put(value: Any, text: object = None) -> None:
+    """What a command came to: `value` as JSON, or the text; None was said before."""
+    if _asked():
+        click.echo(json.dumps(value, indent=2, default=str))
+    elif text is not None:
+        click.echo(text)

@@ -10,7 +10,7 @@ import click
 
 from minicnn.cli.data import default_split, split_option
 from minicnn.cli.look import device_options, precision_option
-from minicnn.cli.output import as_json, json_option, put, say
+from minicnn.cli.output import json_option, put, say
 
 if TYPE_CHECKING:
     from minicnn.nn.architectures import Architecture
@@ -128,7 +128,7 @@ def _target_of(source: str, target: str | None) -> tuple[str, Architecture | Non
 def typed() -> tuple[str, ...]:
     """The words of the command line, but for those that only this command knows."""
     context = click.get_current_context()
-    shared = {each.name for each in train_base.params} - {"task", "fresh"}
+    shared = {each.name for each in train_base.params} - {"task", "fresh", "json"}
     words: list[str] = []
     for option in context.command.params:
         name = option.name or ""
@@ -195,8 +195,7 @@ def train(
 
 def put_results(runs: list[Run]) -> None:
     """With --json a list of each run's folder and result.json."""
-    if as_json():
-        put([{"run": str(run.folder), **(run.result or {})} for run in runs], "")
+    put([{"run": run.folder, **(run.result or {})} for run in runs])
 
 
 @click.command("train-base")
