@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from minicnn.base.errors import MinicnnError
 from minicnn.cli.look import device_options
 
 NOTHING = "nothing"
@@ -17,10 +18,15 @@ SIZE = 32  # pixels a side that a net from nothing is trained on in minutes
 def _choices(source: str) -> tuple[int, int, str]:
     """Pixels a side, layers to copy, and the run's name."""
     from minicnn.training.source import architecture
-    from minicnn.training.treatment import passes
+    from minicnn.training.treatment import Treatment, passes
 
     if source == NOTHING:
         return SIZE, 0, "baseall"
+    if not Treatment("all", source, 1).is_from_path:
+        raise MinicnnError(
+            f"--from {source}: a net of a split's task; 'minicnn start' goes on from "
+            f"tiny-imagenet, a PATH or {NOTHING}"
+        )
     arch = architecture(source)
     size, depth = (arch.size, arch.depth - 1) if arch else (SIZE, 7)
     return size, depth, passes(source, [depth], finetune=True)[0][0].name
@@ -37,7 +43,7 @@ def _held_out(store: Path, folder: Path) -> Path | None:
 
 
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=click.Path(exists=True, path_type=Path))
 @click.option(
     "--from",
     "source",
@@ -62,6 +68,9 @@ def start(
     Runs the commands that one would type, and prints each, to go on with by hand. What
     they make lies in this folder: NAME.h5, NAME.png, runs/NAME.
     """
+    from minicnn.devices import device as devices
+
+    devices.get(device, threads)  # which may refuse, before anything is made
     root = context.find_root().command
     name = folder.resolve().stem
     store, runs = Path(f"{name}.h5"), Path("runs", name)

@@ -436,6 +436,18 @@ ROWS: dict[str, list[tuple[str, str]]] = {
         ("data show tiny.h5 -o a", "a: unknown ending; use .png"),
         ("data show tiny.h5 -o gone/a.png", "folder gone does not exist"),
     ],
+    "start": [
+        ("start", "Missing argument 'FOLDER'"),
+        ("start gone", "'gone' does not exist"),
+        ("start good --from gone", "--from gone: neither A, B, random or tiny-"),
+        (
+            "start good --from A",
+            "--from A: a net of a split's task; 'minicnn start' goes",
+        ),
+        ("start good --from notes.txt", "--from notes.txt: no safetensors file"),
+        ("start good --device abacus", "--device abacus: unknown"),
+        ("start good --threads 0", "--threads 0: must be at least 1"),
+    ],
     "studies": [
         (f"{PLAN} --only Z9Z", "--only Z9Z: matches no net of the plan"),
         (f"{PLAN} --set solver.speed=1", "unknown key solver.speed"),
