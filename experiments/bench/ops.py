@@ -25,6 +25,7 @@ from minicnn.devices.device import Device
 from minicnn.devices.meter import Ceilings, Meter
 from minicnn.devices.recording import RecordedStep
 from minicnn.experiments.bench.roofline import cost
+from minicnn.nn.architectures import Architecture
 from minicnn.nn.layers import Context, Layer
 from minicnn.nn.network import Network
 from minicnn.ops import Op
@@ -149,7 +150,7 @@ class Step:
     def __init__(
         self,
         dev: Device,
-        arch: str,
+        arch: str | Architecture,
         batch: int,
         precision: str = "fp32",
         lr: float = 0.0,

@@ -24,7 +24,7 @@ def _rate(setup: Setup) -> float:
     network, batch = setup.config.network, setup.config.solver.batch
     if setup.dev.on_host:
         batch = min(batch, BATCH)
-    step = Step(setup.dev, network.arch, batch, network.precision, seed=None)
+    step = Step(setup.dev, setup.arch, batch, network.precision, seed=None)
     for _ in range(3):
         began = time.monotonic()
         step.whole()

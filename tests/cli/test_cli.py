@@ -295,3 +295,34 @@ def test_start_runs_what_it_prints(
         assert again[0] == 0
     assert Path("photos.png").exists()
     assert Path("photos-curves.png").exists()
+
+
+OWN = """
+size = 36
+crop = 28
+layers = [
+  { kind = "conv", features = 8, window = 5 },
+  { kind = "pool" },
+  { kind = "conv", features = 8, window = 3 },
+  { kind = "fc" },
+]
+"""
+
+
+def test_a_run_of_ones_own_architecture_is_a_source(minicnn: Invoke) -> None:
+    """Its TOML file may be gone: the run has it."""
+    Path("own.toml").write_text(OWN)
+    quick = [*QUICK[1:], "--data=tiny.h5"]
+    named = "--set=network.arch=own.toml"
+    assert minicnn("train-base", "--task=all", named, *quick)[0] == 0
+    Path("own.toml").unlink()
+    source = "--from=runs/tiny-all/baseall"
+    status, out, err = minicnn("transfer", source, "--n=2", "--to=A", *quick)
+    assert status == 0, err
+    assert "baseall-2A: own, 4 classes" in out
+    assert "conv2  8x3x3x8           copied from baseall        frozen" in out
+    status, _, err = minicnn("transfer", source, "--n=3", *quick)
+    assert (status, err) == (
+        2,
+        "minicnn: error: --n 3: must be 1..2, the layers to copy of 3\n",
+    )
