@@ -78,7 +78,7 @@ def make_setup(
     """The Setup that the shared options describe, and why its recipe was chosen.
 
     Args:
-        task: that is trained, or whose base is copied from: its default split.
+        task: that is trained.
         arch: of the source that layers are copied from, if that is known.
     """
     from minicnn.base import config
@@ -112,17 +112,18 @@ def make_setup(
 
 
 def _target_of(source: str, target: str | None) -> tuple[str, Architecture | None]:
-    """The task whose split a transfer has, and the architecture of its source."""
+    """The task that a transfer learns, and the architecture of its source."""
     from minicnn.nn import architecture_files, architectures
     from minicnn.training.source import architecture
-    from minicnn.training.treatment import RANDOM, Treatment, default_target
+    from minicnn.training.treatment import Treatment, default_target
 
+    task = target or default_target(source)
     if not Treatment("all", source, 1).is_from_path:
-        return ("B" if source == RANDOM else source), None
+        return task, None
     found = architecture(source)
     if found and not architectures.is_built_in(found):
         architecture_files.register(found)
-    return target or default_target(source), found
+    return task, found
 
 
 def typed() -> tuple[str, ...]:

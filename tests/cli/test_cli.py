@@ -104,6 +104,13 @@ def test_all_depths_in_one_command(minicnn: Invoke) -> None:
     assert "A1B-keep2: top-1" in out
 
 
+def test_random_filters_for_all_classes(minicnn: Invoke) -> None:
+    line = ["transfer", "--from=random", "--to=all", "--n=2", "--data=tiny.h5", *QUICK]
+    status, out, err = minicnn(*line)
+    assert status == 0, err
+    assert "R2all: caffenet32, 8 classes" in out
+
+
 def test_help_imports_nothing_heavy() -> None:
     code = (
         "import sys; sys.argv = ['minicnn', '--help']\n"
