@@ -88,7 +88,8 @@ def predict(
     for each in found:
         lines.append(str(each.image))
         for guess in each.guesses:
-            lines.append(f"  {guess.probability:6.1%}  {guess.name}  ({guess.wnid})")
+            known = f"  ({guess.wnid})" if guess.wnid != guess.name else ""
+            lines.append(f"  {guess.probability:6.1%}  {guess.name}{known}")
     put([asdict(each) for each in found], "\n".join(lines))
 
 

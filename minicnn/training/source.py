@@ -86,7 +86,7 @@ def _contents(path: Path) -> tuple[Tensors, dict[str, Any]]:
     """A safetensors file's tensors as float32, and what minicnn wrote about them."""
     try:
         with safe_open(path, "np") as file:
-            about = json.loads((file.metadata() or {}).get(checkpoint.KEY, "{}"))
+            about = dict(json.loads((file.metadata() or {}).get(checkpoint.KEY, "{}")))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError, TypeError, ValueError) as error:
         raise MinicnnError(f"--from {path}: no safetensors file ({error})") from None
@@ -102,7 +102,7 @@ def architecture(source: str) -> Architecture | None:
     path = locate(source)
     if run := _run_of(path):
         return run.arch
-    return ARCHITECTURES.get(_contents(path)[1].get("arch", ""))
+    return ARCHITECTURES.get(str(_contents(path)[1].get("arch")))
 
 
 def of_path(source: str, arch: Architecture, n: int) -> Source:

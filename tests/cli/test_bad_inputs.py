@@ -147,6 +147,7 @@ def make_runs() -> Run:
     save_file({"conv1.weight": one[:, :, 0, 0]}, "flat.safetensors")
     save_file({"bn.weight": one}, "lacking.safetensors")
     save_file({"mean": mean}, "mean.safetensors")
+    save_file({"mean": mean}, "odd.safetensors", {"minicnn": "[3]"})
     return run
 
 
@@ -332,6 +333,7 @@ ROWS: dict[str, list[tuple[str, str]]] = {
         (f"{MOVE} --from lacking.safetensors", "tensor conv1.w: missing from the"),
         (f"{MOVE} --from flat.safetensors", "tensor conv1.weight: shape (4, 3) in the"),
         (f"{MOVE} --from mean.safetensors", "its mean is (36, 36, 3), not (3,H,W)"),
+        (f"{MOVE} --from odd.safetensors", "odd.safetensors: no safetensors file"),
         (f"{MOVE} --from alien", "layers 1..3 of its architecture caffenet64 are not"),
         (f"{MOVE} --from all", "task 'all': has no counterpart"),
         (f"{MOVE} --to Q", "task 'Q'"),
