@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import time
 
@@ -29,7 +30,10 @@ def _rate(setup: Setup) -> float:
         began = time.monotonic()
         step.whole()
         setup.dev.synchronize()
-    return batch / (time.monotonic() - began)
+    rate = batch / (time.monotonic() - began)
+    del step
+    gc.collect()  # a record of the step refers to it, and it to the record
+    return rate
 
 
 def seconds(setup: Setup, trainer: Trainer) -> float:
