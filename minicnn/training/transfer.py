@@ -260,7 +260,8 @@ def transfer(
         source: "A", "B", or "random" for random filters; or the path of a run, a
             checkpoint or an exported file, perhaps of another store and task.
         n: layers copied, from 1 to all but the last.
-        target: None takes the other task ("B" for random filters, "all" for a path).
+        target: None takes the other task ("B" for random filters; for a
+            path "all", which the split "all" has).
         finetune: whether the copied layers are trained as well.
         keep: layers n+1..n+keep are copied too, and trained on.
     """
