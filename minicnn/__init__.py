@@ -12,8 +12,8 @@ Training
     get_device: "auto", "cpu", "cuda", "cuda:N" or "emulated".
     Setup: what the runs of one comparison share: store, device, settings, split.
     train_base: trains a base net on a task.
-    transfer, transfer_depths: copies layers of a base, freezes or fine-tunes them, and
-        trains the rest; at one depth, or at several in one pass.
+    transfer, transfer_depths: copies layers of a base, or of any run or file, freezes
+        or fine-tunes them, and trains the rest; at one depth, or several in one pass.
     Network: the eight layers, with forward and backward passes.
 
 Finished runs
@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     from minicnn.results.inference import evaluate_run, predict
     from minicnn.results.pictures import curves, filters
     from minicnn.training.run import Run
-    from minicnn.training.transfer import Setup, train_base, transfer, transfer_depths
+    from minicnn.training.setup import Setup
+    from minicnn.training.transfer import train_base, transfer, transfer_depths
 
 __version__ = "0.1.0"
 
@@ -63,7 +64,8 @@ _NAMES = {
     "results.inference": ("evaluate_run", "predict"),
     "results.pictures": ("curves", "filters"),
     "training.run": ("Run",),
-    "training.transfer": ("Setup", "train_base", "transfer", "transfer_depths"),
+    "training.setup": ("Setup",),
+    "training.transfer": ("train_base", "transfer", "transfer_depths"),
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names}
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from minicnn.base.errors import MinicnnError
+from minicnn.base.errors import MinicnnError, counted
 from minicnn.data_prep.sources import cifar, folders, imagenet, tiny_imagenet
 from minicnn.data_prep.sources.labelled import Source, assemble
 from minicnn.data_prep.sources.tree import Tree, open_tree
@@ -61,6 +61,7 @@ def _held(tree: Tree) -> str:
     count = sum(Path(path).suffix.lower() in endings for path in tree.files)
     if not tree.files:
         return "it is empty"
+    images = counted(count, "image")
     if tree.top:
-        return f"{count} images in the one folder {tree.top}, at least 2 are needed"
-    return f"{count} images, no class folders"
+        return f"{images} in the one folder {tree.top}, at least 2 are needed"
+    return f"{images}, no class folders"

@@ -32,7 +32,7 @@ from minicnn.experiments.bench.busy import busy_cores
 from minicnn.experiments.bench.comparison import AS_EXACT, Comparison, Tried, Turns
 from minicnn.experiments.bench.ops import OUTPUTS, Step
 from minicnn.experiments.bench.torch_step import Mode
-from minicnn.results.export import torch_tensors
+from minicnn.nn.torch_layout import to_torch
 
 ROUNDS = 9
 TURN = 0.5  # seconds of a turn, or one step if that takes longer
@@ -245,7 +245,7 @@ def check(
     """
     step = Step(dev, arch, batch, lr=RATE)
     network = step.network
-    weights = torch_tensors(network.arch, network.tensors())
+    weights = to_torch(network.arch, network.tensors())
     images, targets = batch_of(torch, place, step)
     with theirs("building the network"):
         net = torch_step.build(torch, network.arch, OUTPUTS)

@@ -18,13 +18,14 @@ import numpy as np
 
 from minicnn.base import precision as precisions
 from minicnn.base.config import SolverConfig
-from minicnn.base.errors import MinicnnError
+from minicnn.base.errors import MinicnnError, counted
 from minicnn.base.progress import Progress
 from minicnn.data.loader import Batch
 from minicnn.devices.device import Device
 from minicnn.devices.meter import Ceilings, Meter
 from minicnn.devices.recording import RecordedStep
 from minicnn.experiments.bench.roofline import cost
+from minicnn.nn.architectures import Architecture
 from minicnn.nn.layers import Context, Layer
 from minicnn.nn.network import Network
 from minicnn.ops import Op
@@ -37,7 +38,7 @@ OUTPUTS = 1000
 BATCHES = {"cpu": 16, "emulated": 1}
 BATCH = 256
 NOTES = {
-    "cpu": "caches are not flushed",
+    "cpu": "caches are not flushed, so small arrays may pass 100 % of the roofline",
     "emulated": "the emulator's times say nothing about a GPU; caches are not flushed",
 }
 NOTE = "CUDA events, level-2 cache flushed before each op"
@@ -149,7 +150,7 @@ class Step:
     def __init__(
         self,
         dev: Device,
-        arch: str,
+        arch: str | Architecture,
         batch: int,
         precision: str = "fp32",
         lr: float = 0.0,
@@ -274,7 +275,7 @@ def table(report: Report) -> str:
         measured.append(f"{rate} GFLOP/s product in {ceilings.precision}")
     lines = [
         f"{report.arch}, batch {report.batch}, {report.precision}: a training step on "
-        f"device {about['device']} ({name}, {about['threads']} threads); "
+        f"device {about['device']} ({name}, {counted(about['threads'], 'thread')}); "
         f"{report.note}.",
         f"Ceilings measured in this run: {', '.join(measured)}.",
         "",

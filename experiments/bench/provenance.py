@@ -38,8 +38,11 @@ def shortened(
     """A recipe, by default that of the store's images, cut short and changed."""
     from minicnn.base import config
     from minicnn.data.store import Store
+    from minicnn.training import advice
 
-    chosen = config.load_recipe(recipe or config.recipe_for(Store(store).image_size))
+    opened = Store(store)
+    suited = advice.choose(opened, range(len(opened.wnids)), gpu=False).config
+    chosen = config.load_recipe(recipe) if recipe else suited
     names = (
         "solver.iterations",
         "schedule.evaluate_every",

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from minicnn.base.errors import counted
 from minicnn.base.progress import duration
 from minicnn.experiments.report.claims import Finding, unpaired_boost
 from minicnn.experiments.report.contents import Contents, Entry, sharers
@@ -189,5 +190,5 @@ def cost(contents: Contents) -> Pairs:
         pairs.append(("shared a pass", f"{shared} nets, each at its part of the time"))
     unknown = sum(not entry.sessions for entry in entries)
     if unknown:
-        pairs.append(("without a record", f"{unknown} nets"))
+        pairs.append(("without a record", counted(unknown, "net")))
     return pairs

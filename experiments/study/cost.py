@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from minicnn.base.config import Config
-from minicnn.base.errors import MinicnnError
+from minicnn.base.errors import MinicnnError, counted
 from minicnn.base.files import read_json
 from minicnn.base.precision import FP32
 from minicnn.data.store import Store
@@ -230,13 +230,14 @@ def measured_rate(study: Study, sizes: TaskSizes) -> Rate | None:
             work += steps / node.config.solver.iterations * sizes.work(task)
             seconds += session["seconds"]
             name = session.get("gpu") or session.get("processor")
-            devices_seen.add(f"{name}, {session['threads']} threads")
+            devices_seen.add(f"{name}, {counted(session['threads'], 'thread')}")
             count += 1
     if not work or not seconds:
         return None
     where = "; ".join(sorted(devices_seen))
     return Rate(
-        work / sizes.unit / seconds, f"{count} runs in {study.folder} ({where})"
+        work / sizes.unit / seconds,
+        f"{counted(count, 'run')} in {study.folder} ({where})",
     )
 
 
@@ -269,6 +270,6 @@ def measure(node: Node, dev: devices.Device) -> Rate:
     seconds = dev.meter().seconds(step.whole, cold=False)
     about = describe(dev)
     name = about.get("gpu") or about["processor"]
-    where = f"{dev.name} ({name}, {dev.threads} threads)"
+    where = f"{dev.name} ({name}, {counted(dev.threads, 'thread')})"
     source = f"measured now on {where}, {network.precision}"
     return Rate(batch / seconds, source)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from minicnn.base.config import Config, from_dict, read_toml, to_toml
-from minicnn.base.errors import MinicnnError
+from minicnn.base.errors import MinicnnError, counted
 from minicnn.base.files import (
     held_alone,
     holds_only,
@@ -369,7 +369,7 @@ def _plan_differences(old: Study, new: Study) -> list[str]:
         elif now:
             for text in differences(node.config, now.config):
                 changed[text] = changed.get(text, 0) + 1
-    texts = [f"{text} ({count} nets)" for text, count in changed.items()]
+    texts = [f"{text} ({counted(count, 'net')})" for text, count in changed.items()]
     return different + ([some(texts)] if texts else [])
 
 

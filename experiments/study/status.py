@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from minicnn.base.errors import counted
 from minicnn.experiments.study.cost import Cost
 from minicnn.experiments.study.folder import STATES, State, Study
 from minicnn.experiments.study.graph import REDUCED, Node, Plan, published_name
@@ -16,11 +17,6 @@ LEGEND = (
     "Numbers are top-1 in percent after the last update; >40 running, 40 % done; |40 "
     "stopped there; FAIL; . ready; - waits for its base."
 )
-
-
-def counted(number: int, noun: str) -> str:
-    """1 group, 2 groups."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def to_dict(study: Study, states: Mapping[str, State]) -> dict[str, Any]:
@@ -101,7 +97,8 @@ def table(study: Study, states: Mapping[str, State]) -> str:
     found = counts(states)
     parts = ", ".join(f"{count} {name}" for name, count in found.items() if count)
     lines = [
-        f"Study {study.folder}, plan {study.name}: {len(study.nodes)} nets: {parts}.",
+        f"Study {study.folder}, plan {study.name}: "
+        f"{counted(len(study.nodes), 'net')}: {parts}.",
         LEGEND,
         "",
         grid(study, states),

@@ -24,8 +24,6 @@ else:
     import tomli as tomllib
 
 RECIPES = Path(__file__).with_name("recipes")
-# The built-in recipe for stores of at least so many pixels a side.
-BY_SIZE = ((227, "paper"), (56, "tiny-imagenet"), (0, "demo"))
 
 
 @dataclass(frozen=True)
@@ -273,11 +271,6 @@ def load_recipe(name: str) -> Config:
             "give a path that ends in .toml"
         )
     return from_dict(read_toml(RECIPES / f"{name}.toml"), f"recipe {name}")
-
-
-def recipe_for(image_size: tuple[int, int]) -> str:
-    """The built-in recipe whose network fits a store's images, (height, width)."""
-    return next(name for least, name in BY_SIZE if min(image_size) >= least)
 
 
 def override(config: Config, assignments: list[str]) -> Config:

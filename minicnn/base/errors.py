@@ -27,3 +27,8 @@ class Stopped(Exception):
     def __init__(self, signal_name: str, step: int | None = None) -> None:
         super().__init__(signal_name, step)
         self.signal_name, self.step = signal_name, step
+
+
+def counted(count: int, noun: str) -> str:
+    """Such as "1 image" and "2,000 images"."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"

@@ -8,6 +8,7 @@ import click
 
 from minicnn.base.errors import MinicnnError
 from minicnn.cli.look import device_options
+from minicnn.cli.output import json_option, put
 
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 
@@ -32,6 +33,7 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
     "--train-images", default=5000, show_default=True, help="For probes and LogME."
 )
 @device_options
+@json_option
 def analyse(
     targets: tuple[Path, ...],
     only: str | None,
@@ -57,8 +59,8 @@ def analyse(
             raise MinicnnError(f"--{option} {value}: must be at least 4")
     output = output or targets[0] / "analyses"
     dev, budget = devices.get(device, threads), Budget(images, train_images)
-    for path in analyse(targets, dev, output, names, budget, data):
-        click.echo(path)
+    written = analyse(targets, dev, output, names, budget, data)
+    put({"written": written}, "\n".join(map(str, written)))
 
 
 COMMANDS = [analyse]

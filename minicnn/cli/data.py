@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from minicnn.base.errors import counted
 from minicnn.base.interrupt import SIGNALS
+from minicnn.cli.output import json_option, put
 
 if TYPE_CHECKING:
     from minicnn.data_prep.prepare import Outcome
@@ -21,7 +23,6 @@ _jobs = click.option(
     type=click.IntRange(min=1),
     help="Work in parallel; default: all cores.",
 )
-_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 split_option = click.option(
     "--split",
     help="random-S, natural-manmade, file:PATH or all; default: random-0, or all for "
@@ -85,6 +86,7 @@ def data() -> None:
 @click.option(
     "--fresh", is_flag=True, help="Discard unfinished work and replace the store."
 )
+@json_option
 def prepare(source: Path, output: Path, **options: Any) -> None:
     """Make a store of the images in SOURCE.
 
@@ -101,8 +103,9 @@ def prepare(source: Path, output: Path, **options: Any) -> None:
 
 
 def _report(outcome: Outcome, output: Path) -> None:
+    told = {**vars(outcome), "store": output}
     if outcome.state == "already":
-        click.echo(f"{output} is done already: {outcome.rows} images.")
+        put(told, f"{output} is done already: {outcome.rows} images.")
         return
     if outcome.state == "interrupted":
         done = f" after {outcome.kept + outcome.converted} of {outcome.rows} images"
@@ -114,15 +117,16 @@ def _report(outcome: Outcome, output: Path) -> None:
         sys.exit(SIGNALS[outcome.signal_name])
     speed = outcome.converted / max(outcome.seconds, 1e-9)
     kept = f", {outcome.kept} kept from before" if outcome.kept else ""
-    click.echo(
+    text = (
         f"{output}: {outcome.rows} images, {outcome.converted} of them prepared in "
         f"{outcome.seconds:.1f} s ({speed:,.0f} images/s){kept}."
     )
     if outcome.bad:
-        click.echo(
-            f"{len(outcome.bad)} images could not be read and are excluded: see "
-            f"{output}.bad.txt."
+        text += (
+            f"\n{counted(len(outcome.bad), 'image')} could not be read, and left out: "
+            f"see {output}.bad.txt."
         )
+    put(told, text)
 
 
 @data.command()
@@ -131,30 +135,25 @@ def _report(outcome: Outcome, output: Path) -> None:
 @click.option("--seed", default=0, show_default=True, help="Of the pictures.")
 @_jobs
 @click.option("--fresh", is_flag=True, help="Replace what is there.")
+@json_option
 def demo(output: Path, size: int, seed: int, jobs: int | None, fresh: bool) -> None:
     """Draw the demo set, for when there is no data at all."""
     from minicnn.data_prep.demo.store import prepare_demo
 
-    if prepare_demo(output, size=size, seed=seed, jobs=jobs, fresh=fresh):
-        click.echo(f"{output}: the demo set is drawn.")
-    else:
-        click.echo(f"{output} is done already: the demo set.")
+    drawn = prepare_demo(output, size=size, seed=seed, jobs=jobs, fresh=fresh)
+    text = ": the demo set is drawn." if drawn else " is done already: the demo set."
+    put({"state": "done" if drawn else "already", "store": output}, f"{output}{text}")
 
 
 @data.command()
 @click.argument("store", type=_FILE)
-@_json
-def info(store: Path, as_json: bool) -> None:
+@json_option
+def info(store: Path) -> None:
     """Tell what is in STORE."""
-    import json
-
     from minicnn.data.store import Store
     from minicnn.data_prep.inspect import describe
 
     told = describe(Store(store))
-    if as_json:
-        click.echo(json.dumps(told, indent=2))
-        return
     height, width = told["image_size"]
     rows = [
         ("store", told["store"]),
@@ -169,34 +168,28 @@ def info(store: Path, as_json: bool) -> None:
     groups = (f"{group} {count}" for group, count in told["groups"].items() if count)
     rows.append(("groups", ", ".join(groups)))
     rows += [(key, str(value)) for key, value in sorted(told["attributes"].items())]
-    for key, value in rows:
-        click.echo(f"{key:14}{value}")
+    put(told, "\n".join(f"{key:14}{value}" for key, value in rows))
 
 
 @data.command()
 @click.argument("store", type=_FILE)
 @_jobs
-@_json
-def verify(store: Path, jobs: int | None, as_json: bool) -> None:
+@json_option
+def verify(store: Path, jobs: int | None) -> None:
     """Check every image of STORE against its checksum; exit 1 if any is damaged."""
-    import json
-
     from minicnn.data.store import Store
     from minicnn.data_prep import inspect
 
     opened = Store(store)
     damaged = inspect.verify(opened, jobs)
-    if as_json:
-        told = [each._asdict() for each in damaged]
-        click.echo(json.dumps({"images": len(opened), "damaged": told}, indent=2))
-    else:
-        for each in damaged:
-            click.echo(
-                f"row {each.row}, class {each.wnid} ({each.name}), {each.file}: "
-                f"{each.reason}"
-            )
-        verdict = f"{len(damaged)} damaged" if damaged else "all whole"
-        click.echo(f"{store}: {len(opened)} images, {verdict}.")
+    lines = [
+        f"row {each.row}, class {each.wnid} ({each.name}), {each.file}: {each.reason}"
+        for each in damaged
+    ]
+    verdict = f"{len(damaged)} damaged" if damaged else "all whole"
+    lines.append(f"{store}: {counted(len(opened), 'image')}, {verdict}.")
+    told = {"images": len(opened), "damaged": [each._asdict() for each in damaged]}
+    put(told, "\n".join(lines))
     if damaged:
         sys.exit(1)
 
@@ -229,6 +222,7 @@ def verify(store: Path, jobs: int | None, as_json: bool) -> None:
     help="Images across the sheet.",
 )
 @click.option("--seed", default=0, show_default=True, help="Of the choice of images.")
+@json_option
 def show(
     store: Path, output: Path, classes: str | None, part: str, **grid: Any
 ) -> None:
@@ -240,7 +234,8 @@ def show(
     wanted = [each.strip() for each in (classes or "").split(",") if each.strip()]
     sheet = contact_sheet(opened, find_classes(opened, wanted), part=part, **grid)
     write_picture(sheet, output)
-    click.echo(f"{output}: {sheet.width}x{sheet.height} pixels.")
+    told = {"written": output, "width": sheet.width, "height": sheet.height}
+    put(told, f"{output}: {sheet.width}x{sheet.height} pixels.")
 
 
 @click.command()
@@ -254,18 +249,15 @@ def show(
 @split_option
 @click.option("--task", required=True, help="A, B, or all.")
 @click.option("--groups", type=_FILE, help="Groups file for --split natural-manmade.")
-@_json
+@json_option
 def splits(
     store: Path | None,
     known: str | None,
     split: str | None,
     task: str,
     groups: Path | None,
-    as_json: bool,
 ) -> None:
     """List the classes of a task."""
-    import json
-
     from minicnn.base.errors import MinicnnError
     from minicnn.data.classes import ilsvrc2012
     from minicnn.data.splits import split_report, split_table, task_classes
@@ -281,4 +273,4 @@ def splits(
         classes = Store(store or ensure_demo()).classes
     chosen = task_classes(split or default_split(task), task, classes, groups)
     told = split_report(chosen, classes)
-    click.echo(json.dumps(told, indent=2) if as_json else split_table(told))
+    put(told, split_table(told))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import json
 import os
 import platform
 import shlex
@@ -285,8 +284,3 @@ CHECKS: tuple[tuple[str, Callable[[], Iterator[Finding]]], ...] = (
     ("runs", _runs),
     ("disk", _disk),
 )
-
-
-def as_json(findings: list[Finding]) -> str:
-    """The findings for programs: a list of objects with the attributes as keys."""
-    return json.dumps([vars(each) for each in findings], indent=2)

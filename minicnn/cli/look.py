@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
+from minicnn.cli.output import json_option, put, say
+
 _FOLDER = click.Path(path_type=Path)
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _run = click.argument("folder", metavar="RUN", type=_FOLDER)
-_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 def _output(help_text: str) -> Callable[..., Any]:
@@ -43,42 +43,35 @@ precision_option = click.option(
 @click.command()
 @_run
 @click.option("--data", type=_FILE, help="Image store; default: the run's own.")
-@_json
+@json_option
 @device_options
-def evaluate(
-    folder: Path, data: Path | None, as_json: bool, device: str, threads: int | None
-) -> None:
+def evaluate(folder: Path, data: Path | None, device: str, threads: int | None) -> None:
     """Score a run's last checkpoint on its whole validation part."""
     from minicnn.devices import device as devices
     from minicnn.results.inference import evaluate_run
     from minicnn.training.run import Run
 
     scores = evaluate_run(Run(folder), devices.get(device, threads), data)
-    if as_json:
-        click.echo(json.dumps(scores, indent=2))
-        return
-    click.echo(
+    text = (
         f"{scores['name']}, step {scores['step']}: top-1 {scores['top1']:.1%}, top-5 "
         f"{scores['top5']:.1%}, loss {scores['loss']:.3f} on {scores['val_images']} "
         f"validation images of {scores['store']}."
     )
     if not scores["same_store"]:
-        click.echo(
-            "This store's content differs from that of the one it was trained on."
-        )
+        text += "\nThis store's content differs from that of the one it was trained on."
+    put(scores, text)
 
 
 @click.command()
 @_run
 @click.argument("images", metavar="IMAGE...", type=_FILE, nargs=-1, required=True)
 @click.option("--top", default=5, show_default=True, help="Guesses an image.")
-@_json
+@json_option
 @device_options
 def predict(
     folder: Path,
     images: tuple[Path, ...],
     top: int,
-    as_json: bool,
     device: str,
     threads: int | None,
 ) -> None:
@@ -91,14 +84,13 @@ def predict(
 
     dev = devices.get(device, threads)
     found = inference.predict(Run(folder), images, dev, top)
-    if as_json:
-        records = [{**asdict(each), "image": str(each.image)} for each in found]
-        click.echo(json.dumps(records, indent=2))
-        return
+    lines: list[str] = []
     for each in found:
-        click.echo(each.image)
+        lines.append(str(each.image))
         for guess in each.guesses:
-            click.echo(f"  {guess.probability:6.1%}  {guess.name}  ({guess.wnid})")
+            known = f"  ({guess.wnid})" if guess.wnid != guess.name else ""
+            lines.append(f"  {guess.probability:6.1%}  {guess.name}{known}")
+    put([asdict(each) for each in found], "\n".join(lines))
 
 
 @click.command()
@@ -115,7 +107,7 @@ def predict(
     help="Of a store.",
 )
 @_output("File to write: .h5 or .safetensors.")
-@_json
+@json_option
 @device_options
 def features(
     folder: Path,
@@ -123,7 +115,6 @@ def features(
     layer: str,
     part: str,
     output: Path,
-    as_json: bool,
     device: str,
     threads: int | None,
 ) -> None:
@@ -143,28 +134,28 @@ def features(
     shape = taken.write(run, dev, images, layer, output)
     step, size = run.checkpoint.step, "x".join(map(str, shape))
     told = {"name": run.name, "step": step, "layer": layer, "shape": shape}
-    if as_json:
-        click.echo(json.dumps({**told, "written": str(output)}, indent=2))
-        return
-    click.echo(f"{run.name}, step {step}, {layer}: {size}\nWritten: {output}")
+    text = f"{run.name}, step {step}, {layer}: {size}\nWritten: {output}"
+    put({**told, "written": output}, text)
 
 
 @click.command()
 @_run
 @_output("Picture: .png, .svg or .pdf.")
+@json_option
 def filters(folder: Path, output: Path) -> None:
     """Draw conv1's filters."""
     from minicnn.results import pictures
     from minicnn.training.run import Run
 
     pictures.filters(Run(folder), output)
-    click.echo(f"Written: {output}")
+    put({"written": output}, f"Written: {output}")
 
 
 @click.command()
 @click.argument("folders", metavar="RUN...", type=_FOLDER, nargs=-1, required=True)
 @_output("Picture: .png, .svg or .pdf.")
 @click.option("--follow", is_flag=True, help="Draw it anew until all runs are done.")
+@json_option
 def curves(folders: tuple[Path, ...], output: Path, follow: bool) -> None:
     """Draw training loss and validation top-1 of one run or more."""
     from minicnn.results import pictures
@@ -175,7 +166,7 @@ def curves(folders: tuple[Path, ...], output: Path, follow: bool) -> None:
         pictures.follow(runs, output)
     else:
         pictures.curves(runs, output)
-    click.echo(f"Written: {output}")
+    put({"written": output}, f"Written: {output}")
 
 
 @click.command()
@@ -189,21 +180,18 @@ def curves(folders: tuple[Path, ...], output: Path, follow: bool) -> None:
     show_default=True,
     help="torch: weights for a PyTorch module; onnx: the whole network.",
 )
-@_json
-def export(folder: Path, output: Path, form: str, as_json: bool) -> None:
+@json_option
+def export(folder: Path, output: Path, form: str) -> None:
     """Write a run's network for another framework."""
     from minicnn.results.export import export_onnx, export_torch
     from minicnn.training.run import Run
 
     write = export_onnx if form == "onnx" else export_torch
     tensors = write(Run(folder), output)
-    if as_json:
-        click.echo(json.dumps({"tensors": tensors, "written": str(output)}, indent=2))
-        return
-    for name, shape in tensors.items():
-        click.echo(f"{name:14}{'x'.join(map(str, shape))}")
+    lines = [f"{name:14}{'x'.join(map(str, s))}" for name, s in tensors.items()]
     page = "the documentation's page 'Use a net in PyTorch' has the module for it"
-    click.echo(f"Written: {output}{'' if form == 'onnx' else f'; {page}'}.")
+    lines.append(f"Written: {output}{'' if form == 'onnx' else f'; {page}'}.")
+    put({"tensors": tensors, "written": output}, "\n".join(lines))
 
 
 @click.command()
@@ -211,11 +199,10 @@ def export(folder: Path, output: Path, form: str, as_json: bool) -> None:
     "--compile", "compiles", is_flag=True, help="Compile all kernels for --device."
 )
 @device_options
-@_json
+@json_option
 @click.pass_context
 def doctor(
     context: click.Context,
-    as_json: bool,
     compiles: bool,
     device: str,
     threads: int | None,
@@ -229,7 +216,7 @@ def doctor(
 
     if not compiles:
         findings = checks.examine()
-        click.echo(checks.as_json(findings) if as_json else checks.table(findings))
+        put([vars(each) for each in findings], checks.table(findings))
         return
     from minicnn.devices import build
     from minicnn.devices import device as devices
@@ -239,10 +226,8 @@ def doctor(
     built = []
     for each in build.build_all(devices.get(device, threads)):
         built.append(each)
-        if not as_json:
-            click.echo(each)
-    if as_json:
-        click.echo(json.dumps([vars(each) for each in built], indent=2))
+        say(each)
+    put([vars(each) for each in built])
     context.exit(1 if any(each.error for each in built) else 0)
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
+from minicnn.base.errors import counted
 from minicnn.cli.look import device_options, precision_option
+from minicnn.cli.output import json_option, put
 
 
 @click.command()
@@ -19,12 +20,11 @@ from minicnn.cli.look import device_options, precision_option
     help="Only this op (conv, relu, pool, lrn, dropout, softmax, sgd, augment), or "
     "'network'; may be repeated.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 @click.pass_context
 def gradcheck(
     context: click.Context,
     ops: tuple[str, ...],
-    as_json: bool,
     device: str,
     threads: int | None,
 ) -> None:
@@ -46,12 +46,10 @@ def gradcheck(
             done += check(dev)
             bar.update(1, name)
     failed = sum(not each.ok for each in done)
-    if as_json:
-        records = [{**asdict(each), "ok": each.ok} for each in done]
-        click.echo(json.dumps({"device": dev.name, "checks": records}, indent=2))
-    else:
-        click.echo(checks.table(done))
-        click.echo(f"\n{len(done)} checks on {dev.name}, {failed} failed.")
+    records = [{**asdict(each), "ok": each.ok} for each in done]
+    verdict = f"{counted(len(done), 'check')} on {dev.name}, {failed} failed."
+    told = {"device": dev.name, "checks": records}
+    put(told, f"{checks.table(done)}\n\n{verdict}")
     context.exit(1 if failed else 0)
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from minicnn.base.errors import MinicnnError
+from minicnn.base.errors import MinicnnError, counted
+from minicnn.cli.output import json_option, put
 
 
 @click.command()
@@ -31,6 +32,7 @@ from minicnn.base.errors import MinicnnError
     help="Score to draw and to judge by: the final top-1, or the published mean of the "
     "10 best.",
 )
+@json_option
 def report(study: Path | None, published: bool, output: Path, score: str) -> None:
     """Draw a study's figures, check the paper's claims, and write it all as a page."""
     if (study is None) != published:
@@ -43,9 +45,16 @@ def report(study: Path | None, published: bool, output: Path, score: str) -> Non
     built = build(study, output, score)
     for error in built.left_out.values():
         click.echo(f"warning: left out: {error}", err=True)
-    for each in built.findings:
-        click.echo(f"{each.claim.number:4}{each.verdict:17}{each.claim.title}")
-    click.echo(f"Written: {built.page} and {len(built.files) - 1} files beside it.")
+    claims = [
+        {"claim": e.claim.number, "verdict": e.verdict, "title": e.claim.title}
+        for e in built.findings
+    ]
+    lines = ["{claim:4}{verdict:17}{title}".format(**each) for each in claims]
+    lines.append(
+        f"Written: {built.page} and {counted(len(built.files) - 1, 'file')} beside it."
+    )
+    told = {"page": built.page, "files": built.files, "claims": claims}
+    put({**told, "left_out": built.left_out}, "\n".join(lines))
 
 
 COMMANDS = [report]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,10 @@ import click
 
 from minicnn.base.errors import Stopped
 from minicnn.cli.look import device_options
+from minicnn.cli.output import json_option, put
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _FOLDER = click.Path(path_type=Path, file_okay=False)
-_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 def plan_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -80,14 +79,13 @@ def study() -> None:
 )
 @click.option("--measure", is_flag=True, help="Measure the rate now, on --device.")
 @device_options
-@_json
+@json_option
 def plan(
     workers: int,
     rate: float | None,
     measure: bool,
     device: str,
     threads: int | None,
-    as_json: bool,
     **options: Any,
 ) -> None:
     """Show what a plan would train, and what that costs; trains nothing."""
@@ -98,14 +96,15 @@ def plan(
     request = runs.Request(**options)
     measure_on = (device, threads) if measure else None
     found = runs.preview(request, workers, rate, measure_on)
-    if as_json:
-        about = shows.plan_dict(found.plan, found.nodes, found.cost, found.left)
-        click.echo(json.dumps(about, indent=2))
-        return
-    click.echo(shows.plan_table(found.plan, found.nodes))
-    click.echo("\nWhat copies from what:\n")
-    click.echo("\n".join(dependency_lines(found.nodes)) + "\n")
-    click.echo(shows.cost_table(found.cost, found.left, found.sizes_known))
+    about = shows.plan_dict(found.plan, found.nodes, found.cost, found.left)
+    lines = [
+        shows.plan_table(found.plan, found.nodes),
+        "\nWhat copies from what:\n",
+        *dependency_lines(found.nodes),
+        "",
+        shows.cost_table(found.cost, found.left, found.sizes_known),
+    ]
+    put(about, "\n".join(lines))
 
 
 @study.command()
@@ -139,6 +138,7 @@ def plan(
     show_default=True,
     help="auto, cpu, cuda, cuda:N or emulated.",
 )
+@json_option
 @click.pass_context
 def run(
     context: click.Context,
@@ -166,25 +166,22 @@ def run(
         click.echo("What ran has saved; the same command goes on from there.", err=True)
         raise
     states = done.study.states()
-    click.echo(shows.table(done.study, states))
-    click.echo(summary(done.outcome, done.nodes, states))
+    told = summary(done.outcome, done.nodes, states)
+    put(shows.to_dict(done.study, states), f"{shows.table(done.study, states)}\n{told}")
     context.exit(1 if done.outcome.failed else 0)
 
 
 @study.command()
 @click.argument("folder", metavar="STUDY", type=_FOLDER)
-@_json
-def status(folder: Path, as_json: bool) -> None:
+@json_option
+def status(folder: Path) -> None:
     """Show how far a study is: a line for each treatment, a column for each depth."""
     from minicnn.experiments.study import status as shows
     from minicnn.experiments.study.folder import read_study
 
     found = read_study(folder)
     states = found.states()
-    if as_json:
-        click.echo(json.dumps(shows.to_dict(found, states), indent=2))
-    else:
-        click.echo(shows.table(found, states))
+    put(shows.to_dict(found, states), shows.table(found, states))
 
 
 COMMANDS = [study]

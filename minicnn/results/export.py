@@ -7,12 +7,10 @@ buffer "mean"), which loads the safetensors file with strict=True.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from safetensors.numpy import save as serialise
 
 from minicnn.base.errors import MinicnnError
@@ -22,47 +20,17 @@ from minicnn.nn.architectures import (
     Architecture,
     Conv,
     Dropout,
-    FullyConnected,
     LayerSpec,
     Pool,
 )
+from minicnn.nn.torch_layout import Tensors, to_torch
 from minicnn.training.checkpoint import KEY
 from minicnn.training.run import Run
 
-Tensors = dict[str, NDArray[Any]]
 # ONNX's operators of release 1.8, which all of these are in, and its file format then.
 OPSET, IR_VERSION = 13, 7
 # Operators that take a weight and a bias.
 PRODUCTS = ("Conv", "Gemm")
-
-
-def torch_tensors(arch: Architecture, tensors: Mapping[str, NDArray[Any]]) -> Tensors:
-    """Weights, or their gradients, under PyTorch's names and in its layouts.
-
-    Convolutions: (K,R,S,C/groups) → (K,C/groups,R,S). Fully connected: (K,1,1,D) →
-    (K,D). The first of these reads conv5's output flattened, in the order (H,W,C) here
-    and (C,H,W) there, so its columns are reordered.
-
-    Args:
-        arch: the architecture that the tensors belong to.
-        tensors: by parameter name, such as "conv1.w".
-    """
-    result: Tensors = {}
-    channels = 0  # of the last convolution; 0 once a flat layer has been passed
-    for spec in arch.layers:
-        if not isinstance(spec, Conv | FullyConnected):
-            continue
-        w = tensors[f"{spec.name}.w"]
-        if isinstance(spec, Conv):
-            w, channels = w.transpose(0, 3, 1, 2), len(w)
-        elif channels:
-            planes = w.reshape(len(w), -1, channels)
-            w, channels = planes.transpose(0, 2, 1).reshape(len(w), -1), 0
-        else:
-            w = w.reshape(len(w), -1)
-        result[f"{spec.name}.weight"] = np.ascontiguousarray(w)
-        result[f"{spec.name}.bias"] = tensors[f"{spec.name}.b"]
-    return result
 
 
 def _about(run: Run, arch: Architecture) -> str:
@@ -85,7 +53,7 @@ def _about(run: Run, arch: Architecture) -> str:
 def _tensors(run: Run, arch: Architecture) -> Tensors:
     """Weights and mean, as PyTorch has them."""
     mean = np.ascontiguousarray(run.mean.transpose(2, 0, 1))
-    return {**torch_tensors(arch, run.checkpoint.weights), "mean": mean}
+    return {**to_torch(arch, run.checkpoint.weights), "mean": mean}
 
 
 def export_torch(run: Run, path: Path) -> dict[str, tuple[int, ...]]:

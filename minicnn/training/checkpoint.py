@@ -24,6 +24,7 @@ from minicnn.base.errors import MinicnnError
 from minicnn.base.files import partial, write_atomically
 
 KEY = "minicnn"
+FOLDER = "checkpoints"
 MOMENTUM = "momentum/"
 VERSION = 1
 KEPT = 2

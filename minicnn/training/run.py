@@ -35,6 +35,8 @@ from minicnn.nn.trunk import Trunk
 from minicnn.training import checkpoint
 from minicnn.training.checkpoint import Checkpoint
 
+# Settings that are places.
+PLACES = ("run", "store"), ("run", "source")
 # Keys of a result.json of any version.
 SCORED = {"top1", "top5", "loss", "top1_mean_of_10_best", "evaluations"}
 SCORED |= {"weights_sha256"}
@@ -129,7 +131,7 @@ class Run:
         Raises:
             MinicnnError: there is none.
         """
-        folder = self.folder / "checkpoints"
+        folder = self.folder / checkpoint.FOLDER
         found = checkpoint.latest(folder, lambda text: print(text, file=sys.stderr))
         if found is None:
             raise MinicnnError(f"{self.folder}: no checkpoint yet")
@@ -193,7 +195,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Settings that differ between two nested dictionaries, the store's place apart."""
+    """Settings that differ between two nested dictionaries, places apart."""
     rows = []
     # Runs made before there were these settings.
     early: dict[str, dict[str, Any]] = {"run": {"keep": 0, "finetune_after": 0}}
@@ -203,7 +205,8 @@ def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
         before, after = old.get(section, {}), new.get(section, {})
         for key in sorted(before.keys() | after.keys()):
             was, now = before.get(key), after.get(key)
-            if was == now or (section, key) == ("run", "store"):
+            # Places may change: what lies there is told by its identity and digest.
+            if was == now or (section, key) in PLACES:
                 continue
             lists = isinstance(was, list) or isinstance(now, list)
             change = "is another" if lists else f"was {was!r}, now {now!r}"
@@ -222,7 +225,7 @@ def _odd(folder: Path, settings: dict[str, Any], task: dict[str, Any]) -> list[s
 
 def _untrained(folder: Path) -> bool:
     """Whether a run is at step 0, so that nothing is lost if it starts over."""
-    first = checkpoint.path_of(folder / "checkpoints", 0)
+    first = checkpoint.path_of(folder / checkpoint.FOLDER, 0)
     if set(first.parent.glob("step-*.safetensors")) - {first}:
         return False
     kept = ("metrics.jsonl", "result.json")

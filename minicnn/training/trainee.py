@@ -67,7 +67,7 @@ class Trainee:
         self.totals = network.dev.zeros((3,), np.float64)
         self.rows = 0
         self.frozen_before = network.hashes(network.frozen)
-        self.checkpoints = folder / "checkpoints"
+        self.checkpoints = folder / checkpoint.FOLDER
         self.metrics = folder / "metrics.jsonl"
         # Told of each record of the metrics.
         self.observers: list[Callable[[dict[str, Any]], object]] = []

@@ -2,173 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import shlex
 import zlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from minicnn.base import precision
-from minicnn.base.config import Config, load_recipe
 from minicnn.base.errors import MinicnnError
 from minicnn.base.files import write_json
 from minicnn.data.loader import Loader
-from minicnn.data.splits import Task, split_report, task_classes
+from minicnn.data.splits import Task, split_report
 from minicnn.data.store import Store
 from minicnn.devices.device import Device
-from minicnn.nn import architecture_files, architectures
 from minicnn.nn.architectures import Architecture
-from minicnn.nn.network import Network, tensor_hashes
+from minicnn.nn.network import Network
 from minicnn.nn.trunk import Trunk
 from minicnn.training.run import Run, check_folder, open_folder
+from minicnn.training.setup import Setup, identity, settings
 from minicnn.training.solver import check_layers, scale_rates
+from minicnn.training.source import Source, of_base, of_path
 from minicnn.training.trainee import Diverged, Trainee
 from minicnn.training.trainer import Trainer
 from minicnn.training.treatment import RANDOM, Treatment, passes
-
-
-@dataclass(frozen=True)
-class Setup:
-    """What the runs of one comparison share.
-
-    Attributes:
-        store: the image store's path.
-        dev: where to train.
-        config: settings, such as `load_recipe("demo")`.
-        split: "random-S", "natural-manmade", "file:PATH" or "all".
-        seed: 0 ≤ seed < 2³².
-        runs: folder of the run folders; None takes runs/STORE-SPLIT[-seedS].
-        groups: a groups file for natural-manmade, where the store has no groups.
-        words: of the command line, that make the same setup again; for errors.
-    """
-
-    store: Path
-    dev: Device
-    config: Config = field(default_factory=lambda: load_recipe("demo"))
-    split: str = "random-0"
-    seed: int = 0
-    runs: Path | None = None
-    groups: Path | None = None
-    words: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.seed < 2**32:
-            raise MinicnnError(f"--seed {self.seed}: must be 0 .. 2^32 - 1")
-
-    @cached_property
-    def arch(self) -> Architecture:
-        """The runs' architecture."""
-        return architecture_files.load(self.config.network.arch)
-
-    def folder(self, treatment: Treatment) -> Path:
-        """The run folder of a treatment."""
-        if self.runs is not None:
-            return self.runs / treatment.name
-        split = self.split
-        if split.startswith("file:"):
-            split = Path(split[5:]).stem
-        seed = f"-seed{self.seed}" if self.seed else ""
-        return Path("runs") / f"{self.store.stem}-{split}{seed}" / treatment.name
-
-    def task(self, store: Store, name: str) -> Task:
-        """A task of this split."""
-        return task_classes(self.split, name, store.classes, self.groups)
-
-
-def _identity(setup: Setup, treatment: Treatment) -> dict[str, Any]:
-    """The entries that both config.toml and result.json open with."""
-    return {
-        "name": treatment.name,
-        "treatment": treatment.kind,
-        "source": treatment.source,
-        "target": treatment.target,
-        "n": treatment.n,
-        "finetune": treatment.finetune,
-        "keep": treatment.keep,
-        "finetune_after": treatment.finetune_after,
-        "split": setup.split,
-        "seed": setup.seed,
-    }
-
-
-def _settings(
-    setup: Setup, treatment: Treatment, store: Store, base: Run | None
-) -> dict[str, Any]:
-    """All that decides a run's numbers, as config.toml holds it."""
-    own = {}
-    if not architectures.is_built_in(setup.arch):
-        own = {"architecture": architecture_files.to_dict(setup.arch)}
-    weights = base.result["weights_sha256"] if base and base.result else {}
-    digest = hashlib.sha256(json.dumps(weights, sort_keys=True).encode()).hexdigest()
-    return {
-        "run": {
-            **_identity(setup, treatment),
-            "store": str(setup.store.resolve()),
-            "store_identity": store.identity,
-            # The very weights that were copied: a base trained anew is another base.
-            "base_sha256": digest[:16] if base else "",
-            # How an image becomes one of the store's: `minicnn predict` does the same.
-            "resize": store.attributes.get("resize", "none"),
-            "orientation": store.attributes.get("orientation", "none"),
-        },
-        **setup.config.to_dict(),
-        **own,
-    }
-
-
-def _base(setup: Setup, task: Task, store: Store) -> Run:
-    """The finished base that a treatment copies from.
-
-    Raises:
-        MinicnnError: it is missing, unfinished, or does not fit.
-    """
-    folder = setup.folder(Treatment(task.name))
-    words = ("minicnn", "train-base", "--task", task.name, *setup.words)
-    command = shlex.join(words)
-    if not (folder / "config.toml").exists():
-        raise MinicnnError(f"{folder}: missing; make it first: {command}")
-    run = Run(folder)
-    if run.result is None:
-        raise MinicnnError(f"{folder}: not finished; finish it first: {command}")
-    if run.arch != setup.arch:
-        raise MinicnnError(
-            f"{folder}: its architecture is {run.arch.name}, this run's is "
-            f"{setup.arch.name} of other layers; use the recipe that made it"
-        )
-    if [c.wnid for c in run.classes] != [store.wnids[c] for c in task.classes]:
-        raise MinicnnError(
-            f"{folder}: trained on other classes than task {task.name} of split "
-            f"{setup.split} has in {store.path}; use the store and split that made it"
-        )
-    mine = {"split": setup.split, "seed": setup.seed, "store_identity": store.identity}
-    for key, value in mine.items():
-        if run.about.get(key) != value:
-            raise MinicnnError(
-                f"{folder}: its {key} is {run.about.get(key)!r}, this run's is "
-                f"{value!r}; copy from a base of the same split, seed and store"
-            )
-    _check_weights(run, command)
-    return run
-
-
-def _check_weights(base: Run, command: str) -> None:
-    """Refuses a base whose last checkpoint is not what its result was scored on."""
-    result = base.result
-    assert result is not None
-    try:
-        weights = base.checkpoint.weights
-        intact = tensor_hashes(weights) == result["weights_sha256"]
-    except MinicnnError:
-        intact = False
-    if not intact:
-        raise MinicnnError(
-            f"{base.folder}: its last checkpoint is damaged or missing; make the base "
-            f"again: {command} --fresh"
-        )
 
 
 def _layer_table(network: Network, treatment: Treatment) -> list[dict[str, Any]]:
@@ -178,7 +32,7 @@ def _layer_table(network: Network, treatment: Treatment) -> list[dict[str, Any]]
             "layer": p.index,
             "tensor": p.name,
             "shape": list(p.shape),
-            "origin": f"copied from base{treatment.source}"
+            "origin": f"copied from {treatment.source_label}"
             if p.index <= treatment.copied
             else "drawn afresh",
             "state": "frozen" if p.index <= treatment.frozen else "trained",
@@ -226,38 +80,64 @@ def starting_network(
     types: str,
     outputs: int,
     dev: Device,
-    base: Run | None,
+    weights: Mapping[str, Any] | None,
 ) -> Network:
     """A network as its training begins: drawn, and its first layers copied.
 
     Args:
         seed: of the comparison, see `run_seed`.
         types: name of the precision.
-        base: that layers are copied from, where the treatment copies any.
+        weights: by name, that layers are copied from, where the treatment copies any.
     """
     drawn = run_seed(seed, treatment.name)
     network = Network(arch, outputs, dev, drawn, precision.get(types))
     if treatment.copied:
-        assert base is not None
-        network.copy_layers(base.checkpoint.weights, treatment.copied)
+        assert weights is not None
+        network.copy_layers(weights, treatment.copied)
     elif treatment.source == RANDOM:
         network.draw(run_seed(seed, treatment.family), treatment.n)
     return network
 
 
 def _trainee(
-    setup: Setup, treatment: Treatment, outputs: int, base: Run | None
+    setup: Setup, treatment: Treatment, outputs: int, source: Source | None
 ) -> Trainee:
     """A run's network as it starts, and what trains it."""
     types = setup.config.network.precision
     network = starting_network(
-        treatment, setup.seed, setup.arch, types, outputs, setup.dev, base
+        treatment,
+        setup.seed,
+        setup.arch,
+        types,
+        outputs,
+        setup.dev,
+        source.weights if source else None,
     )
     network.freeze(treatment.frozen)
     scale_rates(network, setup.config.solver)
     still = treatment.copied, treatment.finetune_after
-    identity = _identity(setup, treatment)
-    return Trainee(setup.folder(treatment), setup.config, network, identity, still)
+    about = identity(setup, treatment)
+    return Trainee(setup.folder(treatment), setup.config, network, about, still)
+
+
+def _source(
+    setup: Setup, treatments: Sequence[Treatment], store: Store
+) -> Source | None:
+    """What the treatments copy from, if they do; checked to fit them and the store."""
+    first, n = treatments[0], max(each.copied for each in treatments)
+    if not n:
+        return None
+    if not first.is_from_path:
+        return of_base(setup, setup.task(store, first.source), store)
+    source = of_path(first.source, setup.arch, n)
+    if source.mean is not None and source.mean.shape[:2] != store.image_size:
+        height, width = source.mean.shape[:2]
+        raise MinicnnError(
+            f"--from {first.source}: trained on images of {height}x{width} pixels, "
+            f"those of {store.path} are {'x'.join(map(str, store.image_size))}; make "
+            f"the store again with --size {height}"
+        )
+    return source
 
 
 def start(
@@ -285,9 +165,7 @@ def start(
         each.check_depth(setup.arch.depth)
     store = Store(setup.store)
     target = setup.task(store, first.target)
-    base = None
-    if first.copied:
-        base = _base(setup, setup.task(store, first.source), store)
+    source = _source(setup, treatments, store)
     outputs = _check_task(setup, target, store)
     seed = run_seed(setup.seed, first.family)
     loader = Loader(
@@ -302,11 +180,12 @@ def start(
         setup.dev.host_empty,
     )
     task = split_report(target, store.classes)
-    all_settings = [_settings(setup, each, store, base) for each in treatments]
-    for each, settings in zip(treatments, all_settings, strict=True):
-        check_folder(setup.folder(each), settings, task, fresh)
+    digest = source.digest if source else ""
+    sections = [settings(setup, each, store, digest) for each in treatments]
+    for each, own in zip(treatments, sections, strict=True):
+        check_folder(setup.folder(each), own, task, fresh)
     trainees = {
-        each: _trainee(setup, each, outputs, base)
+        each: _trainee(setup, each, outputs, source)
         for each in treatments
         if fresh or not (setup.folder(each) / "result.json").exists()
     }
@@ -314,13 +193,13 @@ def start(
         networks = [trainee.network for trainee in trainees.values()]
         Trunk(networks).check(config.solver.batch)
     runs = []
-    for each, settings in zip(treatments, all_settings, strict=True):
-        runs.append(open_folder(setup.folder(each), settings, task, fresh))
+    for each, own in zip(treatments, sections, strict=True):
+        runs.append(open_folder(setup.folder(each), own, task, fresh))
         if each in trainees:
             table = _layer_table(trainees[each].network, each)
             write_json(trainees[each].folder / "layers.json", table)
     # The published transfer nets subtract the source task's mean image.
-    mean = base.mean if base else None
+    mean = source.mean if source else None
     return Trainer(runs, list(trainees.values()), config, loader, mean, seed)
 
 
@@ -379,9 +258,11 @@ def transfer(
     """Copies layers 1..n of a base net and trains the rest, or all, on the target.
 
     Args:
-        source: "A", "B", or "random" for random filters.
+        source: "A", "B", or "random" for random filters; or the path of a run, a
+            checkpoint or an exported file, perhaps of another store and task.
         n: layers copied, from 1 to all but the last.
-        target: None takes the other task ("B" for random filters).
+        target: None takes the other task ("B" for random filters; for a
+            path "all", which the split "all" has).
         finetune: whether the copied layers are trained as well.
         keep: layers n+1..n+keep are copied too, and trained on.
         finetune_after: updates of the other layers alone, before the copied ones are

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from minicnn.base.errors import MinicnnError
 from minicnn.data.splits import other
@@ -16,6 +17,8 @@ from minicnn.data.splits import other
 # Layers that can be copied of a network of the paper's eight.
 DEEPEST = 7
 RANDOM = "random"
+# Bases that minicnn brings along, and where they lie in its experiments.
+SHIPPED = {"tiny-imagenet": "results/2026-11-29-tiny-imagenet-bases/random-0/baseA"}
 
 # "3", or "1-7".
 _SPAN = re.compile(r"(-?\d{1,9})(?:-(\d{1,9}))?")
@@ -35,7 +38,7 @@ class Treatment:
     Attributes:
         target: task it is trained on: "A", "B" or "all".
         source: task whose base gives layers 1..n; "random" for random filters; "" for
-            a base.
+            a base; else the path of a run or file of weights, or a name in SHIPPED.
         n: layers taken, 1 or more; 0 for a base.
         finetune: whether they are trained on as well.
         keep: layers n+1..n+keep are copied too, and trained on: not in the paper.
@@ -100,13 +103,33 @@ class Treatment:
         if not self.source:
             return f"base{self.target}"
         source = "R" if self.source == RANDOM else self.source
+        if self.is_from_path:
+            source = f"{self.source_label}-"
         keep = f"-keep{self.keep}" if self.keep else ""
         keep += f"-after{self.finetune_after}" if self.finetune_after else ""
         return f"{source}{n}{self.target}{'+' if self.finetune else ''}{keep}"
 
     @property
+    def is_from_path(self) -> bool:
+        """Whether the source is a run or a file, not a base of the same split."""
+        return self.source not in ("", RANDOM, "A", "B", "all")
+
+    @property
+    def source_label(self) -> str:
+        """What the source is called: baseA; of a path, its run's name or its stem."""
+        if not self.is_from_path:
+            return f"base{self.source}"
+        path = Path(self.source)
+        if path.parent.name == "checkpoints":  # of a run
+            return path.parent.parent.name
+        return path.stem if path.suffix == ".safetensors" else path.name
+
+    @property
     def name(self) -> str:
-        """The paper's name: baseA, A3B, A3B+, B3B, R3B; with keep, A3B-keep2."""
+        """The paper's name: baseA, A3B, A3B+, B3B, R3B; with keep, A3B-keep2.
+
+        From a path: baseA-3all, net-7all+.
+        """
         return self._named(self.n)
 
     @property
@@ -137,8 +160,16 @@ class Treatment:
 
 
 def default_target(source: str) -> str:
-    """The other task; B for random filters."""
+    """The other task; B for random filters; all for what is not of the same split."""
+    if Treatment("all", source, 1).is_from_path:
+        return "all"
     return "B" if source == RANDOM else other(source)
+
+
+def resolved(source: str) -> str:
+    """A path as an absolute one, which names the source from everywhere."""
+    known = source in SHIPPED or not Treatment("all", source, 1).is_from_path
+    return source if known else str(Path(source).resolve())
 
 
 def parse_depths(text: str, deepest: int = DEEPEST) -> list[int]:
@@ -181,12 +212,13 @@ def passes(
         finetune: likewise; `finetune_after` implies it.
         finetune_after: likewise.
         depths: layers taken.
-        target: None takes the other task ("B" for random filters).
+        target: None takes the other task ("B" for random filters, "all" for a path).
         share_trunk: whether one pass trains them all; else each has its own.
 
     Raises:
         MinicnnError: there are no such treatments, or they have no trunk to share.
     """
+    source = resolved(source)
     target = target or default_target(source)
     finetune = finetune or finetune_after > 0
     how = finetune, keep, finetune_after

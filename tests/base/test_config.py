@@ -50,12 +50,6 @@ def test_toml_is_read_as_it_was_meant(tmp_path: Path) -> None:
     assert config.to_toml({"b": {"c": 1}, "a": 0.5}) == "a = 0.5\n\n[b]\nc = 1\n"
 
 
-def test_recipes_are_chosen_by_image_size() -> None:
-    sizes = {256: "paper", 227: "paper", 64: "tiny-imagenet", 32: "demo", 28: "demo"}
-    for size, name in sizes.items():
-        assert config.recipe_for((size, 300)) == name
-
-
 def test_override_sets_by_dotted_name_and_keeps_the_rest() -> None:
     base = config.Config()
     changed = config.override(

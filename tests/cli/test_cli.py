@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -16,10 +17,14 @@ from typing import Any
 import click
 import pytest
 
+from minicnn.base.config import load_recipe, override
 from minicnn.cli import data as cli_data
 from minicnn.cli import main as cli
 from minicnn.data import store
 from minicnn.data_prep.demo import store as demo
+from minicnn.training import advice
+from minicnn.training.run import Run
+from tests.support import prepare_sources as make
 from tests.support.runs import make_store
 
 QUICK = [
@@ -97,6 +102,13 @@ def test_all_depths_in_one_command(minicnn: Invoke) -> None:
     status, out, _ = minicnn(*transfer("--n=1", "--keep=2"))
     assert status == 0
     assert "A1B-keep2: top-1" in out
+
+
+def test_random_filters_for_all_classes(minicnn: Invoke) -> None:
+    line = ["transfer", "--from=random", "--to=all", "--n=2", "--data=tiny.h5", *QUICK]
+    status, out, err = minicnn(*line)
+    assert status == 0, err
+    assert "R2all: caffenet32, 8 classes" in out
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -218,3 +230,109 @@ def test_every_option_has_help() -> None:
                     texts[option.name].add(option.help)
     assert texts["device"] == {"auto, cpu, cuda, cuda:N or emulated."}
     assert len(texts["threads"]) == 1
+
+
+def test_every_command_that_reports_prints_json(minicnn: Invoke) -> None:
+    """One value on standard output; what people read goes to standard error."""
+    make.class_folders(Path("photos"), {"a": 4, "b": 4})
+    store_file = ["prepare", "photos", "-o", "own.h5", "--size=36", "-j1"]
+    assert cli_data.data.commands.keys() >= {"prepare", "info", "verify", "show"}
+    values: dict[str, Any] = {}
+    run = "runs/tiny-random-0/baseA"
+    lines = {
+        "prepare": ["data", *store_file],
+        "info": ["data", "info", "own.h5"],
+        "verify": ["data", "verify", "own.h5"],
+        "show": ["data", "show", "own.h5", "-o", "sheet.png"],
+        "train-base": base(),
+        "transfer": transfer("--n=2,4"),
+        "evaluate": ["evaluate", run],
+        "filters": ["filters", run, "-o", "filters.png"],
+        "curves": ["curves", run, "-o", "curves.png"],
+        "report": ["report", "--published", "-o", "page"],
+    }
+    for name, line in lines.items():
+        status, out, _ = minicnn(*line, "--json")
+        assert status == 0, name
+        values[name] = json.loads(out)
+    assert values["prepare"]["rows"] == 8
+    assert values["prepare"]["store"] == "own.h5"
+    result = json.loads(Path(run, "result.json").read_text())
+    assert values["train-base"] == [{"run": run, **result}]
+    assert [each["name"] for each in values["transfer"]] == ["A2B", "A4B"]
+    assert values["evaluate"]["top1"] == result["top1"]
+    assert values["curves"] == {"written": "curves.png"}
+    assert len(values["report"]["claims"]) > 5
+
+
+def commands(group: click.Group) -> Iterator[tuple[str, click.Command]]:
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands(command)
+        else:
+            yield name, command
+
+
+def test_no_command_lacks_json() -> None:
+    lacking = {
+        name
+        for name, command in commands(cli.cli)
+        if not any("--json" in option.opts for option in command.params)
+    }
+    assert lacking == {"start"}  # what it runs has it
+
+
+def test_start_runs_what_it_prints(
+    minicnn: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From class folders to a prediction; then each printed line is done already."""
+    make.class_folders(Path("photos"), {"cat": 12, "dog": 12}, size=40)
+    short = override(load_recipe("small"), ["solver.iterations=4", "solver.batch=8"])
+    monkeypatch.setattr(advice.Choice, "config", short)
+    status, out, err = minicnn("start", "photos", "--device=cpu")
+    assert status == 0, err
+    lines = [line[2:] for line in out.splitlines() if line.startswith("$ minicnn ")]
+    commands = [shlex.split(line)[1:] for line in lines]
+    names = ["data prepare", "data show", "transfer", "curves", "predict"]
+    told = [" ".join(c[: 1 + (c[0] == "data")]) for c in commands]
+    assert told == names
+    run = Run("runs/photos/tiny-imagenet-7all+")
+    assert run.result is not None
+    assert [each.name for each in run.classes] == ["cat", "dog"]
+    assert "%  cat\n" in out
+    for each in commands:
+        again = minicnn(*each)
+        assert again[0] == 0
+    assert Path("photos.png").exists()
+    assert Path("photos-curves.png").exists()
+
+
+OWN = """
+size = 36
+crop = 28
+layers = [
+  { kind = "conv", features = 8, window = 5 },
+  { kind = "pool" },
+  { kind = "conv", features = 8, window = 3 },
+  { kind = "fc" },
+]
+"""
+
+
+def test_a_run_of_ones_own_architecture_is_a_source(minicnn: Invoke) -> None:
+    """Its TOML file may be gone: the run has it."""
+    Path("own.toml").write_text(OWN)
+    quick = [*QUICK[1:], "--data=tiny.h5"]
+    named = "--set=network.arch=own.toml"
+    assert minicnn("train-base", "--task=all", named, *quick)[0] == 0
+    Path("own.toml").unlink()
+    source = "--from=runs/tiny-all/baseall"
+    status, out, err = minicnn("transfer", source, "--n=2", "--to=A", *quick)
+    assert status == 0, err
+    assert "baseall-2A: own, 4 classes" in out
+    assert "conv2  8x3x3x8           copied from baseall        frozen" in out
+    status, _, err = minicnn("transfer", source, "--n=3", *quick)
+    assert (status, err) == (
+        2,
+        "minicnn: error: --n 3: must be 1..2, the layers to copy of 3\n",
+    )

@@ -10,7 +10,7 @@ from minicnn.devices import device
 from minicnn.nn.architectures import ARCHITECTURES
 from minicnn.nn.network import Network
 from minicnn.nn.pool_layers import PoolLRNLayer
-from minicnn.results.export import torch_tensors
+from minicnn.nn.torch_layout import to_torch
 from tests.support.torch_module import torch_module
 
 OUTPUTS = 20
@@ -71,8 +71,7 @@ def test_loss_and_gradients(name: str, precision: Precision, tolerance: float) -
     with torch.device("meta"):
         twin = module.CaffeNet(name, OUTPUTS, arch.crop).eval()
     values = {
-        n: torch.from_numpy(v)
-        for n, v in torch_tensors(arch, network.tensors()).items()
+        n: torch.from_numpy(v) for n, v in to_torch(arch, network.tensors()).items()
     }
     values["mean"] = torch.zeros(3, arch.crop, arch.crop)
     twin.load_state_dict(values, strict=True, assign=True)
@@ -85,7 +84,7 @@ def test_loss_and_gradients(name: str, precision: Precision, tolerance: float) -
     assert off(logits, expected.detach().numpy()) < tolerance
     assert loss == pytest.approx(twin_loss.item(), rel=tolerance)
     gradients = {p.name: network.gradient(p) for p in network.params}
-    ours = torch_tensors(arch, gradients)
+    ours = to_torch(arch, gradients)
     errors = {n: off(ours[n], p.grad.numpy()) for n, p in twin.named_parameters()}
     assert len(errors) == 16
     assert max(errors.values()) < tolerance, errors

@@ -24,7 +24,7 @@ from minicnn.experiments.bench.busy import busy_cores
 from minicnn.experiments.bench.comparison import Comparison, Tried, Turns
 from minicnn.experiments.bench.ops import Step
 from minicnn.experiments.bench.torch_step import Mode
-from minicnn.results.export import torch_tensors
+from minicnn.nn.torch_layout import to_torch
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_torchs_step_is_ours(torch: Any) -> None:
     step = Step(device.get("cpu"), "miniature", 4, lr=lr)
     network, arch = step.network, step.network.arch
     net = torch_step.build(torch, arch, 1000).eval()
-    held = torch_tensors(arch, network.tensors())
+    held = to_torch(arch, network.tensors())
     weights = {name: values.copy() for name, values in held.items()}
     net.load_state_dict({n: torch.from_numpy(v) for n, v in weights.items()})
     update = torch_step.optimizer(torch, net, lr)
@@ -106,7 +106,7 @@ def test_torchs_step_is_ours(torch: Any) -> None:
         update.zero_grad()
         torch.nn.functional.cross_entropy(net(images), targets).backward()
         update.step()
-    moved = torch_tensors(arch, network.tensors())
+    moved = to_torch(arch, network.tensors())
     for name, theirs in net.state_dict().items():
         change = np.linalg.norm(moved[name] - weights[name])
         off = np.linalg.norm(theirs.numpy() - moved[name])

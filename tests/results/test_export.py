@@ -15,8 +15,9 @@ from minicnn.base.errors import MinicnnError
 from minicnn.devices import device
 from minicnn.nn.architectures import ARCHITECTURES, is_built_in
 from minicnn.nn.network import Network
+from minicnn.nn.torch_layout import to_torch
 from minicnn.results import features
-from minicnn.results.export import export_onnx, export_torch, torch_tensors
+from minicnn.results.export import export_onnx, export_torch
 from minicnn.results.inference import predict
 from minicnn.results.inputs import image_files
 from minicnn.training.run import Run
@@ -68,7 +69,7 @@ def test_torch_loads_the_file_and_predicts_the_same(name: str, tmp_path: Path) -
 def test_caffenets_tensors_fit_strictly() -> None:
     module = torch_module()
     network = Network("caffenet", 1000, device.get("cpu"), seed=None)
-    tensors = torch_tensors(network.arch, {p.name: p.value for p in network.params})
+    tensors = to_torch(network.arch, {p.name: p.value for p in network.params})
     with module.torch.device("meta"):
         twin = module.CaffeNet("caffenet", 1000, 256)
     shapes = {name: tuple(value.shape) for name, value in twin.state_dict().items()}

@@ -8,6 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 from PIL import Image
+from safetensors.numpy import save_file
 
 from minicnn.devices import device
 from minicnn.nn.network import Network
@@ -129,6 +130,13 @@ def make_runs() -> None:
     Path("nameless/config.toml").write_text("[solver]\nlr = 1.0\n")
     Path("classless/task.json").write_text("{}")
     Path("torn/task.json").write_text("{")
+    make_run(Path("alien"), "caffenet64", weights, mean, 4, **about)
+    one = np.zeros((4, 3, 1, 1), np.float32)
+    save_file({"conv1.weight": one}, "other.safetensors")
+    save_file({"conv1.weight": one[:, :, 0, 0]}, "flat.safetensors")
+    save_file({"bn.weight": one}, "lacking.safetensors")
+    save_file({"mean": mean}, "mean.safetensors")
+    save_file({"mean": mean}, "odd.safetensors", {"minicnn": "[3]"})
 
 
 def make_world() -> None:

@@ -75,8 +75,9 @@ class Net:
         )
         types, seed = self.run.config.network.precision, about["seed"]
         outputs, arch = self.run.outputs, self.run.arch
+        weights = base.checkpoint.weights if base else None
         return starting_network(
-            treatment, seed, arch, types, outputs, self.dev, base
+            treatment, seed, arch, types, outputs, self.dev, weights
         ).tensors()
 
     def images(self, task: Run, part: str, count: int) -> Loader:

@@ -1,0 +1,136 @@
+"""What is about to be trained, and what that takes."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import time
+
+import click
+
+from minicnn.base.errors import counted
+from minicnn.cli.output import say
+from minicnn.experiments.bench.ops import Step
+from minicnn.experiments.study import cost
+from minicnn.training.run import Run
+from minicnn.training.setup import Setup
+from minicnn.training.trainer import Trainer
+
+LONG = 2 * 3600  # seconds from which on smaller choices are named
+BATCH = 32  # images whose step tells a host's rate
+
+
+def _rate(setup: Setup) -> float:
+    """Images a second of a net that is trained whole: a step on noise, the third."""
+    network, batch = setup.config.network, setup.config.solver.batch
+    if setup.dev.on_host:
+        batch = min(batch, BATCH)
+    step = Step(setup.dev, setup.arch, batch, network.precision, seed=None)
+    for _ in range(3):
+        began = time.monotonic()
+        step.whole()
+        setup.dev.synchronize()
+    rate = batch / (time.monotonic() - began)
+    del step
+    gc.collect()  # a record of the step refers to it, and it to the record
+    return rate
+
+
+def seconds(setup: Setup, trainer: Trainer) -> float:
+    """What a pass takes from its first update on, all work as fast as a step's."""
+    solver, network = setup.config.solver, setup.config.network
+    layers = cost.layer_flops(network.arch, trainer.runs[0].outputs)
+    images = solver.iterations * solver.batch
+    scored = cost.evaluations(setup.config) * len(trainer.loader.val)
+    depths = [each.network.frozen for each in trainer.trainees]
+    work = sum(layers[: max(depths)]) * (images + scored)
+    for frozen in depths:
+        work += images * cost.training_flops(layers, frozen, trunk=False)
+        work += scored * sum(layers[frozen:])
+    return work / cost.training_flops(layers) / _rate(setup)
+
+
+def period(length: float) -> str:
+    """Seconds as a person says them."""
+    for unit, least in ("days", 86400), ("hours", 3600), ("minutes", 60):
+        if length >= 2 * least:
+            return f"{length / least:.0f} {unit}"
+    return f"{max(length, 1):.0f} s"
+
+
+def tell(setup: Setup, trainer: Trainer) -> None:
+    """Prints how many updates there are and what they take; of long ones, what less."""
+    solver = setup.config.solver
+    images = counted(solver.batch, "image")
+    told = f"{counted(solver.iterations, 'update')} of {images}"
+    if setup.dev.has_kernels and setup.dev.on_host:
+        say(f"{told}, on the emulated device: slow.")
+        return
+    length = seconds(setup, trainer)
+    say(f"{told}: about {period(length)} from the first on.")
+    if length < LONG or not sys.stderr.isatty():
+        return
+    fewer = max(1, round(solver.iterations * LONG / 4 / length))
+    smaller = [f"fewer updates: --set solver.iterations={fewer}"]
+    if setup.arch.size > 64:
+        smaller.append("smaller images: minicnn data prepare ... --size 64, or 32")
+    if solver.iterations > 1500:
+        smaller.append("the recipe for some thousand images: --recipe small")
+    say(f"Smaller choices: {'; '.join(smaller)}. Ctrl-C stops and saves at any time.")
+
+
+def print_layers(run: Run) -> None:
+    """Prints which layers were copied or drawn, frozen or trained."""
+    rows = run.layers()
+    say(f"{'layer':7}{'weights':18}{'origin':27}state")
+    for row in rows:
+        if row["tensor"].endswith(".w"):
+            shape = "x".join(map(str, row["shape"]))
+            name = row["tensor"][:-2]
+            say(f"{name:7}{shape:18}{row['origin']:27}{row['state']}")
+
+
+def print_spans(run: Run) -> None:
+    """Prints as much in one line."""
+    spans: dict[tuple[str, str], list[int]] = {}
+    for row in run.layers():
+        spans.setdefault((row["origin"], row["state"]), []).append(row["layer"])
+    parts = [
+        f"layers {min(layers)}..{max(layers)} {origin}, {state}"
+        for (origin, state), layers in spans.items()
+    ]
+    say(f"{run.name}: {'; '.join(parts)}.")
+
+
+def announce(setup: Setup, why: str, trainer: Trainer) -> None:
+    """Prints what is about to be trained, if anything is.
+
+    Args:
+        why: the recipe, and why it was chosen.
+    """
+    unfinished = [each.folder for each in trainer.trainees]
+    runs = [run for run in trainer.runs if run.folder in unfinished]
+    if not runs:
+        return
+    names = ", ".join(run.name for run in runs)
+    one_pass = " in one pass" if len(runs) > 1 else ""
+    say(f"{why}.")
+    say(
+        f"{names}{one_pass}: {setup.arch.name}, {len(runs[0].classes)} "
+        f"classes, {len(trainer.loader.train)} training and "
+        f"{counted(len(trainer.loader.val), 'validation image')} of {setup.store}, "
+        f"device {setup.dev.name} with {counted(setup.dev.threads, 'thread')}."
+    )
+    batch, images = setup.config.solver.batch, len(trainer.loader.train)
+    if batch > images:
+        click.echo(
+            f"warning: solver.batch {batch} is more than the {images} training images: "
+            f"each update sees some of them twice; --set solver.batch={images} or less",
+            err=True,
+        )
+    for run in runs:
+        if len(runs) > 1:
+            print_spans(run)
+        elif run.about["source"]:
+            print_layers(run)
+    tell(setup, trainer)

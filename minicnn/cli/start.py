@@ -1,0 +1,99 @@
+"""The command `start`: from a folder of photographs to a classifier, in one line."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from minicnn.base.errors import MinicnnError
+from minicnn.cli.look import device_options
+
+NOTHING = "nothing"
+SIZE = 32  # pixels a side that a net from nothing is trained on in minutes
+
+
+def _choices(source: str) -> tuple[int, int, str]:
+    """Pixels a side, layers to copy, and the run's name."""
+    from minicnn.training.source import architecture
+    from minicnn.training.treatment import Treatment, passes
+
+    if source == NOTHING:
+        return SIZE, 0, "baseall"
+    if not Treatment("all", source, 1).is_from_path:
+        raise MinicnnError(
+            f"--from {source}: a net of a split's task; 'minicnn start' goes on from "
+            f"tiny-imagenet, a PATH or {NOTHING}"
+        )
+    arch = architecture(source)
+    size, depth = (arch.size, arch.depth - 1) if arch else (SIZE, 7)
+    return size, depth, passes(source, [depth], finetune=True)[0][0].name
+
+
+def _held_out(store: Path, folder: Path) -> Path | None:
+    """An image that was not trained on; None where it lies in an archive."""
+    from minicnn.data.store import Store
+
+    opened = Store(store)
+    row = opened.rows(range(len(opened.wnids)), "val")[0]
+    path = folder / opened.files[row]
+    return path if path.is_file() else None
+
+
+@click.command()
+@click.argument("folder", type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "--from",
+    "source",
+    default="tiny-imagenet",
+    show_default=True,
+    help="Net whose layers are trained on: a base that minicnn brings along, a PATH "
+    "as of 'minicnn transfer', or nothing.",
+)
+@click.option("--fresh", is_flag=True, help="Start over, such as with more images.")
+@device_options
+@click.pass_context
+def start(
+    context: click.Context,
+    folder: Path,
+    source: str,
+    fresh: bool,
+    device: str,
+    threads: int | None,
+) -> None:
+    """Make a classifier of FOLDER, which has a folder of photographs for each class.
+
+    Runs the commands that one would type, and prints each, to go on with by hand. What
+    they make lies in this folder: NAME.h5, NAME.png, runs/NAME.
+    """
+    from minicnn.devices import device as devices
+
+    devices.get(device, threads)  # which may refuse, before anything is made
+    root = context.find_root().command
+    name = folder.resolve().stem
+    store, runs = Path(f"{name}.h5"), Path("runs", name)
+    size, depth, run = _choices(source)
+    again = ["--fresh"] * fresh
+    on = ["--device", device] * (device != "auto")
+    on += ["--threads", str(threads)] * (threads is not None)
+    train = ["train-base", "--task", "all"]
+    if depth:
+        train = ["transfer", "--from", source, "--n", str(depth), "--finetune"]
+
+    def planned() -> Iterator[list[str]]:
+        prepared = ["-o", str(store), "--size", str(size)]
+        yield ["data", "prepare", str(folder), *prepared, *again]
+        yield ["data", "show", str(store), "-o", f"{name}.png"]
+        yield [*train, "--data", str(store), "--runs", str(runs), *on, *again]
+        yield ["curves", str(runs / run), "-o", f"{name}-curves.png"]
+        if image := _held_out(store, folder):
+            yield ["predict", str(runs / run), str(image), *on]
+
+    for words in planned():
+        click.secho(f"\n$ minicnn {shlex.join(words)}", bold=True)
+        root.main(words, "minicnn", standalone_mode=False)
+
+
+COMMANDS = [start]

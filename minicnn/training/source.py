@@ -1,0 +1,202 @@
+"""What layers are copied from: a task's base, or any run or file of weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.resources
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+
+from minicnn.base.errors import MinicnnError
+from minicnn.data.splits import Task
+from minicnn.data.store import Store
+from minicnn.nn import torch_layout
+from minicnn.nn.architectures import (
+    ARCHITECTURES,
+    Architecture,
+    Conv,
+    Dropout,
+    FullyConnected,
+)
+from minicnn.nn.network import tensor_hashes
+from minicnn.nn.torch_layout import Tensors
+from minicnn.training import checkpoint
+from minicnn.training.run import Run
+from minicnn.training.setup import Setup
+from minicnn.training.treatment import SHIPPED, Treatment
+
+
+@dataclass(frozen=True)
+class Source:
+    """Weights that layers are copied from.
+
+    Attributes:
+        weights: by parameter name, such as "conv1.w".
+        mean: (H,W,3), what was subtracted from the images; None where it is not known.
+        digest: of the weights: a source that has changed is another source.
+    """
+
+    weights: Tensors
+    mean: NDArray[np.float32] | None
+    digest: str
+
+
+def _digest(hashes: Mapping[str, str]) -> str:
+    text = json.dumps(hashes, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def locate(source: str) -> Path:
+    """Where a source lies that is no task's base.
+
+    Raises:
+        MinicnnError: there is nothing.
+    """
+    path = Path(source)
+    if source in SHIPPED:
+        package = importlib.resources.files("minicnn.experiments")
+        path = Path(str(package / SHIPPED[source]))
+    if not path.exists():
+        raise MinicnnError(
+            f"--from {source}: neither A, B, random or {', '.join(SHIPPED)}, nor a run "
+            "folder, a checkpoint or a .safetensors file"
+        )
+    return path
+
+
+def _run_of(path: Path) -> Run | None:
+    """The run that a path is, or is a checkpoint of."""
+    if path.is_dir():
+        return Run(path)
+    folder = path.resolve().parent.parent
+    ours = path.resolve().parent.name == checkpoint.FOLDER
+    return Run(folder) if ours and (folder / "config.toml").is_file() else None
+
+
+def _contents(path: Path) -> tuple[Tensors, dict[str, Any]]:
+    """A safetensors file's tensors as float32, and what minicnn wrote about them."""
+    try:
+        with safe_open(path, "np") as file:
+            about = dict(json.loads((file.metadata() or {}).get(checkpoint.KEY, "{}")))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, TypeError, ValueError) as error:
+        raise MinicnnError(f"--from {path}: no safetensors file ({error})") from None
+    return {k: np.asarray(v, np.float32) for k, v in tensors.items()}, about
+
+
+def architecture(source: str) -> Architecture | None:
+    """The architecture that a source says it is of; None where it says nothing.
+
+    Raises:
+        MinicnnError: there is no such source, or it cannot be read.
+    """
+    path = locate(source)
+    if run := _run_of(path):
+        return run.arch
+    return ARCHITECTURES.get(str(_contents(path)[1].get("arch")))
+
+
+def of_path(source: str, arch: Architecture, n: int) -> Source:
+    """A run's last checkpoint, one of its checkpoints, or a file of PyTorch's layouts.
+
+    Args:
+        source: the path, or the name of a base that minicnn brings along.
+        arch: that the first n layers are copied into.
+
+    Raises:
+        MinicnnError: it cannot be read, or its first n layers are not those of `arch`.
+    """
+    path = locate(source)
+    theirs, run = architecture(source), _run_of(path)
+    if theirs and _below(theirs, n) != _below(arch, n):
+        raise MinicnnError(
+            f"--from {source}: layers 1..{n} of its architecture {theirs.name} are not "
+            f"those of {arch.name}; --set network.arch={theirs.name} trains such a net"
+        )
+    tensors, about = ({}, {}) if path.is_dir() else _contents(path)
+    if run or "crc32" in about:
+        saved = run.checkpoint if run and path.is_dir() else checkpoint.load(path)
+        return Source(saved.weights, saved.mean, _digest(tensor_hashes(saved.weights)))
+    weights = torch_layout.from_torch(arch, tensors)
+    mean = tensors.get("mean")
+    if mean is not None:
+        if mean.ndim != 3 or len(mean) != 3:
+            raise MinicnnError(
+                f"--from {source}: its mean is {mean.shape}, not (3,H,W)"
+            )
+        mean = np.ascontiguousarray(mean.transpose(1, 2, 0))
+    return Source(weights, mean, _digest(tensor_hashes(weights)))
+
+
+def _below(arch: Architecture, n: int) -> tuple[Any, ...]:
+    """What layers 1..n compute; how they were drawn, and dropout, does not matter."""
+    layers = [
+        dataclasses.replace(each, std=0.0, bias=0.0)
+        if isinstance(each, Conv | FullyConnected)
+        else each
+        for each in arch.layers
+        if each.index <= n and not isinstance(each, Dropout)
+    ]
+    return (arch.crop, arch.scale, *layers)
+
+
+def of_base(setup: Setup, task: Task, store: Store) -> Source:
+    """The finished base that a treatment copies from.
+
+    Raises:
+        MinicnnError: it is missing, unfinished, or does not fit.
+    """
+    folder = setup.folder(Treatment(task.name))
+    words = ("minicnn", "train-base", "--task", task.name, *setup.words)
+    command = shlex.join(words)
+    if not (folder / "config.toml").exists():
+        raise MinicnnError(f"{folder}: missing; make it first: {command}")
+    run = Run(folder)
+    if run.result is None:
+        raise MinicnnError(f"{folder}: not finished; finish it first: {command}")
+    if run.arch != setup.arch:
+        raise MinicnnError(
+            f"{folder}: its architecture is {run.arch.name}, this run's is "
+            f"{setup.arch.name} of other layers; use the recipe that made it"
+        )
+    if [c.wnid for c in run.classes] != [store.wnids[c] for c in task.classes]:
+        raise MinicnnError(
+            f"{folder}: trained on other classes than task {task.name} of split "
+            f"{setup.split} has in {store.path}; use the store and split that made it"
+        )
+    mine = {"split": setup.split, "seed": setup.seed, "store_identity": store.identity}
+    for key, value in mine.items():
+        if run.about.get(key) != value:
+            raise MinicnnError(
+                f"{folder}: its {key} is {run.about.get(key)!r}, this run's is "
+                f"{value!r}; copy from a base of the same split, seed and store"
+            )
+    _check_weights(run, command)
+    return Source(
+        run.checkpoint.weights, run.mean, _digest(run.result["weights_sha256"])
+    )
+
+
+def _check_weights(base: Run, command: str) -> None:
+    """Refuses a base whose last checkpoint is not what its result was scored on."""
+    result = base.result
+    assert result is not None
+    try:
+        weights = base.checkpoint.weights
+        intact = tensor_hashes(weights) == result["weights_sha256"]
+    except MinicnnError:
+        intact = False
+    if not intact:
+        raise MinicnnError(
+            f"{base.folder}: its last checkpoint is damaged or missing; make the base "
+            f"again: {command} --fresh"
+        )

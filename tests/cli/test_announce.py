@@ -1,0 +1,85 @@
+"""What is told before a training begins."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import click
+import pytest
+
+from minicnn.base.config import load_recipe, override
+from minicnn.cli import announce
+from minicnn.devices import device
+from minicnn.training.setup import Setup
+
+
+def trainer(*frozen: int, val: int = 100) -> Any:
+    """As much of a trainer as its estimate looks at."""
+    nets = [SimpleNamespace(network=SimpleNamespace(frozen=n)) for n in frozen]
+    runs = [SimpleNamespace(outputs=10)]
+    loader = SimpleNamespace(val=range(val))
+    return SimpleNamespace(trainees=nets, runs=runs, loader=loader)
+
+
+def setup(*changes: str) -> Setup:
+    config = override(load_recipe("small"), list(changes))
+    return Setup(Path("store.h5"), device.get("cpu", 1), config)
+
+
+@pytest.mark.parametrize(
+    ("length", "words"),
+    [
+        (0.2, "1 s"),
+        (90, "90 s"),
+        (150, "2 minutes"),
+        (7300, "2 hours"),
+        (9e5, "10 days"),
+    ],
+)
+def test_periods_are_said_as_people_do(length: float, words: str) -> None:
+    assert announce.period(length) == words
+
+
+def test_frozen_layers_cost_less_and_nets_of_one_pass_share_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(announce, "_rate", lambda _: 100.0)
+    monkeypatch.setattr(
+        announce.cost, "layer_flops", lambda *_: (8, 4, 2, 1, 1, 1, 1, 1)
+    )
+    small = setup("solver.iterations=10", "solver.batch=10")
+    small = replace(small, config=override(small.config, ["schedule.evaluate_every=5"]))
+    # By hand: 100 images of 19 forward, 19 weight and 11 data gradients; 200 scored.
+    assert announce.seconds(small, trainer(0)) == pytest.approx(
+        (100 * 49 + 200 * 19) / 49 / 100
+    )
+    # Three layers frozen: 14 forward, then 5 forward, 5 and 4 backward.
+    one = 14 * 300 + 100 * 14 + 200 * 5
+    assert announce.seconds(small, trainer(3)) == pytest.approx(one / 49 / 100)
+    both = one + 100 * (4 + 4 + 3) + 200 * 4 + 300 * 1
+    assert announce.seconds(small, trainer(3, 4)) == pytest.approx(both / 49 / 100)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_smaller_choices_are_named_when_it_is_long(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(announce, "seconds", lambda *_: 78 * 86400.0)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    paper = Setup(Path("s.h5"), device.get("cpu", 1), load_recipe("paper"))
+    with click.Context(click.Command("train-base")):
+        announce.tell(paper, trainer(0))
+    said = capsys.readouterr().out
+    assert "450,000 updates of 256 images: about 78 days from the first on." in said
+    assert ("--recipe small" in said) == terminal
+    assert ("--size 64" in said) == terminal
+    # A quarter of the two hours: 450,000 · 1800 s / 78 days.
+    assert ("--set solver.iterations=120;" in said) == terminal
+
+
+def test_the_rate_is_measured_on_the_device() -> None:
+    assert 0 < announce._rate(setup("solver.batch=4")) < 1e6
