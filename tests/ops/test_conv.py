@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from minicnn.base.errors import MinicnnError
+from minicnn.compile.host_compiler import sanitizing
 from minicnn.devices.device import Device
 from minicnn.experiments.proofs import problems as cases
 from minicnn.ops.conv import conv
@@ -139,7 +140,8 @@ def test_every_tile(
     c, k = 2 * (columns + 3 * vector), 2 * (rows + 3 * vector)
     large = ConvShape(2, 13, 12, c, k, 3, 2, (2, 1), (1, 1), groups=2)
     assert rows < min(large.n * large.p * large.q, 2 * 7 * 12)
-    check(dev, tile_dtype.type, large, inputs(large))
+    if not sanitizing():
+        check(dev, tile_dtype.type, large, inputs(large))
     # And less: what the tile has too much lies close beyond the end of w.
     small = ConvShape(1, 5, 9, vector, columns * 5 // 8, 1, 1)
     check(dev, tile_dtype.type, small, inputs(small))
@@ -169,6 +171,7 @@ def test_agrees_with_reference_on_any_shape(
     dev: Device, dtype: type, case: ConvShape
 ) -> None:
     check(dev, dtype, case, inputs(case))
+    check_fused_relu(dev, dtype, case, inputs(case))
 
 
 def test_without_bias(dev: Device, dtype: type) -> None:
@@ -187,11 +190,6 @@ def test_fused_relu(dev: Device, dtype: type, name: str, with_bias: bool) -> Non
     y = expected(**given, shape=shape)["y"]
     assert 0.2 < np.mean(y > 0) < 0.8
     check_fused_relu(dev, dtype, shape, given)
-
-
-@fuzz(problem)
-def test_fused_relu_on_any_shape(dev: Device, dtype: type, case: ConvShape) -> None:
-    check_fused_relu(dev, dtype, case, inputs(case))
 
 
 def check_fused_relu(dev: Device, dtype: type, shape: ConvShape, given: Arrays) -> None:
@@ -231,16 +229,10 @@ def test_data_gradient_through_relu(dev: Device, dtype: type, name: str) -> None
     check_op(f"conv dx+relu {shape}", dev, dtype, op, oracle, given, terms)
 
 
-def test_relu_backward(dev: Device, dtype: type) -> None:
-    # More numbers than a chunk holds.
-    check_relu_backward(dev, dtype, (3, 17, 9, 151))
-
-
-@fuzz(lambda draw: (draw(1, 3), draw(1, 4), draw(1, 4), draw(1, 9)))
-def test_relu_backward_on_any_shape(
-    dev: Device, dtype: type, case: tuple[int, ...]
-) -> None:
-    check_relu_backward(dev, dtype, case)
+@pytest.mark.parametrize("channels", [1, 2, 3, 5, 151])
+def test_relu_backward(dev: Device, dtype: type, channels: int) -> None:
+    # Numbers that 16 bytes divide and do not; the last are more than a chunk holds.
+    check_relu_backward(dev, dtype, (3, 17, 9, channels))
 
 
 def check_relu_backward(dev: Device, dtype: type, shape: tuple[int, ...]) -> None:

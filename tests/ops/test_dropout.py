@@ -60,14 +60,10 @@ def check(dev: Device, dtype: type, case: DropoutCase) -> None:
 
 
 @pytest.mark.parametrize("case", cases.DROPOUT.values(), ids=cases.DROPOUT)
-def test_agrees_with_reference(dev: Device, dtype: type, case: DropoutCase) -> None:
-    check(dev, dtype, case)
-
-
-@pytest.mark.parametrize("case", cases.DROPOUT.values(), ids=cases.DROPOUT)
-def test_bf16_agrees_with_reference(kernel_dev: Device, case: DropoutCase) -> None:
-    check(kernel_dev, BF16.type, case)
-    check_bf16_rounds_once(kernel_dev, partial(run, case=case), inputs(case))
+def test_agrees_with_reference(typed: tuple[Device, type], case: DropoutCase) -> None:
+    check(*typed, case)
+    if typed[1] == BF16:
+        check_bf16_rounds_once(typed[0], partial(run, case=case), inputs(case))
 
 
 def problem(draw: Draw) -> DropoutCase:
@@ -103,21 +99,7 @@ def test_hand_worked(dev: Device, dtype: type) -> None:
     assert np.all(run_op(dev, partial(run, case=case), x)["y"] > 0)
 
 
-def test_masks_differ_by_every_part_of_the_key() -> None:
-    case = DropoutCase((64,))
-    one = reference.mask(case.shape, **key(case))
-    assert 16 < one.sum() < 48
-    for part in ("seed", "stream", "step"):
-        for other in (7, 2**31):
-            changed = reference.mask(case.shape, **key(case) | {part: other})
-            assert 16 < np.sum(changed != one) < 48
-
-
-def test_same_bits(dev: Device, dtype: type) -> None:
-    case = DropoutCase((7, 30_001))
-    check_same_bits(dev, partial(run, case=case), inputs(case), dtype, as_cpu=True)
-
-
-def test_bf16_same_bits(kernel_dev: Device) -> None:
-    case = DropoutCase((7, 3_001))
-    check_same_bits(kernel_dev, partial(run, case=case), inputs(case), BF16.type)
+def test_same_bits(typed: tuple[Device, type]) -> None:
+    (dev, dtype), case = typed, DropoutCase((7, 30_001))
+    how = inputs(case), dtype, dtype != BF16
+    check_same_bits(dev, partial(run, case=case), *how)

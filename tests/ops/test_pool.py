@@ -76,14 +76,9 @@ def check(dev: Device, dtype: type, shape: PoolShape, given: Arrays) -> None:
 
 
 @pytest.mark.parametrize("shape", ALL.values(), ids=ALL)
-def test_agrees_with_reference(dev: Device, dtype: type, shape: PoolShape) -> None:
-    check(dev, dtype, shape, inputs(shape))
-
-
-@pytest.mark.parametrize("shape", ALL.values(), ids=ALL)
-def test_bf16_agrees_with_reference(kernel_dev: Device, shape: PoolShape) -> None:
-    # Rounding makes ties; the first counts.
-    check(kernel_dev, BF16.type, shape, inputs(shape))
+def test_agrees_with_reference(typed: tuple[Device, type], shape: PoolShape) -> None:
+    # Rounding to bfloat16 makes ties; the first counts.
+    check(*typed, shape, inputs(shape))
 
 
 @pytest.mark.parametrize("c", [8, 12])
@@ -151,15 +146,10 @@ def test_nan_stays(dev: Device, dtype: type) -> None:
     assert got["argmax"].ravel().tolist() == [1, 0, 0, 1]
 
 
-def test_same_bits(dev: Device, dtype: type) -> None:
-    shape = PoolShape(5, 55, 27, 96)
-    given = inputs(shape)
-    check_same_bits(dev, partial(run, shape=shape), given, dtype, as_cpu=True)
-
-
-def test_bf16_same_bits(kernel_dev: Device) -> None:
-    shape = PoolShape(3, 13, 11, 40)
-    check_same_bits(kernel_dev, partial(run, shape=shape), inputs(shape), BF16.type)
+def test_same_bits(typed: tuple[Device, type]) -> None:
+    (dev, dtype), shape = typed, PoolShape(5, 27, 13, 96)
+    how = inputs(shape), dtype, dtype != BF16
+    check_same_bits(dev, partial(run, shape=shape), *how)
 
 
 @pytest.mark.parametrize("name", ["3/2, last window clipped", "pad 1", "stride 1"])

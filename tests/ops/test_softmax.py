@@ -81,14 +81,10 @@ def check(dev: Device, dtype: type, case: SoftmaxCase, given: Arrays) -> None:
 
 
 @pytest.mark.parametrize("case", cases.SOFTMAX.values(), ids=cases.SOFTMAX)
-def test_agrees_with_reference(dev: Device, dtype: type, case: SoftmaxCase) -> None:
-    check(dev, dtype, case, inputs(case))
-
-
-@pytest.mark.parametrize("case", cases.SOFTMAX.values(), ids=cases.SOFTMAX)
-def test_bf16_agrees_with_reference(kernel_dev: Device, case: SoftmaxCase) -> None:
-    check(kernel_dev, BF16.type, case, inputs(case))
-    check_bf16_rounds_once(kernel_dev, run, inputs(case))
+def test_agrees_with_reference(typed: tuple[Device, type], case: SoftmaxCase) -> None:
+    check(*typed, case, inputs(case))
+    if typed[1] == BF16:
+        check_bf16_rounds_once(typed[0], run, inputs(case))
 
 
 def problem(draw: Draw) -> SoftmaxCase:
@@ -194,12 +190,9 @@ def test_top_five_of_six_alike(dev: Device, dtype: type) -> None:
     assert got["top5"] == 2
 
 
-def test_same_bits(dev: Device, dtype: type) -> None:
+def test_same_bits(typed: tuple[Device, type]) -> None:
+    dev, dtype = typed
     check_same_bits(dev, run, inputs(SoftmaxCase(150, 1000)), dtype)
-
-
-def test_bf16_same_bits(kernel_dev: Device) -> None:
-    check_same_bits(kernel_dev, run, inputs(SoftmaxCase(20, 300)), BF16.type)
 
 
 def test_reference_gradients() -> None:
