@@ -27,10 +27,6 @@ KNOWN = [
 ]
 SEED = 0xFEDCBA98_76543210
 STEP = 0x12345678_9ABCDEF0
-DRAWS = 1 << 16
-# A frequency or a mean of n draws is off by a few times its standard error; 5 of them
-# happen by chance once in a million, and the draws are fixed.
-SIGMAS = 5.0
 
 
 @pytest.mark.parametrize(("counter", "key", "expected"), KNOWN)
@@ -87,27 +83,9 @@ def test_integers_are_multiply_shift() -> None:
     assert found.tolist() == [int(word) * 29 // (1 << 32) for word in words]
 
 
-def test_integers_are_even() -> None:
-    below = 29
-    drawn = philox.integers(0, Stream.CROP, 0, DRAWS, below)
-    counts = np.bincount(drawn, minlength=below)
-    assert len(counts) == below
-    expected = DRAWS / below
-    error = math.sqrt(expected * (1 - 1 / below))
-    assert np.abs(counts - expected).max() < SIGMAS * error
-
-
 def test_integers_reach_the_largest_bound() -> None:
     drawn = philox.integers(0, Stream.CROP, 0, 64, below=1 << 32)
     assert drawn.tolist() == philox.words(0, Stream.CROP, 0, 64).tolist()
-
-
-def test_permutation_holds_every_number_once() -> None:
-    drawn = philox.permutation(0, Stream.ORDER, 0, 1000)
-    assert sorted(drawn.tolist()) == list(range(1000))
-    again = philox.permutation(0, Stream.ORDER, 0, 1000)
-    assert drawn.tolist() == again.tolist()
-    assert drawn.tolist() != philox.permutation(0, Stream.ORDER, 1, 1000).tolist()
 
 
 def test_permutation_sorts_its_documented_keys() -> None:
@@ -116,15 +94,7 @@ def test_permutation_sorts_its_documented_keys() -> None:
     keys = [high << 32 | low for high, low in zip(*[iter(words)] * 2, strict=True)]
     expected = sorted(range(2000), key=keys.__getitem__)
     assert philox.permutation(4, Stream.ORDER, 9, 2000).tolist() == expected
-
-
-def test_permutations_are_even() -> None:
-    counts = np.zeros((5, 5))
-    draws = 2000
-    for step in range(draws):
-        counts[np.arange(5), philox.permutation(0, Stream.ORDER, step, 5)] += 1
-    error = math.sqrt(draws * 0.2 * 0.8)
-    assert np.abs(counts - draws / 5).max() < SIGMAS * error
+    assert philox.permutation(4, Stream.ORDER, 8, 2000).tolist() != expected
 
 
 @pytest.mark.parametrize("count", [0, 1, 6, 7])
@@ -139,11 +109,3 @@ def test_normal_is_box_muller(count: int) -> None:
     assert found.dtype == np.float64
     # Both compute in float64; libraries' sines differ in the last bits.
     np.testing.assert_allclose(found, expected[:count], rtol=0, atol=1e-14)
-
-
-def test_normal_is_distributed_normally() -> None:
-    drawn = np.sort(philox.normal(0, Stream.WEIGHTS, DRAWS))
-    ideal = np.array([0.5 * (1 + math.erf(x / math.sqrt(2))) for x in drawn])
-    worst = np.abs(ideal - (np.arange(DRAWS) + 0.5) / DRAWS).max()
-    # Kolmogorov–Smirnov: a deviation over 1.95 / √n has a chance of 1 in 1000.
-    assert worst < 1.95 / math.sqrt(DRAWS)

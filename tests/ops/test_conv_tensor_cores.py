@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minicnn.base.errors import MinicnnError
 from minicnn.base.precision import BF16
 from minicnn.compile.host_compiler import sanitizing
 from minicnn.devices import device
@@ -29,7 +28,6 @@ from minicnn.ops.conv import conv
 from minicnn.ops.conv import plan as conv_plan
 from minicnn.ops.conv.conv import ConvShape
 from minicnn.ops.conv.plan import DATA, FORWARD, WEIGHTS, Plan
-from tests.conftest import DEVICES
 from tests.ops import test_conv
 from tests.support.helpers import (
     Array,
@@ -37,7 +35,6 @@ from tests.support.helpers import (
     Draw,
     compare,
     fuzz,
-    poisoned,
     run_op,
     run_weights,
     tolerance,
@@ -53,15 +50,10 @@ ORDERS = ("forward", "reverse", "shuffled:1")
 SHARED_BYTES, SHARED_IN_ALL = 99 << 10, 228 << 10
 
 
-@pytest.fixture(
-    scope="session", params=[each for each in DEVICES if each.values != ("cpu",)]
-)
-def dev(request: pytest.FixtureRequest) -> Device:
+@pytest.fixture(scope="session")
+def dev(kernel_dev: Device) -> Device:
     """Each device with kernels, with unwritten memory poisoned."""
-    try:
-        return poisoned(device.get(request.param))
-    except MinicnnError as error:
-        pytest.skip(str(error))
+    return kernel_dev
 
 
 @pytest.fixture(scope="session", params=KINDS, ids=NAMES)
