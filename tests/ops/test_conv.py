@@ -115,6 +115,8 @@ def test_agrees_with_reference(dev: Device, dtype: type, shape: ConvShape) -> No
 def test_agrees_with_reference_on_caffenet(dev: Device, shape: ConvShape) -> None:
     if dev.name == "emulated":
         shape = shrunk(shape)
+    elif dev.name == "cpu":  # the oracle of 4096 features takes seconds
+        shape = replace(shape, k=min(shape.k, 500))
     check(dev, np.float32, shape)
 
 
