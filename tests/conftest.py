@@ -11,7 +11,7 @@ import pytest
 from minicnn.base.cores import available_cores
 from minicnn.base.errors import MinicnnError
 from minicnn.base.precision import BF16
-from minicnn.compile import native
+from minicnn.compile import host_compiler, native
 from minicnn.devices import device
 from tests.support import helpers
 
@@ -44,6 +44,15 @@ def _open(name: str) -> device.Device:
             pytest.skip(f"cpu is in NumPy: {native.missing()}")
         dev.native = False
     return helpers.poisoned(dev)
+
+
+@pytest.fixture(scope="session")
+def compiler() -> None:
+    """Skips the test where there is no C++ compiler."""
+    try:
+        host_compiler.compiler()
+    except MinicnnError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="session", params=[*DEVICES, IN_NUMPY])

@@ -30,14 +30,7 @@ EXPORT void line(i64 start, i64 stop, const T* x, T* y, const Line* line, int wh
 INSTANTIATE(line<float>, line<double>);
 """
 LINE = {"slope": 2.0, "shift": (5, 7)}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def compiler() -> None:
-    try:
-        host_compiler.compiler()
-    except MinicnnError as error:
-        pytest.skip(str(error))
+pytestmark = pytest.mark.usefixtures("compiler")
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ a kernel in which one index is off by one.
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -21,6 +22,7 @@ import pytest
 
 from minicnn.compile import emulator, native
 from minicnn.compile.emulator import EmulatedLauncher
+from minicnn.compile.host_compiler import compiler as host_compiler
 from minicnn.compile.kernel_source import FOLDER, KernelSource
 from minicnn.compile.native import NativeFile
 from minicnn.devices import device
@@ -61,9 +63,13 @@ CLIPPED = "3/2, last window clipped"
 
 
 def sanitized(call: str) -> subprocess.CompletedProcess[str]:
-    """Calls one of this file's functions under the sanitizers, threads shuffled."""
+    """Calls one of this file's functions under the sanitizers, threads shuffled.
+
+    -O0: small cases run for less time than it takes to optimise their kernels.
+    """
     command = ["-c", f"from tests.compile import test_sanitizers as t; t.{call}"]
-    root, env = Path(__file__).parents[2], {"MINICNN_ORDER": "shuffled:7"}
+    root, compiler = Path(__file__).parents[2], shlex.join([*host_compiler(), "-O0"])
+    env = {"MINICNN_ORDER": "shuffled:7", "CXX": compiler}
     return emulator.sanitized(command, env, cwd=root, capture_output=True)
 
 

@@ -235,14 +235,9 @@ def test_data_gradient_through_relu(dev: Device, dtype: type, name: str) -> None
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 5, 151])
-def test_relu_backward(dev: Device, dtype: type, channels: int) -> None:
+def test_relu_backward(typed: tuple[Device, type], channels: int) -> None:
     # Numbers that 16 bytes divide and do not; the last are more than a chunk holds.
-    check_relu_backward(dev, dtype, (3, 17, 9, channels))
-
-
-def check_relu_backward(dev: Device, dtype: type, shape: tuple[int, ...]) -> None:
-    """The gradient of the ReLU alone against its oracle."""
-    rng = np.random.default_rng(0)
+    shape, rng = (3, 17, 9, channels), np.random.default_rng(0)
     # Half of them zero, as a ReLU's output is.
     y = np.maximum(rng.standard_normal(shape), 0)
     y[-1, -1, -1, -3:] = 0  # beyond the last whole 16 bytes
@@ -256,7 +251,7 @@ def check_relu_backward(dev: Device, dtype: type, shape: tuple[int, ...]) -> Non
         return {"dx": reference.relu_backward(y, dy)}
 
     given = {"y": y, "dy": rng.standard_normal(y.shape)}
-    check_op(f"relu {shape}", dev, dtype, op, oracle, given)
+    check_op(f"relu {shape}", *typed, op, oracle, given)
 
 
 def test_hand_worked(dev: Device, dtype: type) -> None:

@@ -264,10 +264,6 @@ def several(kernel: str, tile: conv_plan.Tile) -> ConvShape:
     return shape
 
 
-def test_relu_backward(dev: Device) -> None:
-    test_conv.check_relu_backward(dev, BF16.type, (3, 5, 9, 13))
-
-
 @pytest.mark.parametrize("name", ["odd sizes", "two groups", "stride 2"])
 @pytest.mark.parametrize("wide", [False, True])
 @pytest.mark.filterwarnings("ignore:invalid value")
