@@ -8,9 +8,12 @@ import pytest
 from minicnn.base.config import SolverConfig
 from minicnn.base.precision import FP32, FP64, Precision
 from minicnn.devices import device
+from minicnn.nn.architectures import LRN
 from minicnn.nn.layers import Context
 from minicnn.nn.network import Network
+from minicnn.nn.pool_layers import PoolLRNLayer
 from minicnn.training.solver import Solver
+from tests.support.reference import lrn
 from tests.support.runs import MINIATURE
 
 DEPTH, OUTPUTS, BATCH = MINIATURE.depth, 5, 3
@@ -90,6 +93,16 @@ def test_every_gradient_is_the_slope_of_the_loss(frozen: int) -> None:
                 continue
             assert abs(exact[i] - fine) <= TOLERANCE * size, f"{p.name}[{i}]"
     assert skipped <= SKIPPED * checked
+
+
+def test_lrn_takes_the_architectures_constants() -> None:
+    network, x = make()
+    network.forward(x, TRAINING)
+    layers = [each for each in network.layers if isinstance(each, PoolLRNLayer)]
+    norms = [spec for spec in MINIATURE.layers if isinstance(spec, LRN)]
+    for layer, spec in zip(layers, norms, strict=True):
+        y, _ = lrn.forward(layer.u, spec.size, spec.alpha, spec.beta, spec.k)
+        np.testing.assert_allclose(layer.y, y, rtol=1e-12)  # roundings of float64
 
 
 @pytest.mark.parametrize("frozen", range(1, DEPTH + 1))
