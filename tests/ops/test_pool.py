@@ -82,12 +82,8 @@ def check(
 def test_agrees_with_reference(typed: tuple[Device, type], shape: PoolShape) -> None:
     # Rounding to bfloat16 makes ties; the first counts.
     check(*typed, shape)
-
-
-@pytest.mark.parametrize("c", [8, 12])
-def test_bf16_is_float_rounded_once(kernel_dev: Device, c: int) -> None:
-    shape = PoolShape(3, 13, 11, c, pad=(1, 1))
-    check_bf16_rounds_once(kernel_dev, partial(run, shape=shape), inputs(shape))
+    if typed[1] == BF16:
+        check_bf16_rounds_once(typed[0], partial(run, shape=shape), inputs(shape))
 
 
 def problem(draw: Draw) -> PoolShape:
