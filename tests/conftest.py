@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 import pytest
 
 from minicnn.base.cores import available_cores
 from minicnn.base.errors import MinicnnError
-from minicnn.compile import native
+from minicnn.base.precision import BF16
+from minicnn.compile import host_compiler, native
 from minicnn.devices import device
 from minicnn.nn import architecture_files
 from tests.support import helpers, runs
@@ -46,6 +50,15 @@ def _open(name: str) -> device.Device:
     return helpers.poisoned(dev)
 
 
+@pytest.fixture(scope="session")
+def compiler() -> None:
+    """Skips the test where there is no C++ compiler."""
+    try:
+        host_compiler.compiler()
+    except MinicnnError as error:
+        pytest.skip(str(error))
+
+
 @pytest.fixture(scope="session", params=[*DEVICES, IN_NUMPY])
 def dev(request: pytest.FixtureRequest) -> device.Device:
     """Each device there is, with unwritten memory poisoned; the cpu's both ways."""
@@ -64,6 +77,23 @@ def kernel_dev(request: pytest.FixtureRequest) -> device.Device:
 def dtype(request: pytest.FixtureRequest) -> type:
     """Each type of floats."""
     return request.param
+
+
+def _typed() -> Iterator[Any]:
+    for each in (*DEVICES, pytest.param(IN_NUMPY)):
+        types = [np.float32, np.float64]
+        if "cpu" not in str(each.values[0]):  # the NumPy forms know no bfloat16
+            types.append(BF16.type)
+        for dtype in types:
+            name = f"{each.values[0]}-{np.dtype(dtype).name}"
+            yield pytest.param((*each.values, dtype), id=name, marks=each.marks)
+
+
+@pytest.fixture(scope="session", params=list(_typed()))
+def typed(request: pytest.FixtureRequest) -> tuple[device.Device, type]:
+    """Each device as `dev`, with each type that its ops know."""
+    name, dtype = request.param
+    return _open(name), dtype
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -46,6 +46,7 @@ _FAST_FLAGS = ("-O3",)
 _SANITIZE_FLAGS = (
     "-O1",
     "-fsanitize=address,undefined",
+    "-fno-sanitize=null,object-size,pointer-overflow",  # AddressSanitizer sees these
     "-fno-sanitize-recover=all",
     "-fno-omit-frame-pointer",
 )

@@ -3,56 +3,41 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
 from minicnn.base import philox
 from minicnn.base.philox import Stream
+from tests.support.reference.dropout import philox as block
 
 # Random123's known answers for philox4x32, 10 rounds: counter, key, result.
 KNOWN = [
-    ([0] * 4, [0] * 2, [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]),
+    ((0,) * 4, (0,) * 2, (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
     (
-        [0xFFFFFFFF] * 4,
-        [0xFFFFFFFF] * 2,
-        [0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD],
+        (0xFFFFFFFF,) * 4,
+        (0xFFFFFFFF,) * 2,
+        (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD),
     ),
     (
-        [0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344],
-        [0xA4093822, 0x299F31D0],
-        [0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1],
+        (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344),
+        (0xA4093822, 0x299F31D0),
+        (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1),
     ),
 ]
 SEED = 0xFEDCBA98_76543210
 STEP = 0x12345678_9ABCDEF0
-DRAWS = 1 << 16
-# A frequency or a mean of n draws is off by a few times its standard error; 5 of them
-# happen by chance once in a million, and the draws are fixed.
-SIGMAS = 5.0
-
-
-def block(counter: Sequence[int], key: Sequence[int]) -> list[int]:
-    """One block in plain integers, from the paper's description of a round."""
-    left, right = key
-    c0, c1, c2, c3 = counter
-    for _ in range(10):
-        high0, low0 = divmod(c0 * 0xD2511F53, 1 << 32)
-        high1, low1 = divmod(c2 * 0xCD9E8D57, 1 << 32)
-        c0, c1, c2, c3 = high1 ^ c1 ^ left, low1, high0 ^ c3 ^ right, low0
-        left = (left + 0x9E3779B9) % (1 << 32)
-        right = (right + 0xBB67AE85) % (1 << 32)
-    return [c0, c1, c2, c3]
 
 
 @pytest.mark.parametrize(("counter", "key", "expected"), KNOWN)
-def test_known_answers(counter: list[int], key: list[int], expected: list[int]) -> None:
+def test_known_answers(
+    counter: tuple[int, ...], key: tuple[int, int], expected: tuple[int, ...]
+) -> None:
     columns = np.array([counter, counter], np.uint32).T
-    found = philox.philox4x32(columns, (key[0], key[1]))
+    found = philox.philox4x32(columns, key)
     assert found.dtype == np.uint32
-    assert found.T.tolist() == [expected, expected]
-    assert block(counter, key) == expected
+    assert found.T.tolist() == [list(expected)] * 2
+    assert block(counter, key) == expected  # type: ignore[arg-type]
 
 
 def test_words_come_from_the_counter_as_documented() -> None:
@@ -98,27 +83,9 @@ def test_integers_are_multiply_shift() -> None:
     assert found.tolist() == [int(word) * 29 // (1 << 32) for word in words]
 
 
-def test_integers_are_even() -> None:
-    below = 29
-    drawn = philox.integers(0, Stream.CROP, 0, DRAWS, below)
-    counts = np.bincount(drawn, minlength=below)
-    assert len(counts) == below
-    expected = DRAWS / below
-    error = math.sqrt(expected * (1 - 1 / below))
-    assert np.abs(counts - expected).max() < SIGMAS * error
-
-
 def test_integers_reach_the_largest_bound() -> None:
     drawn = philox.integers(0, Stream.CROP, 0, 64, below=1 << 32)
     assert drawn.tolist() == philox.words(0, Stream.CROP, 0, 64).tolist()
-
-
-def test_permutation_holds_every_number_once() -> None:
-    drawn = philox.permutation(0, Stream.ORDER, 0, 1000)
-    assert sorted(drawn.tolist()) == list(range(1000))
-    again = philox.permutation(0, Stream.ORDER, 0, 1000)
-    assert drawn.tolist() == again.tolist()
-    assert drawn.tolist() != philox.permutation(0, Stream.ORDER, 1, 1000).tolist()
 
 
 def test_permutation_sorts_its_documented_keys() -> None:
@@ -127,15 +94,7 @@ def test_permutation_sorts_its_documented_keys() -> None:
     keys = [high << 32 | low for high, low in zip(*[iter(words)] * 2, strict=True)]
     expected = sorted(range(2000), key=keys.__getitem__)
     assert philox.permutation(4, Stream.ORDER, 9, 2000).tolist() == expected
-
-
-def test_permutations_are_even() -> None:
-    counts = np.zeros((5, 5))
-    draws = 2000
-    for step in range(draws):
-        counts[np.arange(5), philox.permutation(0, Stream.ORDER, step, 5)] += 1
-    error = math.sqrt(draws * 0.2 * 0.8)
-    assert np.abs(counts - draws / 5).max() < SIGMAS * error
+    assert philox.permutation(4, Stream.ORDER, 8, 2000).tolist() != expected
 
 
 @pytest.mark.parametrize("count", [0, 1, 6, 7])
@@ -150,11 +109,3 @@ def test_normal_is_box_muller(count: int) -> None:
     assert found.dtype == np.float64
     # Both compute in float64; libraries' sines differ in the last bits.
     np.testing.assert_allclose(found, expected[:count], rtol=0, atol=1e-14)
-
-
-def test_normal_is_distributed_normally() -> None:
-    drawn = np.sort(philox.normal(0, Stream.WEIGHTS, DRAWS))
-    ideal = np.array([0.5 * (1 + math.erf(x / math.sqrt(2))) for x in drawn])
-    worst = np.abs(ideal - (np.arange(DRAWS) + 0.5) / DRAWS).max()
-    # Kolmogorov–Smirnov: a deviation over 1.95 / √n has a chance of 1 in 1000.
-    assert worst < 1.95 / math.sqrt(DRAWS)

@@ -11,13 +11,7 @@ import pytest
 from minicnn.base import philox
 from minicnn.base.precision import BF16
 from minicnn.compile.emulator import EmulatedLauncher, poisoned
-from tests.support.emulated import F32, F64, ORDERS, WORKERS, in_every_order, kernel
-
-
-@pytest.fixture(params=WORKERS)
-def dev(request: pytest.FixtureRequest) -> Any:
-    """An emulated device, on one and on several operating-system threads."""
-    return SimpleNamespace(launcher=EmulatedLauncher(workers=request.param))
+from tests.support.emulated import F32, F64, ORDERS, in_every_order, kernel
 
 
 @pytest.mark.parametrize("dtype", [F32, F64])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import re
-import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,14 +15,7 @@ from minicnn.base.errors import MinicnnError
 from minicnn.compile import emulator
 from minicnn.compile.emulator import EmulatedLauncher, poisoned
 from minicnn.devices.launch import KernelFile
-from tests.compile import test_emulated_instructions
-from tests.support.emulated import F32, F64, PLANTED, WORKERS, in_every_order, kernel
-
-
-@pytest.fixture(params=WORKERS)
-def dev(request: pytest.FixtureRequest) -> Any:
-    """An emulated device, on one and on several operating-system threads."""
-    return SimpleNamespace(launcher=EmulatedLauncher(workers=request.param))
+from tests.support.emulated import F32, F64, PLANTED, in_every_order, kernel
 
 
 def numbers(*shape: int) -> np.ndarray:
@@ -182,29 +174,14 @@ def out_of_bounds(name: str, bug: bool) -> None:
     assert np.isfinite(y).all()
 
 
-def sanitized(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Runs Python under the sanitizers, from the repository's root."""
-    root = Path(__file__).parents[2]
-    return emulator.sanitized(arguments, cwd=root, capture_output=True)
-
-
 @pytest.mark.parametrize("name", OUT_OF_BOUNDS)
 def test_index_past_the_end_is_found_by_the_sanitizers(name: str) -> None:
-    module = "tests.compile.test_emulator"
-    done = sanitized(
-        "-c", f"import {module} as test; test.out_of_bounds({name!r}, True)"
-    )
+    code = f"from {__name__} import out_of_bounds; out_of_bounds({name!r}, True)"
+    root = Path(__file__).parents[2]
+    done = emulator.sanitized(["-c", code], cwd=root, capture_output=True)
     assert done.returncode == 66, done.stderr
     assert OUT_OF_BOUNDS[name] in done.stderr
     assert re.search(r"(past_the_end\.cu|common\.cuh):\d+", done.stderr)
-
-
-def test_right_kernels_run_clean_under_the_sanitizers() -> None:
-    names = "matmul or warp or mma or cp_async or named or bounds_kept"
-    files = __file__, test_emulated_instructions.__file__
-    done = sanitized("-m", "pytest", *files, "-k", names)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "passed" in done.stdout
 
 
 @pytest.mark.parametrize("name", OUT_OF_BOUNDS)

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -30,14 +26,7 @@ EXPORT void line(i64 start, i64 stop, const T* x, T* y, const Line* line, int wh
 INSTANTIATE(line<float>, line<double>);
 """
 LINE = {"slope": 2.0, "shift": (5, 7)}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def compiler() -> None:
-    try:
-        host_compiler.compiler()
-    except MinicnnError as error:
-        pytest.skip(str(error))
+pytestmark = pytest.mark.usefixtures("compiler")
 
 
 @pytest.fixture
@@ -132,23 +121,3 @@ def test_without_a_compiler_ops_run_in_numpy(monkeypatch: pytest.MonkeyPatch) ->
     finally:
         native._failure.cache_clear()
         native._library.cache_clear()
-
-
-def test_processes_that_compile_at_once(tmp_path: Path) -> None:
-    """Each finds the file compiled, by itself or by the other."""
-    env = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "MINICNN_NATIVE": "1"}
-    command = [
-        sys.executable,
-        "-c",
-        "from minicnn.compile import native as n; n.missing()",
-    ]
-    command[-1] = command[-1].replace("n.missing()", "print('<', n.missing(), '>')")
-    with ThreadPoolExecutor(2) as pool:
-        runs = pool.map(
-            lambda _: subprocess.run(command, env=env, capture_output=True, text=True),
-            range(2),
-        )
-        assert [(run.stdout, run.stderr) for run in runs] == [("<  >\n", "")] * 2
-    compiled = sorted(path.suffix for path in (tmp_path / "minicnn").iterdir())
-    assert set(compiled) == {".so"}
-    assert len(compiled) == len(list(native.CPU.glob("*.cpp")))

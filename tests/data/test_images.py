@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,40 +47,31 @@ def test_pixels_keep_their_place_and_channel() -> None:
     )
 
 
-def test_grey_becomes_three_equal_channels() -> None:
-    assert is_all(same_size(encoded(Image.new("L", (8, 8), 77), "JPEG")), (77,) * 3)
+PALETTE = Image.new("P", (8, 8), 1)
+PALETTE.putpalette([0, 0, 0, 10, 120, 240])
 
 
-def test_one_bit() -> None:
-    assert is_all(same_size(encoded(Image.new("1", (8, 8), 1), "PNG")), (255,) * 3)
-
-
-def test_palette() -> None:
-    image = Image.new("P", (8, 8), 1)
-    image.putpalette([0, 0, 0, 10, 120, 240])
-    assert is_all(same_size(encoded(image, "PNG")), (10, 120, 240))
-
-
-def test_transparency_is_laid_on_white() -> None:
-    half = encoded(Image.new("RGBA", (8, 8), (200, 0, 100, 51)), "PNG")
-    assert is_all(same_size(half), (244, 204, 224))  # 0.2 · colour + 0.8 · 255
-    grey = encoded(Image.new("LA", (8, 8), (100, 0)), "PNG")
-    assert is_all(same_size(grey), (255, 255, 255))
-
-
-def test_a_transparent_palette_entry_and_a_transparent_colour_are_white() -> None:
-    image = Image.new("P", (8, 8), 1)
-    image.putpalette([0, 0, 0, 10, 120, 240])
-    assert is_all(same_size(encoded(image, "PNG", transparency=1)), (255,) * 3)
-    keyed = Image.new("RGB", (8, 8), (9, 8, 7))
-    data = encoded(keyed, "PNG", transparency=(9, 8, 7))
-    assert is_all(same_size(data), (255,) * 3)
-
-
-@pytest.mark.parametrize(("value", "eight"), [(0, 0), (300, 1), (40_000, 156)])
-def test_sixteen_bit_grey_is_scaled_not_clipped(value: int, eight: int) -> None:
-    wide = np.full((8, 8), value, np.uint16)
-    assert is_all(same_size(encoded(Image.fromarray(wide), "PNG")), (eight,) * 3)
+@pytest.mark.parametrize(
+    ("mode", "value", "transparent", "rgb"),
+    [
+        ("L", 77, None, (77, 77, 77)),
+        ("1", 1, None, (255, 255, 255)),
+        ("P", 1, None, (10, 120, 240)),
+        # Transparency is laid on white: 0.2 · colour + 0.8 · 255.
+        ("RGBA", (200, 0, 100, 51), None, (244, 204, 224)),
+        ("LA", (100, 0), None, (255, 255, 255)),
+        ("P", 1, 1, (255, 255, 255)),
+        ("RGB", (9, 8, 7), (9, 8, 7), (255, 255, 255)),
+        # 16 bits are scaled, not clipped.
+        ("I;16", 0, None, (0, 0, 0)),
+        ("I;16", 300, None, (1, 1, 1)),
+        ("I;16", 40_000, None, (156, 156, 156)),
+    ],
+)
+def test_modes(mode: str, value: Any, transparent: Any, rgb: tuple[int, ...]) -> None:
+    image = PALETTE if mode == "P" else Image.new(mode, (8, 8), value)
+    how = {} if transparent is None else {"transparency": transparent}
+    assert is_all(same_size(encoded(image, "PNG", **how)), rgb)
 
 
 def cmyk_jpeg(components: tuple[int, int, int, int]) -> bytes:
@@ -89,8 +81,7 @@ def cmyk_jpeg(components: tuple[int, int, int, int]) -> bytes:
 
 
 def adobe_marker(data: bytes) -> int:
-    place = data.index(b"\xff\xee\x00\x0eAdobe")
-    return place
+    return data.index(b"\xff\xee\x00\x0eAdobe")
 
 
 def test_cmyk_of_adobe_is_inverted() -> None:

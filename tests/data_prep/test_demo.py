@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import zlib
 from pathlib import Path
 from typing import Any
@@ -53,18 +51,6 @@ def test_a_picture_depends_on_its_numbers_alone() -> None:
     assert not np.array_equal(other, forward[SOME[0]])
 
 
-def test_another_process_draws_the_same() -> None:
-    kind, number = SOME[-1]
-    code = (
-        "import zlib; from minicnn.data_prep.demo.scene import render; "
-        f"print(zlib.crc32(render({SEED}, {kind}, {number}, {SIZE})))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
-    assert int(done.stdout) == zlib.crc32(render(SEED, kind, number, SIZE))
-
-
 @pytest.mark.parametrize("wnid", CLASSES)
 def test_every_drawing_shows(wnid: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A fair part of the picture is the drawing, and never the same part."""
@@ -93,12 +79,6 @@ def test_larger_pictures_show_the_same_scene() -> None:
         assert np.corrcoef(small.ravel(), halved.ravel())[0, 1] > 0.85
 
 
-def test_forty_classes_in_two_groups() -> None:
-    groups = [DRAWINGS[wnid].group for wnid in CLASSES]
-    assert groups.count("natural") == groups.count("manmade") == 20
-    assert list(CLASSES) == sorted(CLASSES)
-
-
 def test_colour_does_not_give_the_class_away() -> None:
     """The nearest class by mean colour histogram is rarely the right one."""
 
@@ -125,7 +105,7 @@ def test_a_whole_store(tmp_path: Path) -> None:
     rows = (FEW_TRAIN + FEW_VAL) * len(CLASSES)
     assert len(opened) == rows
     assert opened.image_size == (32, 32)
-    assert opened.wnids == list(CLASSES)
+    assert opened.wnids == list(CLASSES) == sorted(CLASSES)
     assert opened.names[CLASSES.index("brick-wall")] == "brick wall"
     assert opened.groups.count("natural") == opened.groups.count("manmade") == 20
     for kind in range(len(CLASSES)):

@@ -32,13 +32,6 @@ KXv/fpyj9Tn6ZUv/g8zOsfz75TOeo0y//QW/OoFP
 """
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    path = tmp_path / "source"
-    path.mkdir()
-    return path
-
-
 def imagenet_rows() -> list[tuple[int, str, str]]:
     """What every ImageNet layout must come to."""
     train = [

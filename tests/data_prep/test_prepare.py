@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-import time
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -17,29 +14,13 @@ from PIL import Image
 
 from minicnn.base.errors import MinicnnError
 from minicnn.cli.data import data as data_commands
-from minicnn.data import store
 from minicnn.data.store import TRAIN, VAL, Store
 from minicnn.data_prep import prepare as module
 from minicnn.data_prep.prepare import Options, prepare
 from tests.support import prepare_sources as make
-from tests.support.preparing import CHUNK, only_the_store, run, small_source, target_in
+from tests.support.preparing import only_the_store, run
 
 JPEG_ERROR = 3  # 8-bit rounding in the colour transform; one colour, quality 100
-
-
-@pytest.fixture(autouse=True)
-def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_CHUNK_IMAGES", CHUNK)
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    return small_source(tmp_path / "source")
-
-
-@pytest.fixture(autouse=True)
-def target(tmp_path: Path) -> Path:
-    return target_in(tmp_path / "out")
 
 
 def test_every_row_is_its_image(source: Path, target: Path) -> None:
@@ -59,15 +40,6 @@ def test_every_row_is_its_image(source: Path, target: Path) -> None:
     size = sum(path.stat().st_size for path in source.rglob("*.png"))
     assert made.attributes["source_bytes"] == size
     assert only_the_store(target)
-
-
-def test_plain_h5py_reads_it(source: Path, target: Path) -> None:
-    run(source, target)
-    with h5py.File(target) as file:
-        assert file["images"].shape == (25, 16, 16, 3)
-        assert file["images"].chunks is None
-        row = list(file["files"].asstr()).index("c/003.png")
-        assert tuple(file["images"][row, 5, 5]) == make.colour("c", 3)
 
 
 def test_archives_folders_and_any_number_of_jobs_give_the_same_bytes(
@@ -187,24 +159,3 @@ def test_real_imagenet_files_in_the_published_layout(
             difference = made.images[rows[0]] - np.asarray(plain, int)
             assert abs(difference).max() <= (0 if exact else WORST)
             np.testing.assert_array_equal(made.images[rows[0]], made.images[rows[1]])
-
-
-def test_a_store_is_a_function_of_its_contents(tmp_path: Path) -> None:
-    """Also a second later: HDF5 would otherwise note the time."""
-    contents = store.Contents(
-        (2, 2),
-        np.zeros(3, np.int32),
-        np.zeros(3, np.uint8),
-        ["x", "y", "ž"],
-        ["a"],
-        ["b"],
-        [""],
-        {"resize": "warp"},
-    )
-    create: Callable[[str], bytes] = lambda name: (  # noqa: E731
-        store.create(tmp_path / name, contents),
-        (tmp_path / name).read_bytes(),
-    )[1]
-    first = create("1")
-    time.sleep(1.1)
-    assert create("2") == first

@@ -16,29 +16,7 @@ from minicnn.data.store import EXCLUDED, Store
 from minicnn.data_prep import layout, workers
 from minicnn.data_prep import prepare as module
 from tests.support import prepare_sources as make
-from tests.support.preparing import (
-    CHUNK,
-    count_conversions,
-    only_the_store,
-    run,
-    small_source,
-    target_in,
-)
-
-
-@pytest.fixture(autouse=True)
-def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_CHUNK_IMAGES", CHUNK)
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    return small_source(tmp_path / "source")
-
-
-@pytest.fixture(autouse=True)
-def target(tmp_path: Path) -> Path:
-    return target_in(tmp_path / "out")
+from tests.support.preparing import count_conversions, only_the_store, run
 
 
 def spoil(source: Path) -> None:

@@ -21,29 +21,16 @@ from minicnn.data_prep import prepare as module
 from minicnn.data_prep import workers
 from minicnn.experiments.proofs import kills
 from tests.support import prepare_sources as make
-from tests.support.preparing import (
-    CHUNK,
-    count_conversions,
-    only_the_store,
-    run,
-    small_source,
-    target_in,
-)
-
-
-@pytest.fixture(autouse=True)
-def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_CHUNK_IMAGES", CHUNK)
+from tests.support.preparing import CHUNK, count_conversions, only_the_store, run
 
 
 @pytest.fixture
-def source(tmp_path: Path) -> Path:
-    return small_source(tmp_path / "source")
-
-
-@pytest.fixture(autouse=True)
-def target(tmp_path: Path) -> Path:
-    return target_in(tmp_path / "out")
+def right(source: Path, target: Path) -> bytes:
+    """The store's bytes, were nothing to stop it; it is not there."""
+    run(source, target)
+    made = target.read_bytes()
+    target.unlink()
+    return made
 
 
 def interrupt_after(monkeypatch: pytest.MonkeyPatch, chunks: int) -> None:
@@ -60,11 +47,8 @@ def interrupt_after(monkeypatch: pytest.MonkeyPatch, chunks: int) -> None:
 
 
 def test_interrupted_run_goes_on_where_it_stopped(
-    source: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+    source: Path, target: Path, right: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run(source, target)
-    right = target.read_bytes()
-    target.unlink()
     with monkeypatch.context() as patch:
         interrupt_after(patch, 3)
         outcome = run(source, target)
@@ -110,11 +94,12 @@ def _planned(source: Path) -> list[str]:
 
 @pytest.mark.parametrize("tear", ["line", "header", "empty header", "middle"])
 def test_torn_journal(
-    source: Path, target: Path, tear: str, monkeypatch: pytest.MonkeyPatch
+    source: Path,
+    target: Path,
+    right: bytes,
+    tear: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    run(source, target)
-    right = target.read_bytes()
-    target.unlink()
     with monkeypatch.context() as patch:
         interrupt_after(patch, 3)
         run(source, target)
@@ -176,12 +161,9 @@ def test_unfinished_work_with_other_options_is_kept(
 
 
 def test_killed_at_the_very_end(
-    source: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+    source: Path, target: Path, right: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After the store is marked complete, and after it has its name."""
-    run(source, target)
-    right = target.read_bytes()
-    target.unlink()
 
     class KilledError(Exception):
         pass

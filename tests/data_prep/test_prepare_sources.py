@@ -18,13 +18,6 @@ from tests.support import prepare_sources as make
 from tests.support.prepare_sources import opened, rows
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    path = tmp_path / "source"
-    path.mkdir()
-    return path
-
-
 def test_tiny_imagenet_folder_and_zip_are_one(tmp_path: Path) -> None:
     folder, archive = tmp_path / "tiny-imagenet-200", tmp_path / "tiny.zip"
     make.tiny_imagenet(lambda name, data: make.put(folder / name, data))

@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minicnn.base.errors import MinicnnError
-from minicnn.compile import host_compiler
 from minicnn.devices.cuda import CudaDevice
 from minicnn.ops import softmax
 from tests.support import cupy_stand_in
@@ -25,15 +23,6 @@ def cupy(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.delenv("MINICNN_DEBUG", raising=False)
     yield sys.modules["cupy"]
     arrays.Device().synchronize()
-
-
-@pytest.fixture
-def compiler() -> None:
-    """Skips the test where there is no C++ compiler."""
-    try:
-        host_compiler.compiler()
-    except MinicnnError as error:
-        pytest.skip(str(error))
 
 
 class Adding:

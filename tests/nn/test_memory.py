@@ -130,16 +130,6 @@ def test_zeros_are_memory_that_is_taken() -> None:
     assert not zeros.any()
 
 
-def test_freezing_makes_room() -> None:
-    dev = Limited(GIGA)
-    network = Network("caffenet64", 1000, dev, seed=None)
-    whole = refusal(network, 10**6)
-    network.freeze(5)
-    frozen = refusal(network, 10**6)
-    batches = [int(re.findall(r"batch of (\d+) fits", s)[0]) for s in (whole, frozen)]
-    assert batches[0] < 0.8 * batches[1]
-
-
 def test_not_even_one_image() -> None:
     network = Network("caffenet64", 10, Limited(8 << 20), seed=None)
     assert "not even one image fits" in refusal(network, 1)

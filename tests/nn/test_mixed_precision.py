@@ -211,7 +211,8 @@ KRIZHEVSKY = Architecture(
     size=16,
     crop=13,
     layers=(
-        Conv(1, 6, 5, std=0.16, bias=0.1),
+        # Most outputs are 0: pooling hands the gradient of whole windows to them.
+        Conv(1, 6, 5, std=0.16, bias=-1.0),
         LRN(1, alpha=0.8),
         Pool(1),
         Conv(2, 6, 3, std=0.2, pad=1, bias=0.1),

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minicnn.base.precision import BF16
 from minicnn.devices.device import CpuDevice, Device
 from minicnn.experiments.proofs import problems as cases
 from minicnn.experiments.proofs.problems import AugmentCase
@@ -52,44 +51,34 @@ def inputs(case: AugmentCase) -> Arrays:
 
 def run(
     dev: Device,
-    images: Array,
     mean: Array,
-    rows: Array,
-    top: Array,
-    left: Array,
-    mirror: Array,
-    *,
     crop: Pair,
     dtype: type,
     scale: float = 1.0,
     blocks: Blocks | None = None,
+    **given: Array,
 ) -> dict[str, Any]:
     """The op."""
-    size = len(rows), *crop, 3
+    size = len(given["rows"]), *crop, 3
     if blocks:
-        size = (len(rows), blocks.conv.h, blocks.conv.w, blocks.conv.c)
+        size = len(given["rows"]), blocks.conv.h, blocks.conv.w, blocks.conv.c
     y = dev.empty(size, dtype)
-    place = rows, top, left
     # A mean is float32 whatever the network's type.
-    mean = mean.astype(np.float32)
-    augment.crop_mirror(dev, images, mean, y, *place, mirror, scale, blocks)
+    given["mean"] = mean.astype(np.float32)
+    augment.crop_mirror(dev, y=y, scale=scale, blocks=blocks, **given)
     return {"y": y}
 
 
 def expected(
     images: Array,
-    mean: Array,
     rows: Array,
-    top: Array,
-    left: Array,
-    mirror: Array,
-    *,
     crop: Pair,
     scale: float,
     blocks: Blocks | None = None,
+    **given: Array,
 ) -> Arrays:
     """The oracle of `run`."""
-    y = reference.crop_mirror(images[rows], mean, crop, top, left, mirror) * scale
+    y = reference.crop_mirror(images[rows], size=crop, **given) * scale
     if blocks:
         conv, stride, pad = blocks.conv, blocks.pixels.stride, blocks.pixels.pad
         y = space_to_depth.blocks(y, (conv.h, conv.w), conv.c, stride, pad)
@@ -105,33 +94,18 @@ def check(
     check_op(f"augment {case}", dev, dtype, op, oracle, inputs(case))
 
 
-def check_blocks(dev: Device, dtype: type, shape: ConvShape) -> None:
-    """One problem whose output is in blocks."""
-    image, crop = (shape.h + 3, shape.w + 2), (shape.h, shape.w)
-    case = AugmentCase(shape.n + 1, image, crop, scale=1 / 58)
-    check(dev, dtype, case, Blocks.of(shape))
-
-
 @pytest.mark.parametrize("case", cases.AUGMENT.values(), ids=cases.AUGMENT)
-def test_agrees_with_reference(dev: Device, dtype: type, case: AugmentCase) -> None:
-    check(dev, dtype, case)
+def test_agrees_with_reference(typed: tuple[Device, type], case: AugmentCase) -> None:
+    check(*typed, case)
 
 
 @pytest.mark.parametrize("shape", BLOCKS.values(), ids=BLOCKS)
 def test_blocks_agree_with_reference(
-    dev: Device, dtype: type, shape: ConvShape
+    typed: tuple[Device, type], shape: ConvShape
 ) -> None:
-    check_blocks(dev, dtype, shape)
-
-
-@pytest.mark.parametrize("case", cases.AUGMENT.values(), ids=cases.AUGMENT)
-def test_bf16_agrees_with_reference(kernel_dev: Device, case: AugmentCase) -> None:
-    check(kernel_dev, BF16.type, case)
-
-
-@pytest.mark.parametrize("shape", BLOCKS.values(), ids=BLOCKS)
-def test_bf16_blocks_agree_with_reference(kernel_dev: Device, shape: ConvShape) -> None:
-    check_blocks(kernel_dev, BF16.type, shape)
+    image, crop = (shape.h + 3, shape.w + 2), (shape.h, shape.w)
+    case = AugmentCase(shape.n + 1, image, crop, scale=1 / 58)
+    check(*typed, case, Blocks.of(shape))
 
 
 def problem(draw: Draw) -> AugmentCase:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from minicnn.base.errors import MinicnnError
+from minicnn.compile.host_compiler import sanitizing
 from minicnn.devices.device import Device
 from minicnn.experiments.proofs import problems as cases
 from minicnn.ops.conv import conv
@@ -87,8 +88,11 @@ def expected(
     } | ({} if b is None else {"db": db})
 
 
-def check(dev: Device, dtype: type, shape: ConvShape, given: Arrays) -> None:
+def check(
+    dev: Device, dtype: type, shape: ConvShape, given: Arrays | None = None
+) -> None:
     """One problem on one device against the oracle."""
+    given = given or inputs(shape)
     taps = shape.r * shape.s * shape.c // shape.groups
     terms = {
         "y": taps,
@@ -103,14 +107,16 @@ def check(dev: Device, dtype: type, shape: ConvShape, given: Arrays) -> None:
 
 @SMALL
 def test_agrees_with_reference(dev: Device, dtype: type, shape: ConvShape) -> None:
-    check(dev, dtype, shape, inputs(shape))
+    check(dev, dtype, shape)
 
 
 @LARGE
 def test_agrees_with_reference_on_caffenet(dev: Device, shape: ConvShape) -> None:
     if dev.name == "emulated":
         shape = shrunk(shape)
-    check(dev, np.float32, shape, inputs(shape))
+    elif dev.name == "cpu":  # the oracle of 4096 features takes seconds
+        shape = replace(shape, k=min(shape.k, 500))
+    check(dev, np.float32, shape)
 
 
 def shrunk(shape: ConvShape) -> ConvShape:
@@ -138,10 +144,11 @@ def test_every_tile(
     c, k = 2 * (columns + 3 * vector), 2 * (rows + 3 * vector)
     large = ConvShape(2, 13, 12, c, k, 3, 2, (2, 1), (1, 1), groups=2)
     assert rows < min(large.n * large.p * large.q, 2 * 7 * 12)
-    check(dev, tile_dtype.type, large, inputs(large))
+    if not sanitizing():
+        check(dev, tile_dtype.type, large)
     # And less: what the tile has too much lies close beyond the end of w.
     small = ConvShape(1, 5, 9, vector, columns * 5 // 8, 1, 1)
-    check(dev, tile_dtype.type, small, inputs(small))
+    check(dev, tile_dtype.type, small)
 
 
 def problem(draw: Draw) -> ConvShape:
@@ -167,7 +174,8 @@ def problem(draw: Draw) -> ConvShape:
 def test_agrees_with_reference_on_any_shape(
     dev: Device, dtype: type, case: ConvShape
 ) -> None:
-    check(dev, dtype, case, inputs(case))
+    check(dev, dtype, case)
+    check_fused_relu(dev, dtype, case, inputs(case))
 
 
 def test_without_bias(dev: Device, dtype: type) -> None:
@@ -186,11 +194,6 @@ def test_fused_relu(dev: Device, dtype: type, name: str, with_bias: bool) -> Non
     y = expected(**given, shape=shape)["y"]
     assert 0.2 < np.mean(y > 0) < 0.8
     check_fused_relu(dev, dtype, shape, given)
-
-
-@fuzz(problem)
-def test_fused_relu_on_any_shape(dev: Device, dtype: type, case: ConvShape) -> None:
-    check_fused_relu(dev, dtype, case, inputs(case))
 
 
 def check_fused_relu(dev: Device, dtype: type, shape: ConvShape, given: Arrays) -> None:
@@ -230,21 +233,10 @@ def test_data_gradient_through_relu(dev: Device, dtype: type, name: str) -> None
     check_op(f"conv dx+relu {shape}", dev, dtype, op, oracle, given, terms)
 
 
-def test_relu_backward(dev: Device, dtype: type) -> None:
-    # More numbers than a chunk holds.
-    check_relu_backward(dev, dtype, (3, 17, 9, 151))
-
-
-@fuzz(lambda draw: (draw(1, 3), draw(1, 4), draw(1, 4), draw(1, 9)))
-def test_relu_backward_on_any_shape(
-    dev: Device, dtype: type, case: tuple[int, ...]
-) -> None:
-    check_relu_backward(dev, dtype, case)
-
-
-def check_relu_backward(dev: Device, dtype: type, shape: tuple[int, ...]) -> None:
-    """The gradient of the ReLU alone against its oracle."""
-    rng = np.random.default_rng(0)
+@pytest.mark.parametrize("channels", [1, 2, 3, 5, 151])
+def test_relu_backward(typed: tuple[Device, type], channels: int) -> None:
+    # Numbers that 16 bytes divide and do not; the last are more than a chunk holds.
+    shape, rng = (3, 17, 9, channels), np.random.default_rng(0)
     # Half of them zero, as a ReLU's output is.
     y = np.maximum(rng.standard_normal(shape), 0)
     y[-1, -1, -1, -3:] = 0  # beyond the last whole 16 bytes
@@ -258,7 +250,7 @@ def check_relu_backward(dev: Device, dtype: type, shape: tuple[int, ...]) -> Non
         return {"dx": reference.relu_backward(y, dy)}
 
     given = {"y": y, "dy": rng.standard_normal(y.shape)}
-    check_op(f"relu {shape}", dev, dtype, op, oracle, given)
+    check_op(f"relu {shape}", *typed, op, oracle, given)
 
 
 def test_hand_worked(dev: Device, dtype: type) -> None:

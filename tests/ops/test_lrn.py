@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minicnn.base.precision import BF16, accumulator
+from minicnn.base.precision import accumulator
 from minicnn.devices.device import Device
 from minicnn.experiments.proofs import problems as cases
 from minicnn.experiments.proofs.problems import LrnCase
@@ -74,13 +74,8 @@ def check(dev: Device, dtype: type, case: LrnCase) -> None:
 
 
 @pytest.mark.parametrize("case", ALL.values(), ids=ALL)
-def test_agrees_with_reference(dev: Device, dtype: type, case: LrnCase) -> None:
-    check(dev, dtype, case)
-
-
-@pytest.mark.parametrize("case", ALL.values(), ids=ALL)
-def test_bf16_agrees_with_reference(kernel_dev: Device, case: LrnCase) -> None:
-    check(kernel_dev, BF16.type, case)
+def test_agrees_with_reference(typed: tuple[Device, type], case: LrnCase) -> None:
+    check(*typed, case)
 
 
 def problem(draw: Draw) -> LrnCase:
@@ -121,14 +116,9 @@ def test_hand_worked(dev: Device, dtype: type) -> None:
     compare("dx", got["dx"], np.array([1 / 9, -1 / 9, 0, 0]), tolerance(dtype))
 
 
-def test_same_bits(dev: Device, dtype: type) -> None:
-    case = LrnCase((5, 13, 13, 256))
+def test_same_bits(typed: tuple[Device, type]) -> None:
+    (dev, dtype), case = typed, LrnCase((5, 13, 13, 256))
     check_same_bits(dev, partial(run, case=case), inputs(case), dtype)
-
-
-def test_bf16_same_bits(kernel_dev: Device) -> None:
-    case = LrnCase((3, 5, 5, 256))
-    check_same_bits(kernel_dev, partial(run, case=case), inputs(case), BF16.type)
 
 
 @SMALL

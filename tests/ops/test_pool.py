@@ -67,28 +67,22 @@ def expected(x: Array, dy: Array, shape: PoolShape) -> Arrays:
     }
 
 
-def check(dev: Device, dtype: type, shape: PoolShape, given: Arrays) -> None:
+def check(
+    dev: Device, dtype: type, shape: PoolShape, given: Arrays | None = None
+) -> None:
     """One problem on one device against the oracle."""
+    given = given or inputs(shape)
     bound = partial(run, shape=shape), partial(expected, shape=shape)
     terms = {"dx": shape.window[0] * shape.window[1]}
     check_op(f"pool {shape}", dev, dtype, *bound, given, terms, {"dx": 1}, {"y": 0})
 
 
 @pytest.mark.parametrize("shape", ALL.values(), ids=ALL)
-def test_agrees_with_reference(dev: Device, dtype: type, shape: PoolShape) -> None:
-    check(dev, dtype, shape, inputs(shape))
-
-
-@pytest.mark.parametrize("shape", ALL.values(), ids=ALL)
-def test_bf16_agrees_with_reference(kernel_dev: Device, shape: PoolShape) -> None:
-    # Rounding makes ties; the first counts.
-    check(kernel_dev, BF16.type, shape, inputs(shape))
-
-
-@pytest.mark.parametrize("c", [8, 12])
-def test_bf16_is_float_rounded_once(kernel_dev: Device, c: int) -> None:
-    shape = PoolShape(3, 13, 11, c, pad=(1, 1))
-    check_bf16_rounds_once(kernel_dev, partial(run, shape=shape), inputs(shape))
+def test_agrees_with_reference(typed: tuple[Device, type], shape: PoolShape) -> None:
+    # Rounding to bfloat16 makes ties; the first counts.
+    check(*typed, shape)
+    if typed[1] == BF16:
+        check_bf16_rounds_once(typed[0], partial(run, shape=shape), inputs(shape))
 
 
 def problem(draw: Draw) -> PoolShape:
@@ -111,7 +105,7 @@ def problem(draw: Draw) -> PoolShape:
 def test_agrees_with_reference_on_any_shape(
     dev: Device, dtype: type, case: PoolShape
 ) -> None:
-    check(dev, dtype, case, inputs(case))
+    check(dev, dtype, case)
 
 
 @pytest.mark.parametrize("name", ["3/2, last window clipped", "stride 1", "pad 1"])
@@ -150,15 +144,10 @@ def test_nan_stays(dev: Device, dtype: type) -> None:
     assert got["argmax"].ravel().tolist() == [1, 0, 0, 1]
 
 
-def test_same_bits(dev: Device, dtype: type) -> None:
-    shape = PoolShape(5, 55, 27, 96)
-    given = inputs(shape)
-    check_same_bits(dev, partial(run, shape=shape), given, dtype, as_cpu=True)
-
-
-def test_bf16_same_bits(kernel_dev: Device) -> None:
-    shape = PoolShape(3, 13, 11, 40)
-    check_same_bits(kernel_dev, partial(run, shape=shape), inputs(shape), BF16.type)
+def test_same_bits(typed: tuple[Device, type]) -> None:
+    (dev, dtype), shape = typed, PoolShape(5, 27, 13, 96)
+    how = inputs(shape), dtype, dtype != BF16
+    check_same_bits(dev, partial(run, shape=shape), *how)
 
 
 @pytest.mark.parametrize("name", ["3/2, last window clipped", "pad 1", "stride 1"])

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from minicnn.base.errors import MinicnnError
-from minicnn.base.precision import BF16
 from minicnn.devices.device import Device
 from minicnn.experiments.proofs import problems as cases
 from minicnn.experiments.proofs.problems import PoolLrnCase
@@ -93,13 +92,8 @@ def check(dev: Device, dtype: type, case: PoolLrnCase) -> None:
 
 
 @pytest.mark.parametrize("case", ALL.values(), ids=ALL)
-def test_agrees_with_reference(dev: Device, dtype: type, case: PoolLrnCase) -> None:
-    check(dev, dtype, case)
-
-
-@pytest.mark.parametrize("case", ALL.values(), ids=ALL)
-def test_bf16_agrees_with_reference(kernel_dev: Device, case: PoolLrnCase) -> None:
-    check(kernel_dev, BF16.type, case)
+def test_agrees_with_reference(typed: tuple[Device, type], case: PoolLrnCase) -> None:
+    check(*typed, case)
 
 
 def problem(draw: Draw) -> PoolLrnCase:
@@ -176,21 +170,14 @@ def test_hand_worked(dev: Device, dtype: type) -> None:
 @pytest.mark.parametrize("processors", [1, 132], ids=["high tiles", "low tiles"])
 @pytest.mark.parametrize("shape", [PoolShape(3, 27, 13, 96), PoolShape(2, 9, 50, 200)])
 def test_same_bits(
-    dev: Device,
-    dtype: type,
+    typed: tuple[Device, type],
     shape: PoolShape,
     processors: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(pool_lrn, "PROCESSORS", processors)
-    case = PoolLrnCase(shape)
+    (dev, dtype), case = typed, PoolLrnCase(shape)
     check_same_bits(dev, partial(run, case=case), inputs(case), dtype)
-
-
-def test_bf16_same_bits(kernel_dev: Device, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool_lrn, "PROCESSORS", 1)
-    case = PoolLrnCase(PoolShape(3, 13, 11, 256))
-    check_same_bits(kernel_dev, partial(run, case=case), inputs(case), BF16.type)
 
 
 @SMALL

@@ -70,8 +70,11 @@ def expected(logits: Array, labels: Array) -> Arrays:
     return {"loss": np.asarray(loss), **counts, "dlogits": dlogits}
 
 
-def check(dev: Device, dtype: type, case: SoftmaxCase, given: Arrays) -> None:
+def check(
+    dev: Device, dtype: type, case: SoftmaxCase, given: Arrays | None = None
+) -> None:
     """One problem on one device against the oracle."""
+    given = given or inputs(case)
     terms = {"loss": case.n + case.k, "dlogits": case.k}
     # Of a class that is certain, ln 1 and 1 − 1 are left with the roundings of the 1.
     floor = {"loss": 1, "dlogits": 1 / case.n}
@@ -81,14 +84,10 @@ def check(dev: Device, dtype: type, case: SoftmaxCase, given: Arrays) -> None:
 
 
 @pytest.mark.parametrize("case", cases.SOFTMAX.values(), ids=cases.SOFTMAX)
-def test_agrees_with_reference(dev: Device, dtype: type, case: SoftmaxCase) -> None:
-    check(dev, dtype, case, inputs(case))
-
-
-@pytest.mark.parametrize("case", cases.SOFTMAX.values(), ids=cases.SOFTMAX)
-def test_bf16_agrees_with_reference(kernel_dev: Device, case: SoftmaxCase) -> None:
-    check(kernel_dev, BF16.type, case, inputs(case))
-    check_bf16_rounds_once(kernel_dev, run, inputs(case))
+def test_agrees_with_reference(typed: tuple[Device, type], case: SoftmaxCase) -> None:
+    check(*typed, case)
+    if typed[1] == BF16:
+        check_bf16_rounds_once(typed[0], run, inputs(case))
 
 
 def problem(draw: Draw) -> SoftmaxCase:
@@ -102,7 +101,7 @@ def problem(draw: Draw) -> SoftmaxCase:
 def test_agrees_with_reference_on_any_shape(
     dev: Device, dtype: type, case: SoftmaxCase
 ) -> None:
-    check(dev, dtype, case, inputs(case))
+    check(dev, dtype, case)
 
 
 def test_ties_go_to_the_smaller_class(dev: Device, dtype: type) -> None:
@@ -194,12 +193,9 @@ def test_top_five_of_six_alike(dev: Device, dtype: type) -> None:
     assert got["top5"] == 2
 
 
-def test_same_bits(dev: Device, dtype: type) -> None:
+def test_same_bits(typed: tuple[Device, type]) -> None:
+    dev, dtype = typed
     check_same_bits(dev, run, inputs(SoftmaxCase(150, 1000)), dtype)
-
-
-def test_bf16_same_bits(kernel_dev: Device) -> None:
-    check_same_bits(kernel_dev, run, inputs(SoftmaxCase(20, 300)), BF16.type)
 
 
 def test_reference_gradients() -> None:

@@ -90,13 +90,8 @@ def check(dev: Device, dtype: type, shape: ConvShape) -> None:
 
 
 @EACH
-def test_agrees_with_reference(dev: Device, dtype: type, shape: ConvShape) -> None:
-    check(dev, dtype, shape)
-
-
-@EACH
-def test_bf16_agrees_with_reference(kernel_dev: Device, shape: ConvShape) -> None:
-    check(kernel_dev, BF16.type, shape)
+def test_agrees_with_reference(typed: tuple[Device, type], shape: ConvShape) -> None:
+    check(*typed, shape)
 
 
 @EACH

@@ -7,14 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
 from minicnn.devices.launch import KernelFile
 
 PLANTED = Path(__file__).parent / "planted"
 ORDERS = ("forward", "reverse", "shuffled:1", "shuffled:2", "shuffled:3")
-# Operating-system threads of an emulated device.
-WORKERS = [pytest.param(count, id=f"{count} workers") for count in (1, 3)]
 F32, F64 = np.float32, np.float64
 
 

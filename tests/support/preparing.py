@@ -9,20 +9,8 @@ import pytest
 from minicnn.data_prep import prepare as module
 from minicnn.data_prep import workers
 from minicnn.data_prep.prepare import Options, Outcome, prepare
-from tests.support import prepare_sources as make
 
 CHUNK = 4  # rows, so that small sources have several chunks
-
-
-def small_source(folder: Path) -> Path:
-    """25 images of 3 classes, each of its own colour; 3 are held out."""
-    return make.class_folders(folder, {"a": 10, "b": 9, "c": 6})
-
-
-def target_in(folder: Path) -> Path:
-    """Where the store is to be, in a new folder of its own."""
-    folder.mkdir()
-    return folder / "store.h5"
 
 
 def run(source: Path, target: Path, **options: object) -> Outcome:
