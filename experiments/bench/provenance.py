@@ -7,14 +7,11 @@ import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from minicnn.base.files import write_json
-
-if TYPE_CHECKING:
-    from minicnn.base.config import Config
 
 ROOT = Path(__file__).resolve().parents[2]
 json_option = click.option(
@@ -30,22 +27,6 @@ def store_of(data: Path | None) -> Path:
     from minicnn.data_prep.demo.store import ensure_demo
 
     return (data or ensure_demo()).resolve()
-
-
-def shortened(
-    store: Path, iterations: int, settings: Sequence[str], recipe: str | None = None
-) -> Config:
-    """A recipe, by default that of the store's images, cut short and changed."""
-    from minicnn.base import config
-    from minicnn.data.store import Store
-
-    chosen = config.load_recipe(recipe or config.recipe_for(Store(store).image_size))
-    names = (
-        "solver.iterations",
-        "schedule.evaluate_every",
-        "schedule.checkpoint_every",
-    )
-    return config.override(chosen, [*(f"{n}={iterations}" for n in names), *settings])
 
 
 def machine() -> str:

@@ -357,23 +357,3 @@ def test_what_has_no_trunk_to_share_is_refused() -> None:
     assert passes("A", [1, 2], finetune=True) == alone
     kept = [[Treatment("A", "A", n, keep=1) for n in (1, 2)]]
     assert passes("A", [1, 2], "A", keep=1, share_trunk=True) == kept
-
-
-def test_the_measurement_counts_images_and_compares_the_runs(
-    base: Setup, tmp_path: Path
-) -> None:
-    from click.testing import CliRunner
-
-    from minicnn.experiments.bench import share_trunk
-
-    out = tmp_path / "found.json"
-    argv = [f"--data={base.store}", f"--json={out}", "--rounds=1", "--depths=1,2,6"]
-    argv += ["--iterations=4", "--set=network.arch=miniature", "--set=solver.batch=5"]
-    done = CliRunner().invoke(share_trunk.main, argv)
-    assert done.exit_code == 0, done.output
-    found = json.loads(out.read_text())
-    assert found["same_runs"] is True
-    # 4 updates of 5 images, and one evaluation of 20.
-    assert found["one pass"]["images_read"] == 4 * 5 + 20
-    assert found["one after another"]["images_read"] == 3 * (4 * 5 + 20)
-    assert "same results and metrics: True" in done.output
