@@ -16,7 +16,7 @@ from minicnn.compile import kernel_source
 from minicnn.devices.nvrtc import KernelReport
 from minicnn.experiments.proofs import proofs
 from minicnn.experiments.proofs.gradcheck import Check
-from minicnn.experiments.proofs.proofs import MISTAKES, Outcomes, Proofs
+from minicnn.experiments.proofs.proofs import MISTAKES, Outcomes
 from minicnn.training import environment
 from tests.support.helpers import Worst
 
@@ -204,7 +204,7 @@ def test_the_page_says_where_it_comes_from() -> None:
         for path in folder.glob("*emulated-losses*.json")
     }
     found = outcomes(), {}, [], losses, "12.9", [report("f<bf16>", "sm_90")]
-    page = proofs.page(Proofs(about, 300, *found))
+    page = proofs.page(about, 300, *found)
     assert "| `f<bf16>` | 0, 0, 0, 0 |" in page
     assert "2 cores, 2026-11-23, commit\nabc123" in page
     assert f"Of the tests behind this page: {len(MISTAKES)} passed" in page
