@@ -6,23 +6,23 @@
 Each seed draws its own weights, order, crops and masks, and trains the base net of task
 A once in float32 and once in each other precision: pairs that differ by roundings
 alone. Two trainings part soon whatever the roundings, so a single pair says little;
-what counts is the 95 % interval of the mean difference over seeds. Inside MARGINS it
-shows both to be equivalent, all outside that they are different; an interval that
-crosses a margin decides nothing, and more seeds narrow it. The exit status is 1 where a
-precision is different. On devices without kernels bfloat16 is simulated by rounding
-every number that a GPU would store so.
+what counts is the 95 % interval of the mean difference over three seeds or more. Inside
+MARGINS it shows both to be equivalent, all outside that they are different; an interval
+that crosses a margin decides nothing, and more seeds narrow it. The exit status is 1
+where a precision is different. On devices without kernels bfloat16 is simulated by
+rounding every number that a GPU would store so.
 """
 
 from __future__ import annotations
 
-import math
 import multiprocessing
-import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from itertools import product
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 import click
@@ -35,15 +35,13 @@ from minicnn.experiments.bench.provenance import (
     provenance,
     store_of,
 )
+from minicnn.experiments.report.intervals import Interval, of_mean
 
 EXACT = "fp32"
-HEADS = ("fp32", "other", "difference", "low", "high")  # scores, in a table
 # Differences that do not matter: 2.5 and 2.8 times what seeds 0 to 4 of float32 differ
 # by (experiments/results/2026-11-24-precisions.json: 0.012 and 0.029), and a little
 # more than the intervals that they gave bf16. So those seeds judge nothing.
 MARGINS = {"top1": 0.03, "loss": 0.08}
-# Student's t, two-sided 95 %, by degrees of freedom 1 to 9; of more, the last.
-T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 
 
 def train(
@@ -80,61 +78,33 @@ def train(
         }
 
 
-def interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Mean, and the ends of its 95 % interval by Student's t."""
-    mean = statistics.mean(values)
-    if len(values) < 2:
-        return mean, -math.inf, math.inf
-    half = T95[min(len(values) - 2, len(T95) - 1)]
-    half *= statistics.stdev(values) / math.sqrt(len(values))
-    return mean, mean - half, mean + half
-
-
-def verdict(low: float, high: float, margin: float) -> str:
+def verdict(found: Interval, margin: float) -> str:
     """What an interval of differences shows: "equivalent", "different", "undecided"."""
-    if -margin < low and high < margin:
+    if found.low is None or found.high is None:
+        return "undecided"
+    if -margin < found.low and found.high < margin:
         return "equivalent"
-    return "different" if low > margin or high < -margin else "undecided"
+    apart = found.low > margin or found.high < -margin
+    return "different" if apart else "undecided"
 
 
 def compare(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Each other precision against float32: paired differences over the seeds."""
-    found = {(each["precision"], each["seed"]): each for each in runs}
-    seeds = sorted({seed for _, seed in found})
-    names = [name for name in dict.fromkeys(n for n, _ in found) if name != EXACT]
+    by_run = {(each["precision"], each["seed"]): each for each in runs}
+    seeds = sorted({seed for _, seed in by_run})
+    names = [name for name in dict.fromkeys(n for n, _ in by_run) if name != EXACT]
     rows = []
-    for name in names:
-        for key, margin in MARGINS.items():
-            exact = [found[EXACT, seed][key] for seed in seeds]
-            other = [found[name, seed][key] for seed in seeds]
-            gaps = [b - a for a, b in zip(exact, other, strict=True)]
-            mean, low, high = interval(gaps)
-            spread = statistics.stdev(exact) if len(seeds) > 1 else math.nan
-            rows.append(
-                {
-                    "precision": name,
-                    "score": key,
-                    "fp32": statistics.mean(exact),
-                    "other": statistics.mean(other),
-                    "difference": mean,
-                    "low": low,
-                    "high": high,
-                    "spread_of_fp32_over_seeds": spread,
-                    "margin": margin,
-                    "verdict": verdict(low, high, margin),
-                }
-            )
+    for name, (key, margin) in product(names, MARGINS.items()):
+        exact = [by_run[EXACT, seed][key] for seed in seeds]
+        other = [by_run[name, seed][key] for seed in seeds]
+        found = of_mean([b - a for a, b in zip(exact, other, strict=True)])
+        row = {"precision": name, "score": key, EXACT: fmean(exact)}
+        row |= {"other": fmean(other), "difference": found.mean}
+        row |= {"low": found.low, "high": found.high, "margin": margin}
+        spread = stdev(exact) if len(seeds) > 1 else None
+        row |= {"spread_of_fp32_over_seeds": spread, "verdict": verdict(found, margin)}
+        rows.append(row)
     return rows
-
-
-def table(rows: Sequence[dict[str, Any]]) -> str:
-    """The comparison for people."""
-
-    def shown(row: dict[str, Any]) -> dict[str, Any]:
-        numbers = {key: f"{value:+.4f}" for key, value in row.items() if key in HEADS}
-        return {**row, **numbers}
-
-    return columns(list(map(shown, rows)))
 
 
 @click.command()
@@ -190,7 +160,7 @@ def main(
             # After each seed, for whoever has no time for all.
             about = {**provenance(), "device": dev.name, "seeds": done}
             keep(out, {**about, "comparison": rows, "runs": runs})
-    click.echo(table(rows))
+    click.echo(columns(rows))
     sys.exit(any(row["verdict"] == "different" for row in rows))
 
 
