@@ -17,16 +17,6 @@ ROOT = Path(__file__).resolve().parents[2]
 json_option = click.option(
     "--json", "out", type=click.Path(path_type=Path), help="Result file."
 )
-data_option = click.option(
-    "--data", type=click.Path(path_type=Path), help="Store; default: the demo set's."
-)
-
-
-def store_of(data: Path | None) -> Path:
-    """The store that `--data` named, or the demo set's, drawn if need be."""
-    from minicnn.data_prep.demo.store import ensure_demo
-
-    return (data or ensure_demo()).resolve()
 
 
 def machine() -> str:

@@ -28,11 +28,9 @@ import click
 
 from minicnn.experiments.bench.provenance import (
     columns,
-    data_option,
     json_option,
     keep,
     provenance,
-    store_of,
 )
 
 if TYPE_CHECKING:
@@ -157,7 +155,9 @@ def proven(result: Record, differences: list[float]) -> bool:
 
 @click.command()
 @click.option("--device", "name", default="cuda", show_default=True)
-@data_option
+@click.option(
+    "--data", type=click.Path(path_type=Path), help="Store; default: the demo set's."
+)
 @click.option("--iterations", default=300, show_default=True)
 @click.option("--compared", default=50, show_default=True, help="Losses on the CPU.")
 @click.option("--batch", default=0, help="Images a step; 0: the recipe's.")
@@ -181,9 +181,10 @@ def main(
     out: Path | None,
 ) -> None:
     """Short real trainings that prove a device."""
+    from minicnn.data_prep.demo.store import ensure_demo
     from minicnn.devices import device
 
-    store, exact = store_of(data), precision == "fp64"
+    store, exact = (data or ensure_demo()).resolve(), precision == "fp64"
     iterations = compared if exact else iterations
     settings = [f"network.precision={precision}"]
     settings += [f"solver.batch={batch}"] if batch else []
