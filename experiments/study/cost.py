@@ -19,10 +19,10 @@ from typing import Any
 
 from minicnn.base.config import Config
 from minicnn.base.errors import MinicnnError
-from minicnn.base.files import read_json
 from minicnn.base.precision import FP32
 from minicnn.data.store import Store
 from minicnn.devices import device as devices
+from minicnn.experiments.study import records
 from minicnn.experiments.study.folder import Study
 from minicnn.experiments.study.graph import Node, Plan, task_of
 from minicnn.experiments.study.tasks import Queue, Task, makespan
@@ -222,11 +222,11 @@ def measured_rate(study: Study, sizes: TaskSizes) -> Rate | None:
     work = seconds = 0.0
     count, devices_seen = 0, set[str]()
     for node in study.nodes:
-        for session in _sessions(study.run(node)):
+        for session in records.sessions(study.run(node)):
             task = _trained(study, node, session)
-            if task is None or task.nodes[0] != node:
-                continue  # one of several in one pass, which counts once
             steps = session["last_step"] - session["first_step"]
+            if task is None or task.nodes[0] != node or steps <= 0:
+                continue  # one of several in one pass, which counts once
             work += steps / node.config.solver.iterations * sizes.work(task)
             seconds += session["seconds"]
             name = session.get("gpu") or session.get("processor")
@@ -238,15 +238,6 @@ def measured_rate(study: Study, sizes: TaskSizes) -> Rate | None:
     return Rate(
         work / sizes.unit / seconds, f"{count} runs in {study.folder} ({where})"
     )
-
-
-def _sessions(run: Path) -> list[dict[str, Any]]:
-    """The sessions that a run folder tells of."""
-    try:
-        sessions = read_json(run / "env.json")["sessions"]
-        return [each for each in sessions if each["last_step"] > each["first_step"]]
-    except (MinicnnError, KeyError, TypeError):
-        return []
 
 
 def _trained(study: Study, node: Node, session: Mapping[str, Any]) -> Task | None:

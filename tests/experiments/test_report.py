@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from minicnn.experiments.report.build import Built, Picture, build
-from minicnn.experiments.study.records import of_study
+from minicnn.experiments.report.contents import read
 from minicnn.training.run import Run
 from tests.support.browser import open_in_browser, screenshot
 from tests.support.report_page import FIGURES, parsed, rows
@@ -102,7 +102,7 @@ def test_every_figure_says_where_it_comes_from(built: Built) -> None:
 
 def test_every_net_is_a_row(built: Built, study: Path) -> None:
     found = rows(built.page.parent / "nets.csv")
-    nets = of_study(study)
+    nets = [each.net for each in read(study).entries]
     assert len(found) == len(nets) == len({row["folder"] for row in found})
     [row] = [r for r in found if r["folder"] == "runs/random-0/A4B+"]
     result = Run(study / row["folder"]).result
@@ -227,7 +227,7 @@ def test_the_page_says_what_was_run_and_all_that_came_of_it(
         assert words in text
     assert "400 updates of 32 images, learning rate 0.0" in text
     assert "target copy from the other target's base" in text
-    nets = of_study(study)
+    nets = [each.net for each in read(study).entries]
     assert f"{len(nets)} of {len(nets)} nets of the plan are finished." in text
     for net in nets:
         assert net.name in text
