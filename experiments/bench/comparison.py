@@ -6,7 +6,7 @@ import statistics
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from minicnn.experiments.bench.provenance import columns
+from minicnn.experiments.printing import columns
 
 # minicnn's precisions that are as exact as one of PyTorch's, if not that one alone.
 AS_EXACT = {"fp32": ("fp32", "tf32x3")}

@@ -28,13 +28,8 @@ from minicnn.experiments.bench import against_torch, torch_step
 from minicnn.experiments.bench import ops as bench
 from minicnn.experiments.bench.against_torch import Contender, TorchFailed
 from minicnn.experiments.bench.comparison import table
-from minicnn.experiments.bench.provenance import (
-    ROOT,
-    json_option,
-    keep,
-    markdown,
-    provenance,
-)
+from minicnn.experiments.bench.provenance import ROOT, json_option, keep, provenance
+from minicnn.experiments.printing import markdown
 from minicnn.nn import architectures
 from minicnn.training.environment import describe
 

@@ -26,12 +26,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from minicnn.experiments.bench.provenance import (
-    columns,
-    json_option,
-    keep,
-    provenance,
-)
+from minicnn.experiments.bench.provenance import json_option, keep, provenance
+from minicnn.experiments.printing import columns
 
 if TYPE_CHECKING:
     from minicnn.devices.device import Device

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import jinja2
 
-from minicnn.experiments.bench import provenance as shared
+from minicnn.experiments import printing
 from minicnn.experiments.bench.provenance import ROOT, provenance
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ MISTAKES = {
 }
 STEPS = (1, 2, 5, 10, 20, 30, 40, 50)  # of the losses that are shown
 
-markdown = partial(shared.markdown, mark="---")
+markdown = partial(printing.markdown, mark="---")
 
 
 class Outcomes:

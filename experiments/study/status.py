@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from minicnn.experiments.printing import columns
 from minicnn.experiments.study.cost import Cost
 from minicnn.experiments.study.folder import STATES, State, Study
 from minicnn.experiments.study.graph import REDUCED, Node, Plan, published_name
@@ -28,15 +29,16 @@ def to_dict(study: Study, states: Mapping[str, State]) -> dict[str, Any]:
     nodes = [
         {
             "id": node.id,
-            "state": states[node.id].state,
-            "step": states[node.id].step,
+            "state": state.state,
+            "step": state.step,
             "iterations": node.config.solver.iterations,
-            "top1": states[node.id].top1,
-            "top1_mean_of_10_best": states[node.id].best10,
-            "error": states[node.id].error,
+            "top1": state.top1,
+            "top1_mean_of_10_best": state.best10,
+            "error": state.error,
             "run": str(study.run(node)),
         }
         for node in study.nodes
+        for state in [states[node.id]]
     ]
     return {
         "study": str(study.folder),
@@ -120,22 +122,14 @@ def plan_table(plan: Plan, nodes: Sequence[Node]) -> str:
     for node in nodes:
         few = f"{node.split} reduced" if node.kind == REDUCED else node.group
         groups.setdefault(few, []).append(node)
-    width = max(map(len, [*groups, "group"])) + 2
-    sizes = [max(len(kind), 3) + 2 for kind in kinds]
 
-    def line(head: str, cells: Sequence[object], tail: str) -> str:
-        texts = (f"{cell:>{size}}" for cell, size in zip(cells, sizes, strict=True))
-        return f"{head:{width}}{''.join(texts)}  {tail}".rstrip()
-
-    lines = [line("group", kinds, "after its bases")]
-    for group, members in groups.items():
+    def row(group: str, members: Sequence[Node]) -> dict[str, Any]:
         found = [node.kind for node in members]
-        after = sum(bool(node.base) for node in members)
-        cells = [found.count(kind) or "" for kind in kinds]
-        lines.append(line(group, cells, str(after or "")))
-    total = [sum(node.kind == kind for node in nodes) for kind in kinds]
-    after = sum(bool(node.base) for node in nodes)
-    lines.append(line("sum", total, str(after or "")))
+        after = sum(bool(node.base) for node in members) or None
+        counted = {kind: found.count(kind) or None for kind in kinds}
+        return {"group": group, **counted, "after its bases": after}
+
+    rows = [row(group, members) for group, members in groups.items()]
     first, depths = nodes[0].config, sorted({n.treatment.n for n in nodes} - {0})
     solver = first.solver
     about = (
@@ -148,7 +142,7 @@ def plan_table(plan: Plan, nodes: Sequence[Node]) -> str:
         whole = len(depths) > 2 and depths == list(range(1, depths[-1] + 1))
         listed = f"1..{depths[-1]}" if whole else ",".join(map(str, depths))
         about += f"; n = {listed}"
-    return "\n".join([about + ".", "", *lines])
+    return f"{about}.\n\n{columns([*rows, row('sum', nodes)])}"
 
 
 def plan_dict(
