@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import re
 import shutil
 from pathlib import Path
@@ -13,7 +12,7 @@ from xml.etree import ElementTree
 import pytest
 from PIL import Image
 
-from minicnn.experiments.report.build import Built, Picture, build
+from minicnn.experiments.report.build import Built, build
 from minicnn.experiments.report.contents import read
 from minicnn.training.run import Run
 from tests.support.browser import open_in_browser, screenshot
@@ -186,22 +185,23 @@ def test_a_second_report_leaves_no_figure_of_the_first(
     assert "preserved.svg" in {path.name for path in built.files} - names
 
 
-def test_panels_of_analyses_have_a_section_and_their_files(tmp_path: Path) -> None:
-    png = io.BytesIO()
-    Image.new("RGB", (9, 9)).save(png, "png")
-    shown = {"title": "Probes", "caption": "What a layer tells.", "csv": b"n,top1\n"}
-    panel = Picture("probes", "alt", png.getvalue(), **shown)
+def test_analyses_of_the_study_have_a_section_and_their_files(tmp_path: Path) -> None:
     made = make_study(tmp_path / "study", TINY)
-    first = build(made.folder, tmp_path / "report", panels=[panel])
-    page = parsed(first)
+    drawn, report = made.folder / "analyses", tmp_path / "report"
+    drawn.mkdir()
+    Image.new("RGB", (9, 9)).save(drawn / "probe.png")
+    (drawn / "probe.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
+    (drawn / "probe.csv").write_text("n,top1\n")
+    page = parsed(build(made.folder, report))
     assert "Analyses" in page.text
-    assert "Probes. What a layer tells." in page.text
-    assert ("a", {"href": "probes.csv"}) in page.tags
-    assert (tmp_path / "report" / "probes.csv").read_bytes() == b"n,top1\n"
-    # Without the panel neither its section nor its files stay.
-    second = build(made.folder, tmp_path / "report")
-    assert "Analyses" not in parsed(second).text
-    assert not list((tmp_path / "report").glob("probes*"))
+    assert "Linear probes: what a linear classifier reads" in page.text
+    assert ("a", {"href": "probe.csv"}) in page.tags
+    for path in drawn.iterdir():
+        assert (report / path.name).read_bytes() == path.read_bytes()
+    # Without them neither their section nor their files stay.
+    shutil.rmtree(drawn)
+    assert "Analyses" not in parsed(build(made.folder, report)).text
+    assert not list(report.glob("probe*"))
 
 
 def test_the_page_is_well_made(built: Built) -> None:
