@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import groupby
 
 from minicnn.experiments.study.graph import REDUCED, Node
 from minicnn.training.treatment import RANDOM
@@ -16,7 +17,7 @@ def dependency_lines(nodes: Sequence[Node]) -> list[str]:
 
     Bases on few images, a group each, share a line.
     """
-    rows: list[tuple[str, str]] = []
+    rows: dict[str, list[str]] = {}
     groups: dict[str, list[Node]] = {}
     few: dict[tuple[str, str], list[int]] = {}
     for node in nodes:
@@ -27,15 +28,16 @@ def dependency_lines(nodes: Sequence[Node]) -> list[str]:
         else:
             groups.setdefault(node.group, []).append(node)
     for group, members in groups.items():
-        rows += [(group, text) for text in _group_lines(members)]
+        rows[group] = _group_lines(members)
     for (group, name), counts in few.items():
-        rows.append((group, f"{name}, K = {', '.join(map(str, counts))}"))
-    width = max(len(group) for group, _ in rows) + 2
-    lines, last = [], ""
-    for group, text in rows:
-        lines.append(f"{'' if group == last else group:{width}}{text}")
-        last = group
-    return lines
+        line = f"{name}, K = {', '.join(map(str, counts))}"
+        rows.setdefault(group, []).append(line)
+    width = max(map(len, rows)) + 2
+    return [
+        f"{'' if place else group:{width}}{text}"
+        for group, texts in rows.items()
+        for place, text in enumerate(texts)
+    ]
 
 
 def _group_lines(members: Sequence[Node]) -> list[str]:
@@ -43,11 +45,9 @@ def _group_lines(members: Sequence[Node]) -> list[str]:
     heads: dict[str, list[Node]] = {}
     for node in members:
         source = node.treatment.source
-        if not source:
-            heads.setdefault(node.name, [])
-        else:
-            head = "random filters" if source == RANDOM else f"base{source}"
-            heads.setdefault(head, []).append(node)
+        base = "random filters" if source == RANDOM else f"base{source}"
+        copies = heads.setdefault(base if source else node.name, [])
+        copies += [node] if source else []
     return [
         f"{head} -> {', '.join(_ranges(copies))}" if copies else head
         for head, copies in heads.items()
@@ -61,14 +61,11 @@ def _ranges(copies: Iterable[Node]) -> list[str]:
         families.setdefault(node.treatment.family, []).append(node)
     texts = []
     for members in families.values():
-        runs: list[list[Node]] = []
-        for node in sorted(members, key=lambda node: node.treatment.n):
-            if runs and runs[-1][-1].treatment.n + 1 == node.treatment.n:
-                runs[-1].append(node)
-            else:
-                runs.append([node])
-        for run in runs:
-            names = [node.name for node in run]
+        members.sort(key=lambda node: node.treatment.n)
+        # Of consecutive depths the place among all is as far behind.
+        places = enumerate(members)
+        for _, run in groupby(places, lambda each: each[1].treatment.n - each[0]):
+            names = [node.name for _, node in run]
             short = len(names) >= SHORTEST
             texts += [f"{names[0]}..{names[-1]}"] if short else names
     return texts

@@ -12,13 +12,7 @@ from typing import Any
 from minicnn.base.config import Config, from_dict, load_recipe, override, read_toml
 from minicnn.base.errors import MinicnnError
 from minicnn.data.splits import other, task_classes
-from minicnn.experiments.study.graph import (
-    REDUCED,
-    Expected,
-    Node,
-    Plan,
-    differences,
-)
+from minicnn.experiments.study.graph import REDUCED, Expected, Node, Plan, differences
 from minicnn.experiments.study.protocol import same_numbers
 from minicnn.nn import architecture_files
 from minicnn.training.treatment import RANDOM, Treatment

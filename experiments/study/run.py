@@ -25,12 +25,7 @@ from minicnn.experiments.study.engine import (
     check_counts,
     plan_workers,
 )
-from minicnn.experiments.study.folder import (
-    PLAN,
-    Study,
-    open_study,
-    read_study,
-)
+from minicnn.experiments.study.folder import PLAN, Study, open_study, read_study
 from minicnn.experiments.study.graph import Node, Plan, with_bases
 from minicnn.experiments.study.local import LocalEngine
 from minicnn.experiments.study.plans import DEMO, load_plan

@@ -348,7 +348,10 @@ def test_the_benchmarks_options() -> None:
     assert bench_torch.wanted(None, None, "cpu") == usual
     given = bench_torch.wanted("caffenet32,caffenet", "8", "cuda")
     assert given == [("caffenet32", 8), ("caffenet", 8)]
-    for batch, said in (("8,9", "2 batches for 1 networks"), ("x", "must be numbers")):
+    for batch, said in (
+        ("8,9", "8,9: give a number of images"),
+        ("x", "x: give a number"),
+    ):
         done = CliRunner().invoke(
             bench_torch.main, ["--arch=caffenet", f"--batch={batch}"]
         )
