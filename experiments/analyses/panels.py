@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +67,7 @@ def _bars(axes: Axes, cases: Sequence[Row], x: str, value: str, **look: Any) -> 
     highs = [each.mean if each.high is None else each.high for each in found]
     reach = scale * np.array([means - lows, highs - means])
     at = [case[x] for case in cases]
+    axes.locator_params(axis="x", integer=x in ("n", LAYER))
     axes.errorbar(at, scale * means, reach, capsize=2, **look)
 
 
@@ -178,7 +180,8 @@ def _logme(cases: Sequence[Row]) -> Figure:
     axes.legend(*(a + b for a, b in zip(*handles, strict=True)))
     tau = Interval(**cases[0]["tau"])
     ends = "" if tau.low is None else f" ({tau.low:.2f} to {tau.high:.2f})"
-    axes.set_title(f"Kendall's τ {tau.mean:.2f}{ends}")
+    if not math.isnan(tau.mean):
+        axes.set_title(f"Kendall's τ {tau.mean:.2f}{ends}")
     return figure
 
 

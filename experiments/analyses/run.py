@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -24,7 +25,7 @@ from minicnn.base.progress import Progress
 from minicnn.devices.device import Device
 from minicnn.experiments.analyses import panels
 from minicnn.experiments.analyses.units import Analyst, Budget, Group, Row, Unit
-from minicnn.experiments.report.intervals import of_mean
+from minicnn.experiments.report.intervals import Interval, of_mean
 from minicnn.experiments.report.tables import as_csv
 from minicnn.training.run import Run
 
@@ -160,14 +161,23 @@ def _write(output: Path, rows: dict[str, list[Row]]) -> list[Path]:
     return [output / name for name in (*files, SUMMARY)]
 
 
+def _mean(values: Sequence[float]) -> Interval:
+    known = [each for each in values if not math.isnan(each)]
+    return of_mean(known) if known else Interval(math.nan)
+
+
 def summed_up(name: str, rows: Sequence[Row]) -> list[Row]:
-    """The cases of an analysis: units, and each value's mean with its interval."""
+    """The cases of an analysis: units, and each value's mean with its interval.
+
+    A value that a unit has not, as τ of nets that are all alike, is NaN there, and so
+    left out of the mean.
+    """
     by, values = ANALYSES[name].by, ANALYSES[name].values
     cases: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         cases.setdefault(tuple(row[column] for column in by), []).append(row)
     return [
         {**dict(zip(by, case, strict=True)), "units": len(cases[case])}
-        | {value: asdict(of_mean([r[value] for r in cases[case]])) for value in values}
+        | {value: asdict(_mean([r[value] for r in cases[case]])) for value in values}
         for case in sorted(cases, key=str)
     ]
