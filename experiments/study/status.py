@@ -1,8 +1,9 @@
-"""How far a study is, as a grid that fits a screen, and the plan as a table."""
+"""A plan and how far its study is, as tables that fit a screen and as JSON has them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 from minicnn.experiments.printing import columns
@@ -12,6 +13,8 @@ from minicnn.experiments.study.graph import REDUCED, Node, Plan, published_name
 from minicnn.experiments.study.plans import KINDS
 from minicnn.training.treatment import RANDOM
 
+SHORTEST = 3
+"""Consecutive depths that are written as a range."""
 SIGNS = {"running": ">", "stopped": "|", "failed": "FAIL", "ready": ".", "waiting": "-"}
 LEGEND = (
     "Numbers are top-1 in percent after the last update; >40 running, 40 % done; |40 "
@@ -143,6 +146,65 @@ def plan_table(plan: Plan, nodes: Sequence[Node]) -> str:
         listed = f"1..{depths[-1]}" if whole else ",".join(map(str, depths))
         about += f"; n = {listed}"
     return f"{about}.\n\n{columns([*rows, row('sum', nodes)])}"
+
+
+def dependency_lines(nodes: Sequence[Node]) -> list[str]:
+    """Every base with the nets that copy from it: baseA -> A1A..A7A, A1B..A7B.
+
+    Bases on few images, a group each, share a line.
+    """
+    rows: dict[str, list[str]] = {}
+    groups: dict[str, list[Node]] = {}
+    few: dict[tuple[str, str], list[int]] = {}
+    for node in nodes:
+        if node.kind == REDUCED:
+            count = node.config.data.images_per_class
+            group = node.group.replace(f"-images{count}", "-imagesK")
+            few.setdefault((group, node.name), []).append(count)
+        else:
+            groups.setdefault(node.group, []).append(node)
+    for group, members in groups.items():
+        rows[group] = _group_lines(members)
+    for (group, name), counts in few.items():
+        line = f"{name}, K = {', '.join(map(str, counts))}"
+        rows.setdefault(group, []).append(line)
+    width = max(map(len, rows)) + 2
+    return [
+        f"{'' if place else group:{width}}{text}"
+        for group, texts in rows.items()
+        for place, text in enumerate(texts)
+    ]
+
+
+def _group_lines(members: Sequence[Node]) -> list[str]:
+    """The lines of one group."""
+    heads: dict[str, list[Node]] = {}
+    for node in members:
+        source = node.treatment.source
+        base = "random filters" if source == RANDOM else f"base{source}"
+        copies = heads.setdefault(base if source else node.name, [])
+        copies += [node] if source else []
+    return [
+        f"{head} -> {', '.join(_ranges(copies))}" if copies else head
+        for head, copies in heads.items()
+    ]
+
+
+def _ranges(copies: Iterable[Node]) -> list[str]:
+    """Names, those that differ in a consecutive n alone as the first and the last."""
+    families: dict[str, list[Node]] = {}
+    for node in copies:
+        families.setdefault(node.treatment.family, []).append(node)
+    texts = []
+    for members in families.values():
+        members.sort(key=lambda node: node.treatment.n)
+        # Of consecutive depths the place among all is as far behind.
+        places = enumerate(members)
+        for _, run in groupby(places, lambda each: each[1].treatment.n - each[0]):
+            names = [node.name for _, node in run]
+            short = len(names) >= SHORTEST
+            texts += [f"{names[0]}..{names[-1]}"] if short else names
+    return texts
 
 
 def plan_dict(

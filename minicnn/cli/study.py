@@ -93,7 +93,6 @@ def plan(
     """Show what a plan would train, and what that costs; trains nothing."""
     from minicnn.experiments.study import run as runs
     from minicnn.experiments.study import status as shows
-    from minicnn.experiments.study.dependencies import dependency_lines
 
     request = runs.Request(**options)
     measure_on = (device, threads) if measure else None
@@ -104,7 +103,7 @@ def plan(
         return
     click.echo(shows.plan_table(found.plan, found.nodes))
     click.echo("\nWhat copies from what:\n")
-    click.echo("\n".join(dependency_lines(found.nodes)) + "\n")
+    click.echo("\n".join(shows.dependency_lines(found.nodes)) + "\n")
     click.echo(shows.cost_table(found.cost, found.left, found.sizes_known))
 
 
