@@ -101,8 +101,8 @@ def _picture(
         return None
     figure, alt = drawn
     png, svg = (plotting.content(figure, kind, source) for kind in (".png", ".svg"))
-    svg = None if name.startswith("filters-") else svg
-    return Picture(name, alt, png, svg, title=title)
+    pixels = name.startswith("filters-")
+    return Picture(name, alt, png, None if pixels else svg, title=title)
 
 
 def _paper_figure(

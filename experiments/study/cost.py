@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -109,14 +109,16 @@ class TaskSizes:
 
     def layers(self, node: Node) -> tuple[int, ...]:
         """Forward operations of each layer of the node's network."""
+        return layer_flops(*self._network(node))
+
+    def _network(self, node: Node) -> tuple[str, int]:
+        """Architecture and outputs of the node's network."""
         network = node.config.network
-        return layer_flops(network.arch, network.outputs or self.of(node)[0])
+        return network.arch, network.outputs or self.of(node)[0]
 
     def disk(self, node: Node) -> int:
         """Bytes of the node's checkpoints."""
-        network = node.config.network
-        outputs = network.outputs or self.of(node)[0]
-        return checkpoint_bytes(network.arch, outputs, node.treatment.frozen)
+        return checkpoint_bytes(*self._network(node), node.treatment.frozen)
 
     def evaluated(self, node: Node) -> int:
         """Images that the node is scored on, each as often as it is."""
@@ -175,10 +177,6 @@ class Cost:
     hours: float | None
     hours_path: float | None
 
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
-
 
 def estimate(
     tasks: Sequence[Task], sizes: TaskSizes, rate: Rate | None, workers: int
@@ -220,7 +218,7 @@ def measured_rate(study: Study, sizes: TaskSizes) -> Rate | None:
     Only work that is done is counted, frozen layers and evaluations at their cost.
     """
     work = seconds = 0.0
-    count, devices_seen = 0, set[str]()
+    count, machines = 0, set[str]()
     for node in study.nodes:
         for session in records.sessions(study.run(node)):
             task = _trained(study, node, session)
@@ -230,14 +228,13 @@ def measured_rate(study: Study, sizes: TaskSizes) -> Rate | None:
             work += steps / node.config.solver.iterations * sizes.work(task)
             seconds += session["seconds"]
             name = session.get("gpu") or session.get("processor")
-            devices_seen.add(f"{name}, {session['threads']} threads")
+            machines.add(f"{name}, {session['threads']} threads")
             count += 1
     if not work or not seconds:
         return None
-    where = "; ".join(sorted(devices_seen))
-    return Rate(
-        work / sizes.unit / seconds, f"{count} runs in {study.folder} ({where})"
-    )
+    where = "; ".join(sorted(machines))
+    source = f"{count} runs in {study.folder} ({where})"
+    return Rate(work / sizes.unit / seconds, source)
 
 
 def _trained(study: Study, node: Node, session: Mapping[str, Any]) -> Task | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from itertools import groupby
 from typing import Any
 
@@ -231,8 +232,8 @@ def plan_dict(
             }
             for node in nodes
         ],
-        "cost": cost.to_dict(),
-        "left": left.to_dict() if left else None,
+        "cost": asdict(cost),
+        "left": asdict(left) if left else None,
     }
 
 
