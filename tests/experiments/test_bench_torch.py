@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import json
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from minicnn.base.cores import busy_cores
 from minicnn.base.errors import MinicnnError
 from minicnn.cli.main import cli
 from minicnn.devices import device
@@ -244,3 +246,20 @@ def test_what_was_measured_before_a_failure_is_kept(
     (net,) = json.loads(file.read_text())["nets"]
     assert [each["mode"] for each in net["tried"]] == ["fp32 NCHW"]
     assert [each["seconds"] for each in net["theirs"]] == [[1.0]]
+
+
+def test_busy_processors(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    busy = busy_cores(0.01)
+    assert busy is None or busy >= 0
+    lines = iter(["cpu 10 0 0 90 0 0 0 0 0 0", "cpu 20 5 5 160 10 0 0 0 0 0"])
+
+    def stat(name: str, **_: Any) -> Any:
+        place = tmp_path / "stat"
+        place.write_text(next(lines) + "\n")
+        return real(place, encoding="ascii")
+
+    real = builtins.open
+    monkeypatch.setattr(builtins, "open", stat)
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    # 20 of 100 ticks of 4 processors.
+    assert busy_cores(0) == pytest.approx(0.8)
