@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from minicnn.experiments import plotting
 from minicnn.experiments.report import drawing
 from minicnn.experiments.report.drawing import BLUE, GREEN, ORANGE, RED
+from minicnn.experiments.report.intervals import Interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,7 +36,7 @@ SOURCES = {
     "logme": "You et al., ICML 2021",
 }
 LAYER = "layer"
-DEPTHS = range(1, 8)
+RESETS = {"start": "to its start", "fresh": "to a fresh draw"}
 
 
 def drawn(name: str, cases: Sequence[Row]) -> dict[str, bytes]:
@@ -56,99 +58,80 @@ def _figure(columns: int, height: float = 3.0) -> tuple[Figure, Any]:
     return figure, figure.subplots(1, columns, squeeze=False)[0]
 
 
-def _bars(axes: Axes, x: Any, found: Sequence[Row], scale: float, **look: Any) -> None:
-    """Means as a line, and their intervals where there are any."""
-    means = np.array([each["mean"] for each in found]) * scale
-    ends = [
-        [
-            abs(each["mean"] - (each["mean"] if each[side] is None else each[side]))
-            for each in found
-        ]
-        for side in ("low", "high")
-    ]
-    axes.errorbar(x, means, np.array(ends) * scale, capsize=2, **look)
+def _bars(axes: Axes, cases: Sequence[Row], x: str, value: str, **look: Any) -> None:
+    """Means of one column against another, and their intervals where there are any."""
+    scale = 100 if value == "top1" else 1
+    found = [Interval(**case[value]) for case in cases]
+    means = np.array([each.mean for each in found])
+    lows = [each.mean if each.low is None else each.low for each in found]
+    highs = [each.mean if each.high is None else each.high for each in found]
+    reach = scale * np.array([means - lows, highs - means])
+    at = [case[x] for case in cases]
+    axes.locator_params(axis="x", integer=x in ("n", LAYER))
+    axes.errorbar(at, scale * means, reach, capsize=2, **look)
 
 
-def _lines(
-    axes: Axes, cases: Sequence[Row], split: str, x: str, value: str, scale: float = 1
-) -> None:
-    """A line for each value of one column, against another."""
+def _lines(axes: Axes, cases: Sequence[Row], x: str, value: str) -> None:
+    """A line for each n."""
     from matplotlib import colormaps
 
-    names = sorted({case[split] for case in cases})
-    for place, name in enumerate(names):
-        some = sorted((c for c in cases if c[split] == name), key=lambda c: c[x])
-        colour = colormaps["viridis"](0.9 * place / max(1, len(names) - 1))
-        at, found = [c[x] for c in some], [c[value] for c in some]
-        _bars(
-            axes, at, found, scale, color=colour, marker="o", ms=3, label=f"n = {name}"
-        )
+    depths = sorted({case["n"] for case in cases})
+    for place, n in enumerate(depths):
+        some = sorted((c for c in cases if c["n"] == n), key=lambda c: c[x])
+        colour = colormaps["viridis"](0.9 * place / max(1, len(depths) - 1))
+        _bars(axes, some, x, value, color=colour, marker="o", ms=3, label=f"n = {n}")
+    plotting.grid(axes)
+
+
+def _heat(
+    axes: Axes, table: Any, rows: Sequence[str], columns: Sequence[int], **look: Any
+) -> None:
+    image = axes.imshow(table, aspect="auto", **look)
+    axes.set_xticks(range(len(columns)), [*map(str, columns)])
+    axes.set_yticks(range(len(rows)), rows)
+    axes.spines[:].set_visible(False)
+    axes.figure.colorbar(image, ax=axes, shrink=0.85)
 
 
 def _probe(cases: Sequence[Row]) -> Figure:
     figure, (axes,) = _figure(1)
     for own, label, colour in ((True, "its own task", BLUE), (False, "the other", RED)):
         some = [case for case in cases if case["own"] is own]
-        at = [case[LAYER] for case in some]
-        values = [case["top1"] for case in some]
-        _bars(axes, at, values, 100, color=colour, marker="o", label=label)
+        _bars(axes, some, LAYER, "top1", color=colour, marker="o", label=label)
     axes.set(xlabel="layer read", ylabel=drawing.ACCURACY)
     axes.legend()
     plotting.grid(axes)
     return figure
 
 
-def _heat(
-    axes: Axes, table: Any, rows: Sequence[str], columns: Sequence[str], **look: Any
-) -> None:
-    image = axes.imshow(table, aspect="auto", **look)
-    axes.set_xticks(range(len(columns)), columns)
-    axes.set_yticks(range(len(rows)), rows)
-    axes.spines[:].set_visible(False)
-    axes.figure.colorbar(image, ax=axes, shrink=0.85)
-
-
 def _reset(cases: Sequence[Row]) -> Figure:
     nets = sorted({(case["treatment"], case["n"]) for case in cases})
     names = ["base" if kind == "base" else f"A{n}B+" for kind, n in nets]
     layers = sorted({case[LAYER] for case in cases})
+    keys = "to", "treatment", "n", LAYER
+    lost = {tuple(c[key] for key in keys): 100 * c["change"]["mean"] for c in cases}
+    look = {"cmap": "magma", "vmin": min(-1, *lost.values()), "vmax": 0}
     figure, both = _figure(2, 1.4 + 0.28 * len(nets))
-    for axes, to in zip(both, ("start", "fresh"), strict=True):
-        found = {
-            ((c["treatment"], c["n"]), c[LAYER]): 100 * c["change"]["mean"]
-            for c in cases
-            if c["to"] == to
-        }
-        table = [[found.get((net, layer), np.nan) for layer in layers] for net in nets]
-        look = {"cmap": "magma", "vmin": -100 * _worst(cases), "vmax": 0}
-        _heat(axes, table, names, [*map(str, layers)], **look)
-        axes.set_title(f"to its {to}" if to == "start" else "to a fresh draw")
-        axes.set_xlabel("layer set back")
+    for axes, (to, words) in zip(both, RESETS.items(), strict=True):
+        table = [[lost.get((to, *net, n), np.nan) for n in layers] for net in nets]
+        _heat(axes, table, names, layers, **look)
+        axes.set(title=words, xlabel="layer set back")
     return figure
-
-
-def _worst(cases: Sequence[Row]) -> float:
-    return max(0.01, *(-case["change"]["mean"] for case in cases))
 
 
 def _cka(cases: Sequence[Row]) -> Figure:
     pairs = sorted({case["pair"] for case in cases})
     figure, many = _figure(len(pairs), 2.6)
     for axes, pair in zip(many, pairs, strict=True):
-        some = [case for case in cases if case["pair"] == pair]
-        layers = sorted({case["row"] for case in some})
-        table = np.full((len(layers), len(layers)), np.nan)
-        for i, row in enumerate(layers):
-            for j, column in enumerate(layers):
-                found = [
-                    case["cka"]["mean"]
-                    for case in some
-                    if (case["row"], case["column"]) == (row, column)
-                ]
-                if found:
-                    table[i, j] = np.mean(found)
+        found: dict[tuple[int, int], list[float]] = {}
+        for case in cases:
+            if case["pair"] == pair:
+                at = case["row"], case["column"]
+                found.setdefault(at, []).append(case["cka"]["mean"])
+        layers = sorted({row for row, _ in found})
+        table = [[np.mean(found[row, n]) for n in layers] for row in layers]
         names = [*map(str, layers)]
-        _heat(axes, table, names, names, cmap="viridis", vmin=0, vmax=1)
+        _heat(axes, table, names, layers, cmap="viridis", vmin=0, vmax=1)
         axes.set_title(pair)
         axes.invert_yaxis()
     return figure
@@ -157,18 +140,17 @@ def _cka(cases: Sequence[Row]) -> Figure:
 def _line(cases: Sequence[Row]) -> Figure:
     figure, (left, right) = _figure(2)
     some = [case for case in cases if case["treatment"] == "transfer+"] or list(cases)
-    _lines(left, some, "n", "share", "loss")
+    _lines(left, some, "share", "loss")
     left.set(xlabel="share of AnB+ (0: base B)", ylabel="validation loss (nats)")
     left.legend(fontsize=6.5)
     for kind, colour in (("transfer+", ORANGE), ("selffer+", BLUE)):
         ends = [c for c in cases if c["treatment"] == kind and c["share"] == 1]
-        at, found = [c["n"] for c in ends], [c["barrier"] for c in ends]
         if ends:
-            _bars(right, at, found, 1, color=colour, marker="o", ls="none", label=kind)
+            look = {"color": colour, "marker": "o", "ls": "none", "label": kind}
+            _bars(right, ends, "n", "barrier", **look)
     right.set(xlabel="n", ylabel="barrier (nats)")
     right.legend()
-    for axes in (left, right):
-        plotting.grid(axes)
+    plotting.grid(right)
     return figure
 
 
@@ -177,10 +159,8 @@ def _distance(cases: Sequence[Row]) -> Figure:
     held = [k for k in kinds if any(c["treatment"] == k for c in cases)]
     figure, many = _figure(len(held), 2.8)
     for axes, kind in zip(many, held, strict=True):
-        some = [case for case in cases if case["treatment"] == kind]
-        _lines(axes, some, "n", LAYER, "distance")
+        _lines(axes, [c for c in cases if c["treatment"] == kind], LAYER, "distance")
         axes.set(title=kind, xlabel=LAYER, ylim=(0, None))
-        plotting.grid(axes)
     many[0].set_ylabel("distance from start, relative")
     if len(held) > 1:
         many[-1].legend(fontsize=6.5)
@@ -189,21 +169,19 @@ def _distance(cases: Sequence[Row]) -> Figure:
 
 def _logme(cases: Sequence[Row]) -> Figure:
     figure, (axes,) = _figure(1)
-    at = [case[LAYER] for case in cases]
-    _bars(axes, at, [c["top1"] for c in cases], 100, color=RED, marker="D", label="AnB")
+    _bars(axes, cases, LAYER, "top1", color=RED, marker="D", label="AnB")
     axes.set(xlabel=LAYER + " n", ylabel="top-1 of AnB (%)")
     beside = axes.twinx()
     beside.spines["right"].set_visible(True)
-    logme = [case["logme"] for case in cases]
-    _bars(beside, at, logme, 1, color=GREEN, marker="s", ls="--", label="LogME")
+    look = {"color": GREEN, "marker": "s", "ls": "--", "label": "LogME"}
+    _bars(beside, cases, LAYER, "logme", **look)
     beside.set_ylabel("LogME (nats an image)")
     handles = [each.get_legend_handles_labels() for each in (axes, beside)]
     axes.legend(*(a + b for a, b in zip(*handles, strict=True)))
-    tau = cases[0]["tau"]
-    text = f"Kendall's τ {tau['mean']:.2f}"
-    if tau["low"] is not None:
-        text += f" ({tau['low']:.2f} to {tau['high']:.2f})"
-    axes.set_title(text)
+    tau = Interval(**cases[0]["tau"])
+    ends = "" if tau.low is None else f" ({tau.low:.2f} to {tau.high:.2f})"
+    if not math.isnan(tau.mean):
+        axes.set_title(f"Kendall's τ {tau.mean:.2f}{ends}")
     return figure
 
 

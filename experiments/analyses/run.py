@@ -10,8 +10,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -26,7 +25,8 @@ from minicnn.base.progress import Progress
 from minicnn.devices.device import Device
 from minicnn.experiments.analyses import panels
 from minicnn.experiments.analyses.units import Analyst, Budget, Group, Row, Unit
-from minicnn.experiments.report.intervals import of_mean
+from minicnn.experiments.report.intervals import Interval, of_mean
+from minicnn.experiments.report.tables import as_csv
 from minicnn.training.run import Run
 
 SUMMARY = "summary.json"
@@ -126,7 +126,6 @@ def analyse(
         )
     make_folder(output)
     rows: dict[str, list[Row]] = {name: [] for name in names}
-    done = 0
     try:
         with raising(), Progress(len(units), "nets", "analyse") as bar:
             for unit in units:
@@ -139,12 +138,10 @@ def analyse(
                     make_folder(file.parent)
                     write_json(file, {"key": unit.key, "seconds": taken, "rows": found})
                 rows[unit.analysis] += found
-                done += 1
                 bar.update(1, f"{unit.analysis} {unit.name}")
     except Stopped:
         print(
-            f"{done} of {len(units)} pieces are kept in {output}; the same command "
-            "goes on",
+            f"What is done is kept in {output}; the same command goes on",
             file=sys.stderr,
         )
         raise
@@ -153,41 +150,34 @@ def analyse(
 
 def _write(output: Path, rows: dict[str, list[Row]]) -> list[Path]:
     summary = {name: summed_up(name, made) for name, made in rows.items()}
-    files = {f"{name}.csv": _csv(made) for name, made in rows.items()}
-    written = []
+    files = {f"{name}.csv": as_csv(made, made[0]) for name, made in rows.items()}
+    for name, cases in summary.items():
+        drawn = panels.drawn(name, cases).items()
+        files |= {f"{name}{suffix}": content for suffix, content in drawn}
     for name, content in files.items():
         write_atomically(output / name, content)
-        written.append(output / name)
     known = read_json(output / SUMMARY) if (output / SUMMARY).exists() else {}
     write_json(output / SUMMARY, known | summary)
-    written.append(output / SUMMARY)
-    for name, found in summary.items():
-        for suffix, content in panels.drawn(name, found).items():
-            write_atomically(output / f"{name}{suffix}", content)
-            written.append(output / f"{name}{suffix}")
-    return written
+    return [output / name for name in (*files, SUMMARY)]
 
 
-def _csv(rows: Sequence[Row]) -> bytes:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().encode()
+def _mean(values: Sequence[float]) -> Interval:
+    known = [each for each in values if not math.isnan(each)]
+    return of_mean(known) if known else Interval(math.nan)
 
 
 def summed_up(name: str, rows: Sequence[Row]) -> list[Row]:
-    """The cases of an analysis: units, and each value's mean with its interval."""
-    how = ANALYSES[name]
+    """The cases of an analysis: units, and each value's mean with its interval.
+
+    A value that a unit has not, as τ of nets that are all alike, is NaN there, and so
+    left out of the mean.
+    """
+    by, values = ANALYSES[name].by, ANALYSES[name].values
     cases: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
-        cases.setdefault(tuple(row[column] for column in how.by), []).append(row)
+        cases.setdefault(tuple(row[column] for column in by), []).append(row)
     return [
-        dict(zip(how.by, case, strict=True))
-        | {"units": len(cases[case])}
-        | {
-            value: asdict(of_mean([row[value] for row in cases[case]]))
-            for value in how.values
-        }
+        {**dict(zip(by, case, strict=True)), "units": len(cases[case])}
+        | {value: asdict(_mean([r[value] for r in cases[case]])) for value in values}
         for case in sorted(cases, key=str)
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,13 @@ class Group:
         """Its runs of some treatments, by name."""
         each = (run for _, run in sorted(self.runs.items()))
         return [run for run in each if run.about["treatment"] in kinds]
+
+    def with_source(self, *kinds: str) -> Iterator[list[Run]]:
+        """Runs of some treatments, each before the base that it copied from."""
+        for run in self.of_kind(*kinds):
+            base = self.source(run)
+            if base or run.about["treatment"] == "base":
+                yield [run, base] if base else [run]
 
 
 @dataclass(frozen=True)
@@ -125,11 +132,9 @@ class Analyst:
     def _unit(
         self, analysis: str, group: str, runs: Sequence[Run], work: Callable[..., Any]
     ) -> Unit:
-        names = "-".join(run.name for run in runs)
-        settings = {"val": self.budget.val, "train": self.budget.train}
-        return Unit(
-            analysis, f"{group}/{names}", tuple(runs), settings, lambda: work(*runs)
-        )
+        name = f"{group}/{'-'.join(run.name for run in runs)}"
+        settings = asdict(self.budget)
+        return Unit(analysis, name, tuple(runs), settings, lambda: work(*runs))
 
     # --- Linear probes --------------------------------------------------------------
 
@@ -158,11 +163,8 @@ class Analyst:
     # --- Layers set back --------------------------------------------------------------
 
     def _reset(self, group: Group) -> Iterator[Unit]:
-        for run in group.of_kind("base", "transfer+"):
-            base = group.source(run)
-            if run.about["treatment"] == "base" or base:
-                runs = [run] + ([base] if base else [])
-                yield self._unit("reset", group.name, runs, self._were_reset)
+        for runs in group.with_source("base", "transfer+"):
+            yield self._unit("reset", group.name, runs, self._were_reset)
 
     def _were_reset(self, run: Run, base: Run | None = None) -> list[Row]:
         net = self.net(run)
@@ -248,11 +250,8 @@ class Analyst:
     # --- Distance ---------------------------------------------------------------------
 
     def _distance(self, group: Group) -> Iterator[Unit]:
-        for run in group.of_kind("base", "transfer+", "selffer+"):
-            base = group.source(run)
-            if run.about["treatment"] == "base" or base:
-                runs = [run] + ([base] if base else [])
-                yield self._unit("distance", group.name, runs, self._moved)
+        for runs in group.with_source("base", "transfer+", "selffer+"):
+            yield self._unit("distance", group.name, runs, self._moved)
 
     def _moved(self, run: Run, base: Run | None = None) -> list[Row]:
         net = self.net(run)
@@ -267,16 +266,13 @@ class Analyst:
 
     def _logme(self, group: Group) -> Iterator[Unit]:
         for target in group.of_kind("base"):
-            frozen = [
-                run
-                for run in group.of_kind("transfer")
-                if run.about["target"] == target.about["target"]
-            ]
+            task = target.about["target"]
+            frozen = group.of_kind("transfer")
+            frozen = [run for run in frozen if run.about["target"] == task]
             frozen.sort(key=lambda run: run.about["n"])
             if len(frozen) > 1 and (source := group.source(frozen[0])):
-                yield self._unit(
-                    "logme", group.name, [source, target, *frozen], self._ranked
-                )
+                runs = [source, target, *frozen]
+                yield self._unit("logme", group.name, runs, self._ranked)
 
     def _ranked(self, source: Run, target: Run, *frozen: Run) -> list[Row]:
         net = self.net(source)
@@ -286,9 +282,8 @@ class Analyst:
         scores = [measures.logme(features[n], labels) for n in depths]
         measured = [run.result["top1"] for run in frozen if run.result]
         tau = measures.kendall(scores, measured)
+        rows = zip(frozen, depths, scores, measured, strict=True)
         return [
             about(run) | {"layer": n, "logme": score, "top1": top1, "tau": tau}
-            for run, n, score, top1 in zip(
-                frozen, depths, scores, measured, strict=True
-            )
+            for run, n, score, top1 in rows
         ]

@@ -221,7 +221,6 @@ def batch_of(torch: Any, place: Any, step: Step) -> tuple[Any, Any]:
     assert batch.images is not None
     mean = step.dev.to_host(step.inputs.mean)
     crops = []
-    assert batch.images is not None
     for number, image in enumerate(batch.images):
         top, left = batch.top[number], batch.left[number]
         inside = slice(top, top + arch.crop), slice(left, left + arch.crop)

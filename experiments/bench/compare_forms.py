@@ -27,8 +27,8 @@ from typing import Any
 
 import click
 
+from minicnn.experiments import printing
 from minicnn.experiments.bench.provenance import ROOT, json_option, keep, provenance
-from minicnn.experiments.bench.provenance import markdown as tabulated
 from minicnn.experiments.bench.timed_step import seconds
 
 FORMS = {"NumPy": False, "compiled": True}
@@ -163,7 +163,7 @@ def _table(title: str, rows: dict[str, dict[str, float]]) -> str:
         (name, f"{before * 1e3:.1f}", f"{after * 1e3:.1f}", f"{before / after:.2f}")
         for name, (before, after) in times.items()
     ]
-    return tabulated([title, *heads, "times as fast"], cells)
+    return printing.markdown([title, *heads, "times as fast"], cells)
 
 
 @click.command()

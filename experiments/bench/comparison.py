@@ -6,7 +6,7 @@ import statistics
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from minicnn.experiments.bench.provenance import columns
+from minicnn.experiments.printing import columns
 
 # minicnn's precisions that are as exact as one of PyTorch's, if not that one alone.
 AS_EXACT = {"fp32": ("fp32", "tf32x3")}
@@ -82,58 +82,51 @@ class Comparison:
     def to_dict(self) -> dict[str, Any]:
         """For JSON: all of it, medians, rates, and PyTorch's time over minicnn's."""
 
-        def record(turns: Turns) -> dict[str, Any]:
+        def record(turns: Turns, **more: Any) -> dict[str, Any]:
             rate = self.batch / turns.median
-            more = {"median": turns.median, "images_per_second": rate}
-            return {**asdict(turns), **more}
+            known = {"median": turns.median, "images_per_second": rate}
+            return {**asdict(turns), **known, **more}
 
-        return {
-            **asdict(self),
-            "ours": [record(each) for each in self.ours],
-            "theirs": [
-                {**record(each), "ratios": self.ratios(each)} for each in self.theirs
-            ],
-            "best": {kind: each.name for kind, each in self.best().items()},
-        }
+        theirs = [record(each, ratios=self.ratios(each)) for each in self.theirs]
+        best = {kind: each.name for kind, each in self.best().items()}
+        ours = [record(each) for each in self.ours]
+        return {**asdict(self), "ours": ours, "theirs": theirs, "best": best}
 
 
 def table(c: Comparison) -> str:
     """The comparison for people."""
     both = {who: " and ".join(f"{x:.6f}" for x in c.losses[who]) for who in c.losses}
-    alone: list[dict[str, Any]] = [
-        {"PyTorch's modes, each alone": each.mode}
-        | (
-            {"ms": each.seconds * 1e3, "images/s": c.batch / each.seconds}
-            if each.seconds
-            else {"failed": each.error}
-        )
-        for each in c.tried
-    ]
-    head = f"In turns, median of {len(c.ours[0].seconds)} rounds"
+    alone: list[dict[str, Any]] = []
+    for tried in c.tried:
+        alone.append({"PyTorch's modes, each alone": tried.mode})
+        if tried.seconds:
+            rate = c.batch / tried.seconds
+            alone[-1] |= {"ms": tried.seconds * 1e3, "images/s": rate}
+        else:
+            alone[-1]["failed"] = tried.error
     turns: list[dict[str, Any]] = []
     for each in (*c.ours, *c.theirs):
         mine = each in c.ours
-        taken = (each.median, min(each.seconds), max(each.seconds))
-        ms = zip(("ms", "least", "most"), (x * 1e3 for x in taken), strict=True)
-        row: dict[str, Any] = {
-            head: f"minicnn {each.precision}" if mine else f"PyTorch {each.name}"
-        }
-        row |= {**dict(ms), "images/s": c.batch / each.median}
+        name = f"minicnn {each.precision}" if mine else f"PyTorch {each.name}"
         ratios = {} if mine else c.ratios(each)
-        row["ratio"] = ", ".join(f"{x:.2f} of {name}" for name, x in ratios.items())
-        turns.append(row)
-    parts = [
+        turns.append(
+            {
+                f"In turns, median of {len(each.seconds)} rounds": name,
+                "ms": each.median * 1e3,
+                "least": min(each.seconds) * 1e3,
+                "most": max(each.seconds) * 1e3,
+                "images/s": c.batch / each.median,
+                "ratio": ", ".join(f"{x:.2f} of {kind}" for kind, x in ratios.items()),
+            }
+        )
+    busy = (
+        f"\nOther programs kept {c.busy:.1f} processors busy: measure again when the "
+        "machine is idle."
+    )
+    return (
         f"PyTorch {c.torch}, the same training step of {c.arch}, batch {c.batch}, on "
         f"{c.device}, {c.threads} threads.\n"
         "Losses of the same weights and batch, before and after an update: minicnn "
-        f"{both['minicnn']}, PyTorch {both['torch']}.",
-        columns(alone),
-        columns(turns),
-    ]
-    said = "\n\n".join(parts)
-    if (c.busy or 0) > BUSY:
-        said += (
-            f"\nOther programs kept {c.busy:.1f} processors busy: measure again when "
-            "the machine is idle."
-        )
-    return said
+        f"{both['minicnn']}, PyTorch {both['torch']}.\n\n"
+        f"{columns(alone)}\n\n{columns(turns)}{busy * ((c.busy or 0) > BUSY)}"
+    )

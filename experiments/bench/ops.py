@@ -25,6 +25,7 @@ from minicnn.devices.device import Device
 from minicnn.devices.meter import Ceilings, Meter
 from minicnn.devices.recording import RecordedStep
 from minicnn.experiments.bench.roofline import cost
+from minicnn.experiments.printing import columns
 from minicnn.nn.architectures import Architecture
 from minicnn.nn.layers import Context, Layer
 from minicnn.nn.network import Network
@@ -273,47 +274,38 @@ def table(report: Report) -> str:
     if math.isfinite(ceilings.flops):
         rate = _number(ceilings.flops / 1e9)
         measured.append(f"{rate} GFLOP/s product in {ceilings.precision}")
-    lines = [
-        f"{report.arch}, batch {report.batch}, {report.precision}: a training step on "
-        f"device {about['device']} ({name}, {counted(about['threads'], 'thread')}); "
-        f"{report.note}.",
-        f"Ceilings measured in this run: {', '.join(measured)}.",
-        "",
-        _line("", "op", "ms", "of sum", "GFLOP/s", "GB/s", "roofline"),
-    ]
     total = sum(row.seconds for row in report.rows)
-    for row in report.rows:
-        lines.append(
-            _line(
-                row.place,
-                row.op,
-                f"{row.seconds * 1e3:.3f}",
-                f"{row.seconds / total:.1%}",
-                _number(row.gflop / row.seconds) if row.gflop else "",
-                _number(row.gbyte / row.seconds),
-                f"{row.share:.0%}",
-            )
-        )
     gflop = sum(row.gflop for row in report.rows)
     share = sum(row.share * row.seconds for row in report.rows) / total
-    rate = _number(gflop / total)
-    ms = f"{total * 1e3:.3f}"
-    lines.append(_line("", "sum of the ops", ms, "100.0%", rate, "", f"{share:.0%}"))
+    whole = Row("", "sum of the ops", total, gflop, 0.0, share)
+
+    def cells(row: Row) -> dict[str, str]:
+        return {
+            "layer": row.place,
+            "op": row.op,
+            "ms": f"{row.seconds * 1e3:.3f}",
+            "of sum": f"{row.seconds / total:.1%}",
+            "GFLOP/s": _number(row.gflop / row.seconds) if row.gflop else "",
+            "GB/s": _number(row.gbyte / row.seconds) if row.gbyte else "",
+            "roofline": f"{row.share:.0%}",
+        }
 
     def step(what: str, seconds: float) -> str:
         return (
-            f"{what}: {seconds * 1e3:.3f} ms, {_number(report.batch / seconds)} "
-            f"images/s, {_number(gflop / seconds)} GFLOP/s."
+            f"Whole step, images {what}: {seconds * 1e3:.3f} ms, "
+            f"{_number(report.batch / seconds)} images/s, "
+            f"{_number(gflop / seconds)} GFLOP/s."
         )
 
-    lines += ["", step("Whole step, images on the device", report.step)]
-    lines.append(step("Whole step, images copied from the host", report.upload))
-    return "\n".join(lines)
+    return (
+        f"{report.arch}, batch {report.batch}, {report.precision}: a training step on "
+        f"device {about['device']} ({name}, {counted(about['threads'], 'thread')}); "
+        f"{report.note}.\nCeilings measured in this run: {', '.join(measured)}.\n\n"
+        f"{columns([*map(cells, report.rows), cells(whole)])}\n\n"
+        f"{step('on the device', report.step)}\n"
+        f"{step('copied from the host', report.upload)}"
+    )
 
 
 def _number(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
-
-
-def _line(place: str, op: str, *cells: str) -> str:
-    return f"{place:6}{op:23}" + "".join(f"{cell:>10}" for cell in cells)

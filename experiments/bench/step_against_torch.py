@@ -28,13 +28,8 @@ from minicnn.experiments.bench import against_torch, torch_step
 from minicnn.experiments.bench import ops as bench
 from minicnn.experiments.bench.against_torch import Contender, TorchFailed
 from minicnn.experiments.bench.comparison import table
-from minicnn.experiments.bench.provenance import (
-    ROOT,
-    json_option,
-    keep,
-    markdown,
-    provenance,
-)
+from minicnn.experiments.bench.provenance import ROOT, json_option, keep, provenance
+from minicnn.experiments.printing import markdown
 from minicnn.nn import architectures
 from minicnn.training.environment import describe
 
@@ -57,12 +52,12 @@ def report(result: dict[str, Any]) -> str:
     """The result's table, one row a network and precision, and where it is from."""
 
     def cells(turns: dict[str, Any]) -> list[str]:
-        milliseconds = [1e3 * each for each in turns["seconds"]]
-        span = f"({min(milliseconds):.2f}–{max(milliseconds):.2f})"
-        return [
-            f"{turns['median'] * 1e3:.2f} {span}",
-            f"{turns['images_per_second']:,.1f}",
-        ]
+        least, median, most = (
+            1e3 * each
+            for each in (min(turns["seconds"]), turns["median"], max(turns["seconds"]))
+        )
+        rate = f"{turns['images_per_second']:,.1f}"
+        return [f"{median:.2f} ({least:.2f}–{most:.2f})", rate]
 
     rows = []
     for net in result["nets"]:
@@ -183,20 +178,14 @@ def wanted(archs: str | None, batches: str | None, kind: str) -> Nets:
     """
     defaults = NETS[kind]
     names = archs.split(",") if archs else list(defaults)
-    try:
-        given = [int(each) for each in batches.split(",")] if batches else []
-    except ValueError:
-        what = f"{batches}: must be numbers"
-        raise click.BadParameter(what, None, None, "--batch") from None
-    if not given:
-        given = [defaults.get(name, max(defaults.values())) for name in names]
-    given *= len(names) if len(given) == 1 else 1
-    if len(given) != len(names):
-        what = (
-            f"{len(given)} batches for {len(names)} networks; give one, or each its own"
-        )
-        raise click.BadParameter(what, None, None, "--batch")
-    return list(zip(names, given, strict=True))
+    if not batches:
+        usual = max(defaults.values())
+        return [(name, defaults.get(name, usual)) for name in names]
+    given = batches.split(",") * (len(names) if "," not in batches else 1)
+    if len(given) != len(names) or not all(each.isdigit() for each in given):
+        what = f"{batches}: give a number of images, or one for each of {names}"
+        raise click.BadParameter(what, param_hint="--batch")
+    return list(zip(names, map(int, given), strict=True))
 
 
 def chosen(which: str, cuda: bool) -> list[Any]:
@@ -215,7 +204,7 @@ def chosen(which: str, cuda: bool) -> list[Any]:
     parts = which.split(",")
     if unknown := [name for name in parts if name not in named]:
         what = f"{unknown[0]}: unknown; choose from {', '.join([*kinds, *named])}"
-        raise click.BadParameter(what, None, None, "--modes")
+        raise click.BadParameter(what, param_hint="--modes")
     return [mode for name in parts for mode in named[name]]
 
 

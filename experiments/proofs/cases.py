@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,6 @@ class Case:
         backward: backward(dev, inputs, outputs) → gradients, dx of an input x; None
             where the op has none.
         terms: how many terms each output sums, where that is more than a few.
-        small: whether central differences of it are quick.
     """
 
     op: str
@@ -50,7 +50,11 @@ class Case:
     forward: Callable[[Device, Arrays], Arrays]
     backward: Callable[[Device, Arrays, Arrays], Arrays] | None = None
     terms: Mapping[str, float] = field(default_factory=dict)
-    small: bool = True
+
+    @property
+    def small(self) -> bool:
+        """Whether central differences of it are quick."""
+        return max(array.size for array in self.inputs.values()) < 1000
 
     def run(self, dev: Device, inputs: Arrays) -> Arrays:
         """All outputs of both passes on the device, from inputs on the device."""
@@ -77,19 +81,6 @@ def _apart(shape: tuple[int, ...]) -> Any:
     size = int(np.prod(shape))
     order = np.random.default_rng(SEED).permutation(size)
     return ((order - size // 2 + 0.5) * 2 * GAP).reshape(shape)
-
-
-def conv_cases() -> list[Case]:
-    """Convolution with bias, and both its gradients."""
-    names = ["height is not width", "three groups, strided", "stride over filter"]
-    names += ["stride over pad", "two groups, stride over pad"]
-    names += ["filter over the image, strided", "two groups of vectors"]
-    names += ["fully connected", "11x11/4"]
-    shapes = {name: problems.CONV[name] for name in names}
-    large = problems.CONV_CAFFENET
-    shapes["conv2 of caffenet"] = replace(large["conv2"], n=1)
-    shapes["part of fc6"] = replace(large["fc6"], n=4, k=256)
-    return [_conv(name, shape) for name, shape in shapes.items()]
 
 
 def _conv(name: str, shape: ConvShape) -> Case:
@@ -123,17 +114,12 @@ def _conv(name: str, shape: ConvShape) -> Case:
 
     taps, places = s.r * s.s, s.n * s.p * s.q
     terms = {"y": taps * s.c, "dx": taps * s.k, "dw": places, "db": places}
-    small = max(a.size for a in inputs.values()) < 1000
-    return Case("conv", name, inputs, forward, backward, terms, small)
+    return Case("conv", name, inputs, forward, backward, terms)
 
 
-def relu_cases() -> list[Case]:
-    """The ReLU: in the forward pass part of a convolution, here by the identity."""
-    sizes = {"vector loads": (3, 16), "odd size": (3, 7), "conv3": (169, 384)}
-    return [_relu(name, *size) for name, size in sizes.items()]
-
-
-def _relu(name: str, rows: int, channels: int) -> Case:
+def _relu(name: str, size: tuple[int, int]) -> Case:
+    """In the forward pass part of a convolution, here by the identity."""
+    rows, channels = size
     (dy,) = _normals((rows, 1, 1, channels))
     inputs = {"x": _apart(dy.shape), "dy": dy}
     shape = ConvShape(rows, 1, 1, channels, channels, 1, 1)
@@ -151,15 +137,7 @@ def _relu(name: str, rows: int, channels: int) -> Case:
         conv.relu_backward(dev, outputs["y"], dx)
         return {"dx": dx}
 
-    return Case("relu", name, inputs, forward, backward, small=rows < 100)
-
-
-def pool_cases() -> list[Case]:
-    """Max pooling and its gradient, without ties."""
-    names = "3/2, fits", "3/2, last window clipped", "pad 1", "window under stride"
-    shapes = {name: problems.POOL[name] for name in (*names, "stride 1")}
-    shapes["pool1 of caffenet"] = problems.POOL_CAFFENET["pool1"]
-    return [_pool(name, shape) for name, shape in shapes.items()]
+    return Case("relu", name, inputs, forward, backward)
 
 
 def _pool(name: str, shape: PoolShape) -> Case:
@@ -179,16 +157,7 @@ def _pool(name: str, shape: PoolShape) -> Case:
         return {"dx": dx}
 
     terms = {"dx": s.window[0] * s.window[1]}
-    small = x.size < 1000
-    return Case("pool", name, {"x": x, "dy": dy}, forward, backward, terms, small)
-
-
-def lrn_cases() -> list[Case]:
-    """LRN, with alpha large enough for a lost channel to show."""
-    names = "size 5", "size 3", "size 9", "fewer channels than half a window"
-    chosen = {name: problems.LRN[name] for name in (*names, "beta 0.5", "k 2")}
-    chosen["norm1 of caffenet"] = problems.LRN_CAFFENET["norm1"]
-    return [_lrn(name, case) for name, case in chosen.items()]
+    return Case("pool", name, {"x": x, "dy": dy}, forward, backward, terms)
 
 
 def _lrn(name: str, case: problems.LrnCase) -> Case:
@@ -210,19 +179,11 @@ def _lrn(name: str, case: problems.LrnCase) -> Case:
 
     # A rounding of scale counts β times in y, and in dx through three factors.
     terms = {"scale": how.size, "y": 4 * how.size, "dx": 16 * how.size}
-    small = inputs["x"].size < 1000
-    return Case("lrn", name, inputs, forward, backward, terms, small)
-
-
-def pool_lrn_cases() -> list[Case]:
-    """Pooling of a ReLU's output, then LRN; x is what the ReLU is given."""
-    names = "3/2, clipped", "pad 1", "window under stride", "k 2"
-    chosen = {name: problems.POOL_LRN[name] for name in names}
-    chosen["layer 1 of caffenet"] = problems.POOL_LRN_CAFFENET["layer 1"]
-    return [_pool_lrn(name, case) for name, case in chosen.items()]
+    return Case("lrn", name, inputs, forward, backward, terms)
 
 
 def _pool_lrn(name: str, case: problems.PoolLrnCase) -> Case:
+    """Pooling of a ReLU's output, then LRN; x is what the ReLU is given."""
     s = shape = case.pool
     how = lrn.Normalising(case.size, case.alpha, case.beta, case.k)
     x = _apart((s.n, s.h, s.w, s.c))
@@ -241,17 +202,11 @@ def _pool_lrn(name: str, case: problems.PoolLrnCase) -> Case:
         return {"dx": dx}
 
     terms = {"y": 4 * how.size, "dx": 16 * how.size * s.window[0] * s.window[1]}
-    inputs, small = {"x": x, "dy": dy}, x.size < 1000
-    return Case("pool_lrn", name, inputs, forward, backward, terms, small)
-
-
-def space_to_depth_cases() -> list[Case]:
-    """Filters over blocks of pixels, and their gradient, in one slice."""
-    names = "rectangular", "conv1 of caffenet"
-    return [_space_to_depth(name, problems.BLOCKS[name]) for name in names]
+    return Case("pool_lrn", name, {"x": x, "dy": dy}, forward, backward, terms)
 
 
 def _space_to_depth(name: str, shape: ConvShape) -> Case:
+    """Filters over blocks of pixels, and their gradient, in one slice."""
     how = blocks.Blocks.of(shape)
     x, dy = _normals((shape.k, shape.r, shape.s, shape.c), how.filters)
 
@@ -265,15 +220,7 @@ def _space_to_depth(name: str, shape: ConvShape) -> Case:
         blocks.unblock_gradient(dev, a["dy"].reshape(1, -1), dx, how)
         return {"dx": dx}
 
-    inputs, small = {"x": x, "dy": dy}, x.size < 1000
-    return Case("space_to_depth", name, inputs, forward, backward, small=small)
-
-
-def dropout_cases() -> list[Case]:
-    """Dropout, whose backward pass is itself."""
-    names = "caffenet's rate", "rate 0.3", "64-bit seed", "64-bit step"
-    chosen = (*names, "more than a chunk")
-    return [_dropout(name, problems.DROPOUT[name]) for name in chosen]
+    return Case("space_to_depth", name, {"x": x, "dy": dy}, forward, backward)
 
 
 def _dropout(name: str, case: problems.DropoutCase) -> Case:
@@ -291,17 +238,11 @@ def _dropout(name: str, case: problems.DropoutCase) -> Case:
         return {"dx": dx}
 
     x, dy = _normals(shape, shape)
-    inputs, small = {"x": x, "dy": dy}, x.size < 1000
-    return Case("dropout", name, inputs, forward, backward, small=small)
-
-
-def softmax_cases() -> list[Case]:
-    """Softmax cross-entropy: y is the mean loss."""
-    names = "ten classes", "ignored rows", "caffenet's classes"
-    return [_softmax(name, problems.SOFTMAX[name]) for name in names]
+    return Case("dropout", name, {"x": x, "dy": dy}, forward, backward)
 
 
 def _softmax(name: str, case: problems.SoftmaxCase) -> Case:
+    """Softmax cross-entropy: y is the mean loss."""
     n, k, ignored = case.n, case.k, len(case.ignored)
     labels = np.random.default_rng(SEED).integers(0, k, n, dtype=np.int32)
     labels[list(case.ignored)] = -1
@@ -323,13 +264,7 @@ def _softmax(name: str, case: problems.SoftmaxCase) -> Case:
     (logits,) = _normals((n, k))
     inputs = {"logits": case.spread * logits, "labels": labels, "dy": np.ones(1)}
     terms = {"y": n + k, "dlogits": k}
-    return Case("softmax", name, inputs, forward, backward, terms, small=k < 100)
-
-
-def sgd_cases() -> list[Case]:
-    """The update of weights and biases."""
-    names = "as in caffenet", "large decay", "more than a chunk"
-    return [_sgd(name, problems.SGD[name]) for name in names]
+    return Case("softmax", name, inputs, forward, backward, terms)
 
 
 def _sgd(name: str, case: problems.SgdCase) -> Case:
@@ -346,14 +281,6 @@ def _sgd(name: str, case: problems.SgdCase) -> Case:
         return {"new_w": new_w, "new_v": new_v}
 
     return Case("sgd", name, {"w": w, "g": g, "v": v}, forward)
-
-
-def augment_cases() -> list[Case]:
-    """Crops, some of them mirrored."""
-    caffenet = problems.AugmentCase(2, (256, 256), (227, 227), 1 / 64)
-    chosen = {name: problems.AUGMENT[name] for name in ("crop", "scaled")}
-    chosen["caffenet's crop"] = caffenet
-    return [_augment(name, case) for name, case in chosen.items()]
 
 
 def _augment(name: str, case: problems.AugmentCase) -> Case:
@@ -379,15 +306,49 @@ def _augment(name: str, case: problems.AugmentCase) -> Case:
     return Case("augment", name, inputs, forward)
 
 
-CASES: dict[str, Callable[[], list[Case]]] = {
-    "conv": conv_cases,
-    "relu": relu_cases,
-    "pool": pool_cases,
-    "lrn": lrn_cases,
-    "pool_lrn": pool_lrn_cases,
-    "space_to_depth": space_to_depth_cases,
-    "dropout": dropout_cases,
-    "softmax": softmax_cases,
-    "sgd": sgd_cases,
-    "augment": augment_cases,
+_LARGE = {
+    "conv2 of caffenet": replace(problems.CONV_CAFFENET["conv2"], n=1),
+    "part of fc6": replace(problems.CONV_CAFFENET["fc6"], n=4, k=256),
 }
+_CROP = {"caffenet's crop": problems.AugmentCase(2, (256, 256), (227, 227), 1 / 64)}
+_BUILT: dict[str, tuple[Callable[[str, Any], Case], Mapping[str, Any]]] = {
+    "conv": (_conv, problems.CONV | _LARGE),
+    "relu": (_relu, {"vector loads": (3, 16), "odd size": (3, 7), "conv3": (169, 384)}),
+    "pool": (_pool, problems.POOL | problems.POOL_CAFFENET),
+    "lrn": (_lrn, problems.LRN | problems.LRN_CAFFENET),
+    "pool_lrn": (_pool_lrn, problems.POOL_LRN | problems.POOL_LRN_CAFFENET),
+    "space_to_depth": (_space_to_depth, problems.BLOCKS),
+    "dropout": (_dropout, problems.DROPOUT),
+    "softmax": (_softmax, problems.SOFTMAX),
+    "sgd": (_sgd, problems.SGD),
+    "augment": (_augment, problems.AUGMENT | _CROP),
+}
+# Of each op's problems a few that differ most: a check of all takes minutes.
+_CHOSEN = {
+    "conv": """height is not width; three groups, strided; stride over filter;
+        stride over pad; two groups, stride over pad; filter over the image, strided;
+        two groups of vectors; fully connected; 11x11/4; conv2 of caffenet;
+        part of fc6""",
+    "relu": "vector loads; odd size; conv3",
+    "pool": """3/2, fits; 3/2, last window clipped; pad 1; window under stride;
+        stride 1; pool1""",
+    "lrn": """size 5; size 3; size 9; fewer channels than half a window; beta 0.5; k 2;
+        norm1""",
+    "pool_lrn": "3/2, clipped; pad 1; window under stride; k 2; layer 1",
+    "space_to_depth": "rectangular; conv1 of caffenet",
+    "dropout": """caffenet's rate; rate 0.3; 64-bit seed; 64-bit step;
+        more than a chunk""",
+    "softmax": "ten classes; ignored rows; caffenet's classes",
+    "sgd": "as in caffenet; large decay; more than a chunk",
+    "augment": "crop; scaled; caffenet's crop",
+}
+
+
+def _of(op: str) -> list[Case]:
+    build, known = _BUILT[op]
+    names = (" ".join(name.split()) for name in _CHOSEN[op].split(";"))
+    return [build(name, known[name]) for name in names]
+
+
+CASES = {op: partial(_of, op) for op in _BUILT}
+"""By op, what makes its cases."""

@@ -20,20 +20,14 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from minicnn.experiments.bench.provenance import (
-    columns,
-    data_option,
-    json_option,
-    keep,
-    provenance,
-    shortened,
-    store_of,
-)
+from minicnn.experiments.bench.provenance import json_option, keep, provenance
+from minicnn.experiments.printing import columns
 
 if TYPE_CHECKING:
     from minicnn.devices.device import Device
@@ -48,14 +42,25 @@ AGREE_FLOAT64 = 1e-9
 
 
 def make_setup(
-    store: Path, runs: Path, dev: Device, iterations: int, batch: int, split: str
+    store: Path,
+    runs: Path,
+    dev: Device,
+    iterations: int,
+    split: str,
+    settings: Sequence[str],
 ) -> Setup:
-    """The demo recipe, cut short, with every loss in its metrics."""
-    from minicnn.training.transfer import Setup
+    """The recipe of the store's images, cut short, with every loss in its metrics."""
+    from minicnn.base import config
+    from minicnn.data.store import Store
+    from minicnn.training import advice
+    from minicnn.training.setup import Setup
 
-    settings = ["schedule.log_every=1", *([f"solver.batch={batch}"] if batch else [])]
-    recipe = shortened(store, iterations, settings)
-    return Setup(store, dev, recipe, split, runs=runs)
+    opened = Store(store)
+    recipe = advice.choose(opened, range(len(opened.wnids)), gpu=False).config
+    names = "solver.iterations", "schedule.evaluate_every", "schedule.checkpoint_every"
+    short = [f"{name}={iterations}" for name in names]
+    changed = config.override(recipe, [*short, "schedule.log_every=1", *settings])
+    return Setup(store, dev, changed, split, runs=runs)
 
 
 def few_classes(store: Path, count: int, folder: Path) -> str:
@@ -112,44 +117,6 @@ def train(setup: Setup, stop_at: int | None = None) -> dict[str, Any]:
     }
 
 
-def first_losses(setup: Setup, precision: str, count: int) -> list[float]:
-    """The losses of the first updates of task A's base net, in any precision.
-
-    The weights begin as those of the run, which are float32; batches, mean image and
-    masks are the run's too.
-    """
-    from minicnn.base import precision as precisions
-    from minicnn.base.progress import Progress
-    from minicnn.data.loader import mean_image
-    from minicnn.nn.layers import Context
-    from minicnn.nn.network import Network
-    from minicnn.training import transfer
-    from minicnn.training.solver import Solver
-    from minicnn.training.trainer import Inputs
-    from minicnn.training.transfer import Treatment
-
-    trainer = transfer.start(setup, Treatment("A"))
-    loader, config = trainer.loader, trainer.config.solver
-    of_run = trainer.trainees[0].network
-    how = precisions.get(precision)
-    network = Network(of_run.arch, of_run.outputs, setup.dev, None, how)
-    network.load(of_run.tensors())
-    solver = Solver(network, config)
-    mean = mean_image(setup.dev, loader.store, loader.train)
-    inputs, losses = Inputs(network, mean, config.batch), []
-    with Progress(count, "steps", f"{setup.dev.name} {precision}") as bar:
-        for step in range(count):
-            x, labels = inputs.fill(loader.train_batch(step))
-            network.forward(x, Context.training(setup.dev, trainer.seed, step))
-            losses.append(network.scored(labels, gradient=True).loss / len(labels))
-            network.backward()
-            solver.set_rate(step)
-            solver.update()
-            bar.update(1)
-    loader.close()
-    return losses
-
-
 def side_by_side(ours: list[float], cpu: list[float]) -> list[float]:
     """The losses' relative differences."""
     return [abs(a - b) / abs(b) for a, b in zip(ours, cpu, strict=False)]
@@ -186,7 +153,9 @@ def proven(result: Record, differences: list[float]) -> bool:
 
 @click.command()
 @click.option("--device", "name", default="cuda", show_default=True)
-@data_option
+@click.option(
+    "--data", type=click.Path(path_type=Path), help="Store; default: the demo set's."
+)
 @click.option("--iterations", default=300, show_default=True)
 @click.option("--compared", default=50, show_default=True, help="Losses on the CPU.")
 @click.option("--batch", default=0, help="Images a step; 0: the recipe's.")
@@ -210,38 +179,34 @@ def main(
     out: Path | None,
 ) -> None:
     """Short real trainings that prove a device."""
+    from minicnn.data_prep.demo.store import ensure_demo
     from minicnn.devices import device
 
-    store = store_of(data)
+    store, exact = (data or ensure_demo()).resolve(), precision == "fp64"
+    iterations = compared if exact else iterations
+    settings = [f"network.precision={precision}"]
+    settings += [f"solver.batch={batch}"] if batch else []
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         split = few_classes(store, classes, folder)
 
-        def run(work: Any, dev: str, runs: str, length: int, **options: Any) -> Any:
-            how = device.get(dev), length, batch, split
-            return work(make_setup(store, folder / runs, *how), **options)
+        def run(runs: str, dev: str, length: int, stop_at: int | None = None) -> Any:
+            how = device.get(dev), length, split, settings
+            return train(make_setup(store, folder / runs, *how), stop_at)
 
-        if precision == "fp64":
-            iterations = compared
-            how = {"precision": precision, "count": compared}
-            ours, cpu = (
-                run(first_losses, d, d, compared, **how) for d in (name, "cpu")
-            )
-            result: Record = {"losses": ours, "cpu_losses": cpu}
-        else:
-            half = iterations // 2
-            first = run(train, name, "first", iterations)
-            again = run(train, name, "again", iterations)
-            resumed = run(train, name, "resumed", iterations, stop_at=half)
-            cpu = run(train, "cpu", "cpu", min(compared, iterations))
-            result = {
+        first = run("first", name, iterations)
+        result: Record = {"losses": first["losses"]}
+        if not exact:
+            again = run("again", name, iterations)
+            resumed = run("resumed", name, iterations, iterations // 2)
+            result |= {
                 "seconds": first["seconds"],
                 "top1": first["top1"],
                 "same_bits_again": again["weights"] == first["weights"],
                 "same_bits_resumed": resumed["weights"] == first["weights"],
-                "losses": first["losses"],
-                "cpu_losses": cpu["losses"],
             }
+        cpu = run("cpu", "cpu", min(compared, iterations))
+        result["cpu_losses"] = cpu["losses"]
     differences = side_by_side(result["losses"], result["cpu_losses"])
     about = {"device": name, "precision": precision, "iterations": iterations}
     largest = {

@@ -23,7 +23,7 @@ from numpy.typing import DTypeLike, NDArray
 from minicnn.base.errors import MinicnnError
 from minicnn.base.precision import FP32, FP64, Precision
 from minicnn.devices.device import CpuDevice, Device
-from minicnn.experiments.bench.provenance import columns
+from minicnn.experiments.printing import columns
 from minicnn.experiments.proofs.cases import CASES, Arrays, Case
 from minicnn.nn.architectures import (
     LRN,

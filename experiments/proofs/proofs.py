@@ -12,20 +12,21 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import jinja2
 
-from minicnn.experiments.bench import provenance as shared
+from minicnn.experiments import printing
 from minicnn.experiments.bench.provenance import ROOT, provenance
 
 if TYPE_CHECKING:
     from minicnn.devices.nvrtc import KernelReport
     from minicnn.experiments.proofs.gradcheck import Check
 
+PAGE = Path(__file__).with_suffix(".md.jinja")
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
 # Planted mistakes, by the beginning of the test that plants them.
 MISTAKES = {
@@ -45,7 +46,7 @@ MISTAKES = {
 }
 STEPS = (1, 2, 5, 10, 20, 30, 40, 50)  # of the losses that are shown
 
-markdown = partial(shared.markdown, mark="---")
+markdown = partial(printing.markdown, mark="---")
 
 
 class Outcomes:
@@ -224,11 +225,19 @@ def loss_sources(losses: Mapping[str, Mapping[str, Any]]) -> str:
     )
 
 
-@dataclass(frozen=True)
-class Proofs:
-    """What the page says.
+def page(
+    about: Mapping[str, str],
+    examples: int,
+    outcomes: Outcomes,
+    worst: Mapping[tuple[str, str, str, str], Any],
+    checks: Sequence[Check],
+    losses: Mapping[str, Mapping[str, Any]],
+    nvrtc: str,
+    reports: Sequence[KernelReport],
+) -> str:
+    """The page, of the template proofs.md.jinja.
 
-    Attributes:
+    Args:
         about: `provenance` of this run.
         examples: random shapes an op.
         outcomes: of the tests.
@@ -238,83 +247,25 @@ class Proofs:
         nvrtc: its version.
         reports: of every kernel.
     """
-
-    about: Mapping[str, str]
-    examples: int
-    outcomes: Outcomes
-    worst: Mapping[tuple[str, str, str, str], Any]
-    checks: Sequence[Check]
-    losses: Mapping[str, Mapping[str, Any]]
-    nvrtc: str
-    reports: Sequence[KernelReport]
-
-
-def page(proofs: Proofs) -> str:
-    """The page."""
-    about, counts = proofs.about, proofs.outcomes.count()
-    ended = ", ".join(f"{number} {how}" for how, number in counts.items())
-    return f"""\
-# Proofs
-
-Written by `make proofs`
-([`experiments/proofs/proofs.py`](../experiments/proofs/proofs.py)), not by hand.
-{about["machine"]}, {about["date"]}, commit
-{about["commit"]}. A GPU took part only where a column is called
-`cuda`. Of the tests behind this page: {ended}.
-
-## Every op against its float64 oracle
-
-Each output's relative error in the case that fills most of what the tests allow, and in
-brackets how much of it that is: allowed are 16 roundings of the type times the square
-root of the number of terms that are summed; in bfloat16 also those of the numbers as
-they are stored, which fill most of it. Over the shared cases
-(`experiments/proofs/problems.py`) and {proofs.examples} random shapes an op, device and
-dtype. 0: the very same numbers.
-`pytest --worst-errors` also names the case.
-
-{error_table(proofs.worst)}
-
-## Gradients
-
-`minicnn gradcheck --device emulated`, {len(proofs.checks)} checks, all passed: each
-op's worst relative errors. `network` is eight layers, whole and with the first 2, 5 and
-7 frozen.
-
-{gradient_table(proofs.checks)}
-
-## Training follows the CPU
-
-The losses of one training's first updates on both devices, side by side. In float32 two
-places of a pooling window, or a ReLU's input and zero, now and then lie within a
-rounding of each other: devices that add in another order choose otherwise there, and
-from then on training multiplies the difference. In float64 none came so close: the
-losses stay equal to rounding, so that nothing but rounding makes the others differ.
-
-{loss_table(list(proofs.losses.values()))}
-
-{loss_sources(proofs.losses)}
-
-## Planted mistakes
-
-{mistake_table(proofs.outcomes)}
-
-And under AddressSanitizer and UBSan every instance of every kernel is clean over the
-shared cases (`test_every_kernel_is_clean`).
-
-## Compiled for real GPUs
-
-NVRTC {proofs.nvrtc}: registers a thread, bytes of static shared memory a block, bytes
-of local memory a thread (spills), machine instructions.
-`tests/devices/test_compile.py` holds each kernel to the budget that its
-file names. The LRN kernels use dynamic shared memory besides, a number for each
-channel of the rows that a block takes.
-
-{compile_table(proofs.reports)}
-"""
+    ended = outcomes.count().items()
+    template = jinja2.Template(PAGE.read_text(), keep_trailing_newline=True)
+    return template.render(
+        about=about,
+        examples=examples,
+        ended=", ".join(f"{number} {how}" for how, number in ended),
+        errors=error_table(worst),
+        checks=len(checks),
+        gradients=gradient_table(checks),
+        losses=loss_table(list(losses.values())),
+        loss_sources=loss_sources(losses),
+        mistakes=mistake_table(outcomes),
+        nvrtc=nvrtc,
+        kernels=compile_table(reports),
+    )
 
 
-def collect(examples: int) -> Proofs:
-    """Runs everything.
+def collect(examples: int) -> str:
+    """Runs everything; the page.
 
     Raises:
         ClickException: something failed, or NVRTC is absent.
@@ -343,8 +294,7 @@ def collect(examples: int) -> Proofs:
     outcomes = run_tests()
     from tests.support.helpers import WORST
 
-    found = outcomes, WORST, checks, losses, version, reports
-    return Proofs(about, examples, *found)
+    return page(about, examples, outcomes, WORST, checks, losses, version, reports)
 
 
 @click.command()
@@ -357,7 +307,7 @@ def collect(examples: int) -> Proofs:
 @click.option("--examples", default=300, show_default=True, help="Random shapes an op.")
 def main(out: Path, examples: int) -> None:
     """Write docs/proofs.md afresh."""
-    out.write_text(page(collect(examples)))
+    out.write_text(collect(examples))
     click.echo(f"Written: {out}")
 
 

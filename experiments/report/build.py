@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from html import unescape
@@ -22,6 +21,7 @@ from minicnn.base.errors import MinicnnError
 from minicnn.base.files import make_folder, write_atomically
 from minicnn.base.progress import Progress, duration
 from minicnn.experiments import plotting
+from minicnn.experiments.analyses import panels
 from minicnn.experiments.report import (
     checks,
     claims,
@@ -38,6 +38,8 @@ from minicnn.experiments.study.records import Net
 from minicnn.training.run import BEST
 
 PAGE = "report.html"
+KINDS = ("png", "svg", "csv")
+"""Suffixes of a picture's files."""
 PUBLISHED = "published, Yosinski et al. 2014: ImageNet, CaffeNet"
 
 
@@ -49,23 +51,23 @@ class Picture:
         name: of its files, without suffix.
         alt: what it shows, for who cannot see it.
         png, svg: its bytes; no SVG for what is made of pixels.
-        title, caption: plain text; the paper's figures have theirs in the template.
         csv: the numbers that it shows, for a panel of the analyses.
+        title, caption: plain text; the paper's figures have theirs in the template.
     """
 
     name: str
     alt: str
     png: bytes
     svg: bytes | None = None
+    csv: bytes | None = None
     title: str = ""
     caption: str = ""
-    csv: bytes | None = None
 
     @property
     def files(self) -> dict[str, bytes]:
         """Its files, by name."""
-        kinds = {"png": self.png, "svg": self.svg, "csv": self.csv}
-        return {f"{self.name}.{kind}": data for kind, data in kinds.items() if data}
+        content = zip(KINDS, (self.png, self.svg, self.csv), strict=True)
+        return {f"{self.name}.{kind}": data for kind, data in content if data}
 
     @property
     def data(self) -> str:
@@ -99,7 +101,8 @@ def _picture(
         return None
     figure, alt = drawn
     png, svg = (plotting.content(figure, kind, source) for kind in (".png", ".svg"))
-    return Picture(name, alt, png, None if name.startswith("filters-") else svg, title)
+    pixels = name.startswith("filters-")
+    return Picture(name, alt, png, None if pixels else svg, title=title)
 
 
 def _paper_figure(
@@ -141,19 +144,25 @@ def _run_pictures(contents: Contents, found: list[checks.Check]) -> list[Picture
     return [each for each in pictures if each]
 
 
-def build(
-    study: Path | None,
-    output: Path,
-    score: str = "final",
-    panels: Sequence[Picture] = (),
-) -> Built:
+def _analyses(study: Path) -> list[Picture]:
+    """What `minicnn analyse STUDY` drew, with its numbers."""
+    found = []
+    for name, title in panels.TITLES.items():
+        png, svg, csv = (study / "analyses" / f"{name}.{k}" for k in KINDS)
+        if png.is_file() and svg.is_file() and csv.is_file():
+            files = png.read_bytes(), svg.read_bytes(), csv.read_bytes()
+            words = f"{title}. Means over splits, seeds and directions, with intervals."
+            found.append(Picture(name, words, *files, caption=words))
+    return found
+
+
+def build(study: Path | None, output: Path, score: str = "final") -> Built:
     """Writes the report of a study, or of the published numbers alone.
 
     Args:
         study: the study folder; None for the published numbers.
         output: folder to write to; made if it is not there.
         score: "final" or "best10": which of our scores is drawn and judged.
-        panels: of analyses, for a section of their own, each with its CSV.
 
     Raises:
         MinicnnError: it is no study folder, its nets lack that score, or the report
@@ -184,6 +193,7 @@ def build(
         beside = {each.name: _published_figure(each.name) for each in apart}
         found = checks.check_all(contents) if contents else []
         runs = _run_pictures(contents, found) if contents else []
+    analyses = _analyses(study) if study else []
     findings = claims.find_all(nets, score)
     theirs = claims.find_all(published, "best10")
     rows = tables.nets_rows(nets, entries, behind, study)
@@ -193,7 +203,7 @@ def build(
         figures=ours,
         beside=beside,
         runs=runs,
-        panels=panels,
+        panels=analyses,
         findings=list(zip(findings, theirs, strict=True)),
         boosts=tables.boosts(nets, score, published),
         checks=found,
@@ -203,7 +213,7 @@ def build(
         "nets.csv": tables.as_csv(rows, tables.NETS),
         "claims.csv": tables.claims_csv(findings, theirs, score),
     }
-    for picture in (*ours, *beside.values(), *runs, *panels):
+    for picture in (*ours, *beside.values(), *runs, *analyses):
         content |= picture.files if picture else {}
     files = _write(output, content, page)
     return Built(output / PAGE, files, contents.left_out if contents else {}, findings)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from minicnn.base.errors import MinicnnError
-from minicnn.base.files import read_json
 from minicnn.experiments.study import records
 from minicnn.experiments.study.folder import State, Study, read_study
 from minicnn.experiments.study.graph import differences
@@ -16,7 +15,6 @@ from minicnn.training.run import Run
 
 # What a report reads of result.json beside the scores that `Run` looks for.
 _NEEDED = ("top5", "frozen_layers", "frozen_sha256", "frozen_unchanged")
-_SESSION = ("seconds", "first_step", "last_step", "images_per_second")
 
 
 def sharers(session: dict[str, Any]) -> int:
@@ -89,19 +87,6 @@ class Contents:
         return found[0] if found and entry.net.source else None
 
 
-def _sessions(folder: Path) -> list[dict[str, Any]]:
-    """The sessions of a run's env.json; it is for people, so none if damaged."""
-    try:
-        found = read_json(folder / "env.json")["sessions"]
-        return [
-            each
-            for each in found
-            if all(isinstance(each[key], int | float) for key in _SESSION)
-        ]
-    except (MinicnnError, KeyError, TypeError):
-        return []
-
-
 def _entry(folder: Path) -> Entry | None:
     """A run folder's entry; None while it is unfinished.
 
@@ -122,7 +107,7 @@ def _entry(folder: Path) -> Entry | None:
             "--fresh"
         ) from None
     name = f"{folder.parent.name}/{folder.name}"
-    return Entry(name, net, run, result, _sessions(folder))
+    return Entry(name, net, run, result, records.sessions(folder))
 
 
 def read(folder: Path) -> Contents:

@@ -13,6 +13,7 @@ from minicnn.experiments.report.checks import Check, read_tensors
 from minicnn.experiments.report.contents import Contents, Entry
 from minicnn.experiments.report.curves import DEPTHS
 from minicnn.experiments.report.drawing import BLUE, RED
+from minicnn.experiments.study.records import Net
 from minicnn.results.pictures import mosaic
 
 if TYPE_CHECKING:
@@ -25,8 +26,6 @@ POINTS = 120
 _WIDTH, _HEIGHT, _LEAST = 1.22, 0.98, 6.2
 """Inches: a net's place, and the width that the legend needs."""
 _TITLES = {"base": "bases", "reduced": "few images", "random": "random filters"}
-_ORDER = ["base", "reduced", "selffer", "selffer+", "selffer-keep", "transfer"]
-_ORDER += ["transfer+", "transfer-keep", "random"]
 _LEGEND: tuple[tuple[str, dict[str, Any]], ...] = (
     ("validation top-1 (%), left axis", {"color": BLUE, "lw": 1.6}),
     ("training loss, right axis", {"color": RED, "ls": "--"}),
@@ -51,23 +50,24 @@ def sheets(contents: Contents) -> dict[tuple[str, int], list[Entry]]:
     return found
 
 
-def _row_of(entry: Entry) -> tuple[int, str]:
-    """Where a net stands: the order of its row, and the row's title."""
-    net = entry.net
+def _row_of(net: Net) -> str:
+    """The title of a net's row."""
     title = _TITLES.get(net.kind, f"{net.kind} {net.source}→{net.target}")
     title += f" {net.target}" if net.kind == "random" else ""
-    title += f" (+{net.keep})" if net.keep else ""
-    return [*_ORDER, net.kind].index(net.kind), title
+    return title + (f" (+{net.keep})" if net.keep else "")
 
 
 def _rows(entries: list[Entry]) -> list[tuple[str, list[tuple[int, Entry]]]]:
-    """Rows of a sheet: title, and each net with its column: a depth, if it has one."""
+    """Rows of a sheet, in the plan's order: title, and each net with its column.
+
+    A column is a depth, where a net has one.
+    """
     depths = sorted({entry.net.n for entry in entries} - {0})
-    found: dict[tuple[int, str], list[Entry]] = {}
+    found: dict[str, list[Entry]] = {}
     for entry in entries:
-        found.setdefault(_row_of(entry), []).append(entry)
+        found.setdefault(_row_of(entry.net), []).append(entry)
     rows = []
-    for (_, title), members in sorted(found.items()):
+    for title, members in found.items():
         if members[0].net.n:
             rows.append((title, [(depths.index(each.net.n), each) for each in members]))
             continue

@@ -12,17 +12,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from minicnn.base.config import Config
 from minicnn.base.errors import MinicnnError, counted
-from minicnn.base.files import read_json
 from minicnn.base.precision import FP32
 from minicnn.data.store import Store
 from minicnn.devices import device as devices
+from minicnn.experiments.study import records
 from minicnn.experiments.study.folder import Study
 from minicnn.experiments.study.graph import Node, Plan, task_of
 from minicnn.experiments.study.tasks import Queue, Task, makespan
@@ -109,14 +109,16 @@ class TaskSizes:
 
     def layers(self, node: Node) -> tuple[int, ...]:
         """Forward operations of each layer of the node's network."""
+        return layer_flops(*self._network(node))
+
+    def _network(self, node: Node) -> tuple[str, int]:
+        """Architecture and outputs of the node's network."""
         network = node.config.network
-        return layer_flops(network.arch, network.outputs or self.of(node)[0])
+        return network.arch, network.outputs or self.of(node)[0]
 
     def disk(self, node: Node) -> int:
         """Bytes of the node's checkpoints."""
-        network = node.config.network
-        outputs = network.outputs or self.of(node)[0]
-        return checkpoint_bytes(network.arch, outputs, node.treatment.frozen)
+        return checkpoint_bytes(*self._network(node), node.treatment.frozen)
 
     def evaluated(self, node: Node) -> int:
         """Images that the node is scored on, each as often as it is."""
@@ -175,10 +177,6 @@ class Cost:
     hours: float | None
     hours_path: float | None
 
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
-
 
 def estimate(
     tasks: Sequence[Task], sizes: TaskSizes, rate: Rate | None, workers: int
@@ -220,34 +218,23 @@ def measured_rate(study: Study, sizes: TaskSizes) -> Rate | None:
     Only work that is done is counted, frozen layers and evaluations at their cost.
     """
     work = seconds = 0.0
-    count, devices_seen = 0, set[str]()
+    count, machines = 0, set[str]()
     for node in study.nodes:
-        for session in _sessions(study.run(node)):
+        for session in records.sessions(study.run(node)):
             task = _trained(study, node, session)
-            if task is None or task.nodes[0] != node:
-                continue  # one of several in one pass, which counts once
             steps = session["last_step"] - session["first_step"]
+            if task is None or task.nodes[0] != node or steps <= 0:
+                continue  # one of several in one pass, which counts once
             work += steps / node.config.solver.iterations * sizes.work(task)
             seconds += session["seconds"]
             name = session.get("gpu") or session.get("processor")
-            devices_seen.add(f"{name}, {counted(session['threads'], 'thread')}")
+            machines.add(f"{name}, {counted(session['threads'], 'thread')}")
             count += 1
     if not work or not seconds:
         return None
-    where = "; ".join(sorted(devices_seen))
-    return Rate(
-        work / sizes.unit / seconds,
-        f"{counted(count, 'run')} in {study.folder} ({where})",
-    )
-
-
-def _sessions(run: Path) -> list[dict[str, Any]]:
-    """The sessions that a run folder tells of."""
-    try:
-        sessions = read_json(run / "env.json")["sessions"]
-        return [each for each in sessions if each["last_step"] > each["first_step"]]
-    except (MinicnnError, KeyError, TypeError):
-        return []
+    where = "; ".join(sorted(machines))
+    source = f"{counted(count, 'run')} in {study.folder} ({where})"
+    return Rate(work / sizes.unit / seconds, source)
 
 
 def _trained(study: Study, node: Node, session: Mapping[str, Any]) -> Task | None:

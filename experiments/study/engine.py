@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -13,7 +13,7 @@ from minicnn.base.progress import Progress, duration
 from minicnn.devices.device import NAMES, cuda_count
 from minicnn.experiments.study.folder import State, Study
 from minicnn.experiments.study.graph import Node
-from minicnn.experiments.study.tasks import Task
+from minicnn.experiments.study.tasks import Queue, Task
 
 EVERY = 60.0
 """Seconds between plain lines of progress."""
@@ -176,14 +176,34 @@ class Ledger:
         self.study.note_failure(node, error, log)
         self.bar.message(f"{node.id}: FAILED: {error} (all it said: {log})")
 
-    def close(self, left: Sequence[Task]) -> Outcome:
-        """Ends the progress.
 
-        Args:
-            left: tasks that never became ready.
+class Engine:
+    """What trains tasks.
+
+    Args:
+        study: the study folder, held by its lock.
+        ledger: of the nets that were asked for.
+        tasks: what is left to do.
+        work: how long each takes, in any unit.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        ledger: Ledger,
+        tasks: Sequence[Task],
+        work: Callable[[Task], float],
+    ) -> None:
+        self.study, self.ledger = study, ledger
+        self.queue = Queue(tasks, work, set(ledger.finished))
+
+    def run(self) -> Outcome:
+        """Trains all that can be trained.
+
+        Raises:
+            Stopped: by Ctrl-C or SIGTERM; every net has saved.
         """
-        self.outcome.waiting = [node.id for task in left for node in task.nodes]
-        return self.outcome
+        raise NotImplementedError
 
 
 def summary(

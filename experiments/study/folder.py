@@ -13,6 +13,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -32,18 +33,14 @@ from minicnn.base.files import (
     write_json,
 )
 from minicnn.data.store import Store
-from minicnn.experiments.study.graph import (
-    Node,
-    Plan,
-    differences,
-    task_of,
-)
+from minicnn.experiments.study.graph import Node, Plan, differences, task_of
 from minicnn.experiments.study.protocol import difference_from_paper
 from minicnn.training.run import Run
 from minicnn.training.treatment import Treatment
 
 PLAN = "plan.toml"
 LOCK = ".lock"
+_TREATMENT = ("target", "source", "n", "finetune", "keep")
 TAIL = 4096
 """Bytes of a metrics file that hold its last line."""
 
@@ -232,27 +229,19 @@ def last_step(metrics: Path) -> int:
 
 def _node_entry(node: Node, common: Config) -> dict[str, Any]:
     """A node as plan.toml has it: what its settings differ in, and all the rest."""
-    t, usual = node.treatment, common.to_dict()
+    usual = common.to_dict()
     changed = {
         section: {k: v for k, v in values.items() if v != usual[section][k]}
         for section, values in node.config.to_dict().items()
     }
-    entry = {
-        "split": node.split,
-        "seed": node.seed,
-        "target": t.target,
-        "source": t.source,
-        "n": t.n,
-        "finetune": t.finetune,
-        "keep": t.keep,
-    }
+    entry = {"id": node.id, "split": node.split, "seed": node.seed}
+    entry |= {name: getattr(node.treatment, name) for name in _TREATMENT}
     settings = {section: values for section, values in changed.items() if values}
-    return {"id": node.id, **entry, **({"settings": settings} if settings else {})}
+    return {**entry, **({"settings": settings} if settings else {})}
 
 
 def _node(entry: Mapping[str, Any], common: Config, where: str) -> Node:
-    names = ("target", "source", "n", "finetune", "keep")
-    treatment = Treatment(**{name: entry[name] for name in names})
+    treatment = Treatment(**{name: entry[name] for name in _TREATMENT})
     config = from_dict(entry.get("settings", {}), where, common)
     return Node(entry["split"], entry["seed"], treatment, config)
 
@@ -347,12 +336,14 @@ def open_study(
 
 def _plan_differences(old: Study, new: Study) -> list[str]:
     """What makes another plan of it."""
-    different = []
-    for name in ("identity", "published"):
-        before, after = getattr(old, name), getattr(new, name)
-        if before != after:
-            what = "store" if name == "identity" else name
-            different.append(f"{what} was {before!r}, now {after!r}")
+    different = [
+        f"{what} was {before!r}, now {after!r}"
+        for what, before, after in (
+            ("store", old.identity, new.identity),
+            ("published", old.published, new.published),
+        )
+        if before != after
+    ]
     different += [
         f"the classes of task {task} differ"
         for task, value in old.tasks.items()
@@ -361,14 +352,13 @@ def _plan_differences(old: Study, new: Study) -> list[str]:
     lost = [node.id for node in old.nodes if node.id not in new.by_id]
     if lost:
         different.append(f"it lacks {some(lost)} (--only trains a part of a plan)")
-    changed: dict[str, int] = {}
+    changed: Counter[str] = Counter()
     for node in old.nodes:
-        now = new.by_id.get(node.id)
-        if now and now.split != node.split:
+        now = new.by_id.get(node.id, node)
+        if now.split != node.split:
             changed[f"split was {node.split}, now {now.split}"] = 1
-        elif now:
-            for text in differences(node.config, now.config):
-                changed[text] = changed.get(text, 0) + 1
+        else:
+            changed.update(differences(node.config, now.config))
     texts = [f"{text} ({counted(count, 'net')})" for text, count in changed.items()]
     return different + ([some(texts)] if texts else [])
 

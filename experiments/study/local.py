@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from typing import Any
 
 from minicnn.base.errors import Stopped
 from minicnn.base.interrupt import Interrupt
 from minicnn.experiments.study.child import Child
-from minicnn.experiments.study.engine import Ledger, Outcome, Workers
+from minicnn.experiments.study.engine import Engine, Outcome, Workers
 from minicnn.experiments.study.folder import Study
-from minicnn.experiments.study.tasks import Queue, Task
+from minicnn.experiments.study.tasks import Task
 
 POLL = 0.05
 """Seconds between looks at the processes."""
@@ -18,35 +18,20 @@ LOOK = 1.0
 """Seconds between looks at the metrics of running nets."""
 
 
-class LocalEngine:
+class LocalEngine(Engine):
     """Runs tasks, each as a process of its own, some at a time.
 
     Args:
-        study: the study folder, held by its lock.
-        ledger: of the nets that were asked for.
-        tasks: what is left to do.
-        work: how long each takes, in any unit.
         workers: where they run.
     """
 
-    def __init__(
-        self,
-        study: Study,
-        ledger: Ledger,
-        tasks: Sequence[Task],
-        work: Callable[[Task], float],
-        workers: Workers,
-    ) -> None:
-        self.study, self.ledger, self.workers = study, ledger, workers
-        self.queue = Queue(tasks, work, set(ledger.finished))
+    def __init__(self, *given: Any, workers: Workers) -> None:
+        super().__init__(*given)
+        self.workers = workers
         self.running: dict[int, tuple[Task, Child, float]] = {}
 
     def run(self) -> Outcome:
-        """Trains all that can be trained.
-
-        Raises:
-            Stopped: by Ctrl-C or SIGTERM; every net has saved.
-        """
+        """As of all engines."""
         stopping, looked = False, time.monotonic()
         with Interrupt() as interrupt, self.ledger.bar:
             try:
@@ -68,7 +53,9 @@ class LocalEngine:
                     child.stop()
         if interrupt.requested:
             raise Stopped(interrupt.signal_name)
-        return self.ledger.close(self.queue.left)
+        left = [node.id for task in self.queue.left for node in task.nodes]
+        self.ledger.outcome.waiting = left
+        return self.ledger.outcome
 
     def _fill(self) -> None:
         """Starts what is ready on what is free."""

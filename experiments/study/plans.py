@@ -13,13 +13,7 @@ from minicnn.base.config import Config, from_dict, load_recipe, override, read_t
 from minicnn.base.errors import MinicnnError
 from minicnn.data.classes import ClassList
 from minicnn.data.splits import other, task_classes
-from minicnn.experiments.study.graph import (
-    REDUCED,
-    Expected,
-    Node,
-    Plan,
-    differences,
-)
+from minicnn.experiments.study.graph import REDUCED, Expected, Node, Plan, differences
 from minicnn.experiments.study.protocol import same_numbers
 from minicnn.nn import architecture_files
 from minicnn.training.treatment import RANDOM, Treatment

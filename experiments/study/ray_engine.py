@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,8 @@ from minicnn.base.errors import MinicnnError, Stopped
 from minicnn.base.interrupt import Interrupt
 from minicnn.devices.device import NAMES
 from minicnn.experiments.study.child import Child
-from minicnn.experiments.study.engine import Ledger, Outcome, Workers
-from minicnn.experiments.study.folder import Study
-from minicnn.experiments.study.tasks import Queue, Task
+from minicnn.experiments.study.engine import Engine, Outcome, Workers
+from minicnn.experiments.study.tasks import Task
 
 RETRIES = 3
 """How often a task is run again whose worker died."""
@@ -138,28 +137,19 @@ class Cluster:
         return Workers(gpus if device == "cuda" else cpus // threads, threads, device)
 
 
-class RayEngine:
+class RayEngine(Engine):
     """Runs tasks on a Ray cluster.
 
     Args:
-        study, ledger, tasks, work: as for the local engine.
         cluster: where they run.
     """
 
-    def __init__(
-        self,
-        study: Study,
-        ledger: Ledger,
-        tasks: Sequence[Task],
-        work: Callable[[Task], float],
-        cluster: Cluster,
-    ) -> None:
-        self.study, self.ledger, self.cluster = study, ledger, cluster
-        self.queue = Queue(tasks, work, set(ledger.finished))
-        self.ray = load_ray()
+    def __init__(self, *given: Any, cluster: Cluster) -> None:
+        super().__init__(*given)
+        self.cluster, self.ray = cluster, load_ray()
 
     def run(self) -> Outcome:
-        """As of the local engine."""
+        """As of all engines."""
         try:
             self._connect()
             with Interrupt() as interrupt, self.ledger.bar:

@@ -10,10 +10,14 @@ import csv
 import importlib.resources
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from minicnn.base.errors import MinicnnError
+from minicnn.base.files import read_json
 from minicnn.training.run import Run
 
 PUBLISHED = "yosinski2014.csv"
+_SESSION = ("seconds", "first_step", "last_step", "images_per_second")
 
 
 @dataclass(frozen=True)
@@ -127,7 +131,14 @@ def run_folders(study: Path) -> list[Path]:
     return sorted(each.parent for each in study.glob("runs/*/*/config.toml"))
 
 
-def of_study(study: Path) -> list[Net]:
-    """The rows of a study's finished nets."""
-    found = [of_run(Run(folder)) for folder in run_folders(study)]
-    return [net for net in found if net is not None]
+def sessions(run: Path) -> list[dict[str, Any]]:
+    """When, where and how fast a run was trained; none where env.json is damaged."""
+    try:
+        found = read_json(run / "env.json")["sessions"]
+        return [
+            each
+            for each in found
+            if all(isinstance(each[key], int | float) for key in _SESSION)
+        ]
+    except (MinicnnError, KeyError, TypeError):
+        return []

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from minicnn.base.errors import MinicnnError
 from minicnn.data.store import Store
@@ -20,26 +19,19 @@ from minicnn.experiments.study.cost import (
     measured_rate,
 )
 from minicnn.experiments.study.engine import (
+    Engine,
     Ledger,
     Outcome,
     check_counts,
     plan_workers,
 )
-from minicnn.experiments.study.folder import (
-    PLAN,
-    Study,
-    open_study,
-    read_study,
-)
+from minicnn.experiments.study.folder import PLAN, Study, open_study, read_study
 from minicnn.experiments.study.graph import Node, Plan, with_bases
 from minicnn.experiments.study.local import LocalEngine
 from minicnn.experiments.study.plans import DEMO, load_plan
 from minicnn.experiments.study.protocol import warning
 from minicnn.experiments.study.tasks import make_tasks
 from minicnn.nn import architecture_files
-
-if TYPE_CHECKING:
-    from minicnn.experiments.study.ray_engine import RayEngine
 
 
 @dataclass(frozen=True)
@@ -202,7 +194,7 @@ def _engine(
     jobs: int | None,
     threads: int | None,
     address: str | None,
-) -> Callable[..., LocalEngine | RayEngine]:
+) -> Callable[..., Engine]:
     """What makes the engine; all that can be refused about it is refused here."""
     check_counts(jobs, threads)
     if engine == "ray":

@@ -1,17 +1,22 @@
-"""How far a study is, as a grid that fits a screen, and the plan as a table."""
+"""A plan and how far its study is, as tables that fit a screen and as JSON has them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from itertools import groupby
 from typing import Any
 
 from minicnn.base.errors import counted
+from minicnn.experiments.printing import columns
 from minicnn.experiments.study.cost import Cost
 from minicnn.experiments.study.folder import STATES, State, Study
 from minicnn.experiments.study.graph import REDUCED, Node, Plan, published_name
 from minicnn.experiments.study.plans import KINDS
 from minicnn.training.treatment import RANDOM
 
+SHORTEST = 3
+"""Consecutive depths that are written as a range."""
 SIGNS = {"running": ">", "stopped": "|", "failed": "FAIL", "ready": ".", "waiting": "-"}
 LEGEND = (
     "Numbers are top-1 in percent after the last update; >40 running, 40 % done; |40 "
@@ -24,15 +29,16 @@ def to_dict(study: Study, states: Mapping[str, State]) -> dict[str, Any]:
     nodes = [
         {
             "id": node.id,
-            "state": states[node.id].state,
-            "step": states[node.id].step,
+            "state": state.state,
+            "step": state.step,
             "iterations": node.config.solver.iterations,
-            "top1": states[node.id].top1,
-            "top1_mean_of_10_best": states[node.id].best10,
-            "error": states[node.id].error,
+            "top1": state.top1,
+            "top1_mean_of_10_best": state.best10,
+            "error": state.error,
             "run": str(study.run(node)),
         }
         for node in study.nodes
+        for state in [states[node.id]]
     ]
     return {
         "study": str(study.folder),
@@ -117,22 +123,14 @@ def plan_table(plan: Plan, nodes: Sequence[Node]) -> str:
     for node in nodes:
         few = f"{node.split} reduced" if node.kind == REDUCED else node.group
         groups.setdefault(few, []).append(node)
-    width = max(map(len, [*groups, "group"])) + 2
-    sizes = [max(len(kind), 3) + 2 for kind in kinds]
 
-    def line(head: str, cells: Sequence[object], tail: str) -> str:
-        texts = (f"{cell:>{size}}" for cell, size in zip(cells, sizes, strict=True))
-        return f"{head:{width}}{''.join(texts)}  {tail}".rstrip()
-
-    lines = [line("group", kinds, "after its bases")]
-    for group, members in groups.items():
+    def row(group: str, members: Sequence[Node]) -> dict[str, Any]:
         found = [node.kind for node in members]
-        after = sum(bool(node.base) for node in members)
-        cells = [found.count(kind) or "" for kind in kinds]
-        lines.append(line(group, cells, str(after or "")))
-    total = [sum(node.kind == kind for node in nodes) for kind in kinds]
-    after = sum(bool(node.base) for node in nodes)
-    lines.append(line("sum", total, str(after or "")))
+        after = sum(bool(node.base) for node in members) or None
+        counted = {kind: found.count(kind) or None for kind in kinds}
+        return {"group": group, **counted, "after its bases": after}
+
+    rows = [row(group, members) for group, members in groups.items()]
     first, depths = nodes[0].config, sorted({n.treatment.n for n in nodes} - {0})
     solver = first.solver
     about = (
@@ -145,7 +143,66 @@ def plan_table(plan: Plan, nodes: Sequence[Node]) -> str:
         whole = len(depths) > 2 and depths == list(range(1, depths[-1] + 1))
         listed = f"1..{depths[-1]}" if whole else ",".join(map(str, depths))
         about += f"; n = {listed}"
-    return "\n".join([about + ".", "", *lines])
+    return f"{about}.\n\n{columns([*rows, row('sum', nodes)])}"
+
+
+def dependency_lines(nodes: Sequence[Node]) -> list[str]:
+    """Every base with the nets that copy from it: baseA -> A1A..A7A, A1B..A7B.
+
+    Bases on few images, a group each, share a line.
+    """
+    rows: dict[str, list[str]] = {}
+    groups: dict[str, list[Node]] = {}
+    few: dict[tuple[str, str], list[int]] = {}
+    for node in nodes:
+        if node.kind == REDUCED:
+            count = node.config.data.images_per_class
+            group = node.group.replace(f"-images{count}", "-imagesK")
+            few.setdefault((group, node.name), []).append(count)
+        else:
+            groups.setdefault(node.group, []).append(node)
+    for group, members in groups.items():
+        rows[group] = _group_lines(members)
+    for (group, name), counts in few.items():
+        line = f"{name}, K = {', '.join(map(str, counts))}"
+        rows.setdefault(group, []).append(line)
+    width = max(map(len, rows)) + 2
+    return [
+        f"{'' if place else group:{width}}{text}"
+        for group, texts in rows.items()
+        for place, text in enumerate(texts)
+    ]
+
+
+def _group_lines(members: Sequence[Node]) -> list[str]:
+    """The lines of one group."""
+    heads: dict[str, list[Node]] = {}
+    for node in members:
+        source = node.treatment.source
+        base = "random filters" if source == RANDOM else f"base{source}"
+        copies = heads.setdefault(base if source else node.name, [])
+        copies += [node] if source else []
+    return [
+        f"{head} -> {', '.join(_ranges(copies))}" if copies else head
+        for head, copies in heads.items()
+    ]
+
+
+def _ranges(copies: Iterable[Node]) -> list[str]:
+    """Names, those that differ in a consecutive n alone as the first and the last."""
+    families: dict[str, list[Node]] = {}
+    for node in copies:
+        families.setdefault(node.treatment.family, []).append(node)
+    texts = []
+    for members in families.values():
+        members.sort(key=lambda node: node.treatment.n)
+        # Of consecutive depths the place among all is as far behind.
+        places = enumerate(members)
+        for _, run in groupby(places, lambda each: each[1].treatment.n - each[0]):
+            names = [node.name for _, node in run]
+            short = len(names) >= SHORTEST
+            texts += [f"{names[0]}..{names[-1]}"] if short else names
+    return texts
 
 
 def plan_dict(
@@ -172,8 +229,8 @@ def plan_dict(
             }
             for node in nodes
         ],
-        "cost": cost.to_dict(),
-        "left": left.to_dict() if left else None,
+        "cost": asdict(cost),
+        "left": asdict(left) if left else None,
     }
 
 

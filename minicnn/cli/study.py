@@ -91,7 +91,6 @@ def plan(
     """Show what a plan would train, and what that costs; trains nothing."""
     from minicnn.experiments.study import run as runs
     from minicnn.experiments.study import status as shows
-    from minicnn.experiments.study.dependencies import dependency_lines
 
     request = runs.Request(**options)
     measure_on = (device, threads) if measure else None
@@ -100,7 +99,7 @@ def plan(
     lines = [
         shows.plan_table(found.plan, found.nodes),
         "\nWhat copies from what:\n",
-        *dependency_lines(found.nodes),
+        *shows.dependency_lines(found.nodes),
         "",
         shows.cost_table(found.cost, found.left, found.sizes_known),
     ]

@@ -33,7 +33,7 @@ _TURNS = {
 }
 # Least ratio of a JPEG decoded at half, quarter or eighth size to the size asked for.
 # The result differs from a whole decode's by a quarter of a grey level on average
-# (experiments/bench/prepare.py).
+# (docs/feeding.md).
 _DRAFT = 4
 
 

@@ -88,7 +88,7 @@ class Reader:
         threads: how many copy; None takes the processors there are, up to four.
         ahead: whether reads are announced to the system. That takes some microseconds
             an image of 196 kB in memory, and is thirty times as fast as page faults
-            where it is not (experiments/bench/loader.py).
+            where it is not (docs/feeding.md).
     """
 
     def __init__(

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from minicnn.base import precision
 from minicnn.base.errors import MinicnnError
 from minicnn.base.precision import BF16, Precision
 from minicnn.cli.main import cli
 from minicnn.devices import device
-from minicnn.devices.meter import Ceilings, Cost, HostMeter
+from minicnn.devices.meter import Ceilings, Cost
 from minicnn.experiments.bench import ops as bench
 from minicnn.experiments.bench.roofline import cost
 from minicnn.nn import architectures
@@ -118,13 +115,6 @@ def test_other_ops_cost() -> None:
     # A byte for each number of the crop, whatever the image's size.
     given = {"images": np.zeros((2, 256, 256, 3), np.uint8), "y": floats(2, 7, 7, 3)}
     assert cost(augment.crop_mirror, given) == Cost(0, 2 * 147 * (1 + 4))
-
-
-def test_the_roofline_is_the_tighter_ceiling() -> None:
-    ceilings = Ceilings(flops=100.0, bytes=10.0, precision="fp32")
-    assert ceilings.share(Cost(50, 1), 1.0) == 0.5
-    assert ceilings.share(Cost(50, 8), 1.0) == 0.8
-    assert Ceilings(math.inf, 10.0, "fp32").share(Cost(50, 8), 2.0) == 0.4
 
 
 def test_every_op_of_a_step_is_recorded_with_its_layer() -> None:
@@ -258,43 +248,3 @@ def test_bad_options_are_refused(argv: list[str], said: str) -> None:
     refused = CliRunner().invoke(cli, ["bench", "--device=cpu", *argv])
     assert isinstance(refused.exception, MinicnnError)
     assert said in str(refused.exception)
-
-
-@pytest.mark.parametrize(
-    ("calls", "median"),
-    [
-        # 0.3 s allow three calls like the first, which is only a warm-up.
-        ([0.09, 0.001, 0.002, 0.003], 0.002),
-        # What takes longer than that is called once more, and both count.
-        ([1.0, 2.0], 1.5),
-    ],
-)
-def test_host_times(
-    calls: list[float], median: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    left, clock = iter(calls), [0.0]
-
-    def work() -> None:
-        clock[0] += next(left)
-
-    meter = HostMeter(device.get("cpu"))
-    fake = SimpleNamespace(perf_counter=lambda: clock[0])
-    monkeypatch.setattr("minicnn.devices.meter.time", fake)
-    assert meter.seconds(work) == pytest.approx(median)
-    assert next(left, None) is None
-
-
-@pytest.mark.parametrize(
-    ("name", "measured"), [("bf16", "fp32"), ("tf32", "fp32"), ("fp64", "fp64")]
-)
-def test_a_host_multiplies_what_it_stores(
-    name: str, measured: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("minicnn.devices.meter.SECONDS", 0.001)
-    dtypes, matmul = set(), np.matmul
-    monkeypatch.setattr(
-        "numpy.matmul", lambda a, b, out: dtypes.add(out.dtype) or matmul(a, b, out=out)
-    )
-    meter = HostMeter(device.get("cpu"), 1 << 12, 16)
-    assert meter.ceilings(precision.get(name)).precision == measured
-    assert dtypes == {np.dtype("f8" if measured == "fp64" else "f4")}

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import builtins
-import dataclasses
 import json
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,11 +15,10 @@ from click.testing import CliRunner
 from minicnn.base.errors import MinicnnError
 from minicnn.cli.main import cli
 from minicnn.devices import device
-from minicnn.experiments.bench import against_torch, comparison, torch_step
+from minicnn.experiments.bench import against_torch, torch_step
 from minicnn.experiments.bench import step_against_torch as bench_torch
 from minicnn.experiments.bench.against_torch import Contender
 from minicnn.experiments.bench.busy import busy_cores
-from minicnn.experiments.bench.comparison import Comparison, Tried, Turns
 from minicnn.experiments.bench.ops import Step
 from minicnn.experiments.bench.torch_step import Mode
 from minicnn.nn.torch_layout import to_torch
@@ -117,24 +114,6 @@ def test_torchs_step_is_ours(torch: Any) -> None:
     assert update.param_groups[1]["lr"] == 2 * lr
 
 
-def test_modes_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.undo()
-    names = [mode.name for mode in torch_step.modes(True)]
-    assert len(set(names)) == len(names)
-    assert names[0] == "fp32 NCHW"
-    assert "tf32 channels_last graph" in names
-    assert "bf16 channels_last compiled graph" in names
-    assert names[-1] == "bf16 channels_last autotuned graph"
-    compiled = [bool(mode.compiled) for mode in torch_step.modes(True)]
-    assert compiled == sorted(compiled)
-    assert [mode.name for mode in torch_step.modes(False)] == [
-        "fp32 NCHW",
-        "fp32 channels_last",
-        "fp32 NCHW compiled",
-        "fp32 channels_last compiled",
-    ]
-
-
 def test_a_comparison(torch: Any) -> None:
     threads = torch.get_num_threads()
     dev = device.get("cpu", 1)
@@ -160,85 +139,6 @@ def test_a_comparison(torch: Any) -> None:
     for batch, rounds in ((0, 1), (1, 0)):
         with pytest.raises(MinicnnError, match="0: must be at least 1"):
             against_torch.compare(dev, "miniature", batch, rounds)
-
-
-def test_rivals_are_as_exact() -> None:
-    modes = [Mode("bf16"), Mode("fp32"), Mode("fp32", True)]
-    assert against_torch.rivals(modes, on_gpu=False) == ["bf16", "fp32"]
-    assert against_torch.rivals(modes, on_gpu=True) == ["bf16", "fp32", "tf32x3"]
-
-
-def test_contenders_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, log = [0.0], []
-    monkeypatch.setattr(against_torch, "TURN", 0.4)
-    monkeypatch.setattr(against_torch.time, "perf_counter", lambda: clock[0])
-
-    def contender(name: str, seconds: float) -> Contender:
-        def work() -> None:
-            log.append(name)
-            clock[0] += seconds
-
-        return Contender(name, "fp32", work, lambda: log.append("wait"))
-
-    class Bar:
-        def update(self, count: int) -> None:
-            log.append("round")
-
-    both = contender("a", 0.2), contender("b", 1.0)
-    first, turns = against_torch._take_turns(both, 2, Bar())  # type: ignore[arg-type]
-    turn = ["wait", "a", "a", "wait", "wait", "b", "wait", "round"]
-    assert log[-2 * len(turn) :] == turn * 2
-    assert first[0].seconds == pytest.approx([0.2])
-    assert turns[0].seconds == pytest.approx([0.2, 0.2])
-    assert turns[1].seconds == pytest.approx([1.0, 1.0])
-
-
-COMPARISON = Comparison(
-    arch="caffenet",
-    batch=32,
-    device="cpu",
-    threads=2,
-    torch="2.13.0",
-    busy=0.0,
-    losses={"minicnn": [6.5, 6.25], "torch": [6.5, 6.25]},
-    tried=[
-        Tried("fp32 NCHW", "fp32", 2.0),
-        Tried("fp32 NCHW compiled", "fp32", None, "NoCompiler: g++"),
-    ],
-    ours=[
-        Turns("minicnn", "fp32", [0.8, 1.0, 1.6]),
-        Turns("minicnn", "bf16", [0.2, 0.2, 0.4]),
-    ],
-    theirs=[
-        Turns("fp32 NCHW", "fp32", [2.5, 1.5, 2.0]),
-        Turns("fp32 channels_last", "fp32", [2.5, 2.5, 2.0]),
-        Turns("bf16 channels_last", "bf16", [0.25, 0.5, 0.75]),
-    ],
-)
-
-
-def test_tables() -> None:
-    lines = comparison.table(COMPARISON).splitlines()
-    assert "before and after an update: minicnn 6.500000 and 6.250000" in lines[1]
-    assert lines[4].split() == ["fp32", "NCHW", "2,000", "16"]
-    assert lines[5].endswith("  NoCompiler: g++")
-    ours, ours_bf16, theirs, _, bf16 = (line.split()[2:] for line in lines[-5:])
-    assert ours_bf16[0] == "200"
-    assert ours == ["1,000", "800", "1,600", "32"]
-    ratio = ["2.00", "of", "fp32"]
-    assert theirs == ["NCHW", "2,000", "1,500", "2,500", "16", *ratio]
-    assert bf16[-3:] == ["2.50", "of", "bf16"]
-    noisy = dataclasses.replace(COMPARISON, busy=1.25)
-    assert comparison.table(noisy).endswith("measure again when the machine is idle.")
-    record = json.loads(json.dumps(COMPARISON.to_dict()))
-    assert record["theirs"][0]["ratios"] == {"fp32": 2.0}
-    split = Turns("minicnn", "tf32x3", [0.5, 0.5, 0.5])
-    both = dataclasses.replace(COMPARISON, ours=[*COMPARISON.ours, split])
-    assert both.ratios(both.theirs[0]) == {"fp32": 2.0, "tf32x3": 4.0}
-    assert "  2.00 of fp32, 4.00 of tf32x3\n" in comparison.table(both)
-    assert both.ratios(both.theirs[2]) == {"bf16": 2.5}
-    assert [each["images_per_second"] for each in record["ours"]] == [32.0, 160.0]
-    assert record["best"] == {"fp32": "fp32 NCHW", "bf16": "bf16 channels_last"}
 
 
 def test_without_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -301,6 +201,28 @@ def test_the_benchmark(
     assert "Not yet measured: `make bench-torch ARGS" in after  # the GPU's place
 
 
+def test_the_benchmarks_options() -> None:
+    usual = [("caffenet", 32), ("caffenet64", 128)]
+    assert bench_torch.wanted(None, None, "cpu") == usual
+    given = bench_torch.wanted("caffenet32,caffenet", "8", "cuda")
+    assert given == [("caffenet32", 8), ("caffenet", 8)]
+    for batch, said in (
+        ("8,9", "8,9: give a number of images"),
+        ("x", "x: give a number"),
+    ):
+        done = CliRunner().invoke(
+            bench_torch.main, ["--arch=caffenet", f"--batch={batch}"]
+        )
+        assert done.exit_code == 2
+        assert said in done.output
+    done = CliRunner().invoke(bench_torch.main, ["--device=cpu", "--modes=bf16"])
+    assert done.exit_code == 2
+    assert "bf16: unknown; choose from all, eager, compiled, fp32 NCHW" in done.output
+    done = CliRunner().invoke(bench_torch.main, ["--device=emulated"])
+    assert done.exit_code == 2
+    assert done.output.count("\n") == 1
+
+
 def test_what_was_measured_before_a_failure_is_kept(
     torch: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -321,56 +243,6 @@ def test_what_was_measured_before_a_failure_is_kept(
     (net,) = json.loads(file.read_text())["nets"]
     assert [each["mode"] for each in net["tried"]] == ["fp32 NCHW"]
     assert [each["seconds"] for each in net["theirs"]] == [[1.0]]
-
-
-def test_ops_are_their_layers() -> None:
-    rows = [
-        SimpleNamespace(place=place, op=op, seconds=seconds)
-        for place, op, seconds in [
-            ("", "augment.crop_mirror", 9.0),
-            ("conv1", "conv.forward", 1.0),
-            ("pool1", "pool_lrn.forward", 2.0),
-            ("fc6", "conv.forward", 4.0),
-            ("drop6", "dropout.apply", 8.0),
-            ("", "softmax.cross_entropy", 16.0),
-            ("", "sgd.update", 32.0),
-        ]
-    ]
-    ours = bench_torch.our_layers(SimpleNamespace(rows=rows))
-    assert ours == {"layer 1": 3.0, "layer 6": 12.0, "loss": 16.0, "update": 32.0}
-
-
-def test_the_benchmarks_options() -> None:
-    usual = [("caffenet", 32), ("caffenet64", 128)]
-    assert bench_torch.wanted(None, None, "cpu") == usual
-    given = bench_torch.wanted("caffenet32,caffenet", "8", "cuda")
-    assert given == [("caffenet32", 8), ("caffenet", 8)]
-    for batch, said in (("8,9", "2 batches for 1 networks"), ("x", "must be numbers")):
-        done = CliRunner().invoke(
-            bench_torch.main, ["--arch=caffenet", f"--batch={batch}"]
-        )
-        assert done.exit_code == 2
-        assert said in done.output
-    done = CliRunner().invoke(bench_torch.main, ["--device=cpu", "--modes=bf16"])
-    assert done.exit_code == 2
-    assert "bf16: unknown; choose from all, eager, compiled, fp32 NCHW" in done.output
-    done = CliRunner().invoke(bench_torch.main, ["--device=emulated"])
-    assert done.exit_code == 2
-    assert done.output.count("\n") == 1
-
-
-def test_the_modes_that_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.undo()
-    every = [mode.name for mode in torch_step.modes(True)]
-    names = {
-        which: [mode.name for mode in bench_torch.chosen(which, True)]
-        for which in ("all", "eager", "compiled", f"{every[-1]},{every[0]}")
-    }
-    assert names["all"] == every
-    assert names["eager"] + names["compiled"] == every
-    assert all("compiled" in n or "autotuned" in n for n in names["compiled"])
-    assert len(names["compiled"]) == 5
-    assert names[f"{every[-1]},{every[0]}"] == [every[-1], every[0]]
 
 
 def test_busy_processors(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -22,9 +22,10 @@ def test_a_stopped_training_is_resumed_and_compared(
     split = compare_devices.few_classes(store, 3, tmp_path)
     dev = device.get("cpu")
 
-    def train(runs: str, stop: int | None = None) -> Any:
-        setup = compare_devices.make_setup(store, tmp_path / runs, dev, 6, 5, split)
-        return compare_devices.train(setup, stop)
+    def train(runs: str, stop: int | None = None, precision: str = "fp32") -> Any:
+        settings = ["solver.batch=5", f"network.precision={precision}"]
+        how = store, tmp_path / runs, dev, 6, split, settings
+        return compare_devices.train(compare_devices.make_setup(*how), stop)
 
     whole, resumed = train("whole"), train("resumed", 3)
     assert whole["weights"] == resumed["weights"]
@@ -33,10 +34,7 @@ def test_a_stopped_training_is_resumed_and_compared(
     sessions = json.loads((tmp_path / "resumed" / "baseA" / "env.json").read_text())
     assert [s["first_step"] for s in sessions["sessions"]] == [0, 4]
     assert compare_devices.side_by_side([1.0, 3.0], [1.0, 2.0, 9.0]) == [0.0, 0.5]
-    # The losses alone are those of the run; in float64 they are nearly so.
-    setup = compare_devices.make_setup(store, tmp_path / "alone", dev, 6, 5, split)
-    assert compare_devices.first_losses(setup, "fp32", 6) == whole["losses"]
-    exact = compare_devices.first_losses(setup, "fp64", 6)
+    exact = train("exact", precision="fp64")["losses"]
     differences = compare_devices.side_by_side(exact, whole["losses"])
     assert 1e-9 < max(differences) < 1e-4  # what float32 rounds off
 

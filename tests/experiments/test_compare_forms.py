@@ -37,19 +37,6 @@ def both(numpy: float, compiled: float) -> dict[str, float]:
     return {"NumPy": numpy, "compiled": compiled}
 
 
-def test_sums_by_kind() -> None:
-    assert compare_forms.by_kind(OPS) == {
-        "augment.crop_mirror": both(64.0, 16.0),
-        "conv forward": both(3.0, 0.75),
-        "pool_lrn.forward": both(0.5, 0.125),
-        "fc forward": both(4.0, 4.0),
-        "softmax.cross_entropy": both(16.0, 2.0),
-        "fc backward_data": both(8.0, 8.0),
-        "conv backward_weights": both(32.0, 16.0),
-        "sgd.update": both(8.0, 1.0),
-    }
-
-
 def test_sums_by_layer() -> None:
     found = compare_forms.by_layer(OPS)
     assert found == {
@@ -61,15 +48,6 @@ def test_sums_by_layer() -> None:
     }
     # In the order of the layers, not of the calls.
     assert [name.split()[1] for name in found] == ["1", "1", "2", "6", "6"]
-
-
-def test_tables() -> None:
-    result = {"arch": "net", "batch": 2, "ops": OPS, "step": both(0.3, 0.1)}
-    kinds, layers = compare_forms.markdown(result).split("\n\n")
-    assert kinds.splitlines()[3] == "| conv forward | 3000.0 | 750.0 | 4.00 |"
-    assert kinds.splitlines()[-1] == "| whole step | 300.0 | 100.0 | 3.00 |"
-    assert layers.splitlines()[0].startswith("| net, batch 2 | NumPy ms |")
-    assert layers.splitlines()[2] == "| layer 1 forward | 1500.0 | 625.0 | 2.40 |"
 
 
 def test_a_small_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,31 +104,3 @@ def test_two_checkouts(tmp_path: Path) -> None:
         assert row["before"] > 0
         assert row["after"] > 0
     assert "| caffenet32, batch 1 | before ms | after ms |" in done.stdout
-
-
-def test_a_checkout_that_is_none(tmp_path: Path) -> None:
-    few = "--arch=caffenet32", "--batch=1", "--rounds=1", "--threads=1"
-    done = CliRunner().invoke(compare_forms.main, [*few, f"--before={tmp_path}"])
-    assert done.exit_code == 1
-    assert f"{tmp_path}: no checkout of minicnn" in done.output
-
-
-def test_a_checkout_whose_step_has_other_ops(tmp_path: Path) -> None:
-    if why := native.missing():
-        pytest.skip(why)
-    other = {
-        "__init__": "",
-        "devices/device": "get = lambda *_: None",
-        "compile/native": "missing = str",
-        "training/environment": "commit = str",
-        "experiments/bench/ops": "class Step:\n"
-        " def __init__(self, *_): self.recorded = list",
-    }
-    for name, text in other.items():
-        file = tmp_path / "minicnn" / f"{name}.py"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
-    few = "--arch=caffenet32", "--batch=1", "--rounds=1", "--threads=1"
-    done = CliRunner().invoke(compare_forms.main, [*few, f"--before={tmp_path}"])
-    assert done.exit_code == 1
-    assert f"{tmp_path}: its step of caffenet32 has other ops" in done.output

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import re
 import shutil
 from pathlib import Path
@@ -13,8 +12,8 @@ from xml.etree import ElementTree
 import pytest
 from PIL import Image
 
-from minicnn.experiments.report.build import Built, Picture, build
-from minicnn.experiments.study.records import of_study
+from minicnn.experiments.report.build import Built, build
+from minicnn.experiments.report.contents import read
 from minicnn.training.run import Run
 from tests.support.browser import open_in_browser, screenshot
 from tests.support.report_page import FIGURES, parsed, rows
@@ -102,7 +101,7 @@ def test_every_figure_says_where_it_comes_from(built: Built) -> None:
 
 def test_every_net_is_a_row(built: Built, study: Path) -> None:
     found = rows(built.page.parent / "nets.csv")
-    nets = of_study(study)
+    nets = [each.net for each in read(study).entries]
     assert len(found) == len(nets) == len({row["folder"] for row in found})
     [row] = [r for r in found if r["folder"] == "runs/random-0/A4B+"]
     result = Run(study / row["folder"]).result
@@ -186,22 +185,23 @@ def test_a_second_report_leaves_no_figure_of_the_first(
     assert "preserved.svg" in {path.name for path in built.files} - names
 
 
-def test_panels_of_analyses_have_a_section_and_their_files(tmp_path: Path) -> None:
-    png = io.BytesIO()
-    Image.new("RGB", (9, 9)).save(png, "png")
-    shown = {"title": "Probes", "caption": "What a layer tells.", "csv": b"n,top1\n"}
-    panel = Picture("probes", "alt", png.getvalue(), **shown)
+def test_analyses_of_the_study_have_a_section_and_their_files(tmp_path: Path) -> None:
     made = make_study(tmp_path / "study", TINY)
-    first = build(made.folder, tmp_path / "report", panels=[panel])
-    page = parsed(first)
+    drawn, report = made.folder / "analyses", tmp_path / "report"
+    drawn.mkdir()
+    Image.new("RGB", (9, 9)).save(drawn / "probe.png")
+    (drawn / "probe.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
+    (drawn / "probe.csv").write_text("n,top1\n")
+    page = parsed(build(made.folder, report))
     assert "Analyses" in page.text
-    assert "Probes. What a layer tells." in page.text
-    assert ("a", {"href": "probes.csv"}) in page.tags
-    assert (tmp_path / "report" / "probes.csv").read_bytes() == b"n,top1\n"
-    # Without the panel neither its section nor its files stay.
-    second = build(made.folder, tmp_path / "report")
-    assert "Analyses" not in parsed(second).text
-    assert not list((tmp_path / "report").glob("probes*"))
+    assert "Linear probes: what a linear classifier reads" in page.text
+    assert ("a", {"href": "probe.csv"}) in page.tags
+    for path in drawn.iterdir():
+        assert (report / path.name).read_bytes() == path.read_bytes()
+    # Without them neither their section nor their files stay.
+    shutil.rmtree(drawn)
+    assert "Analyses" not in parsed(build(made.folder, report)).text
+    assert not list(report.glob("probe*"))
 
 
 def test_the_page_is_well_made(built: Built) -> None:
@@ -227,7 +227,7 @@ def test_the_page_says_what_was_run_and_all_that_came_of_it(
         assert words in text
     assert "400 updates of 32 images, learning rate 0.0" in text
     assert "target copy from the other target's base" in text
-    nets = of_study(study)
+    nets = [each.net for each in read(study).entries]
     assert f"{len(nets)} of {len(nets)} nets of the plan are finished." in text
     for net in nets:
         assert net.name in text

@@ -15,7 +15,7 @@ from minicnn.experiments.report.checks import check_all
 from minicnn.experiments.report.contents import read
 from minicnn.experiments.study.cost import evaluations
 from minicnn.experiments.study.plans import load_plan
-from minicnn.experiments.study.records import of_study, published
+from minicnn.experiments.study.records import published
 from minicnn.training import transfer
 from minicnn.training.run import BEST
 from tests.support.report_page import FIGURES, Parsed, command, parsed, rows, words_of
@@ -63,7 +63,7 @@ def test_a_score_can_be_chosen(tiny: Path) -> None:
     page = parsed(best)
     assert "Scores: means of the 10 best" in page.text
     assert "Scores: final top-1." not in page.text
-    nets = [net for net in of_study(tiny) if net.kind == "base"]
+    nets = [e.net for e in read(tiny).entries if e.net.kind == "base"]
     mean = sum(net.best10 for net in nets) / len(nets)
     alts = [str(a["alt"]) for tag, a in page.tags if tag == "img"]
     assert f"Base: {100 * mean:.1f} %." in alts[0]

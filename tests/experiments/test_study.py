@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from minicnn.experiments.report.contents import read
 from minicnn.experiments.study import engine
 from minicnn.experiments.study.folder import read_study
-from minicnn.experiments.study.records import of_study
 from minicnn.training.run import Run
 from tests.support.runs import make_store
 from tests.support.studies import PLAN, Invoke, commands, study_run
@@ -56,7 +56,7 @@ def test_a_study_trains_all_and_then_nothing(minicnn: Invoke) -> None:
     status, out, err = minicnn(*study_run("--jobs=2"))
     assert (status, err) == (0, "")
     assert contents(Path("studies")) == before
-    assert len(of_study(Path("studies/tiny"))) == 4
+    assert len(read(Path("studies/tiny")).entries) == 4
 
     status, out, _ = minicnn("study", "status", "studies/tiny", "--json")
     found = json.loads(out)

@@ -196,6 +196,7 @@ def test_the_rate_is_taken_from_what_was_trained(tmp_path: Path) -> None:
 
     def session(first: int, last: int, seconds: float, **more: object) -> dict:
         steps = {"first_step": first, "last_step": last, "seconds": seconds}
+        steps["images_per_second"] = 9.0
         return {**steps, **about, **more}
 
     together = {"trained_together": ["A1B", "A2B"]}

@@ -10,9 +10,9 @@ import pytest
 
 from minicnn.base.config import load_recipe, override
 from minicnn.base.errors import MinicnnError
-from minicnn.experiments.study.dependencies import dependency_lines
 from minicnn.experiments.study.graph import Node, assignments, with_bases
 from minicnn.experiments.study.plans import load_plan, plan_names, resolve
+from minicnn.experiments.study.status import dependency_lines
 
 
 def plan_of(*nets: dict[str, Any], **keys: Any) -> list[Node]:

@@ -110,7 +110,9 @@ def test_a_failure_is_remembered_until_the_net_starts(
         study.note_failure(node, "no memory", study.log(node.id))
     monkeypatch.setattr(ray_engine, "load_ray", Recorded)
     tasks, ledger = make_tasks(study.nodes), Ledger(study, study.nodes)
-    engine = ray_engine.RayEngine(study, ledger, tasks, lambda _: 1.0, Cluster())
+    engine = ray_engine.RayEngine(
+        study, ledger, tasks, lambda _: 1.0, cluster=Cluster()
+    )
     engine.workers = Workers(2, 1, "cpu")
     made = engine._submit()
     # After Ctrl-C the nets that had not their turn are still known as failed.
@@ -148,7 +150,7 @@ def test_whatever_keeps_ray_from_starting_is_one_line(
     monkeypatch.setattr(ray_engine, "load_ray", lambda: ray)
     study = Study(tmp_path, "tiny", "demo", False, tmp_path, "", {}, None, ())
     ledger = Ledger(study, ())
-    engine = ray_engine.RayEngine(study, ledger, (), lambda _: 1.0, cluster)
+    engine = ray_engine.RayEngine(study, ledger, (), lambda _: 1.0, cluster=cluster)
     with pytest.raises(MinicnnError) as caught:
         engine.run()
     assert str(caught.value).startswith(said)

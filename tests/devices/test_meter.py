@@ -1,4 +1,4 @@
-"""`minicnn bench` on CUDA, with a stand-in for CuPy: times and ceilings."""
+"""Times and ceilings: a host's, and CUDA's with a stand-in for CuPy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from minicnn.base import precision
-from minicnn.devices.meter import Ceilings, CudaMeter
+from minicnn.devices import device
+from minicnn.devices.meter import Ceilings, Cost, CudaMeter, HostMeter
 
 
 class FakeArray:
@@ -148,3 +149,50 @@ def test_without_cublas_only_that_ceiling_is_unknown() -> None:
     cupy.cuda.device.get_cublas_handle = absent
     ceilings = CudaMeter(cupy, fake_gpu(cupy), 16).ceilings(precision.get("bf16"))
     assert ceilings == Ceilings(math.inf, pytest.approx(2e12), "bf16")
+
+
+def test_the_roofline_is_the_tighter_ceiling() -> None:
+    ceilings = Ceilings(flops=100.0, bytes=10.0, precision="fp32")
+    assert ceilings.share(Cost(50, 1), 1.0) == 0.5
+    assert ceilings.share(Cost(50, 8), 1.0) == 0.8
+    assert Ceilings(math.inf, 10.0, "fp32").share(Cost(50, 8), 2.0) == 0.4
+
+
+@pytest.mark.parametrize(
+    ("calls", "median"),
+    [
+        # 0.3 s allow three calls like the first, which is only a warm-up.
+        ([0.09, 0.001, 0.002, 0.003], 0.002),
+        # What takes longer than that is called once more, and both count.
+        ([1.0, 2.0], 1.5),
+    ],
+)
+def test_host_times(
+    calls: list[float], median: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left, clock = iter(calls), [0.0]
+
+    def work() -> None:
+        clock[0] += next(left)
+
+    meter = HostMeter(device.get("cpu"))
+    fake = SimpleNamespace(perf_counter=lambda: clock[0])
+    monkeypatch.setattr("minicnn.devices.meter.time", fake)
+    assert meter.seconds(work) == pytest.approx(median)
+    assert next(left, None) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "measured"), [("bf16", "fp32"), ("tf32", "fp32"), ("fp64", "fp64")]
+)
+def test_a_host_multiplies_what_it_stores(
+    name: str, measured: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("minicnn.devices.meter.SECONDS", 0.001)
+    dtypes, matmul = set(), np.matmul
+    monkeypatch.setattr(
+        "numpy.matmul", lambda a, b, out: dtypes.add(out.dtype) or matmul(a, b, out=out)
+    )
+    meter = HostMeter(device.get("cpu"), 1 << 12, 16)
+    assert meter.ceilings(precision.get(name)).precision == measured
+    assert dtypes == {np.dtype("f8" if measured == "fp64" else "f4")}
