@@ -9,11 +9,10 @@ import pytest
 from minicnn.base.errors import MinicnnError
 from minicnn.devices import nvrtc
 from tests.support.emulated import PLANTED
+from tests.support.helpers import needs_nvrtc
 
 
-@pytest.mark.skipif(
-    not nvrtc.available(), reason="NVRTC absent: pip install minicnn-transfer[test]"
-)
+@needs_nvrtc
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90", "sm_100"])
 def test_nvrtc_compiles_and_reports(arch: str) -> None:
     reports = {
@@ -32,9 +31,7 @@ def test_nvrtc_compiles_and_reports(arch: str) -> None:
     assert not reports["matmul<float, 8>"].uses("mma.sync")
 
 
-@pytest.mark.skipif(
-    not nvrtc.available(), reason="NVRTC absent: pip install minicnn-transfer[test]"
-)
+@needs_nvrtc
 def test_nvrtc_sees_spills_and_errors(tmp_path: Path) -> None:
     spills = tmp_path / "spills.cu"
     spills.write_text(
