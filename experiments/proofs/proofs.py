@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from minicnn.devices.nvrtc import KernelReport
     from minicnn.experiments.proofs.gradcheck import Check
 
-ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
+ARCHITECTURES = ("sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
 # Planted mistakes, by the beginning of the test that plants them.
 MISTAKES = {
     "test_removed_barrier_shows": "a `__syncthreads` or `__syncwarp` removed",
@@ -306,8 +306,9 @@ shared cases (`test_every_kernel_is_clean`).
 NVRTC {proofs.nvrtc}: registers a thread, bytes of static shared memory a block, bytes
 of local memory a thread (spills), machine instructions.
 `tests/devices/test_compile.py` holds each kernel to the budget that its
-file names. The LRN kernels use dynamic shared memory besides, a number for each
-channel of the rows that a block takes.
+file names. Some use dynamic shared memory besides: those of LRN a number for each
+channel of the rows that a block takes, convolution on tensor cores three steps of its
+operands.
 
 {compile_table(proofs.reports)}
 """
