@@ -23,11 +23,12 @@
 //           So backward_data treats the pixels of each phase (h + pad) % stride apart: each
 //           is a product with those taps alone, and nothing is multiplied by zeros between.
 // Mapping   grid.x = tiles of M × tiles of N, N fastest, so that the blocks that run at one
-//           time share A; grid.y = groups; grid.z = phases (backward_data) or slices of K
-//           (backward_weights). A block computes one tile, BM × BN.
-// Sums      A weight gradient has few tiles and a long K. Slices of K make blocks enough;
-//           each writes its partial sums, and the solver's update (sgd.cu) adds them in the
-//           order of slices. No atomics: the same bits in every run.
+//           time share A; grid.y = groups; grid.z = slices of K × phases (of backward_data),
+//           phases fastest. A block computes one tile, BM × BN.
+// Sums      A weight gradient has few tiles and a long K, a fully connected layer too. Slices
+//           of K make blocks enough; each writes its partial sums. The solver's update (sgd.cu)
+//           adds a gradient's in the order of slices, add_slices those of y and dx. No atomics:
+//           the same bits in every run.
 // Assumes   arrays aligned to 16 bytes. VEC numbers of 16 bytes are read and written as one:
 //           channels and features of a group must then be multiples of VEC; VEC = 1 takes
 //           any shape. Below 2^31: M, N, K, the size of w, and how far a patch, and 256 of them,
@@ -63,31 +64,21 @@ struct Corner {
 
 // What becomes of sums side by side, of columns n, n+1, …, before they are written to out[at].
 template <typename T>
-struct BiasRelu {
+struct Finish {
     const T* bias;  // or null
     bool relu;
+    const T* relu_y;  // a ReLU's output, as large as out, or null
     template <typename Acc, int W>
-    __device__ __forceinline__ void operator()(Vec<Acc, W>& sums, int n, i64) const {
-        if (bias) {
-            Vec<T, W> add = load<W>(bias + n);
+    __device__ __forceinline__ void operator()(Vec<Acc, W>& sums, int n, i64 at) const {
+        Vec<T, W> add = {}, output = {};
+        if (bias) add = load<W>(bias + n);
+        if (relu_y) output = load<W>(relu_y + at);
 #pragma unroll
-            for (int v = 0; v < W; v++) sums.at[v] += Acc(add.at[v]);
-        }
-#pragma unroll
-        for (int v = 0; v < W; v++)
+        for (int v = 0; v < W; v++) {
+            if (bias) sums.at[v] += Acc(add.at[v]);
             if (relu && sums.at[v] < 0) sums.at[v] = 0;  // NaN stays NaN
-    }
-};
-template <typename T>
-struct ReluMask {
-    const T* y;  // a ReLU's output, as large as out, or null
-    template <typename Acc, int W>
-    __device__ __forceinline__ void operator()(Vec<Acc, W>& sums, int, i64 at) const {
-        if (!y) return;
-        Vec<T, W> output = load<W>(y + at);
-#pragma unroll
-        for (int v = 0; v < W; v++)
-            if (!(Acc(output.at[v]) > 0)) sums.at[v] = 0;
+            if (relu_y && !(Acc(output.at[v]) > 0)) sums.at[v] = 0;
+        }
     }
 };
 struct AsTheyAre {
@@ -95,26 +86,34 @@ struct AsTheyAre {
     __device__ __forceinline__ void operator()(Sums&, int, i64) const {}
 };
 
+// partial: null, or slice i's place, of `steps` · BK products, is from i · y's size on, and y is
+// left to add_slices. So in conv_backward_data.
 template <typename T, int BM, int BN, int VEC>
 __global__ __launch_bounds__(TileOf<T, BM, BN>::THREADS, TileOf<T, BM, BN>::BLOCKS)
 void conv_forward(const T* __restrict__ x, const T* __restrict__ w, const T* __restrict__ b,
-                  T* __restrict__ y, ConvShape shape, bool relu) {
+                  bool relu, T* __restrict__ y, accumulator<T>* __restrict__ partial,
+                  ConvShape shape, int steps) {
     using Product = TileOf<T, BM, BN>;
     int group = blockIdx.y, features = shape.features, depth = shape.depth;
     int pixels = shape.n * shape.p * shape.q, taps = shape.r * shape.s * depth;
     Corner<BM, BN> corner(features);
+    int first = blockIdx.z * steps * Product::BK;
 
     Patches patches = patches_of_x(shape);
-    AlongK<Product, BM, VEC, PatchLines> A(corner.m, 0, x, patches, pixels, group * depth);
-    AlongK<Product, BN, VEC, MatrixLines> B(corner.n, 0, w, group * features * taps, features,
-                                            taps);
+    AlongK<Product, BM, VEC, PatchLines> A(corner.m, first, x, patches, pixels, group * depth);
+    AlongK<Product, BN, VEC, MatrixLines> B(corner.n, first, w, group * features * taps,
+                                            features, taps);
     Product product;
-    product.multiply(A, B, ceil_div(taps, Product::BK));
+    product.multiply(A, B, steps);
 
     corner = Corner<BM, BN>(features);
     auto row_at = [&](int m) { return (i64)m * shape.k + group * features; };
-    BiasRelu<T> finish{b ? b + group * features : nullptr, relu};
-    product.template write<VEC>(y, corner.m, pixels, corner.n, features, row_at, finish);
+    Finish<T> finish{b ? b + group * features : nullptr, relu, nullptr};
+    if (partial)
+        product.template write<VEC>(partial + blockIdx.z * ((i64)pixels * shape.k), corner.m,
+                                    pixels, corner.n, features, row_at, AsTheyAre());
+    else
+        product.template write<VEC>(y, corner.m, pixels, corner.n, features, row_at, finish);
 }
 
 // The pixels of one phase, and a block's tile of them.
@@ -136,24 +135,28 @@ struct Phase {
 template <typename T, int BM, int BN, int VEC>
 __global__ __launch_bounds__(TileOf<T, BM, BN>::THREADS, TileOf<T, BM, BN>::BLOCKS)
 void conv_backward_data(const T* __restrict__ dy, const T* __restrict__ w,
-                        const T* __restrict__ relu_y, T* __restrict__ dx, ConvShape shape) {
+                        const T* __restrict__ relu_y, T* __restrict__ dx,
+                        accumulator<T>* __restrict__ partial, ConvShape shape, int steps) {
     using Product = TileOf<T, BM, BN>;
     int group = blockIdx.y, features = shape.features, depth = shape.depth;
-    Phase<BM, BN> phase(shape, blockIdx.z);
+    int phases = shape.stride_h * shape.stride_w;
+    Phase<BM, BN> phase(shape, blockIdx.z % phases);
     const Patches& patches = phase.patches;
     int m = phase.corner.m, taps = patches.vertical.taps * patches.horizontal.taps;
     if (m >= phase.pixels) return;  // the grid is as large as the largest phase
 
+    int k = blockIdx.z / phases * steps * Product::BK, left = taps * features - k;
     Product product;
-    if (taps > 0) {
-        AlongK<Product, BM, VEC, PatchLines> A(m, 0, dy, patches, phase.pixels, group * features);
+    if (left > 0) {
+        AlongK<Product, BM, VEC, PatchLines> A(m, k, dy, patches, phase.pixels, group * features);
         int first = (group * features * shape.r + phase.h) * shape.s + phase.w;
-        AcrossK<Product, BN, VEC, FilterTaps> B(phase.corner.n, 0, w, shape, patches,
+        AcrossK<Product, BN, VEC, FilterTaps> B(phase.corner.n, k, w, shape, patches,
                                                 first * depth);
-        product.multiply(A, B, ceil_div(taps * features, Product::BK));
+        product.multiply(A, B, min(steps, ceil_div(left, Product::BK)));
     }
 
-    Phase<BM, BN> same(shape, anew(blockIdx.z));
+    int z = anew(blockIdx.z);
+    Phase<BM, BN> same(shape, z % phases);
     int first_h = first_of_phase(same.h, shape.pad_h, shape.stride_h);
     int first_w = first_of_phase(same.w, shape.pad_w, shape.stride_w);
     auto row_at = [&](int m) {
@@ -162,9 +165,33 @@ void conv_backward_data(const T* __restrict__ dy, const T* __restrict__ w,
         int column = first_w + at.low * shape.stride_w;
         return (line * shape.w + column) * shape.c + group * depth;
     };
-    ReluMask<T> finish{relu_y};
-    product.template write<VEC>(dx, same.corner.m, same.pixels, same.corner.n, depth, row_at,
-                                finish);
+    if (partial) {
+        i64 size = (i64)shape.n * shape.h * shape.w * shape.c;
+        product.template write<VEC>(partial + z / phases * size, same.corner.m, same.pixels,
+                                    same.corner.n, depth, row_at, AsTheyAre());
+    } else {
+        product.template write<VEC>(dx, same.corner.m, same.pixels, same.corner.n, depth, row_at,
+                                    Finish<T>{nullptr, false, relu_y});
+    }
+}
+
+// out: y or dx, of its slices' sums, `size` numbers each, in rows of `columns`.
+template <typename T>
+__global__ void add_slices(const accumulator<T>* __restrict__ partial, const T* __restrict__ b,
+                           bool relu, const T* __restrict__ relu_y, T* __restrict__ out,
+                           i64 size, int columns, int slices) {
+    constexpr int VEC = PART<T>;
+    for (i64 i = VEC * global_thread(); i < size; i += VEC * grid_threads()) {
+        Vec<accumulator<T>, VEC> sums = load<VEC>(partial + i);
+#pragma unroll 4
+        for (int slice = 1; slice < slices; slice++) {
+            Vec<accumulator<T>, VEC> more = load<VEC>(partial + slice * size + i);
+#pragma unroll
+            for (int v = 0; v < VEC; v++) sums.at[v] += more.at[v];
+        }
+        Finish<T>{b, relu, relu_y}(sums, (int)(i % columns), i);
+        store<VEC>(out + i, cast<T>(sums));
+    }
 }
 
 // dw: slice i, from i · apart on, is (K,R,S,C/groups), the sums over the pixels from i · steps · BK
@@ -250,4 +277,5 @@ INSTANTIATE(conv_forward<tf32x3, 128, 96, 4>, conv_forward<tf32x3, 128, 64, 4>,
             conv_backward_data<tf32x3, 128, 96, 4>, conv_backward_data<tf32x3, 128, 48, 4>,
             conv_backward_data<tf32x3, 128, 64, 4>, conv_backward_weights<tf32x3, 96, 64, 4>,
             conv_backward_weights<tf32x3, 128, 64, 4>);
+INSTANTIATE(add_slices<float>, add_slices<double>, add_slices<bf16>);
 INSTANTIATE(relu_backward<float>, relu_backward<double>, relu_backward<bf16>);

@@ -2,7 +2,8 @@
 //
 // On the host their twins in host/ptx.h, which also draws the fragments' layouts, host/lowp.h
 // and host/intrinsics.h.
-// mma: needs sm_80. Shared-memory addresses must be 16-byte aligned.
+// mma and cp.async need sm_80; kernels of float and double use neither. Shared-memory addresses
+// must be 16-byte aligned.
 #pragma once
 
 #ifndef MINICNN_EMULATED
@@ -73,18 +74,29 @@ __device__ __forceinline__ int anew(int x) {
     return x;
 }
 
-// The larger, or NaN if one of them is.
+// The larger, or NaN if one of them is; of zeros the positive one.
 __device__ __forceinline__ float max_or_nan(float a, float b) {
+#if __CUDA_ARCH__ < 800
+    if (a == b) return signbit(a) ? b : a;
+    return a > b || a != a ? a : b;
+#else
     float larger;
     asm("max.NaN.f32 %0, %1, %2;" : "=f"(larger) : "f"(a), "f"(b));
     return larger;
+#endif
 }
 
 // Conversions round to nearest, ties to even (tf32: ties away); NaN stays NaN.
 __device__ __forceinline__ unsigned short bf16_from_float(float x) {
+#if __CUDA_ARCH__ < 800
+    unsigned whole = __float_as_uint(x);
+    if ((whole & 0x7fffffff) > 0x7f800000) return 0x7fff;
+    return (unsigned short)((whole + 0x7fff + (whole >> 16 & 1)) >> 16);
+#else
     unsigned short bits;
     asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(x));
     return bits;
+#endif
 }
 __device__ __forceinline__ float bf16_to_float(unsigned short bits) {
     return __uint_as_float((unsigned)bits << 16);

@@ -56,6 +56,9 @@ CONV = {
     "many small images in groups": ConvShape(10, 4, 3, 32, 16, 3, 3, (1, 1), (1, 1), 2),
     "fully connected, many images": ConvShape(67, 1, 1, 37, 29, 1, 1),
     "fully connected, long": ConvShape(18, 1, 1, 2103, 27, 1, 1),
+    # Few tiles, and a K that kernels cut into slices, both ways.
+    "fully connected, in slices": ConvShape(3, 1, 1, 1024, 1032, 1, 1),
+    "in slices, strided": ConvShape(1, 4, 4, 136, 264, 3, 3, (2, 2), (1, 1)),
 }
 
 CONV_CAFFENET = {

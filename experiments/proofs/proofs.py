@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from minicnn.experiments.proofs.gradcheck import Check
 
 PAGE = Path(__file__).with_suffix(".md.jinja")
-ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
+ARCHITECTURES = ("sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
 # Planted mistakes, by the beginning of the test that plants them.
 MISTAKES = {
     "test_removed_barrier_shows": "a `__syncthreads` or `__syncwarp` removed",

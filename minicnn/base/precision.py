@@ -88,8 +88,3 @@ def get(name: str) -> Precision:
 def accumulator(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """The type that kernels keep sums of that type in, common.cuh's `accumulator`."""
     return np.dtype(np.float64 if dtype == np.float64 else np.float32)
-
-
-def is_float(dtype: np.dtype[Any]) -> bool:
-    """Whether it is a floating-point type, bfloat16 too."""
-    return dtype.kind == "f" or dtype == BF16

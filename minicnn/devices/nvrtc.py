@@ -24,9 +24,9 @@ from unittest import mock
 
 from minicnn.base.cores import available_cores
 from minicnn.base.errors import MinicnnError
-from minicnn.compile.kernel_source import KernelSource, c_name, find
+from minicnn.compile.kernel_source import c_name
 from minicnn.devices.cuda import CudaLauncher
-from minicnn.devices.launch import JOBS
+from minicnn.devices.launch import JOBS, KernelFile
 
 _ENTRY = re.compile(r"Compiling entry function '(\w+)'")
 _SPILLS = re.compile(
@@ -68,15 +68,6 @@ class KernelReport:
         """Whether the PTX has an instruction that starts so, such as "mma.sync"."""
         pattern = rf"^\s*(?:@!?%\w+ )?{re.escape(instruction)}"
         return re.search(pattern, self.ptx, re.MULTILINE) is not None
-
-
-def available() -> bool:
-    """Whether CuPy and NVRTC are here."""
-    try:
-        version()
-    except MinicnnError:
-        return False
-    return True
 
 
 def version() -> str:
@@ -189,17 +180,15 @@ def compile_file(path: str | Path, arch: str, dtype: Any = None) -> list[Any]:
     Returns:
         A module for each group, as `without_gpu` describes them.
     """
-    source = KernelSource.read(find(path))
-    groups = {instance.group for instance in source.instances.values()}
-    if dtype is not None:
-        groups &= {c_name(dtype)}
+    file = KernelFile(path)
+    groups = [g for g in file.groups() if dtype is None or g == c_name(dtype)]
     with (
         mock.patch.dict("os.environ", CUPY_CACHE_IN_MEMORY="1"),
         without_gpu(arch) as loaded,
         ThreadPoolExecutor(min(available_cores(), JOBS)) as pool,
     ):
         launcher = CudaLauncher()
-        for _ in pool.map(lambda group: launcher.build(source, group), groups):
+        for _ in pool.map(lambda group: launcher.build(file.source, group), groups):
             pass
     return sorted(loaded, key=lambda module: list(module.mapping))
 

@@ -33,14 +33,6 @@ def test_unknown_precision_is_named() -> None:
         precision.get("fp8")
 
 
-def test_bf16_is_a_float_of_two_bytes() -> None:
-    assert BF16.itemsize == 2
-    floats = [np.float16, np.float32, np.float64, BF16, np.int32, np.uint16, "V2"]
-    assert [precision.is_float(np.dtype(each)) for each in floats] == [
-        True, True, True, True, False, False, False,
-    ]  # fmt: skip
-
-
 def test_sums_are_kept_in_float_or_double() -> None:
     kinds = [precision.accumulator(np.dtype(t)).name for t in ("f4", "f8", BF16)]
     assert kinds == ["float32", "float64", "float32"]

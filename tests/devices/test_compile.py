@@ -16,16 +16,15 @@ from minicnn.base.errors import MinicnnError
 from minicnn.base.precision import BF16
 from minicnn.compile.kernel_source import FOLDER
 from minicnn.devices import nvrtc
+from minicnn.experiments.proofs import proofs
 from minicnn.ops.conv.plan import TILES, WEIGHTS, Plan
+from tests.support.helpers import needs_nvrtc
 
+pytestmark = needs_nvrtc
 FILES = sorted(path.name for path in FOLDER.glob("*.cu"))
 # One takes a minute: unless all are asked for, the oldest, the newest, and one between.
-ARCHITECTURES = ["sm_80", "sm_90", "sm_120"]
-if os.environ.get("MINICNN_ALL_ARCHITECTURES"):
-    ARCHITECTURES += ["sm_86", "sm_89", "sm_100"]
-# Kernels for float32 or float64 that use what GPUs before sm_80 lack, to be mended too.
-MODERN = [("pool.cu", "float32"), ("pool_lrn.cu", "float32")]
-MODERN += [("sgd.cu", "float32"), ("sgd.cu", "float64")]
+every = bool(os.environ.get("MINICNN_ALL_ARCHITECTURES"))
+ARCHITECTURES = proofs.ARCHITECTURES if every else ("sm_80", "sm_90", "sm_120")
 # Static shared memory that a block may have on every architecture.
 SHARED_BYTES = 48 * 1024
 
@@ -42,9 +41,7 @@ def budget(name: str, tensor_cores: bool) -> int:
 
 @functools.cache
 def modules(name: str, arch: str) -> list[Any]:
-    """What CuPy makes of a file's kernels; skips the test without NVRTC."""
-    if not nvrtc.available():
-        pytest.skip("NVRTC absent: pip install minicnn-transfer[test]")
+    """What CuPy makes of a file's kernels."""
     return nvrtc.compile_file(name, arch)
 
 
@@ -85,14 +82,10 @@ def test_images_are_whole(name: str, arch: str) -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", FILES)
-def test_float_and_double_need_no_ampere(
-    name: str, dtype: str, request: pytest.FixtureRequest
-) -> None:
-    if not nvrtc.available():
-        pytest.skip("NVRTC absent: pip install minicnn-transfer[test]")
-    if (name, dtype) in MODERN:
-        request.applymarker(pytest.mark.xfail(strict=True, raises=MinicnnError))
-    nvrtc.compile_file(name, "sm_75", dtype)
+def test_float_and_double_need_no_ampere(name: str, dtype: str) -> None:
+    for report in nvrtc.compile_report(name, "sm_75", dtype):
+        spilled = report.stack_bytes, report.spill_stores, report.spill_loads
+        assert spilled == (0, 0, 0), report.name
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)

@@ -17,10 +17,7 @@ from minicnn.devices.launch import KernelFile
 from tests.devices.test_launch import arguments, kernel_file
 from tests.support import cupy_stand_in
 from tests.support.cupy_stand_in import kernels
-
-needs_nvrtc = pytest.mark.skipif(
-    not nvrtc.available(), reason="NVRTC absent: pip install minicnn-transfer[test]"
-)
+from tests.support.helpers import needs_nvrtc
 
 
 @pytest.fixture

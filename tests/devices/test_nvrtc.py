@@ -9,11 +9,10 @@ import pytest
 from minicnn.base.errors import MinicnnError
 from minicnn.devices import nvrtc
 from tests.support.emulated import PLANTED
+from tests.support.helpers import needs_nvrtc
 
 
-@pytest.mark.skipif(
-    not nvrtc.available(), reason="NVRTC absent: pip install minicnn-transfer[test]"
-)
+@needs_nvrtc
 def test_nvrtc_compiles_and_reports() -> None:
     reports = {
         report.name: report
@@ -31,9 +30,7 @@ def test_nvrtc_compiles_and_reports() -> None:
     assert not reports["matmul<float, 8>"].uses("mma.sync")
 
 
-@pytest.mark.skipif(
-    not nvrtc.available(), reason="NVRTC absent: pip install minicnn-transfer[test]"
-)
+@needs_nvrtc
 def test_nvrtc_sees_spills_and_errors(tmp_path: Path) -> None:
     spills = tmp_path / "spills.cu"
     spills.write_text(

@@ -74,13 +74,10 @@ def test_a_precision_changes_no_operations(name: str) -> None:
     ]
     assert [call.name for call in conv1] == ["conv.forward", "conv.backward_weights"]
     # In tf32 and bf16 conv1 multiplies 3·3·48 taps for 11·11·3: the rest by zeros.
-    taps = conv1[0].arguments["shape"].taps
-    assert taps == (363 if name == "fp32" else 432)
     for call in conv1:
+        assert call.arguments["shape"].taps == (363 if name == "fp32" else 432)
         flops = cost(call.op, call.arguments).flops
         assert flops == 2 * batch * 55 * 55 * 96 * 363
-        made = call.arguments["shape"].flops_made
-        assert made * 363 == flops * taps
 
 
 def test_other_ops_cost() -> None:

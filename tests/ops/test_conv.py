@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from minicnn.base.errors import MinicnnError
+from minicnn.base.precision import BF16
 from minicnn.compile.host_compiler import sanitizing
+from minicnn.devices import device
 from minicnn.devices.device import Device
 from minicnn.experiments.proofs import problems as cases
 from minicnn.ops.conv import conv
@@ -377,7 +379,33 @@ def test_plan_fills_the_card() -> None:
     assert (how.tile, how.tiles, how.slices) == ((128, 128, 4), 10, 13)
     # They take every step of 8 pixels once.
     assert 12 * how.steps < 186_624 / 8 <= 13 * how.steps
-    # fc6 has 2 · 32 tiles of 128 × 128, too few for 132 processors; 2 · 64 fit well.
+    # fc6 has 2 · 32 tiles of 128 × 128, too few for 132 processors: each in two slices.
     size = 256, 4096, 9216
     how = conv_plan.plan(conv_plan.FORWARD, conv_plan.FLOAT, size, 1, True)
-    assert (how.tile, how.tiles, how.slices) == ((128, 64, 4), 128, 1)
+    assert (how.tile, how.tiles, how.slices) == ((128, 128, 4), 64, 2)
+    # With a K as short as a layer of 48 channels has, that would not pay.
+    how = conv_plan.plan(conv_plan.FORWARD, conv_plan.FLOAT, (256, 4096, 432), 1, True)
+    assert (how.tile, how.slices) == ((128, 64, 4), 1)
+    # What copies numbers one by one is not cut.
+    how = conv_plan.plan(conv_plan.DATA, conv_plan.FLOAT, size, 1, False)
+    assert how.slices == 1
+
+
+@pytest.mark.parametrize(
+    "kind", [conv_plan.FLOAT, conv_plan.DOUBLE, "tf32", "tf32x3", BF16], ids=str
+)
+def test_cases_are_cut_into_slices(
+    kind: conv_plan.Kind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launched: list[conv_plan.Plan] = []
+    monkeypatch.setattr(conv, "_write", lambda _, plan, *rest: launched.append(plan))
+    dtype = np.dtype(np.float32) if isinstance(kind, str) else kind
+    tensor = kind if isinstance(kind, str) else None
+    dev = device.get("emulated")
+    for name in "fully connected, in slices", "in slices, strided":
+        shape = cases.CONV[name]
+        x, w, _, dy = (a.astype(dtype) for a in inputs(shape).values())
+        conv.forward(dev, x, w, None, dy, shape, tensor=tensor)
+        conv.backward_data(dev, dy, w, x, shape, tensor=tensor)
+    assert [plan.kernel for plan in launched] == 2 * [conv_plan.FORWARD, conv_plan.DATA]
+    assert min(plan.slices for plan in launched) > 1

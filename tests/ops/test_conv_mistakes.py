@@ -63,10 +63,17 @@ MISTAKES = {
         "odd ? second : first",
     ),
 }
+# Where K is cut into slices.
+IN_SLICES = {
+    "every slice the first": (FORWARD, r"first = blockIdx\.z", "first = 0"),
+    "all slices in one place": (FORWARD, r"partial \+ blockIdx\.z", "partial + 0"),
+    "the bias added to each slice": (FORWARD, r"AsTheyAre\(\)\)", "finish)"),
+    "a slice not added": (FORWARD, "slice = 1", "slice = 2"),
+}
 
 
 def with_mistake(expression: str, right: str, wrong: str) -> KernelFile:
-    """conv.cu, of which only that kernel is compiled, with the mistake."""
+    """conv.cu with the mistake; only that kernel and add_slices are compiled."""
     source = conv.KERNELS.source
     start = source.text.index("struct Stage")  # past the PTX wrappers
     where = source.text.index("struct PatchLines") if "patches" in right else start
@@ -76,14 +83,14 @@ def with_mistake(expression: str, right: str, wrong: str) -> KernelFile:
     file.source = replace(
         source,
         text=source.text[:where] + text,
-        instances={expression: source.instances[expression]},
+        instances={e: source.instances[e] for e in (expression, "add_slices<bf16>")},
     )
     return file
 
 
-def check_one(dev: Device, kernel: str) -> None:
+def check_one(dev: Device, kernel: str, channels: int = 40) -> None:
     """A bf16 problem of a few tiles, only that kernel run, in each order."""
-    shape = ConvShape(1, 9, 11, 40, 72, 3, 3, (1, 1), (1, 1))
+    shape = ConvShape(1, 9, 11, channels, 72, 3, 3, (1, 1), (1, 1))
     given, _ = arrays(BF16, shape)
     right = expected(given, given, shape)
 
@@ -100,9 +107,10 @@ def check_one(dev: Device, kernel: str) -> None:
             compare(f"{name}, {order}", array, right[name], allowed)
 
 
-@pytest.mark.parametrize("name", ["nothing", *MISTAKES])
+@pytest.mark.parametrize("name", ["nothing", *MISTAKES, *IN_SLICES])
 def test_mistake_shows(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    kernel, right, wrong = MISTAKES.get(name, (FORWARD, "struct Stage", "struct Stage"))
+    nothing = FORWARD, "struct Stage", "struct Stage"
+    kernel, right, wrong = (MISTAKES | IN_SLICES).get(name, nothing)
     tile = (128, 64, 8)
     monkeypatch.setitem(conv_plan.TILES, BF16, {kernel: {tile: 1.0}})
     expression = f"{kernel}<bf16, {', '.join(map(str, tile))}>"
@@ -110,9 +118,10 @@ def test_mistake_shows(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     dev = poisoned(device.get("emulated"))  # that has not compiled the right kernel
     if name == "nothing":
         check_one(dev, kernel)
+        check_one(dev, kernel, 120)
     else:
         with pytest.raises(AssertionError, match="numbers are off"):
-            check_one(dev, kernel)
+            check_one(dev, kernel, 120 if name in IN_SLICES else 40)
 
 
 def run_forward(dev: Device) -> None:

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from minicnn.base import philox
-from minicnn.base.precision import is_float
 from minicnn.compile import native
 from minicnn.devices import device
 from minicnn.experiments.proofs import problems as cases
@@ -25,7 +24,15 @@ from tests.ops import (
     test_pool_lrn,
     test_sgd,
 )
-from tests.support.helpers import Arrays, fuzz, in_numpy, poisoned, rounded, run_op
+from tests.support.helpers import (
+    Arrays,
+    fuzz,
+    in_numpy,
+    is_float,
+    poisoned,
+    rounded,
+    run_op,
+)
 
 Run = Callable[..., dict[str, Any]]
 # Numbers that floats are replaced by, one in so many.

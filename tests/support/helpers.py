@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from minicnn.base.precision import BF16, accumulator, is_float
-from minicnn.devices import device
+from minicnn.base.errors import MinicnnError
+from minicnn.base.precision import BF16, accumulator
+from minicnn.devices import device, nvrtc
 from minicnn.experiments.proofs.gradcheck import (
     ROUNDINGS,
     relative_error,
@@ -28,6 +29,24 @@ Draw = Callable[[int, int], int]
 STORED = 2.0**-8
 # Shapes that Hypothesis draws for each op, device and dtype.
 FUZZ_EXAMPLES = int(os.environ.get("MINICNN_FUZZ_EXAMPLES", "300"))
+
+
+def _no_nvrtc() -> bool:
+    try:
+        nvrtc.version()
+    except MinicnnError:
+        return True
+    return False
+
+
+needs_nvrtc = pytest.mark.skipif(
+    _no_nvrtc(), reason="NVRTC absent: pip install minicnn-transfer[test]"
+)
+
+
+def is_float(dtype: np.dtype[Any]) -> bool:
+    """Whether it is a floating-point type, bfloat16 too."""
+    return dtype.kind == "f" or dtype == BF16
 
 
 class Worst(NamedTuple):

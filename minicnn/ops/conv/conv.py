@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from minicnn.base.precision import accumulator
 from minicnn.compile.native import NativeFile
 from minicnn.devices.device import Device
 from minicnn.devices.launch import KernelFile
@@ -81,7 +82,7 @@ def forward_kernel(
     shape = shape.in_one_row()
     size = shape.n * shape.p * shape.q, shape.features, shape.taps
     chosen = _plan(dev, FORWARD, x.dtype, size, shape, tensor)
-    _launch(dev, chosen, shape.groups, (x, w, b, y, shape.fields(), relu))
+    _write(dev, chosen, shape, (x, w, b, relu), y, (b, relu, None))
 
 
 @op(writes=("dx",))
@@ -128,8 +129,8 @@ def backward_data_kernel(
     taps = ceil_div(shape.r, down) * ceil_div(shape.s, right) * shape.features
     size, phases = (pixels, shape.depth, taps), down * right
     chosen = _plan(dev, DATA, dx.dtype, size, shape, tensor, phases)
-    arguments = dy, w, relu_y, dx, shape.fields()
-    _launch(dev, chosen, shape.groups, arguments, phases)
+    inputs, finish = (dy, w, relu_y), (None, False, relu_y)
+    _write(dev, chosen, shape, inputs, dx, finish, phases)
 
 
 @op(writes=("dw", "db"))
@@ -170,7 +171,7 @@ def backward_weights_kernel(
     chosen = _weights_plan(dev, x.dtype, shape, tensor, len(dw))
     apart = dw.shape[1], 0 if db is None else db.shape[1]
     arguments = x, dy, dw, db, shape.fields(), *apart, chosen.steps
-    _launch(dev, chosen, shape.groups, arguments, chosen.slices)
+    _launch(dev, chosen, shape.groups, arguments)
 
 
 def gradient_slices(
@@ -253,9 +254,30 @@ def _plan(
 
 
 def _launch(
-    dev: Device, chosen: Plan, groups: int, arguments: tuple[Any, ...], third: int = 1
+    dev: Device, chosen: Plan, groups: int, arguments: tuple[Any, ...], phases: int = 1
 ) -> None:
-    """Launches a plan's kernel; the grid's third size is of phases or slices."""
+    """Launches a plan's kernel."""
     kernel = KERNELS.get(chosen.kernel, chosen.kind, *chosen.tile)
-    grid = chosen.tiles, groups, third
+    grid = chosen.tiles, groups, phases * chosen.slices
     kernel(dev, grid, chosen.threads, arguments, shared=chosen.shared_bytes)
+
+
+def _write(
+    dev: Device,
+    chosen: Plan,
+    shape: ConvShape,
+    inputs: tuple[Any, ...],
+    out: Array,
+    finish: tuple[Any, ...],
+    phases: int = 1,
+) -> None:
+    """Writes y or dx, from slices in scratch if there are several."""
+    slices, sums, partial = chosen.slices, accumulator(out.dtype), None
+    if slices > 1:
+        partial = dev.scratch("slices", (slices, out.size), sums)
+    arguments = *inputs, out, partial, shape.fields(), chosen.steps
+    _launch(dev, chosen, shape.groups, arguments, phases)
+    if slices > 1:
+        blocks = min(8 * PROCESSORS, ceil_div(out.nbytes, 16 * THREADS))
+        arguments = partial, *finish, out, out.size, out.shape[-1], slices
+        KERNELS.get("add_slices", out.dtype)(dev, blocks, THREADS, arguments)

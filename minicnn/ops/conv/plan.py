@@ -157,7 +157,7 @@ def plan(
     """The plan that keeps the busiest multiprocessor busy for the shortest time.
 
     Args:
-        kernel: FORWARD, DATA or WEIGHTS, the one whose K may be cut into slices.
+        kernel: FORWARD, DATA or WEIGHTS.
         kind: the kernel's first template argument.
         size: M, N and K of one product.
         products: how many of that size there are: groups, times phases.
@@ -188,14 +188,18 @@ def _best(
             continue
         # As many slices as one to four rounds of blocks, if K is as long as that.
         fits = [rounds * PROCESSORS // (tiles * products) for rounds in range(1, 5)]
-        most = steps * step // least_products if kernel == WEIGHTS else 1
+        # add_slices reads 16 bytes as one, and would cost more than part of a round.
+        fills = tiles * products >= PROCESSORS or tile[2] == 1
+        most = 1 if fills and kernel != WEIGHTS else steps * step // least_products
         for count in {max(1, min(fit, most)) for fit in fits}:
             each = ceil_div(steps, count)
             plans.append(Plan(kernel, kind, tile, tiles, each, ceil_div(steps, each)))
 
     def time(p: Plan) -> float:
         rounds = ceil_div(p.tiles * p.slices * products, PROCESSORS)
-        length = p.steps * step + OVERHEAD[kind]
+        # add_slices takes about as long as a block's start and end.
+        passes = 1 if kernel == WEIGHTS or p.slices == 1 else 2
+        length = p.steps * step + passes * OVERHEAD[kind]
         return rounds * p.tile[0] * p.tile[1] * length / speeds[p.tile]
 
     return min(plans, key=time)

@@ -162,11 +162,6 @@ class ConvShape:
         """Floating-point operations that a pass needs: two for each multiply-add."""
         return 2 * self.n * self.p * self.q * self.k * (self.needed or self.taps)
 
-    @cached_property
-    def flops_made(self) -> int:
-        """Operations that kernels perform, products by a layout's zeros among them."""
-        return 2 * self.n * self.p * self.q * self.k * self.taps
-
     @cache  # noqa: B019
     def fields(self) -> dict[str, int]:
         """The struct ConvShape of the kernels.
