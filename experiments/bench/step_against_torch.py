@@ -37,10 +37,15 @@ PAGE = ROOT / "docs" / "performance.md"
 RESULTS = ROOT / "experiments" / "results"
 FAILED, TORCH_FAILED = 2, 3  # exit statuses
 Nets = list[tuple[str, int]]
-# What is compared unless asked for otherwise, by kind of device: batches by network.
-NETS = {
-    "cpu": {"caffenet": 32, "caffenet64": 128},
-    "cuda": {"caffenet": 256, "caffenet64": 256},
+# What is compared unless asked for otherwise, by kind of device: networks and batches.
+NETS: dict[str, Nets] = {
+    "cpu": [
+        ("caffenet", 32),
+        ("caffenet64", 128),
+        ("caffenet32", 32),
+        ("caffenet32", 128),
+    ],
+    "cuda": [("caffenet", 256), ("caffenet64", 256)],
 }
 
 
@@ -177,10 +182,12 @@ def wanted(archs: str | None, batches: str | None, kind: str) -> Nets:
         click.BadParameter: there is not one batch, or one for each network.
     """
     defaults = NETS[kind]
-    names = archs.split(",") if archs else list(defaults)
+    names = archs.split(",") if archs else list(dict(defaults))
     if not batches:
-        usual = max(defaults.values())
-        return [(name, defaults.get(name, usual)) for name in names]
+        usual = max(batch for _, batch in defaults)
+        nets = [[net for net in defaults if net[0] == name] for name in names]
+        named = zip(names, nets, strict=True)
+        return [net for name, some in named for net in some or [(name, usual)]]
     given = batches.split(",") * (len(names) if "," not in batches else 1)
     if len(given) != len(names) or not all(each.isdigit() for each in given):
         what = f"{batches}: give a number of images, or one for each of {names}"
@@ -242,7 +249,7 @@ def measure(
 
 
 @click.command()
-@click.option("--arch", help="Networks; default: caffenet,caffenet64.")
+@click.option("--arch", help="Networks; default: by device.")
 @click.option("--batch", help="Images, for all networks or each; default: by device.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
 @click.option("--threads", type=int, help="CPU threads of both; default: all cores.")

@@ -203,7 +203,9 @@ def test_the_benchmark(
 
 def test_the_benchmarks_options() -> None:
     usual = [("caffenet", 32), ("caffenet64", 128)]
-    assert bench_torch.wanted(None, None, "cpu") == usual
+    small = [("caffenet32", 32), ("caffenet32", 128)]
+    assert bench_torch.wanted(None, None, "cpu") == usual + small
+    assert bench_torch.wanted("caffenet32,mine", None, "cpu") == [*small, ("mine", 128)]
     given = bench_torch.wanted("caffenet32,caffenet", "8", "cuda")
     assert given == [("caffenet32", 8), ("caffenet", 8)]
     for batch, said in (
