@@ -53,7 +53,7 @@ from tests.support.helpers import poisoned, rounded
 
 # Every op, forward and backward, over the shared cases, in every type; every tile.
 CLEAN = (
-    "emulated and (agree or every_tile or relu_backward) "
+    "emulated and (agree or every_tile or relu_backward or slices) "
     "and not on_any and not on_caffenet"
 )
 
