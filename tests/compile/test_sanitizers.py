@@ -56,8 +56,8 @@ from tests.support.helpers import poisoned
 # Every op, forward and backward, over the shared cases, in every type; every tile. Not
 # the cases whose size is for the cpu device: their edges are those of smaller ones.
 CLEAN = (
-    "emulated and (agree or every_tile or relu_backward) and not on_any and not "
-    "on_caffenet and not (conv1 or pool1 or pool2 or norm1 or layer or chunk)"
+    "emulated and (agree or every_tile or relu_backward or slices) and not on_any and "
+    "not on_caffenet and not (conv1 or pool1 or pool2 or norm1 or layer or chunk)"
 )
 CLIPPED = "3/2, last window clipped"
 
