@@ -32,10 +32,10 @@ CHUNK = 1 << 15
 class Network:
     """A network of one architecture on one device, its weights drawn from the seed.
 
-    All values lie one after another in one flat array, so that one update serves all;
-    the gradients of the trainable ones, which are its tail, in another. Parameters hold
-    views of both. Where the precision wants other types in the ops than in the solver,
-    a copy of the values lies in a third.
+    One flat array holds all values, frozen layers first, so that one update serves all
+    trainable ones. A second holds the gradients of the trainable ones. Parameters have
+    views of both. Where ops and solver use different types, a third array holds a copy
+    of the values.
 
     Args:
         name: an architecture's name, or an `Architecture`.
@@ -112,7 +112,7 @@ class Network:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Of one image: (crop, crop, 3), or as `blocks` has it."""
+        """Shape of one image's input: (crop, crop, 3), or in blocks of pixels."""
         return self.layers[0].x_shape
 
     @property
