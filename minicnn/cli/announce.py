@@ -117,7 +117,7 @@ def announce(setup: Setup, why: str, trainer: Trainer) -> None:
     say(f"{why}.")
     say(
         f"{names}{one_pass}: {setup.arch.name}, {len(runs[0].classes)} "
-        f"classes, {len(trainer.loader.train)} training and "
+        f"classes, {len(trainer.loader.train):,} training and "
         f"{counted(len(trainer.loader.val), 'validation image')} of {setup.store}, "
         f"device {setup.dev.name} with {counted(setup.dev.threads, 'thread')}."
     )
