@@ -21,7 +21,7 @@ _jobs = click.option(
     "-j",
     "--jobs",
     type=click.IntRange(min=1),
-    help="Images worked on at once; default: one a core.",
+    help="Parallel workers; default: one a core.",
 )
 split_option = click.option(
     "--split",
