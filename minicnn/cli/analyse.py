@@ -19,7 +19,7 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
 )
 @click.option("--only", help="Some of probe,reset,cka,line,distance,logme.")
 @click.option(
-    "-o", "--output", type=_FOLDER, help="Folder; default: analyses in the first."
+    "-o", "--output", type=_FOLDER, help="Default: analyses in the first target."
 )
 @click.option(
     "--data",

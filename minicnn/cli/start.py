@@ -49,7 +49,7 @@ def _held_out(store: Path, folder: Path) -> Path | None:
     "source",
     default="tiny-imagenet",
     show_default=True,
-    help="Net to train on from: tiny-imagenet, which comes with minicnn; a PATH as for "
+    help="Net to start from: tiny-imagenet, which comes with minicnn; a PATH as for "
     "'minicnn transfer'; or nothing.",
 )
 @click.option("--fresh", is_flag=True, help="Start over, as after adding images.")
@@ -65,7 +65,7 @@ def start(
 ) -> None:
     """Make a classifier from photographs.
 
-    FOLDER has one folder of photographs for each class. Runs five other commands and
+    FOLDER has one folder of photographs for each class. start runs other commands, and
     prints each first. They write NAME.h5, NAME.png, NAME-curves.png and runs/NAME into
     the current folder, where NAME is FOLDER's.
     """

@@ -226,7 +226,7 @@ def train_base(task: str, fresh: bool, log: str | None, **options: Any) -> None:
 )
 @click.option("--finetune", is_flag=True, help="Train the copied layers as well.")
 @click.option(
-    "--finetune-after", default=0, metavar="N", help="Train them only after N updates."
+    "--finetune-after", default=0, metavar="N", help="As well, from update N on."
 )
 @click.option(
     "--keep", default=0, metavar="K", help="Copy K more layers, and train those."
