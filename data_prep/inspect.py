@@ -163,9 +163,9 @@ def contact_sheet(
 
     A name in letters that the font lacks, such as Chinese, gives way to "class 7".
 
-    Tiles are shared out evenly among the classes, or, where these are more than the
-    tiles, go to one of every so many; the images of each are drawn at random. Where
-    there are fewer images than tiles the sheet is smaller.
+    Tiles are dealt out evenly to the classes; with more classes than tiles, to evenly
+    spaced ones. A class's images are drawn at random. The sheet is smaller where there
+    are fewer images than tiles.
 
     Args:
         store: where from.

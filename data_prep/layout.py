@@ -1,4 +1,4 @@
-"""The store's file before any pixel is in it: its plan, its name, its place on disk."""
+"""The store's file before its pixels are written: plan, names, space on disk."""
 
 from __future__ import annotations
 

@@ -153,13 +153,13 @@ class Workers:
         items: Iterable[Item],
         stop: Callable[[], bool],
     ) -> Iterator[tuple[Item, Result]]:
-        """Each item with work(common, item), as they finish; no new ones after `stop`.
+        """Yields each item and work(common, item), as they finish.
 
         Args:
             work: a function of a module, so that other processes find it.
             common: its first argument, the same for all.
             items: its second, one at a time.
-            stop: whether to begin no more.
+            stop: asked before each item; True begins no more.
 
         Raises:
             MinicnnError: a worker process was killed.

@@ -1,20 +1,20 @@
 """minicnn: AlexNet-style convnets by hand, and how transferable their layers are.
 
-These names are the public API. Each is loaded when it is first asked for.
+These names are the public API; README has an example. Each is loaded at first use.
 
 Data
     Store: a file of images, labels and classes, opened for reading.
     prepare, Options: makes a store from archives or folders of images.
-    ensure_demo: the demo set's path; draws it where it is not there yet.
+    ensure_demo: the demo set's path; draws the set at first use.
 
 Training
-    load_recipe, override, Config: settings, by a recipe's name and by assignments.
+    load_recipe, override, Config: settings from a recipe, changed by "KEY=VALUE".
     get_device: "auto", "cpu", "cuda", "cuda:N" or "emulated".
-    Setup: what the runs of one comparison share: store, device, settings, split.
+    Setup: store, device, settings and split that the runs of a comparison share.
     train_base: trains a base net on a task.
     transfer, transfer_depths: copies layers of a base, or of any run or file, freezes
         or fine-tunes them, and trains the rest; at one depth, or several in one pass.
-    Network: the eight layers, with forward and backward passes.
+    Network: layers with forward and backward passes; freezes and copies them.
 
 Finished runs
     Run: a run folder: settings, metrics, result, weights.
@@ -23,7 +23,7 @@ Finished runs
     export_torch: a file of weights that PyTorch loads.
 
 Errors
-    MinicnnError: every refusal, with what to do about it.
+    MinicnnError: bad input or a failed precondition, and what to do about it.
 """
 
 from importlib import import_module

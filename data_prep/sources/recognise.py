@@ -56,7 +56,7 @@ def open_source(
 
 
 def _held(tree: Tree) -> str:
-    """What is in a source that nobody recognises: it has no folders but a lone one."""
+    """What an unrecognised source holds; it has at most one folder."""
     endings = Image.registered_extensions()
     count = sum(Path(path).suffix.lower() in endings for path in tree.files)
     if not tree.files:

@@ -16,7 +16,7 @@ from minicnn.devices.meter import Cost
 from minicnn.ops import Op, augment, lrn
 from minicnn.ops.conv.shape import ConvShape
 
-# Arrays of so few numbers are no traffic: a learning rate, a step, the sums of a score.
+# Largest array that is not counted: a learning rate, a step, the sums of a score.
 _FEW = 3
 
 

@@ -63,7 +63,7 @@ def modes(cuda: bool) -> list[Mode]:
         Mode(p, last, graph=graph) for p, last in layouts for graph in (False, True)
     ]
     compiled = [Mode(p, last, "default", True) for p, last in reversed(layouts)]
-    # It tries many kernels for each product; captured by us, so not by itself.
+    # This mode tries many kernels for each product; we capture the graph, not it.
     tuned = Mode("bf16", True, "max-autotune-no-cudagraphs", True)
     return [*eager, *compiled, tuned]
 

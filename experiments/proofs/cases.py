@@ -65,7 +65,7 @@ class Case:
 
 
 def output(dev: Device, shape: tuple[int, ...], dtype: DTypeLike) -> Any:
-    """An array of the device that shows what is left unwritten: NaN, in bytes 255."""
+    """A device array filled with NaN, bytes with 255: an unwritten number shows."""
     array = dev.empty(shape, dtype)
     array[...] = np.nan if np.dtype(dtype).kind == "f" else 255
     return array
@@ -77,7 +77,7 @@ def _normals(*shapes: tuple[int, ...]) -> list[Any]:
 
 
 def _apart(shape: tuple[int, ...]) -> Any:
-    """Numbers in random order of which no two, and none and zero, come close."""
+    """Numbers in random order, 2·GAP apart, and GAP or more from zero."""
     size = int(np.prod(shape))
     order = np.random.default_rng(SEED).permutation(size)
     return ((order - size // 2 + 0.5) * 2 * GAP).reshape(shape)

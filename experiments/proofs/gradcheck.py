@@ -114,10 +114,9 @@ class Check:
         op, case: what was run.
         against: "differences" or "reference".
         dtype: of the numbers.
-        error: the worst relative error; of all outputs that which fills most of its
-            limit.
-        where: the number that is so far off.
-        limit: what is allowed.
+        error: relative error; of several outputs, the one nearest its limit.
+        where: the output's name and index, such as "dw[2,0,1,3]".
+        limit: largest error that passes; NaN never does.
     """
 
     op: str
@@ -130,7 +129,7 @@ class Check:
 
     @property
     def ok(self) -> bool:
-        """Whether it passed; a NaN does not."""
+        """Whether it passed."""
         return self.error <= self.limit
 
 
@@ -146,7 +145,7 @@ class Error(NamedTuple):
 
     @property
     def share(self) -> float:
-        """Of the limit."""
+        """Part of the limit that the error fills."""
         return self.error / self.limit if self.limit else self.error
 
 

@@ -28,7 +28,7 @@ WIDE = 6.2
 """Width of a figure, in inches."""
 GUESS = 1.2
 """Multiple of chance below which a net did not train."""
-# Apart by more than the width of a marker, for the intervals are often smaller.
+# Distance between kinds, more than a marker: intervals are often smaller than one.
 COMPARED = (
     (TREATMENTS["transfer"], "transfer", SIMILAR, "similar tasks", -0.15),
     (drawing.DISSIMILAR, "transfer", curves.DISSIMILAR, "natural/man-made", 0.0),
@@ -76,9 +76,9 @@ def transfer(units: list[Unit], behind: list[Unit]) -> Drawn | None:
 
 
 def _both(axes: Axes, some: list[Unit]) -> str:
-    """The mean of both targets, where only together they have an interval.
+    """The mean of both targets, where each has too few units for an interval.
 
-    It lies below the mean base by the mean drop, each net's below its own base.
+    Its height is the mean base plus the mean drop, each net against its own base.
     """
     drops = heights(some, "transfer", drops=True)
     targets = Counter(unit.target for unit in some if unit.drops("transfer"))
@@ -154,7 +154,7 @@ def relative(units: list[Unit], behind: list[Unit]) -> Drawn | None:
 
 
 def preserved(units: list[Unit], behind: list[Unit]) -> Drawn | None:
-    """What copying k more layers, and training on them, gains; it was not published."""
+    """Gain from copying and training k more layers; not in the paper."""
     from minicnn.results.pictures import COLOURS, DASHES, MARKERS
 
     keeps: dict[str, list[int]] = {}

@@ -4,8 +4,8 @@ A bootstrap alone is too narrow here: over n units it can never reach beyond the
 smallest and the largest of them, and those enclose the true median in only 1 − 2^(1−n)
 of all cases: 50 % for two units, 75 % for three, 94 % for five. So each interval is the
 wider of a percentile bootstrap (Efron 1979) and Student's t, which is right for few
-units if they are normally distributed. With one or two units neither has a meaning: one
-has no spread, and two tell it by a single difference; LEAST are needed.
+units if they are normally distributed. LEAST units are needed: one unit has no spread,
+and two estimate it from a single difference.
 """
 
 from __future__ import annotations

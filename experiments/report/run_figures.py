@@ -35,7 +35,7 @@ Records = list[dict[str, Any]]
 
 
 def thinned(records: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """At most POINTS points: means of equal runs of them, the last one as it is."""
+    """At most POINTS points: means over equal stretches; the last point stays."""
     if len(records) <= POINTS:
         return list(records)
     body = np.array_split(np.asarray(records[:-1]), POINTS - 1)
@@ -155,7 +155,7 @@ def _cell(
     end = f"{last / 1000:g}k" if last >= 10_000 else f"{last:g}"
     axes.set_xlim(0, last)
     axes.set_xticks([0, last], ["0", end])
-    # Of neighbours, one's last number would run into the other's first.
+    # A panel's last number would run into its neighbour's first.
     first, final = axes.get_xticklabels()
     first.set_horizontalalignment("left")
     final.set_horizontalalignment("right")

@@ -19,14 +19,14 @@ from minicnn.experiments.study.records import Net
 
 NONE = "–"
 Pairs = list[tuple[str, object]]
-# Of env.json's sessions: what differs from session to session, and is told elsewhere.
+# Keys of env.json that differ between sessions, and are reported elsewhere.
 _PASSING = {"began", "seconds", "first_step", "last_step", "images_per_second"}
 _PASSING |= {"trained_together"}
 _HEADER = {"best10": "top1_mean_of_10_best", "final": "top1_final"}
 
 
 def as_csv(rows: Sequence[Mapping[str, Any]], header: Iterable[str]) -> bytes:
-    """Rows under a header, which is there even where they are none; None is empty."""
+    """CSV of rows under a header, also without rows; None is an empty cell."""
     text, names = io.StringIO(newline=""), list(header)
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([_HEADER.get(name, name) for name in names])
@@ -157,7 +157,7 @@ def what_was_run(contents: Contents) -> Pairs:
 
 
 def missing(contents: Contents) -> list[str]:
-    """What the plan names and the folder lacks, and how far it is."""
+    """Nets of the plan that are missing, and how far each is."""
     lines = []
     for name, state in contents.unfinished.items():
         total = contents.study.by_id[name].config.solver.iterations

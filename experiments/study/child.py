@@ -23,8 +23,8 @@ from pathlib import Path
 from minicnn.base.files import make_folder
 
 PATIENCE = 120.0
-"""Seconds that a command waits for its run folders: of an engine that was killed, the
-commands are still saving."""
+"""Seconds that a command waits for its run folders: commands of a killed engine may
+still be saving there."""
 THREADS = ("OMP", "OPENBLAS", "MKL", "VECLIB_MAXIMUM", "NUMEXPR")
 """Libraries that would start a thread a core: NAME_NUM_THREADS says how many."""
 TAIL = 8192

@@ -100,7 +100,7 @@ class TaskSizes:
             else:
                 size = (2, 0)
             self._sizes[split, name] = size
-        # What the rate is of: an image of the plan's first base.
+        # Unit of the rate: operations of one image of the plan's first base.
         self.unit = training_flops(self.layers(plan.nodes[0]))
 
     def of(self, node: Node) -> tuple[int, int]:
@@ -121,7 +121,7 @@ class TaskSizes:
         return checkpoint_bytes(*self._network(node), node.treatment.frozen)
 
     def evaluated(self, node: Node) -> int:
-        """Images that the node is scored on, each as often as it is."""
+        """Images of all evaluations of the node."""
         return evaluations(node.config) * self.of(node)[1]
 
     def work(self, task: Task) -> float:

@@ -54,7 +54,7 @@ class State:
             base.
         step: updates so far, as its metrics tell.
         top1, best10: of a finished net: final, and mean of the 10 best evaluations.
-        error, log: of a failed one, the last thing it said, and the file of all that.
+        error, log: of a failed net, its last line of output, and its log file.
     """
 
     state: str
@@ -111,15 +111,15 @@ class Study:
         return self.folder / "logs" / f"{name}.log"
 
     def failure(self, node: Node) -> Path:
-        """Where it is noted what the node failed of."""
+        """File that says why the node failed."""
         return self.folder / "logs" / f"{node.id}.failed"
 
     def note_failure(self, node: Node, error: str, log: Path) -> None:
-        """Remembers what a node failed of."""
+        """Writes down why a node failed, and its log."""
         write_json(self.failure(node), {"error": error, "log": str(log)})
 
     def forget_failure(self, node: Node) -> None:
-        """A node is about to run again, or did well."""
+        """Removes the note, when a node starts again or has finished."""
         self.failure(node).unlink(missing_ok=True)
 
     def finished(self, node: Node) -> bool:

@@ -42,7 +42,7 @@ class Node:
 
     @property
     def name(self) -> str:
-        """The treatment's: baseA, A3B+."""
+        """The treatment's name, such as baseA or A3B+."""
         return self.treatment.name
 
     @property
@@ -81,7 +81,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Expected:
-    """What the store of a plan will hold, to reckon with before there is one.
+    """What the store of a plan will hold, for its cost before there is a store.
 
     Attributes:
         classes, natural: classes, and the natural ones among them.
@@ -93,7 +93,7 @@ class Expected:
     val_per_class: int
 
     def task_size(self, split: str, target: str) -> int:
-        """Classes of a task; half of them where a file says which."""
+        """Number of classes of a task, as far as the split's name tells: else half."""
         if split == "all":
             return self.classes
         if split == "natural-manmade":
@@ -110,8 +110,8 @@ class Plan:
         name: names the default study folder.
         data: "demo", the path of a store, or "" for one that must be given.
         recipe: that the settings start from.
-        published: whether the protocol is the paper's, so that its numbers may be laid
-            under ours.
+        published: whether the protocol is the paper's, so that the published numbers
+            may be drawn behind ours.
         expected: of the store; None where the plan does not say.
         nodes: bases before what copies from them, each id once.
     """
@@ -176,7 +176,7 @@ def flat(config: Config) -> dict[str, Any]:
 
 
 def _pairs(old: Config, new: Config) -> Iterator[tuple[str, Any, Any]]:
-    """Each setting that differs, before and after; a layer's factors are 1 unsaid."""
+    """Each setting that differs, before and after; absent layer factors are 1."""
     before, after = flat(old), flat(new)
     for name in dict.fromkeys([*before, *after]):
         pair = before.get(name, 1.0), after.get(name, 1.0)
@@ -185,12 +185,12 @@ def _pairs(old: Config, new: Config) -> Iterator[tuple[str, Any, Any]]:
 
 
 def differences(old: Config, new: Config) -> list[str]:
-    """What the settings differ in, a text each."""
+    """A text for each setting that differs."""
     return [f"{name} was {was!r}, now {now!r}" for name, was, now in _pairs(old, new)]
 
 
 def assignments(config: Config, start: Config) -> list[str]:
-    """The `section.key=value` texts that make one configuration of another."""
+    """The `section.key=value` texts that turn one configuration into another."""
     return [f"{name}={json.dumps(now)}" for name, _, now in _pairs(start, config)]
 
 

@@ -1,4 +1,4 @@
-"""When the published numbers may be laid under ours.
+"""When the published numbers may be drawn behind ours.
 
 A plan says `published = true` where its nets are the paper's. That holds for a study
 only while its settings decide the same numbers, and its store is the paper's data.
@@ -13,14 +13,14 @@ from minicnn.data.classes import group_classes, ilsvrc2012
 from minicnn.data.store import PARTS, Store
 from minicnn.experiments.study.graph import Plan, flat
 
-# A net that goes on from a checkpoint ends bit for bit as one that was never stopped,
-# and how many updates share a line of the metrics changes no update. All else decides:
-# `evaluate_every` too, for a published score is the mean of the 10 best evaluations,
-# and `precision`, for it rounds every product.
+# Settings that change no score: a resumed net ends with the same bits, and the metrics
+# only record. All other settings decide scores: `evaluate_every` too, since a published
+# score is the mean of the 10 best evaluations, and `precision`, since it rounds every
+# product.
 IDLE = ("schedule.checkpoint_every", "schedule.log_every")
 SIZE = (256, 256)
 IMAGES = {"train": 1_281_167, "val": 50_000}
-# A copy may lack a few files that cannot be read; a subset lacks more.
+# Largest share of images missing: a copy may lack a few unreadable files.
 TOLERANCE = 0.01
 
 

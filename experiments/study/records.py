@@ -1,7 +1,6 @@
 """One row a net: ours, read from run folders, and the published ones, from their CSV.
 
-Both have the same columns, so that whatever is drawn or computed of the one can be of
-the other.
+Both have the same columns, so that every figure and number can be made from either.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ class Net:
         keep: layers above these n that were copied and trained on.
         seed: of its study; 0 for the published.
         images_per_class: training images, on average where classes differ.
-        classes: of its task; chance is 1 in so many.
+        classes: number of classes of its task; chance is 1/classes.
         best10: top-1 on the validation part, 0..1, the mean of the 10 best evaluations:
             the published score. It selects on the validation part. None with fewer.
         final: top-1 after the last update; None for the published.

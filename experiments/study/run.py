@@ -92,7 +92,7 @@ def preview(
     """A plan and its cost; trains nothing, and writes nothing.
 
     Args:
-        workers: to reckon with.
+        workers: to share the work.
         rate: images a second of a base net's training; None takes what was measured.
         measure_on: device and threads to measure it on now; None does not.
     """
@@ -195,7 +195,7 @@ def _engine(
     threads: int | None,
     address: str | None,
 ) -> Callable[..., Engine]:
-    """What makes the engine; all that can be refused about it is refused here."""
+    """A function that makes the engine; refuses bad arguments at once."""
     check_counts(jobs, threads)
     if engine == "ray":
         from minicnn.experiments.study import ray_engine

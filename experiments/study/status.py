@@ -189,14 +189,14 @@ def _group_lines(members: Sequence[Node]) -> list[str]:
 
 
 def _ranges(copies: Iterable[Node]) -> list[str]:
-    """Names, those that differ in a consecutive n alone as the first and the last."""
+    """Names; a range of consecutive depths as its first and last."""
     families: dict[str, list[Node]] = {}
     for node in copies:
         families.setdefault(node.treatment.family, []).append(node)
     texts = []
     for members in families.values():
         members.sort(key=lambda node: node.treatment.n)
-        # Of consecutive depths the place among all is as far behind.
+        # Within consecutive depths, n minus the place in the list is constant.
         places = enumerate(members)
         for _, run in groupby(places, lambda each: each[1].treatment.n - each[0]):
             names = [node.name for _, node in run]

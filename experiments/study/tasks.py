@@ -31,7 +31,7 @@ class Task:
 
     @property
     def id(self) -> str:
-        """The node's, or "random-0/A1-7B" for several."""
+        """The node's id, or for several nodes such as "random-0/A1-7B"."""
         first = self.nodes[0]
         if len(self.nodes) == 1:
             return first.id
@@ -89,10 +89,10 @@ def make_tasks(nodes: Iterable[Node], share_trunk: bool = False) -> list[Task]:
 
 @dataclass
 class Queue:
-    """Which task comes next.
+    """The queue of tasks: chooses the next one.
 
-    Of those that are ready the one with the longest way to the end, its dependents
-    counted; so bases come first, and short nets last, when a worker would idle.
+    It takes the ready task with the longest path to the end, dependents included. So
+    bases come first, and short nets last, to fill workers that would idle.
 
     Args:
         tasks: not finished yet.
@@ -109,7 +109,7 @@ class Queue:
         longest: dict[str, float] = {}
         for task, each in zip(self.tasks, seconds, strict=True):
             longest[task.base] = max(longest.get(task.base, 0.0), each)
-        # Nothing copies from what copies: no path has more than two nets.
+        # A net that copies is never copied from: paths have at most two nets.
         order = [
             (-each - max(longest.get(node.id, 0.0) for node in task.nodes), place)
             for place, (task, each) in enumerate(zip(self.tasks, seconds, strict=True))

@@ -44,7 +44,7 @@ class Precision:
 
     @property
     def tensor(self) -> str | None:
-        """As what kernels may multiply float32 arrays on tensor cores; None: not."""
+        """Tensor cores' type for float32 arrays; None: they do not multiply them."""
         return self.name if self.name in ("tf32", "tf32x3") else None
 
     @property
@@ -60,8 +60,8 @@ _ALL = {
     each.name: each
     for each in (
         FP32,
-        # Tensor cores multiply sums of two numbers of 11 bits, by three products:
-        # as exactly as float32.
+        # Each operand is a sum of two 11-bit numbers, each product three products of
+        # tensor cores: as exact as float32.
         Precision("tf32x3", _FLOAT, _FLOAT),
         # Tensor cores round the operands of products to 11 significant bits.
         Precision("tf32", _FLOAT, _FLOAT),

@@ -17,9 +17,9 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
 @click.argument(
     "targets", metavar="STUDY|RUN...", nargs=-1, required=True, type=_FOLDER
 )
-@click.option("--only", help="Some of them: probe,reset,cka,line,distance,logme.")
+@click.option("--only", help="Some of probe,reset,cka,line,distance,logme.")
 @click.option(
-    "-o", "--output", type=_FOLDER, help="Default: the first one's folder analyses."
+    "-o", "--output", type=_FOLDER, help="Default: analyses in the first target."
 )
 @click.option(
     "--data",
@@ -27,10 +27,13 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
     help="Image store; default: the runs' own.",
 )
 @click.option(
-    "--images", default=2000, show_default=True, help="Validation images, at most."
+    "--images", default=2000, show_default=True, help="Most validation images."
 )
 @click.option(
-    "--train-images", default=5000, show_default=True, help="For probes and LogME."
+    "--train-images",
+    default=5000,
+    show_default=True,
+    help="Most training images, for probes and LogME.",
 )
 @device_options
 @json_option
@@ -44,8 +47,10 @@ def analyse(
     device: str,
     threads: int | None,
 ) -> None:
-    """Analyse finished nets: linear probes, layers set back, CKA, lines between
-    nets, distances, LogME. What an earlier call finished is not done again."""
+    """Analyse finished nets, layer by layer.
+
+    Linear probes, layers set back, CKA, lines between nets, distances, LogME. Earlier
+    calls' results are kept."""
     from minicnn.devices import device as devices
     from minicnn.experiments.analyses.run import ANALYSES, analyse
     from minicnn.experiments.analyses.units import Budget

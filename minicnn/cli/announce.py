@@ -16,12 +16,12 @@ from minicnn.training.run import Run
 from minicnn.training.setup import Setup
 from minicnn.training.trainer import Trainer
 
-LONG = 2 * 3600  # seconds from which on smaller choices are named
-BATCH = 32  # images whose step tells a host's rate
+LONG = 2 * 3600  # seconds; longer trainings are told smaller choices
+BATCH = 32  # images of the step that is timed on a host, at most
 
 
 def _rate(setup: Setup) -> float:
-    """Images a second of a net that is trained whole: a step on noise, the third."""
+    """Images a second of a net with no frozen layer, by its third step on noise."""
     network, batch = setup.config.network, setup.config.solver.batch
     if setup.dev.on_host:
         batch = min(batch, BATCH)
@@ -37,7 +37,7 @@ def _rate(setup: Setup) -> float:
 
 
 def seconds(setup: Setup, trainer: Trainer) -> float:
-    """What a pass takes from its first update on, all work as fast as a step's."""
+    """Seconds of a pass from its first update on, at the rate of a step."""
     solver, network = setup.config.solver, setup.config.network
     layers = cost.layer_flops(network.arch, trainer.runs[0].outputs)
     images = solver.iterations * solver.batch
@@ -59,7 +59,7 @@ def period(length: float) -> str:
 
 
 def tell(setup: Setup, trainer: Trainer) -> None:
-    """Prints how many updates there are and what they take; of long ones, what less."""
+    """Prints the number of updates and their time; if long, smaller choices."""
     solver = setup.config.solver
     images = counted(solver.batch, "image")
     told = f"{counted(solver.iterations, 'update')} of {images}"
@@ -91,7 +91,7 @@ def print_layers(run: Run) -> None:
 
 
 def print_spans(run: Run) -> None:
-    """Prints as much in one line."""
+    """Prints the same of a run's layers in one line."""
     spans: dict[tuple[str, str], list[int]] = {}
     for row in run.layers():
         spans.setdefault((row["origin"], row["state"]), []).append(row["layer"])
@@ -117,7 +117,7 @@ def announce(setup: Setup, why: str, trainer: Trainer) -> None:
     say(f"{why}.")
     say(
         f"{names}{one_pass}: {setup.arch.name}, {len(runs[0].classes)} "
-        f"classes, {len(trainer.loader.train)} training and "
+        f"classes, {len(trainer.loader.train):,} training and "
         f"{counted(len(trainer.loader.val), 'validation image')} of {setup.store}, "
         f"device {setup.dev.name} with {counted(setup.dev.threads, 'thread')}."
     )

@@ -21,7 +21,7 @@ _jobs = click.option(
     "-j",
     "--jobs",
     type=click.IntRange(min=1),
-    help="Work in parallel; default: all cores.",
+    help="Parallel workers; default: one a core.",
 )
 split_option = click.option(
     "--split",
@@ -62,7 +62,7 @@ def data() -> None:
     "validation part; default: 0.1.",
 )
 @click.option(
-    "--seed", default=0, show_default=True, help="Of the choice of what is held out."
+    "--seed", default=0, show_default=True, help="Seed that holds images out."
 )
 @click.option(
     "--groups",
@@ -74,7 +74,7 @@ def data() -> None:
     type=click.Choice(["fail", "skip"]),
     default="fail",
     show_default=True,
-    help="What to do about files that are no readable image.",
+    help="Stop at a file that cannot be read as an image, or leave it out.",
 )
 @click.option(
     "--exact",
@@ -131,13 +131,13 @@ def _report(outcome: Outcome, output: Path) -> None:
 
 @data.command()
 @click.option("-o", "--output", type=_FILE, required=True, help="Store to make.")
-@click.option("--size", default=32, show_default=True, help="Height and width.")
-@click.option("--seed", default=0, show_default=True, help="Of the pictures.")
+@click.option("--size", default=32, show_default=True, help="Pixels a side.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the drawing.")
 @_jobs
 @click.option("--fresh", is_flag=True, help="Replace what is there.")
 @json_option
 def demo(output: Path, size: int, seed: int, jobs: int | None, fresh: bool) -> None:
-    """Draw the demo set, for when there is no data at all."""
+    """Draw the demo set, 40 classes, where there is no data."""
     from minicnn.data_prep.demo.store import prepare_demo
 
     drawn = prepare_demo(output, size=size, seed=seed, jobs=jobs, fresh=fresh)
@@ -149,7 +149,7 @@ def demo(output: Path, size: int, seed: int, jobs: int | None, fresh: bool) -> N
 @click.argument("store", type=_FILE)
 @json_option
 def info(store: Path) -> None:
-    """Tell what is in STORE."""
+    """Show what STORE holds."""
     from minicnn.data.store import Store
     from minicnn.data_prep.inspect import describe
 
@@ -176,7 +176,7 @@ def info(store: Path) -> None:
 @_jobs
 @json_option
 def verify(store: Path, jobs: int | None) -> None:
-    """Check every image of STORE against its checksum; exit 1 if any is damaged."""
+    """Check STORE's checksums; exit status 1 if an image is damaged."""
     from minicnn.data.store import Store
     from minicnn.data_prep import inspect
 
@@ -221,12 +221,12 @@ def verify(store: Path, jobs: int | None) -> None:
     show_default=True,
     help="Images across the sheet.",
 )
-@click.option("--seed", default=0, show_default=True, help="Of the choice of images.")
+@click.option("--seed", default=0, show_default=True, help="Seed that picks images.")
 @json_option
 def show(
     store: Path, output: Path, classes: str | None, part: str, **grid: Any
 ) -> None:
-    """Draw a contact sheet of STORE, class names under the images."""
+    """Draw a sheet of STORE's images over their class names."""
     from minicnn.data.store import Store
     from minicnn.data_prep.inspect import contact_sheet, find_classes, write_picture
 

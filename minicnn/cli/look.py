@@ -46,7 +46,7 @@ precision_option = click.option(
 @json_option
 @device_options
 def evaluate(folder: Path, data: Path | None, device: str, threads: int | None) -> None:
-    """Score a run's last checkpoint on its whole validation part."""
+    """Score a run's last checkpoint on all its validation images."""
     from minicnn.devices import device as devices
     from minicnn.results.inference import evaluate_run
     from minicnn.training.run import Run
@@ -65,7 +65,7 @@ def evaluate(folder: Path, data: Path | None, device: str, threads: int | None) 
 @click.command()
 @_run
 @click.argument("images", metavar="IMAGE...", type=_FILE, nargs=-1, required=True)
-@click.option("--top", default=5, show_default=True, help="Guesses an image.")
+@click.option("--top", default=5, show_default=True, help="Classes an image.")
 @json_option
 @device_options
 def predict(
@@ -97,14 +97,14 @@ def predict(
 @_run
 @click.argument("sources", metavar="[STORE|IMAGE...]", type=_FILE, nargs=-1)
 @click.option(
-    "--layer", required=True, help="conv5: with ReLU; pool5: pooled; norm1; fc7; fc8."
+    "--layer", required=True, help="Such as conv5 (after ReLU), pool5, norm1, fc7."
 )
 @click.option(
     "--part",
     type=click.Choice(["train", "val", "all"]),
     default="all",
     show_default=True,
-    help="Of a store.",
+    help="Images of a store to take.",
 )
 @_output("File to write: .h5 or .safetensors.")
 @json_option
@@ -118,10 +118,10 @@ def features(
     device: str,
     threads: int | None,
 ) -> None:
-    """Write what a layer makes of a store's images, or of image files.
+    """Write a layer's features of images.
 
-    Without STORE or IMAGE of the store that RUN was trained on. The file holds
-    features, rows and, of a store, labels, split, wnids and names.
+    The images: IMAGE files or those of STORE; default: the store that RUN was trained
+    on. The file holds features, rows and, of a store, labels, split, wnids and names.
     """
     from minicnn.devices import device as devices
     from minicnn.results import features as taken
@@ -154,7 +154,7 @@ def filters(folder: Path, output: Path) -> None:
 @click.command()
 @click.argument("folders", metavar="RUN...", type=_FOLDER, nargs=-1, required=True)
 @_output("Picture: .png, .svg or .pdf.")
-@click.option("--follow", is_flag=True, help="Draw it anew until all runs are done.")
+@click.option("--follow", is_flag=True, help="Redraw until all runs are done.")
 @json_option
 def curves(folders: tuple[Path, ...], output: Path, follow: bool) -> None:
     """Draw training loss and validation top-1 of one run or more."""
@@ -207,7 +207,7 @@ def doctor(
     device: str,
     threads: int | None,
 ) -> None:
-    """Say what this machine has, and what mends what it lacks.
+    """Say what this machine has and lacks, and what mends it.
 
     With --compile, fill the caches of compiled kernels instead, so that nothing waits
     for the compiler later; without a GPU those of the emulated device.

@@ -23,8 +23,8 @@ from minicnn.cli import train as cli_train
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="minicnn")
 def cli() -> None:
-    """Train AlexNet-style convnets by hand-written kernels, and measure how
-    transferable the features of each layer are (Yosinski et al. 2014)."""
+    """Train AlexNet-style convnets with hand-written kernels, and measure how
+    transferable each layer's features are (Yosinski et al. 2014)."""
 
 
 for each in [

@@ -17,8 +17,8 @@ from minicnn.cli.output import json_option, put
     "--op",
     "ops",
     multiple=True,
-    help="Only this op (conv, relu, pool, lrn, dropout, softmax, sgd, augment), or "
-    "'network'; may be repeated.",
+    help="Only conv, relu, pool, lrn, pool_lrn, space_to_depth, dropout, softmax, sgd, "
+    "augment or network; may be repeated.",
 )
 @json_option
 @click.pass_context
@@ -28,10 +28,11 @@ def gradcheck(
     device: str,
     threads: int | None,
 ) -> None:
-    """Check every op and small whole networks; status 1 where one is off.
+    """Check the gradients of every op and of small networks.
 
-    Gradients are compared with central differences in float64, all outputs with the
-    cpu device's in float64, which the tests hold to plain loops.
+    Gradients are compared with central differences in float64, outputs with those of
+    the cpu device in float64, which the tests hold to plain loops. Exit status 1 if a
+    check fails.
     """
     from dataclasses import asdict
 
@@ -56,15 +57,15 @@ def gradcheck(
 @click.command()
 @device_options
 @click.option("--arch", default="caffenet", show_default=True, help="Architecture.")
-@click.option("--batch", type=int, help="Images; default: 256, fewer without a GPU.")
+@click.option("--batch", type=int, help="Images; default: 256, on a CPU fewer.")
 @precision_option
 @click.option(
     "--against",
     type=click.Choice(["torch"]),
-    help="Then time the same step in PyTorch, in all of its modes: minutes.",
+    help="Also time the step in all modes of PyTorch; takes minutes.",
 )
 @click.option(
-    "--json", "file", type=click.Path(path_type=Path), help="Also write JSON there."
+    "--json", "file", type=click.Path(path_type=Path), help="JSON file to write."
 )
 def bench(
     arch: str,
@@ -75,7 +76,7 @@ def bench(
     device: str,
     threads: int | None,
 ) -> None:
-    """Time every op of a training step, and the step, against the roofline."""
+    """Time a training step and its ops beside the roofline."""
     from minicnn.base.files import check_target, write_json
     from minicnn.devices import device as devices
     from minicnn.experiments.bench import against_torch

@@ -15,7 +15,7 @@ from minicnn.cli.output import json_option, put
     "study", required=False, type=click.Path(file_okay=False, path_type=Path)
 )
 @click.option(
-    "--published", is_flag=True, help="Report on the published numbers alone."
+    "--published", is_flag=True, help="Report on the published numbers instead."
 )
 @click.option(
     "-o",
@@ -34,7 +34,7 @@ from minicnn.cli.output import json_option, put
 )
 @json_option
 def report(study: Path | None, published: bool, output: Path, score: str) -> None:
-    """Draw a study's figures, check the paper's claims, and write it all as a page."""
+    """Write a page of a study: figures, the paper's claims, tables."""
     if (study is None) != published:
         raise MinicnnError(
             "report: give a study folder, as 'minicnn study run' makes them, or "

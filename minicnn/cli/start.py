@@ -49,10 +49,10 @@ def _held_out(store: Path, folder: Path) -> Path | None:
     "source",
     default="tiny-imagenet",
     show_default=True,
-    help="Net whose layers are trained on: a base that minicnn brings along, a PATH "
-    "as of 'minicnn transfer', or nothing.",
+    help="Net to start from: tiny-imagenet, which comes with minicnn; a PATH as for "
+    "'minicnn transfer'; or nothing.",
 )
-@click.option("--fresh", is_flag=True, help="Start over, such as with more images.")
+@click.option("--fresh", is_flag=True, help="Start over, as after adding images.")
 @device_options
 @click.pass_context
 def start(
@@ -63,10 +63,11 @@ def start(
     device: str,
     threads: int | None,
 ) -> None:
-    """Make a classifier of FOLDER, which has a folder of photographs for each class.
+    """Make a classifier from photographs.
 
-    Runs the commands that one would type, and prints each, to go on with by hand. What
-    they make lies in this folder: NAME.h5, NAME.png, runs/NAME.
+    FOLDER has one folder of photographs for each class. start runs other commands, and
+    prints each first. They write NAME.h5, NAME.png, NAME-curves.png and runs/NAME into
+    the current folder, where NAME is FOLDER's.
     """
     from minicnn.devices import device as devices
 

@@ -36,15 +36,16 @@ def plan_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "patterns",
             multiple=True,
             metavar="GLOB",
-            help="Only nets of such a name, like 'A*B+' or 'random-0/*', and the bases "
-            "they need; may be repeated.",
+            help="Only nets of matching names, such as 'A*B+' or 'random-0/*', and the "
+            "bases they need; may be repeated.",
         ),
         click.option(
             "--set",
             "settings",
             multiple=True,
             metavar="SECTION.KEY=VALUE",
-            help="Change a setting of all nets, such as solver.iterations=100.",
+            help="Change a setting of all nets, such as solver.iterations=100; may be "
+            "repeated.",
         ),
         click.option(
             "--share-trunk",
@@ -59,23 +60,20 @@ def plan_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.group()
 def study() -> None:
-    """Train all the nets of a study: the paper's own, or a plan of yours.
+    """Train all the nets of a study.
 
-    PLAN is paper, tiny-imagenet, demo, or a TOML file like those.
+    PLAN is paper (the published nets), tiny-imagenet, demo, or a TOML file of yours.
     """
 
 
 @study.command()
 @plan_options
-@click.option(
-    "--workers", default=8, show_default=True, help="GPUs, or jobs, to reckon with."
-)
+@click.option("--workers", default=8, show_default=True, help="GPUs, or jobs on CPUs.")
 @click.option(
     "--rate",
     type=float,
     metavar="IMAGES/S",
-    help="Of a base net's training on one worker; default: as measured in the study "
-    "folder.",
+    help="Speed of a base net on one worker; default: as measured in the study folder.",
 )
 @click.option("--measure", is_flag=True, help="Measure the rate now, on --device.")
 @device_options
@@ -117,19 +115,19 @@ def plan(
 )
 @click.option(
     "--address",
-    help="Of a running Ray cluster: auto, or HOST:PORT; default: start one.",
+    help="A running Ray cluster, auto or HOST:PORT; default: start one.",
 )
 @click.option(
     "-j",
     "--jobs",
     type=int,
-    help="Nets at a time; default: one a GPU, or one a core; not with --address.",
+    help="Nets trained at once; default: one a GPU or core; not with --address.",
 )
 @click.option(
     "--threads-per-job",
     "threads",
     type=int,
-    help="CPU threads of each; default: the cores shared out.",
+    help="CPU threads of each net; default: an equal share of the cores.",
 )
 @click.option(
     "--device",
@@ -148,11 +146,11 @@ def run(
     device: str,
     **options: Any,
 ) -> None:
-    """Train what is left of a plan; stopped at any moment, the same command goes on.
+    """Train all unfinished nets of a plan.
 
-    Each net is trained by an ordinary minicnn command, found with all it printed in
-    STUDY/logs. A net that fails does not stop the others, and is tried again by the
-    next call; status 1 tells of it.
+    A command that was stopped goes on when given again. Each net is trained by a
+    minicnn command; STUDY/logs has it and its output. A net that fails does not stop
+    the others: the next call tries it again. Exit status 1 says that one failed.
     """
     from minicnn.experiments.study import run as runs
     from minicnn.experiments.study import status as shows
@@ -174,7 +172,7 @@ def run(
 @click.argument("folder", metavar="STUDY", type=_FOLDER)
 @json_option
 def status(folder: Path) -> None:
-    """Show how far a study is: a line for each treatment, a column for each depth."""
+    """Show how far each net of a study is: treatments by depths."""
     from minicnn.experiments.study import status as shows
     from minicnn.experiments.study.folder import read_study
 

@@ -32,19 +32,19 @@ def setup_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option(
             "--recipe",
-            help="paper, tiny-imagenet, small, demo or a TOML file; default: by images,"
-            " classes, size and device.",
+            help="paper, tiny-imagenet, small, demo or a TOML file; default: chosen by "
+            "the number and size of images, the classes and the device.",
         ),
         click.option(
             "--set",
             "settings",
             multiple=True,
             metavar="SECTION.KEY=VALUE",
-            help="Change a setting of the recipe, such as solver.lr=0.02.",
+            help="Change a setting, such as solver.lr=0.02; may be repeated.",
         ),
-        click.option("--seed", default=0, show_default=True, help="Of the whole run."),
+        click.option("--seed", default=0, show_default=True, help="Seed of the run."),
         click.option(
-            "--runs", type=folder, help="Where runs lie; default: runs/STORE-SPLIT."
+            "--runs", type=folder, help="Folder for runs; default: runs/STORE-SPLIT."
         ),
         device_options,
         precision_option,
@@ -201,7 +201,7 @@ def put_results(runs: list[Run]) -> None:
 @click.option("--task", required=True, help="A, B, or all.")
 @setup_options
 def train_base(task: str, fresh: bool, log: str | None, **options: Any) -> None:
-    """Train the base net of a task."""
+    """Train the base net of a task, from nothing."""
     from minicnn.training.treatment import Treatment
 
     setup, why = make_setup(task, None, **options)
@@ -213,8 +213,8 @@ def train_base(task: str, fresh: bool, log: str | None, **options: Any) -> None:
     "--from",
     "source",
     required=True,
-    help="Task of the base: A, B; or random; or the PATH of a run, a checkpoint or an "
-    "exported .safetensors file; or tiny-imagenet, a base that minicnn brings along.",
+    help="Base to copy from: task A or B; random; tiny-imagenet, which comes with "
+    "minicnn; or the PATH of a run, a checkpoint or an exported .safetensors file.",
 )
 @click.option(
     "--to",
@@ -226,15 +226,15 @@ def train_base(task: str, fresh: bool, log: str | None, **options: Any) -> None:
 )
 @click.option("--finetune", is_flag=True, help="Train the copied layers as well.")
 @click.option(
-    "--finetune-after", default=0, metavar="N", help="But not in the first N updates."
+    "--finetune-after", default=0, metavar="N", help="As well, from update N on."
 )
 @click.option(
-    "--keep", default=0, metavar="K", help="Copy K layers more, and train these on."
+    "--keep", default=0, metavar="K", help="Copy K more layers, and train those."
 )
 @click.option(
     "--share-trunk",
     is_flag=True,
-    help="Train all depths in one pass over the data, frozen layers run once.",
+    help="Train all depths in one pass over the data; frozen layers run once.",
 )
 @setup_options
 def transfer(
@@ -249,10 +249,10 @@ def transfer(
     log: str | None,
     **options: Any,
 ) -> None:
-    """Copy the first N layers of a base net and train the rest on a task.
+    """Copy the first N layers of a net, and train the rest.
 
-    Several depths are trained one after another, or by --share-trunk together: the
-    same results, bit for bit on the CPU, from one reading of the data.
+    Several depths are trained one after another, or together with --share-trunk: the
+    same results, bit for bit on the CPU, from one pass over the data.
     """
     from minicnn.training.treatment import parse_depths, passes
 

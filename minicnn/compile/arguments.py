@@ -15,28 +15,28 @@ import numpy as np
 from minicnn.base.errors import MinicnnError
 from minicnn.compile.kernel_source import Parameter
 
-# Bytes. Every array of a kernel begins at a multiple of it, so that kernels may read so
-# many as one: elsewhere that ends the process on a CPU, and a GPU takes no more
-# launches.
+# Bytes; a kernel's arrays begin at multiples of it, so that it may read as many at
+# once. A misaligned read ends the process on a CPU, and fails all later launches on a
+# GPU.
 ALIGNMENT = 16
 
 
 class UncachedFields(dict[str, Any]):
-    """A struct's fields, of which some are others at every call.
+    """A struct's fields, some of them new at every call: packed anew, not cached.
 
-    Packed structs are kept, since a step hands over the same ones again and again; such
-    a one would be kept in vain, and in time push out those that come again.
+    Other packed structs are cached, since each step passes the same ones. These would
+    only fill the cache and push the others out.
     """
 
 
 class Memory(Protocol):
-    """Where arrays lie."""
+    """A kind of memory: its arrays' type, and their addresses."""
 
     array: type[Any]
-    """Their type."""
+    """The arrays' type."""
 
     def address(self, array: Any) -> int:
-        """Where the memory of one of them begins."""
+        """The address of an array's first byte."""
 
 
 def checked(
@@ -158,7 +158,7 @@ def _struct(parameter: Parameter, value: Any) -> np.ndarray:
 def _packed(
     parameter: Parameter, values: tuple[Any, ...], kinds: tuple[type, ...]
 ) -> np.ndarray:
-    """A struct of these fields, which was perhaps packed before."""
+    """As `_pack`; equal fields are packed once."""
     return _pack(parameter, values)
 
 

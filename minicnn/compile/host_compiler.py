@@ -29,7 +29,7 @@ from minicnn.compile.kernel_source import FOLDER
 _HOST = FOLDER / "host"
 
 CPU_INFO = Path("/proc/cpuinfo")
-# Its lines that say what instructions there are: Intel's and AMD's; ARM's.
+# Its keys that name the instruction sets: of x86; of ARM.
 CPU_LINES = ("flags", "Features", "CPU implementer", "CPU part")
 
 _COMMON_FLAGS = (

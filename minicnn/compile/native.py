@@ -47,11 +47,11 @@ CPU = FOLDER / "cpu"
 ROUNDED, CONTRACTED = "-ffp-contract=off", "#pragma STDC FP_CONTRACT ON"
 # Loops with roots and branches become vector instructions; no result changes.
 OPTIONS = "-fno-math-errno", "-fno-trapping-math"
-# What `missing` says where this was asked for.
+# Answer of `missing` where compiled forms are turned off.
 OFF = "MINICNN_NATIVE=0"
-# Chunks for each thread: enough for one thread to make up for another held up.
+# Chunks per thread: enough for the others to take over from a thread held up.
 CHUNKS = 4
-# Work, see `Function`, that takes longer than waking a thread does.
+# Smallest work worth a thread, in element reads or writes.
 WORTH = 1 << 18
 
 
@@ -160,8 +160,8 @@ class Function:
 
         Args:
             args, sizes: see `bind`.
-            work: of an item, where 1 is to read and write a number or two; an item
-                is worth a thread of its own unless told otherwise.
+            work: of one item, in element reads or writes; the default makes every item
+                worth a thread.
         """
         chunks = CHUNKS * dev.threads if dev.threads > 1 else 1
         chunk = max(int(WORTH / work), -(-total // chunks), 1)

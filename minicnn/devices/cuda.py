@@ -33,13 +33,13 @@ AMPERE = 80
 # The first NVRTC that compiles for a compute capability, where not all of CUDA 12 do.
 FIRST_NVRTC = {100: "12.8", 103: "12.9", 120: "12.8", 121: "12.9"}
 
-# Bytes of shared memory that a block has without asking.
+# Shared memory of a block that needs no request, in bytes.
 UNASKED = 48 << 10
 
-# What a kernel calls that copies to shared memory past the first-level cache.
+# Text of kernels whose copies to shared memory bypass the first-level cache.
 PAST_CACHE = "cp_async_commit();"
 
-# Seconds of compiling that are not worth a line.
+# Seconds of compiling after which a line says so.
 PATIENCE = 2.0
 
 

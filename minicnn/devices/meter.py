@@ -29,7 +29,7 @@ ROWS = 4096  # of the array that empties a cache, each summed by a block of thre
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one call of an op: floating-point operations, and bytes of memory."""
+    """One call's floating-point operations, and bytes read and written."""
 
     flops: float
     bytes: float
@@ -37,12 +37,12 @@ class Cost:
 
 @dataclass(frozen=True)
 class Ceilings:
-    """What the machine reaches.
+    """Peak rates of the machine.
 
     Attributes:
-        flops: operations a second, or infinity where they could not be measured.
-        bytes: a second.
-        precision: that `flops` were measured in.
+        flops: operations a second; infinity where they could not be measured.
+        bytes: bytes a second.
+        precision: the precision that `flops` were measured in.
     """
 
     flops: float
@@ -50,7 +50,7 @@ class Ceilings:
     precision: str
 
     def share(self, cost: Cost, seconds: float) -> float:
-        """The least time that the cost needs, over the time it took."""
+        """Share of the roofline: least seconds for the cost, over seconds taken."""
         return max(cost.flops / self.flops, cost.bytes / self.bytes) / seconds
 
 
@@ -66,11 +66,11 @@ class Meter(Protocol):
         """
 
     def ceilings(self, precision: Precision) -> Ceilings:
-        """Measures them, for a step in that precision."""
+        """Measures the peak rates, for a step in that precision."""
 
 
 def _repeats(first: float, least: int, most: int) -> int:
-    """How many calls of so many seconds make a median."""
+    """Number of calls to time for a median; `first`: seconds of one call."""
     return int(min(max(SECONDS / max(first, 1e-9), least), most))
 
 
@@ -102,7 +102,7 @@ class HostMeter:
         """Measures both on all threads, in chunks as the ops do."""
         count, side = self.size // 4, self.side
         source, target = np.ones((2, count), np.float32)
-        # Of TF32 and bfloat16 a host multiplies what it stores, in float32.
+        # The host multiplies in float32 for TF32 and bfloat16 too.
         dtype = precision.values
         a, c = np.ones((side, side), dtype), np.zeros((side, side), dtype)
 
@@ -120,8 +120,8 @@ class HostMeter:
         return Ceilings(2 * side**3 / multiplying, 2 * target.nbytes / copying, name)
 
 
-# By precision: of the matrices, then CUDA's numbers for it (cudaDataType_t) and for how
-# cuBLAS is to compute (cublasComputeType_t: CUBLAS_COMPUTE_32F, 32F_FAST_TF32, 64F).
+# By precision: the matrices' dtype, its number in CUDA (cudaDataType_t), and the type
+# to compute in (cublasComputeType_t: CUBLAS_COMPUTE_32F, 32F_FAST_TF32, 64F).
 _CUBLAS: dict[str, tuple[np.dtype, int, int]] = {
     "fp32": (np.dtype(np.float32), 0, 68),
     "tf32": (np.dtype(np.float32), 0, 77),
@@ -130,7 +130,7 @@ _CUBLAS: dict[str, tuple[np.dtype, int, int]] = {
     "fp64": (np.dtype(np.float64), 1, 70),
 }
 
-# Of tf32, for one of tf32x3.
+# tf32 products for one product of tf32x3.
 SPLIT_PRODUCTS = 3
 
 
@@ -147,10 +147,9 @@ class CudaMeter:
         self.cupy, self.device, self.side = cupy, device, side
         cache = int(device.attributes.get("L2CacheSize", 0))
         free = device.mem_info[0] + cupy.get_default_memory_pool().free_bytes()
-        # Reading it empties the level-2 cache, and leaves nothing there that has yet to
-        # be written to memory. It is much larger than the cache, so that the GPU is
-        # still at it while Python queues the launches to be timed: what Python takes
-        # for them would count as theirs.
+        # Reading this array empties the level-2 cache, and leaves no lines to write
+        # back. It is much larger than the cache: the GPU still reads it while Python
+        # queues the timed launches, so that Python's time is not counted.
         size = max(2 * cache, min(1 << 31, free // 8))
         self._flush = cupy.empty((ROWS, size // ROWS // 4), np.float32)
 
@@ -164,7 +163,7 @@ class CudaMeter:
         return statistics.median(times)
 
     def _times(self, work: Callable[[], object], cold: bool, count: int) -> list[float]:
-        """Of so many calls, all queued before the first is waited for."""
+        """Seconds of each of `count` calls; all are queued before the first ends."""
         cuda = self.cupy.cuda
         marks = [(cuda.Event(), cuda.Event()) for _ in range(count)]
         for begin, end in marks:
@@ -174,7 +173,7 @@ class CudaMeter:
             work()
             end.record()
         marks[-1][1].synchronize()
-        # Milliseconds.
+        # From milliseconds.
         return [cuda.get_elapsed_time(*pair) / 1e3 for pair in marks]
 
     def ceilings(self, precision: Precision) -> Ceilings:

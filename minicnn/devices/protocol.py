@@ -35,9 +35,9 @@ class Device(HostThreads, ABC):
         launcher: a `launch.Launcher`, or None.
         native: whether ops run in their compiled forms, where they have no kernels.
         on_host: whether its arrays are the host's, and host memory needs no copy.
-        shared_bytes: of shared memory that a kernel's block may have, if it asks; an
-            H100's, unless the device has another limit.
-        generation: how often buffers were dropped that recorded work may refer to.
+        shared_bytes: most shared memory of a block, in bytes; an H100's, unless the
+            device has another limit.
+        generation: counts `outdate_records`.
     """
 
     name: str
@@ -72,19 +72,19 @@ class Device(HostThreads, ABC):
 
     @abstractmethod
     def buffers(self) -> dict[str, Any]:
-        """Those of `scratch` by name: of each thread on a host, of all on a GPU."""
+        """The buffers of `scratch` by name; on a host each thread has its own."""
 
     @abstractmethod
     def from_host(self, array: NDArray[Any]) -> Any:
-        """A NumPy array as one of this device, copied where kernels need that."""
+        """A NumPy array on this device; a copy where kernels need one."""
 
     @abstractmethod
     def to_host(self, array: Any) -> NDArray[Any]:
-        """An array of this device as NumPy's; waits for it."""
+        """A device array as a NumPy array; waits for the device."""
 
     @abstractmethod
     def host_empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-        """A host array of unspecified content, from which copies here run fastest."""
+        """A host array of unspecified content, in the fastest memory to copy from."""
 
     @abstractmethod
     def upload(self, slot: str, array: NDArray[Any]) -> Any:
@@ -99,7 +99,7 @@ class Device(HostThreads, ABC):
 
     @abstractmethod
     def has_room(self, size: int) -> bool:
-        """Whether so many bytes of images are to be held: not more than half."""
+        """Whether `size` bytes of images fit in half of the free memory."""
 
     @abstractmethod
     def free_bytes(self) -> int | None:
@@ -107,7 +107,7 @@ class Device(HostThreads, ABC):
 
     @abstractmethod
     def record(self, work: Work) -> Work | None:
-        """Runs the work; what repeats it on the same arrays, or None."""
+        """Runs the work; returns a function that repeats it, or None."""
 
     def once(self, work: Work) -> None:
         """Runs work on the host, which a record repeats as a whole."""
@@ -126,5 +126,5 @@ class Device(HostThreads, ABC):
         return {}
 
     def outdate_records(self) -> None:
-        """Is told of buffers that are dropped: see `recording.RecordedStep`."""
+        """Makes records void, after a buffer they use was dropped; see `recording`."""
         self.generation += 1

@@ -1,6 +1,6 @@
 """A step that is repeated is recorded once: as a CUDA graph on a GPU.
 
-Launching the fifty kernels of a step one by one takes Python longer than a GPU takes
+Launching the forty kernels of a step one by one takes Python longer than a GPU takes
 to run them, and is a sixth of a small network's step on a CPU. So the same work is
 called with the same key again and again:
 

@@ -32,10 +32,10 @@ CHUNK = 1 << 15
 class Network:
     """A network of one architecture on one device, its weights drawn from the seed.
 
-    All values lie one after another in one flat array, so that one update serves all;
-    the gradients of the trainable ones, which are its tail, in another. Parameters hold
-    views of both. Where the precision wants other types in the ops than in the solver,
-    a copy of the values lies in a third.
+    One flat array holds all values, frozen layers first, so that one update serves all
+    trainable ones. A second holds the gradients of the trainable ones. Parameters have
+    views of both. Where ops and solver use different types, a third array holds a copy
+    of the values.
 
     Args:
         name: an architecture's name, or an `Architecture`.
@@ -97,12 +97,12 @@ class Network:
 
     @property
     def trainable_values(self) -> Array:
-        """The flat array of the trainable parameters' values; a view."""
+        """A flat view of the trainable parameters' values."""
         return self.values[self._first_trainable :]
 
     @property
     def trainable_copies(self) -> Array | None:
-        """The flat array of their copies, or None where there are none; a view."""
+        """A flat view of the copies of `trainable_values`; None without copies."""
         return None if self.copies is None else self.copies[self._first_trainable :]
 
     @property
@@ -112,7 +112,7 @@ class Network:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Of one image: (crop, crop, 3), or as `blocks` has it."""
+        """Shape of one image's input: (crop, crop, 3), or in blocks of pixels."""
         return self.layers[0].x_shape
 
     @property
@@ -146,10 +146,10 @@ class Network:
             p.copy[...] = self.dev.from_host(values.astype(p.copy.dtype))
 
     def freeze(self, n: int) -> None:
-        """Freezes layers 1..n: no gradients, no updates, no backward work below them.
+        """Freezes layers 1..n: no gradients, updates or backward passes for them.
 
         Raises:
-            MinicnnError: there are fewer.
+            MinicnnError: the network has fewer layers.
         """
         self._check("freeze", n)
         self.frozen = n
@@ -196,7 +196,7 @@ class Network:
         self.batch = batch
 
     def gradient_plan(self) -> list[tuple[Layer, bool, bool]]:
-        """Each layer that it runs, whether that needs dx, and whether it trains.
+        """Layers that run here, each with (needs dx, trains).
 
         Only layers above the lowest trained one need dx.
         """
@@ -224,7 +224,7 @@ class Network:
         return {"images": images, "x": ((batch, *self.input_shape), dtype)}
 
     def demand(self, batch: int) -> int:
-        """Bytes that `allocate` takes."""
+        """Bytes that `allocate` takes for a batch."""
         logits: memory.Buffers = {
             "dlogits": ((batch, self.outputs), self.precision.activations)
         }
@@ -324,7 +324,8 @@ class Network:
             The names copied.
 
         Raises:
-            MinicnnError: there are fewer; a tensor is missing or of another shape.
+            MinicnnError: the network has fewer layers; a tensor is missing or of
+                another shape.
         """
         self._check("copy", n)
         copied = [p for p in self.params if p.index <= n]

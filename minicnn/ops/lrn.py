@@ -5,6 +5,7 @@
 
 where j runs over a window of `size` channels centred on i, cut off at both ends. α is
 divided by the size, as in Caffe, PyTorch and ONNX (not as in the AlexNet paper's text).
+An LRN right after a pooling, as in all built-in networks, runs in `pool_lrn` instead.
 Source: Krizhevsky, Sutskever, Hinton, NIPS 2012, section 3.3.
 """
 

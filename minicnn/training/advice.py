@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from minicnn.base.config import Config, load_recipe, override
 from minicnn.data.store import Store
 
-# The built-in network for stores of at least so many pixels a side.
+# Least pixels a side of a store, and the built-in network for it.
 BY_SIZE = ((227, "caffenet"), (56, "caffenet64"), (0, "caffenet32"))
-# Training images from which on a network learns well from nothing.
+# Below this many training images, recipe small.
 FEW = 10_000
-# The published recipe's own: half of ILSVRC2012 has 640,000, and its nets 1000 outputs.
+# Recipe paper: least training images (half of ILSVRC2012 has 640,000), most classes.
 MANY, OUTPUTS = 100_000, 1000
 
 

@@ -55,7 +55,7 @@ def processor() -> str:
 
 DIRTY = "-dirty"
 _CODE = {".py", ".toml", ".cu", ".cuh", ".cpp", ".h"}
-# Outputs of programs: a change in them is no change of the code.
+# Folders that programs write to; changes there do not count as changed code.
 _WRITTEN = ("docs", "experiments/results")
 # Folders of code beside the package in a source tree.
 _BESIDE = ("data_prep", "experiments", "tests")

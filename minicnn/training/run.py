@@ -35,7 +35,7 @@ from minicnn.nn.trunk import Trunk
 from minicnn.training import checkpoint
 from minicnn.training.checkpoint import Checkpoint
 
-# Settings that are places.
+# Settings that are paths, and may change between calls.
 PLACES = ("run", "store"), ("run", "source")
 # Keys of a result.json of any version.
 SCORED = {"top1", "top5", "loss", "top1_mean_of_10_best", "evaluations"}
@@ -195,9 +195,9 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Settings that differ between two nested dictionaries, places apart."""
+    """Settings that differ between two nested dictionaries, PLACES left out."""
     rows = []
-    # Runs made before there were these settings.
+    # Values of runs made before these settings existed.
     early: dict[str, dict[str, Any]] = {"run": {"keep": 0, "finetune_after": 0}}
     for section, entry in [*early.items(), ("network", {"precision": "fp32"})]:
         old = {**old, section: {**entry, **old.get(section, {})}}
@@ -205,7 +205,7 @@ def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
         before, after = old.get(section, {}), new.get(section, {})
         for key in sorted(before.keys() | after.keys()):
             was, now = before.get(key), after.get(key)
-            # Places may change: what lies there is told by its identity and digest.
+            # Store and source are compared by identity and digest, not by path.
             if was == now or (section, key) in PLACES:
                 continue
             lists = isinstance(was, list) or isinstance(now, list)
@@ -215,7 +215,7 @@ def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 
 def _odd(folder: Path, settings: dict[str, Any], task: dict[str, Any]) -> list[str]:
-    """What a run folder was made with other than this."""
+    """How a run folder's settings and classes differ from these."""
     odd = _differences(read_toml(folder / "config.toml"), settings)
     classes = folder / "task.json"
     if classes.exists() and read_json(classes) != task:

@@ -29,7 +29,7 @@ class Setup:
         seed: 0 ≤ seed < 2³².
         runs: folder of the run folders; None takes runs/STORE-SPLIT[-seedS].
         groups: a groups file for natural-manmade, where the store has no groups.
-        words: of the command line, that make the same setup again; for errors.
+        words: command-line options that make this setup, for commands in errors.
     """
 
     store: Path

@@ -44,7 +44,7 @@ class Inputs:
         self.mean = self.dev.from_host(mean)
         shape, dtype = (batch, *network.input_shape), network.precision.activations
         self.buffer = self.dev.empty(shape, dtype)
-        # Where batches without images find them.
+        # All images on the device, for batches that hold rows only.
         self.in_memory: ImagesInMemory | None = None
 
     def fill(self, batch: Batch) -> tuple[Any, Any]:
@@ -144,7 +144,7 @@ class Trainer:
     ) -> None:
         self.runs, self.trainees = runs, trainees
         self.config, self.loader, self.mean, self.seed = config, loader, mean, seed
-        # Those that train on, and why others do not.
+        # The runs still in training, and the errors of those given up.
         self._active = list(trainees)
         self._given_up: list[Diverged] = []
 
@@ -179,7 +179,7 @@ class Trainer:
             raise Diverged("; ".join(map(str, self._given_up)))
 
     def _resume(self, interrupt: Interrupt) -> None:
-        """Takes all checkpoints, and makes the trunk of what they hold."""
+        """Loads the newest checkpoints, and builds the trunk of frozen layers."""
         means = [each.resume() for each in self.trainees]
         held = [mean for mean in (self.mean, *means) if mean is not None]
         mean = held[0] if held else self._mean_image(interrupt)
@@ -302,7 +302,7 @@ class Trainer:
         work: Callable[[Trainee], None],
         bar: Progress,
     ) -> None:
-        """Calls work(trainee) for each that trains on; gives up what has diverged."""
+        """Calls work(trainee) for each run in training; gives up diverged ones."""
         for trainee in trainees:
             if trainee not in self._active:
                 continue
@@ -353,7 +353,7 @@ class Trainer:
         return True
 
     def _advise(self, trainee: Trainee, loss: float, bar: Progress) -> None:
-        """A word when nothing has been learnt yet."""
+        """Warns where the loss is still that of a guess."""
         classes = len(set(self.loader.label_of.tolist()) - {-1})
         chance = math.log(classes)
         early = trainee.step < STUCK_SHARE * self.config.solver.iterations

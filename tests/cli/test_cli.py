@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -230,6 +231,13 @@ def test_every_option_has_help() -> None:
                     texts[option.name].add(option.help)
     assert texts["device"] == {"auto, cpu, cuda, cuda:N or emulated."}
     assert len(texts["threads"]) == 1
+
+
+def test_gradcheck_help_names_every_op() -> None:
+    from minicnn.experiments.proofs.gradcheck import OPS
+
+    params = {each.name: each for each in cli.cli.commands["gradcheck"].params}
+    assert set(OPS) <= set(re.findall(r"\w+", params["ops"].help))  # type: ignore
 
 
 def test_every_command_that_reports_prints_json(minicnn: Invoke) -> None:

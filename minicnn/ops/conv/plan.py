@@ -22,14 +22,14 @@ FORWARD, DATA, WEIGHTS = "conv_forward", "conv_backward_data", "conv_backward_we
 FLOAT, DOUBLE = np.dtype(np.float32), np.dtype(np.float64)
 # Multiprocessors to keep busy (an H100 or H200 has as many).
 PROCESSORS = 132
-# Products that a tile adds to each of its sums before its next barrier: BK.
+# BK: products that a tile adds to each output between two barriers.
 STEP: dict[Kind, int] = {FLOAT: 8, DOUBLE: 8, "tf32": 16, "tf32x3": 16, BF16: 32}
 # Steps in shared memory: all tiles fit the 99 KiB that sm_86, 89 and 120 give a block.
 STAGES = 3
-# A slice with fewer would spend its time on writing its partial sums.
+# Least products per output in a slice; shorter ones mostly write partial sums.
 LEAST_PRODUCTS = 256
-# As many products of each sum take a block's start and end: with tensor cores far
-# more, since they multiply so much faster than memory takes the sums.
+# Fixed cost of a block, in multiply-adds per output. Tensor cores multiply faster than
+# memory takes the outputs, so theirs counts for more.
 OVERHEAD: dict[Kind, int] = {
     FLOAT: 64,
     DOUBLE: 64,
@@ -37,8 +37,8 @@ OVERHEAD: dict[Kind, int] = {
     "tf32x3": 96,
     BF16: 512,
 }
-# A block of tensor cores waits for level-2 cache unless it multiplies so many pairs for
-# each line that it reads: 790 TFLOP/s · 63 % against 5.5 TB/s of 2 bytes.
+# Least products per number read with which tensor cores do not wait for the level-2
+# cache: 790 TFLOP/s · 63 % ÷ 2 over 5.5 TB/s ÷ 2 bytes.
 PAIRS_A_LINE = 90
 
 
@@ -80,7 +80,7 @@ _SPLIT_TILES: dict[str, dict[Tile, float]] = {
     DATA: {(128, 96, 4): 1.0, (128, 48, 4): 1.0, (128, 64, 4): 1.0},
     WEIGHTS: {(96, 64, 4): 1.0, (128, 64, 4): 1.0},
 }
-# What copies numbers one by one is slow.
+# Tiles that copy numbers one by one, which is slow.
 _SINGLE: dict[Tile, float] = {(32, 64, 1): 0.05}
 TILES: dict[Kind, dict[str, dict[Tile, float]]] = {
     FLOAT: dict.fromkeys((FORWARD, DATA, WEIGHTS), _FLOAT_TILES),
@@ -130,7 +130,8 @@ class Plan:
         if not self.on_tensor_cores:
             return 0
         itemsize = 64 // STEP[self.kind]
-        # Bytes of a step's lines that lie along K, of `lines` in all that lie across.
+        # Operands along K: 64 bytes and 16 of padding a line. Across K: a row of lines,
+        # and 8 of padding, for each place of K.
         along = {FORWARD: self.tile[:2], DATA: self.tile[:1], WEIGHTS: ()}[self.kernel]
         across = self.tile[len(along) : 2]
         rows = sum(lines + 8 for lines in across) * itemsize * STEP[self.kind]
@@ -186,9 +187,9 @@ def _best(
             each = ceil_div(steps, slices)
             plans.append(Plan(kernel, kind, tile, tiles, each, slices))
             continue
-        # As many slices as one to four rounds of blocks, if K is as long as that.
+        # Slices that fill one to four rounds of blocks; fewer where K is short.
         fits = [rounds * PROCESSORS // (tiles * products) for rounds in range(1, 5)]
-        # add_slices reads 16 bytes as one, and would cost more than part of a round.
+        # Slices in y or dx need add_slices: 16 bytes a read, and a pass of its own.
         fills = tiles * products >= PROCESSORS or tile[2] == 1
         most = 1 if fills and kernel != WEIGHTS else steps * step // least_products
         for count in {max(1, min(fit, most)) for fit in fits}:
