@@ -38,13 +38,9 @@ RESULTS = ROOT / "experiments" / "results"
 FAILED, TORCH_FAILED = 2, 3  # exit statuses
 Nets = list[tuple[str, int]]
 # What is compared unless asked for otherwise, by kind of device: networks and batches.
+SMALL: Nets = [("caffenet32", 32), ("caffenet32", 128)]
 NETS: dict[str, Nets] = {
-    "cpu": [
-        ("caffenet", 32),
-        ("caffenet64", 128),
-        ("caffenet32", 32),
-        ("caffenet32", 128),
-    ],
+    "cpu": [("caffenet", 32), ("caffenet64", 128), *SMALL],
     "cuda": [("caffenet", 256), ("caffenet64", 256)],
 }
 
@@ -185,9 +181,8 @@ def wanted(archs: str | None, batches: str | None, kind: str) -> Nets:
     names = archs.split(",") if archs else list(dict(defaults))
     if not batches:
         usual = max(batch for _, batch in defaults)
-        nets = [[net for net in defaults if net[0] == name] for name in names]
-        named = zip(names, nets, strict=True)
-        return [net for name, some in named for net in some or [(name, usual)]]
+        usually = {name: [net for net in defaults if net[0] == name] for name in names}
+        return [net for n, nets in usually.items() for net in nets or [(n, usual)]]
     given = batches.split(",") * (len(names) if "," not in batches else 1)
     if len(given) != len(names) or not all(each.isdigit() for each in given):
         what = f"{batches}: give a number of images, or one for each of {names}"
