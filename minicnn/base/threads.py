@@ -75,6 +75,7 @@ class HostThreads:
 def _help(tasks: SimpleQueue[Callable[[], object]]) -> None:
     while (task := tasks.get()) is not _leave:
         task()
+        del task  # it holds the loop's arrays, perhaps the device
 
 
 def _leave() -> None:

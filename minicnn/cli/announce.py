@@ -5,10 +5,11 @@ from __future__ import annotations
 import gc
 import sys
 import time
+from contextlib import suppress
 
 import click
 
-from minicnn.base.errors import counted
+from minicnn.base.errors import MinicnnError, counted
 from minicnn.cli.output import say
 from minicnn.experiments.bench.ops import Step
 from minicnn.experiments.study import cost
@@ -61,13 +62,14 @@ def period(length: float) -> str:
 def tell(setup: Setup, trainer: Trainer) -> None:
     """Prints the number of updates and their time; if long, smaller choices."""
     solver = setup.config.solver
-    images = counted(solver.batch, "image")
-    told = f"{counted(solver.iterations, 'update')} of {images}"
+    told = f"{counted(solver.iterations, 'update')} of {counted(solver.batch, 'image')}"
     if setup.dev.has_kernels and setup.dev.on_host:
         say(f"{told}, on the emulated device: slow.")
         return
-    length = seconds(setup, trainer)
-    say(f"{told}: about {period(length)} from the first on.")
+    length = 0.0
+    with suppress(MinicnnError):  # a GPU may hold the run, but no net trained whole
+        length = seconds(setup, trainer)
+    say(f"{told}: about {period(length)} from the first on." if length else f"{told}.")
     if length < LONG or not sys.stderr.isatty():
         return
     fewer = max(1, round(solver.iterations * LONG / 4 / length))
@@ -86,8 +88,7 @@ def print_layers(run: Run) -> None:
     for row in rows:
         if row["tensor"].endswith(".w"):
             shape = "x".join(map(str, row["shape"]))
-            name = row["tensor"][:-2]
-            say(f"{name:7}{shape:18}{row['origin']:27}{row['state']}")
+            say(f"{row['tensor'][:-2]:7}{shape:18}{row['origin']:27}{row['state']}")
 
 
 def print_spans(run: Run) -> None:

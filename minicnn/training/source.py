@@ -113,7 +113,8 @@ def of_path(source: str, arch: Architecture, n: int) -> Source:
         arch: that the first n layers are copied into.
 
     Raises:
-        MinicnnError: it cannot be read, or its first n layers are not those of `arch`.
+        MinicnnError: it cannot be read, holds what is no number, or its first n layers
+            are not those of `arch`.
     """
     path = locate(source)
     theirs, run = architecture(source), _run_of(path)
@@ -127,6 +128,9 @@ def of_path(source: str, arch: Architecture, n: int) -> Source:
         saved = run.checkpoint if run and path.is_dir() else checkpoint.load(path)
         return Source(saved.weights, saved.mean, _digest(tensor_hashes(saved.weights)))
     weights = torch_layout.from_torch(arch, tensors)
+    for name, values in weights.items():
+        if not np.isfinite(values).all():
+            raise MinicnnError(f"--from {source}: {name} holds NaN or infinity")
     mean = tensors.get("mean")
     if mean is not None:
         if mean.ndim != 3 or len(mean) != 3:

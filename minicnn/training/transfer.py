@@ -56,14 +56,15 @@ def run_seed(seed: int, name: str) -> int:
     return seed | zlib.crc32(name.encode()) << 32
 
 
-def _check_task(setup: Setup, task: Task, store: Store) -> int:
+def _check_task(setup: Setup, first: Treatment, task: Task, store: Store) -> int:
     """The outputs that a net of this task has."""
     classes, asked = len(task.classes), setup.config.network.outputs
     if classes < 2:
+        option = "--to" if first.source else "--task"
         raise MinicnnError(
             f"task {task.name} of split {setup.split}: {classes} class in "
-            f"{store.path}, and a task needs at least 2; --split all --task all takes "
-            f"all {len(store.wnids)} classes"
+            f"{store.path}, and a task needs at least 2; --split all {option} all "
+            f"takes all {len(store.wnids)} classes"
         )
     if 0 < asked < classes:
         raise MinicnnError(
@@ -166,7 +167,7 @@ def start(
     store = Store(setup.store)
     target = setup.task(store, first.target)
     source = _source(setup, treatments, store)
-    outputs = _check_task(setup, target, store)
+    outputs = _check_task(setup, first, target, store)
     seed = run_seed(setup.seed, first.family)
     loader = Loader(
         store,

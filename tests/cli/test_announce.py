@@ -12,6 +12,7 @@ import click
 import pytest
 
 from minicnn.base.config import load_recipe, override
+from minicnn.base.errors import MinicnnError
 from minicnn.cli import announce
 from minicnn.devices import device
 from minicnn.training.setup import Setup
@@ -79,6 +80,18 @@ def test_smaller_choices_are_named_when_it_is_long(
     assert ("--size 64" in said) == terminal
     # A quarter of the two hours: 450,000 · 1800 s / 78 days.
     assert ("--set solver.iterations=120;" in said) == terminal
+
+
+def test_a_net_that_fits_is_trained_where_one_trained_whole_would_not(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = setup("solver.batch=4")
+    monkeypatch.setattr(few.dev, "free_bytes", lambda: 0)
+    with pytest.raises(MinicnnError, match="not even one image fits"):
+        announce._rate(few)
+    with click.Context(click.Command("transfer")):
+        announce.tell(few, trainer(7))
+    assert capsys.readouterr().out == "300 updates of 4 images.\n"
 
 
 def test_the_rate_is_measured_on_the_device() -> None:

@@ -97,6 +97,10 @@ ROWS: dict[str, list[tuple[str, str]]] = {
         (f"{BASE} --split file:number.toml", "3 in B is not text"),
         (f"{BASE} --split file:three.toml", "unknown key C"),
         (f"{BASE} --split file:single.toml", "--split all --task all takes all 8"),
+        (
+            f"{MOVE} --from random --to A --split file:single.toml",
+            "--split all --to all takes all 8",
+        ),
         (f"{BASE} --split natural-manmade --groups groups.toml", "again in manmade"),
         (f"{BASE} --groups good", "is a directory"),
         (

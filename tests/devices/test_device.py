@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -49,6 +51,29 @@ def test_a_failure_in_a_thread_is_raised() -> None:
 
     with pytest.raises(ValueError, match="two"):
         device.get("cpu", 2).for_chunks(work, 4, 1)
+
+
+def test_a_device_that_nothing_needs_leaves_no_threads_and_no_arrays() -> None:
+    before = set(threading.enumerate())
+
+    def used() -> weakref.ref[np.ndarray]:
+        dev, both = device.get("cpu", 2), threading.Barrier(2)
+        array = dev.zeros((4,), np.float32)
+
+        def work(start: int, stop: int) -> None:
+            both.wait(timeout=30)
+            array[start] = dev.threads
+
+        dev.for_chunks(work, 2, 1)
+        return weakref.ref(array)
+
+    kept = used()
+    helpers = set(threading.enumerate()) - before
+    gc.collect()
+    for helper in helpers:
+        helper.join(timeout=10)
+        assert not helper.is_alive()
+    assert kept() is None
 
 
 def test_what_comes_from_the_host_lies_as_kernels_take_it(

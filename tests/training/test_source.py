@@ -102,6 +102,19 @@ def test_what_does_not_fit_is_refused_by_name(
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf])
+def test_a_source_of_what_is_no_number_is_refused(
+    odd: float, whole: Setup, tmp_path: Path
+) -> None:
+    path = tmp_path / "net.safetensors"
+    export_torch(Run(whole.folder(Treatment("A"))), path)
+    tensors = load_file(path)
+    tensors["conv2.bias"][1] = odd
+    save_file(tensors, path)
+    with pytest.raises(MinicnnError, match=r"conv2\.b holds NaN or infinity"):
+        source.of_path(str(path), MINIATURE, 3)
+
+
 def test_weights_that_pytorch_saved_compute_the_same(
     elsewhere: Setup, tmp_path: Path
 ) -> None:
