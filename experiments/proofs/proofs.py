@@ -3,8 +3,9 @@
     python -m minicnn.experiments.proofs.proofs [--out docs/proofs.md] [--examples 300]
 
 Runs the tests of every op, of the emulator and of the sanitizers, the gradient checks
-on the emulated device, and NVRTC for each architecture; takes about three minutes on
-two cores, and needs the `test` extra. Nothing is written where any of it fails.
+on the emulated device, and NVRTC for each architecture; takes half an hour on two
+cores that have other work too, and needs the `test` extra. Nothing is written where
+any of it fails.
 """
 
 from __future__ import annotations
