@@ -23,8 +23,7 @@ def busy_cores(seconds: float = 1.0) -> float | None:
         total, idle = ticks()
         time.sleep(seconds)
         total_after, idle_after = ticks()
-        passed = total_after - total
-        busy = 1 - (idle_after - idle) / passed
+        busy = 1 - (idle_after - idle) / (total_after - total)
     except (OSError, ValueError, IndexError, ZeroDivisionError):
         return None
     return max(0.0, busy) * (os.cpu_count() or 1)
