@@ -163,7 +163,7 @@ void along_features(const Problem<T>& of, i64 start, i64 stop) {
     i64 taps = runs.taps();
     T* packed = kept<T, DY>(of.pixels * MOST * W<T>);
     T* partial = kept<T, PARTIAL>((stop - start) * tiles.count * HIGH * MOST * W<T>);
-    bool beyond = tiles.high(tiles.count - 1) < MR;  // the last rows reach beyond the image
+    bool beyond = tiles.high(tiles.count - 1) < LOW;  // the last rows reach beyond the image
     Strides apart = strides_of(f);
     T* whole = kept<T, PADDED>(padded_size<T>(f));
     for (i64 n = 0; n < of.images; n++) {
@@ -199,7 +199,7 @@ void along_features(const Problem<T>& of, i64 start, i64 stop) {
 template <typename T>
 double efficiency(i64 rows, i64 lanes, i64 pixels) {
     Rows tiles(rows);
-    double computed = std::max(rows, tiles.count * MR) * Blocks<T>(lanes).lanes;
+    double computed = std::max(rows, tiles.count * LOW) * Blocks<T>(lanes).lanes;
     return rows * lanes / computed * pixels / (pixels + MOVED);
 }
 

@@ -60,9 +60,11 @@ struct Rows {
     i64 high(i64 tile) const { return first(tile + 1) - first(tile); }
 };
 
-// Calls f with a constant of the rows that such a tile is computed with: MR or HIGH.
+// Calls f with a constant of the rows that such a tile is computed with: LOW to HIGH.
+constexpr int LOW = MR - 1;
 template <typename F>
 void by_height(i64 high, F f) {
+    if (high <= LOW) return f(std::integral_constant<int, LOW>());
     if (high == HIGH) return f(std::integral_constant<int, HIGH>());
     f(std::integral_constant<int, MR>());
 }
