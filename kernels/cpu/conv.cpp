@@ -21,14 +21,12 @@ struct Finish {
     bool relu;
     // Count: a constant where it can be, for loops of whole vectors.
     template <typename Count>
-    void operator()(T* line, T* y, i64 at, Count width) const {
-        if (bias)
-            for (i64 i = 0; i < width; i++) line[i] += bias[i];
-        if (relu)
-            for (i64 i = 0; i < width; i++) line[i] = line[i] < 0 ? T(0) : line[i];  // NaN stays
-        if (relu_y)
-            for (i64 i = 0; i < width; i++) line[i] = relu_y[at + i] > 0 ? line[i] : T(0);
-        memcpy(y + at, line, width * sizeof(T));
+    void operator()(const T* line, T* __restrict__ y, i64 at, Count width) const {
+        for (i64 i = 0; i < width; i++) {
+            T sum = bias ? line[i] + bias[i] : line[i];
+            if (relu) sum = sum < 0 ? T(0) : sum;  // NaN stays
+            y[at + i] = relu_y && !(relu_y[at + i] > 0) ? T(0) : sum;
+        }
     }
 };
 
