@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -177,7 +178,7 @@ class Ledger:
         self.bar.message(f"{node.id}: FAILED: {error} (all it said: {log})")
 
 
-class Engine:
+class Engine(ABC):
     """What trains tasks.
 
     Args:
@@ -197,13 +198,13 @@ class Engine:
         self.study, self.ledger = study, ledger
         self.queue = Queue(tasks, work, set(ledger.finished))
 
+    @abstractmethod
     def run(self) -> Outcome:
         """Trains all that can be trained.
 
         Raises:
             Stopped: by Ctrl-C or SIGTERM; every net has saved.
         """
-        raise NotImplementedError
 
 
 def summary(
@@ -212,12 +213,11 @@ def summary(
     """How a call ended, in a line."""
     finished = sum(states[node.id].state == "done" for node in nodes)
     parts = [f"{finished} of {len(nodes)} nets are done"]
-    if outcome.failed:
-        parts.append(f"{len(outcome.failed)} failed")
+    parts += [f"{len(outcome.failed)} failed"] * bool(outcome.failed)
     if outcome.waiting:
         parts.append(f"{len(outcome.waiting)} wait for a base that failed")
-    more = "; the same command tries them again" if outcome.failed else ""
-    return ", ".join(parts) + more + "."
+    again = "; the same command tries them again" * bool(outcome.failed)
+    return ", ".join(parts) + again + "."
 
 
 def visible_gpus() -> list[str]:

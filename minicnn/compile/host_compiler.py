@@ -151,7 +151,8 @@ def compile_library(name: str, text: str, options: tuple[str, ...] = ()) -> Path
     turn = library.with_suffix(".lock")
     lock = FileLock(turn)
     # Whoever else wants it waits, instead of compiling the same. Where nothing can be
-    # locked, as on some network drives, both compile, which does no harm.
+    # locked, as on some network drives, filelock raises either of these, and both
+    # compile, which does no harm.
     with contextlib.suppress(OSError, NotImplementedError):
         lock.acquire()
     try:
