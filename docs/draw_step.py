@@ -70,9 +70,9 @@ def recorded(network: Network, x: Array, label: int) -> tuple[dict, dict]:
             outputs[name] = np.array(y := do(x, context))
             return y
 
-        def down(dy: Array, trains: bool, name: str = name, do: Any = backward) -> Any:
+        def down(dy: Array, name: str = name, do: Any = backward) -> Any:
             gradients[name] = np.array(dy)
-            return do(dy, trains)
+            return do(dy)
 
         layer.forward, layer.backward = up, down  # type: ignore[method-assign]
     network.forward(x)

@@ -10,20 +10,20 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from minicnn.base.config import checked, read_toml
 from minicnn.base.errors import MinicnnError
 from minicnn.nn import architectures as arch
-from minicnn.nn.architectures import Architecture, LayerSpec
-from minicnn.ops.conv.shape import ConvShape
-from minicnn.ops.pool_shape import PoolShape
+from minicnn.nn import assembly
+from minicnn.nn.architectures import Architecture
 
 KINDS: dict[str, Any] = {"conv": arch.Conv, "fc": arch.FullyConnected}
 KINDS |= {"pool": arch.Pool, "lrn": arch.LRN, "dropout": arch.Dropout}
+# Device and precision of layers that infer their shapes and are never planned.
+ABSENT: Any = None
 REQUIRED = {"conv": {"features", "window"}, "fc": {"features"}}
 
 
@@ -87,15 +87,16 @@ def from_dict(about: Mapping[str, Any], where: str, text: str = "") -> Architect
         place = f"{where}, layer {number}"
         if len(lines) == len(listed):
             place = f"{where}, line {lines[number - 1]}"
-        make = _layer(table, specs, shape, number == len(listed), place)
+        kind, taken = _layer(table, specs, shape, number == len(listed), place)
         try:
-            specs.append(make())
-            shape = _shape_after(specs[-1], shape)
+            spec = kind(**taken)
+            shape = assembly.KINDS[kind](ABSENT, ABSENT, spec, shape, 0).y_shape
         except MinicnnError as error:
             raise MinicnnError(f"{place}: {error}") from None
-        if any(specs[-1].name == each.name for each in specs[:-1]):
+        if any(spec.name == each.name for each in specs):
             again = f"a second {table['kind']} before the next conv or fc"
             raise MinicnnError(f"{place}: {again}")
+        specs.append(spec)
     if not specs or not isinstance(specs[-1], arch.FullyConnected):
         raise MinicnnError(f'{where}: the last layer must be {{ kind = "fc" }}')
     return Architecture(**{**values, "layers": tuple(specs)})
@@ -141,14 +142,21 @@ def _layer(
     shape: tuple[int, ...],
     is_last: bool,
     where: str,
-) -> Callable[[], LayerSpec]:
-    """What makes a layer of its table; shape (H,W,C) is that of its input."""
+) -> tuple[type, dict[str, Any]]:
+    """A layer's class and attributes by its table; shape (H,W,C) is of its input."""
     values = dict(table)
     name = values.pop("kind", None)
     if name not in KINDS:
         known = ", ".join(KINDS)
         raise MinicnnError(f"{where}: kind = {name!r} must be one of {known}")
-    _check_order(name, below, where)
+    if not below and name != "conv":
+        raise MinicnnError(f"{where}: {name} comes first; the first must be a conv")
+    flat = any(isinstance(spec, arch.FullyConnected) for spec in below)
+    if flat and name not in ("fc", "dropout"):
+        raise MinicnnError(f"{where}: {name} after fc; only fc and dropout may follow")
+    # Dropout overwrites what is below it, and LRN's gradient reads its own output.
+    if name == "dropout" and isinstance(below[-1], arch.LRN):
+        raise MinicnnError(f"{where}: dropout after lrn; put it before the lrn")
     if name == "fc" and is_last:
         values = {"features": 0, "relu": False, "std": 0.01, **values}
     kinds = {k: v for k, v in get_type_hints(KINDS[name]).items() if k != "index"}
@@ -163,32 +171,5 @@ def _layer(
         pixels = values["window"] ** 2 if name == "conv" else shape[0] * shape[1]
         inputs = pixels * max(1, shape[2] // values.get("groups", 1))
         values = {"std": round(math.sqrt(2 / inputs), 4), **values}
-    index = (below[-1].index if below else 0) + (name in REQUIRED)
-    return partial(KINDS[name], index=index, **values)
-
-
-def _check_order(name: str, below: Sequence[Any], where: str) -> None:
-    """Refuses what the layers' backward passes were not made for."""
-    if not below and name != "conv":
-        raise MinicnnError(f"{where}: {name} comes first; the first must be a conv")
-    flat = any(isinstance(spec, arch.FullyConnected) for spec in below)
-    if flat and name not in ("fc", "dropout"):
-        raise MinicnnError(f"{where}: {name} after fc; only fc and dropout may follow")
-    # Dropout overwrites what is below it, and LRN's gradient reads its own output.
-    if name == "dropout" and isinstance(below[-1], arch.LRN):
-        raise MinicnnError(f"{where}: dropout after lrn; put it before the lrn")
-
-
-def _shape_after(spec: LayerSpec, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Height, width and channels of its output, of those of its input."""
-    if isinstance(spec, arch.FullyConnected):
-        return 1, 1, spec.features
-    if isinstance(spec, arch.Pool):
-        pooled = PoolShape.of((1, *shape), spec.window, spec.stride)
-        return pooled.p, pooled.q, shape[2]
-    if isinstance(spec, arch.Conv):
-        window, depth = (spec.window, spec.window), shape[2] // spec.groups
-        how = spec.stride, spec.pad, spec.groups
-        one = ConvShape.of((1, *shape), (spec.features, *window, depth), *how)
-        return one.p, one.q, one.k
-    return shape
+    values["index"] = (below[-1].index if below else 0) + (name in REQUIRED)
+    return KINDS[name], values

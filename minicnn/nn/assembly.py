@@ -7,8 +7,10 @@ convolution reads its images in blocks of pixels.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from itertools import pairwise
 
 from minicnn.base.precision import Precision
 from minicnn.devices.device import Device
@@ -18,27 +20,22 @@ from minicnn.nn.architectures import (
     Conv,
     Dropout,
     FullyConnected,
-    LayerSpec,
     Pool,
 )
 from minicnn.nn.layers import BlockedConvLayer, ConvLayer, DropoutLayer, Layer, Shape
-from minicnn.nn.pool_layers import LRNLayer, PoolLayer, PoolLRN, PoolLRNLayer
+from minicnn.nn.pool_layers import LRNLayer, PoolLayer, PoolLRNLayer
 
 KINDS: dict[type, type[Layer]] = {
     Conv: ConvLayer,
     FullyConnected: ConvLayer,
     Pool: PoolLayer,
     LRN: LRNLayer,
-    PoolLRN: PoolLRNLayer,
     Dropout: DropoutLayer,
 }
 
 
 def build(
-    dev: Device,
-    precision: Precision,
-    network: Architecture,
-    outputs: int,
+    dev: Device, precision: Precision, network: Architecture, outputs: int
 ) -> list[Layer]:
     """A network's layers, from the input to the logits.
 
@@ -49,30 +46,24 @@ def build(
     shape: Shape = (network.crop, network.crop, 3)
     # The convolution whose ReLU's output, perhaps pooled, the next layer reads.
     rectifier: ConvLayer | None = None
-    place, specs = 0, network.layers
-    while place < len(specs):
-        spec: LayerSpec | PoolLRN = specs[place]
-        step = 1
-        norm = specs[place + 1] if place + 1 < len(specs) else None
-        if isinstance(spec, Pool) and isinstance(norm, LRN) and rectifier is not None:
-            spec, step = PoolLRN(spec, norm), 2
-        if isinstance(spec, FullyConnected) and not spec.features:
+    in_blocks = dev.has_kernels and precision.on_tensor_cores
+    for place, (spec, above) in enumerate(pairwise([*network.layers, None])):
+        kind: Callable[..., Layer] = KINDS[type(spec)]
+        if isinstance(spec, LRN) and isinstance(layers[-1], PoolLRNLayer):
+            continue
+        if isinstance(spec, Pool) and isinstance(above, LRN) and rectifier:
+            kind = partial(PoolLRNLayer, norm=above)
+        elif isinstance(spec, FullyConnected) and not spec.features:
             spec = replace(spec, features=outputs)
-        in_blocks = not layers and _wants_blocks(dev, precision, spec)
-        kind = BlockedConvLayer if in_blocks else KINDS[type(spec)]
+        elif place == 0 and in_blocks and isinstance(spec, Conv) and spec.groups == 1:
+            kind = BlockedConvLayer
         layer = kind(dev, precision, spec, shape, place)
-        if rectifier is not None and layer.can_take_relu:
+        if rectifier and layer.can_take_relu:
             layer.takes_relu = rectifier.relu_taken = True
         if isinstance(layer, ConvLayer):
             rectifier = layer if layer.relu else None
         elif isinstance(layer, LRNLayer | PoolLRNLayer):
             rectifier = None
         layers.append(layer)
-        shape, place = layer.y_shape, place + step
+        shape = layer.y_shape
     return layers
-
-
-def _wants_blocks(dev: Device, precision: Precision, spec: Any) -> bool:
-    """Whether a first layer reads its images in blocks of pixels."""
-    kernels = dev.has_kernels and precision.on_tensor_cores
-    return kernels and isinstance(spec, Conv) and spec.groups == 1

@@ -9,6 +9,7 @@ Buffers are attributes that a layer has only while it is planned.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -68,7 +69,7 @@ class Context:
 
     Attributes:
         seed: of the run; dropout's mask is a function of it and the step.
-        step: (1,) int64, on the device: see `ops.dropout.apply`.
+        step: (1,) int64, on the device, where the next step's number may be written.
     """
 
     seed: int
@@ -76,7 +77,7 @@ class Context:
 
     @classmethod
     def training(cls, dev: Device, seed: int, step: int = 0) -> Context:
-        """The context of a step; its `step` may be written to for the next one."""
+        """The context of a step."""
         return cls(seed, dev.from_host(np.array([step], np.int64)))
 
 
@@ -95,9 +96,10 @@ class Layer:
         place: its position in the architecture, from 0.
 
     Attributes:
+        blocks: how the pixels of x lie in blocks; None where they do not.
         x: the last input.
         y, dx: buffers for a whole batch; dx only with `needs_dx`.
-        needs_dx: whether a layer below wants dx.
+        needs_dx: whether a layer below wants it.
         can_take_relu: whether it has code for `takes_relu`.
         takes_relu: whether x is a ReLU's output, perhaps pooled or dropped out, and dx
             the gradient of that ReLU's input.
@@ -105,6 +107,7 @@ class Layer:
 
     params: tuple[Parameter, ...] = ()
     can_take_relu = takes_relu = needs_dx = False
+    blocks: space_to_depth.Blocks | None = None
     x: Array
     y: Array
     dx: Array
@@ -149,11 +152,10 @@ class Layer:
         """y of x; keeps what backward needs."""
         raise TypeError(type(self).__name__)
 
-    def backward(self, dy: Array, trains: bool) -> Array | None:
-        """dx of dy, or None where no layer below needs it; may overwrite dy.
+    def backward(self, dy: Array) -> Array | None:
+        """Writes the parameters' gradients; dx of dy, or None where no layer needs it.
 
-        Args:
-            trains: whether to write the parameters' gradients.
+        It may overwrite dy.
         """
         raise TypeError(type(self).__name__)
 
@@ -162,29 +164,26 @@ class ConvLayer(Layer):
     """Convolution or full connection, with bias and ReLU.
 
     Attributes:
+        problem: of one image; a full connection is a 1×1 convolution of it flattened.
         relu: whether y is a ReLU's output.
         relu_taken: whether the layer above takes its gradient.
     """
 
-    can_take_relu = True
+    can_take_relu = relu = True
     relu_taken = False
 
     def infer_shapes(self) -> None:
         spec, x_shape = self.spec, self.x_shape
         if isinstance(spec, arch.Conv):
-            self.relu = True
-            self.options = (spec.stride, spec.pad, spec.groups)
+            options = spec.stride, spec.pad, spec.groups
             depth = x_shape[-1] // spec.groups
-            w_shape = (spec.features, spec.window, spec.window, depth)
+            w_shape: Shape = (spec.features, spec.window, spec.window, depth)
         else:
-            self.relu = spec.relu
-            self.options = (1, 0, 1)
-            # A 1×1 convolution of the flattened image: (N,1,1,H·W·C).
-            self.x_shape = (1, 1, int(np.prod(x_shape)))
-            w_shape = (spec.features, 1, 1, self.x_shape[-1])
-        one = conv.ConvShape.of((1, *self.x_shape), w_shape, *self.options)
-        self.problem = one
-        self.y_shape = (one.p, one.q, one.k)
+            self.relu, options = spec.relu, (1, 0, 1)
+            self.x_shape = (1, 1, math.prod(x_shape))
+            w_shape = (spec.features, *self.x_shape)
+        one = conv.ConvShape.of((1, *self.x_shape), w_shape, *options)
+        self.problem, self.y_shape = one, (one.p, one.q, one.k)
         self.w = Parameter(
             f"{spec.name}.w", spec.index, w_shape, spec.std, 0.0, 1.0, 1.0
         )
@@ -207,19 +206,17 @@ class ConvLayer(Layer):
 
     def forward(self, x: Array, context: Context | None) -> Array:
         n = len(x)
-        self.x = x.reshape(n, *self.x_shape)
-        y, bias = self.y[:n], self.b.operand
+        self.x, y = x.reshape(n, *self.x_shape), self.y[:n]
         rest = self.shape(n), self.relu, self.precision.tensor
-        conv.forward(self.dev, self.x, self.filters(), bias, y, *rest)
+        conv.forward(self.dev, self.x, self.filters(), self.b.operand, y, *rest)
         return y
 
-    def backward(self, dy: Array, trains: bool) -> Array | None:
+    def backward(self, dy: Array) -> Array | None:
         n = len(dy)
         dy = dy.reshape(n, *self.y_shape)
         if self.relu and not self.relu_taken:
             conv.relu_backward(self.dev, self.y[:n], dy)
-        if trains:
-            self.differentiate(dy)
+        self.differentiate(dy, self.w.grad)
         if not self.needs_dx:
             return None
         dx, relu_y = self.dx[:n], self.x if self.takes_relu else None
@@ -227,9 +224,9 @@ class ConvLayer(Layer):
         conv.backward_data(self.dev, dy, self.w.operand, dx, *rest)
         return dx
 
-    def differentiate(self, dy: Array) -> None:
+    def differentiate(self, dy: Array, dw: Array) -> None:
         """Writes the gradients of the filters and the bias."""
-        rest = self.w.grad, self.b.grad, self.shape(len(dy)), self.precision.tensor
+        rest = dw, self.b.grad, self.shape(len(dy)), self.precision.tensor
         conv.backward_weights(self.dev, self.x, dy, *rest)
 
 
@@ -240,6 +237,7 @@ class BlockedConvLayer(ConvLayer):
     those of the convolution over pixels.
     """
 
+    blocks: space_to_depth.Blocks
     filters_in_blocks: Array
     gradient_in_blocks: Array
 
@@ -266,12 +264,11 @@ class BlockedConvLayer(ConvLayer):
         space_to_depth.block_filters(self.dev, self.w.operand, blocked, self.blocks)
         return blocked
 
-    def differentiate(self, dy: Array) -> None:
-        blocked, shape = self.gradient_in_blocks, self.shape(len(dy))
-        rest = blocked, self.b.grad, shape, self.precision.tensor
-        conv.backward_weights(self.dev, self.x, dy, *rest)
-        dw = self.w.grad[0, : int(np.prod(self.w.shape))].reshape(self.w.shape)
-        space_to_depth.unblock_gradient(self.dev, blocked, dw, self.blocks)
+    def differentiate(self, dy: Array, dw: Array) -> None:
+        blocked, shape = self.gradient_in_blocks, self.w.shape
+        super().differentiate(dy, blocked)
+        in_pixels = dw[0, : math.prod(shape)].reshape(shape)
+        space_to_depth.unblock_gradient(self.dev, blocked, in_pixels, self.blocks)
 
 
 class DropoutLayer(Layer):
@@ -291,5 +288,5 @@ class DropoutLayer(Layer):
         self.context = context
         return self._apply(x)
 
-    def backward(self, dy: Array, trains: bool) -> Array | None:
+    def backward(self, dy: Array) -> Array | None:
         return self._apply(dy)

@@ -29,13 +29,12 @@ def total_bytes(buffers: Iterable[Buffers]) -> int:
 
 
 def check(
-    dev: Device, demand: Callable[[int], int], batch: int, arch: str, networks: int = 1
+    dev: Device, demand: Callable[[int], int], batch: int, arch: str, networks: int
 ) -> None:
-    """Refuses a batch whose buffers would not fit, before any is allocated.
+    """Refuses a batch of images whose buffers would not fit, before any is allocated.
 
     Args:
         demand: bytes for a batch of that many images, without `SPARE`.
-        batch: images.
         arch: name of the architecture.
         networks: how many networks train together.
 

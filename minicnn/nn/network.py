@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,22 +20,49 @@ from minicnn.base.philox import Stream
 from minicnn.base.precision import FP32, Precision
 from minicnn.devices.device import Device
 from minicnn.nn import architectures, assembly, memory
-from minicnn.nn.layers import BlockedConvLayer, Context, Layer, Parameter
+from minicnn.nn.layers import Context, Layer, Parameter
 from minicnn.ops import sgd, softmax
-from minicnn.ops.space_to_depth import Blocks
 
 Array = NDArray[Any]
 # Initial weights of a thread's chunk; even, as the draws come in pairs.
 CHUNK = 1 << 15
 
 
+def check(networks: Sequence[Network], batch: int) -> None:
+    """Refuses networks' buffers for more images than there is memory for.
+
+    Args:
+        networks: those that train together, on the same images.
+
+    Raises:
+        MinicnnError: the device has too little memory; names the batch that fits.
+    """
+    first = networks[0]
+
+    def demand(images: int) -> int:
+        inputs = memory.total_bytes([first.input_buffers(images)])
+        return inputs + sum(each.demand(images) for each in networks)
+
+    memory.check(first.dev, demand, batch, first.arch.name, len(networks))
+
+
+def plan(networks: Sequence[Network], batch: int) -> None:
+    """Allocates networks' buffers for up to `batch` images, once; raises as `check`."""
+    if batch <= networks[0].batch:
+        return
+    for each in networks:
+        each.release()
+    check(networks, batch)
+    for each in networks:
+        each.allocate(batch)
+
+
 class Network:
     """A network of one architecture on one device, its weights drawn from the seed.
 
     One flat array holds all values, frozen layers first, so that one update serves all
-    trainable ones. A second holds the gradients of the trainable ones. Parameters have
-    views of both. Where ops and solver use different types, a third array holds a copy
-    of the values.
+    trainable ones; a second holds their gradients, and where ops and solver use
+    different types, a third a copy of the values. Parameters have views of them.
 
     Args:
         name: an architecture's name, or an `Architecture`.
@@ -46,8 +73,12 @@ class Network:
         precision: the types that it computes with.
 
     Attributes:
-        gradients, segments: of the trainable parameters, see `sgd`; absent until
-            planned.
+        input_shape: of one image's input: (crop, crop, 3), or in blocks of pixels.
+        blocks: how those pixels lie in blocks, or None where they do not.
+        params: all parameters, from the input to the logits.
+        trainable: those above the frozen layers: all that the solver ever sees.
+        trainable_values, trainable_copies: their flat arrays; None without copies.
+        gradients, segments: likewise, see `sgd`; absent until planned.
 
     Raises:
         MinicnnError: no such architecture, or fewer than two outputs.
@@ -68,11 +99,11 @@ class Network:
             raise MinicnnError(f"network.outputs {outputs}: must be at least 2")
         self.arch = architectures.get(name) if isinstance(name, str) else name
         self.outputs, self.dev, self.precision = outputs, dev, precision
-        self.batch = 0
-        self.frozen = 0
-        # A `Trunk` runs the layers before it.
-        self.first_layer = 1
+        # Up to this layer another network, a `Trunk`'s deepest, runs the layers.
+        self.planned_above = 0
         self.layers = assembly.build(dev, precision, self.arch, outputs)
+        self.input_shape, self.blocks = self.layers[0].x_shape, self.layers[0].blocks
+        self.params = [p for layer in self.layers for p in layer.params]
         shapes = [p.shape for p in self.params]
         self.values, views = sgd.allocate(dev, shapes, precision.values)
         for p, view in zip(self.params, views, strict=True):
@@ -82,49 +113,17 @@ class Network:
             self.copies, views = sgd.allocate(dev, shapes, precision.activations)
             for p, view in zip(self.params, views, strict=True):
                 p.copy = view
+        self.freeze(0)
         if seed is not None:
             self.draw(seed)
 
-    @property
-    def params(self) -> list[Parameter]:
-        """All parameters, from the input to the logits."""
-        return [p for layer in self.layers for p in layer.params]
-
-    @property
-    def trainable(self) -> list[Parameter]:
-        """The parameters above the frozen layers: all that the solver ever sees."""
-        return [p for p in self.params if p.index > self.frozen]
-
-    @property
-    def trainable_values(self) -> Array:
-        """A flat view of the trainable parameters' values."""
-        return self.values[self._first_trainable :]
-
-    @property
-    def trainable_copies(self) -> Array | None:
-        """A flat view of the copies of `trainable_values`; None without copies."""
-        return None if self.copies is None else self.copies[self._first_trainable :]
-
-    @property
-    def _first_trainable(self) -> int:
-        starts = sgd.layout([p.shape for p in self.params])
-        return starts[len(self.params) - len(self.trainable)]
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        """Shape of one image's input: (crop, crop, 3), or in blocks of pixels."""
-        return self.layers[0].x_shape
-
-    @property
-    def blocks(self) -> Blocks | None:
-        """How the input's pixels lie in blocks, or None where they do not."""
-        first = self.layers[0]
-        return first.blocks if isinstance(first, BlockedConvLayer) else None
+    def _up_to(self, n: int) -> list[Parameter]:
+        """The parameters of layers 1..n."""
+        return [p for p in self.params if p.index <= n]
 
     def draw(self, seed: int, n: int | None = None) -> None:
         """Draws layers 1..n, or all, afresh: Gaussian weights, constant biases."""
-        n = self.arch.depth if n is None else n
-        for number, p in enumerate(p for p in self.params if p.index <= n):
+        for number, p in enumerate(self._up_to(self.arch.depth if n is None else n)):
             values = np.full(p.shape, p.constant, self.precision.values)
             if p.std:
                 self._draw_normal(seed, Stream.WEIGHTS + number, p.std, values)
@@ -152,7 +151,10 @@ class Network:
             MinicnnError: the network has fewer layers.
         """
         self._check("freeze", n)
-        self.frozen = n
+        self.frozen, self.trainable = n, self.params[len(self._up_to(n)) :]
+        first = sgd.layout([p.shape for p in self._up_to(n)])[-1]
+        self.trainable_values = self.values[first:]
+        self.trainable_copies = None if self.copies is None else self.copies[first:]
         self.release()
 
     def _check(self, what: str, n: int) -> None:
@@ -165,16 +167,7 @@ class Network:
         Raises:
             MinicnnError: the device has too little memory; names the batch that fits.
         """
-        if batch <= self.batch:
-            return
-        self.release()
-
-        def demand(images: int) -> int:
-            held = memory.total_bytes([self.input_buffers(images)])
-            return held + self.demand(images)
-
-        memory.check(self.dev, demand, batch, self.arch.name)
-        self.allocate(batch)
+        plan([self], batch)
 
     def release(self) -> None:
         """Drops the gradients, and the buffers of the layers that it runs."""
@@ -188,11 +181,17 @@ class Network:
 
     def allocate(self, batch: int) -> None:
         """As `plan`, without the check of the device's memory."""
-        self._allocate_gradients(batch)
+        trainable, slices = self.trainable, self._slices(batch)
+        shapes, dtype = [p.shape for p in trainable], self.precision.values
+        self.gradients, views = sgd.allocate_slices(self.dev, shapes, slices, dtype)
+        for p, view in zip(trainable, views, strict=True):
+            p.grad = view
+        rates = [p.lr_mult for p in trainable]
+        decays = [p.decay_mult for p in trainable]
+        self.segments = sgd.Segments.of(self.dev, shapes, rates, decays, slices)
         for layer, needs_dx, trains in self.gradient_plan():
             layer.plan(batch, needs_dx, trains)
-        logits = (batch, self.outputs)
-        self.dlogits = self.dev.empty(logits, self.precision.activations)
+        self.dlogits = self.dev.empty(*self.buffers(batch)["dlogits"])
         self.batch = batch
 
     def gradient_plan(self) -> list[tuple[Layer, bool, bool]]:
@@ -202,20 +201,25 @@ class Network:
         """
         plan, trains_below = [], False
         for layer in self.layers:
-            if layer.spec.index >= self.first_layer:
-                trains = any(p.index > self.frozen for p in layer.params)
+            if layer.spec.index > self.planned_above:
+                trains = layer.spec.index > self.frozen
                 plan.append((layer, trains_below, trains))
                 trains_below |= trains
         return plan
 
     def _slices(self, batch: int) -> list[int]:
         """Slices of each trainable parameter's gradient."""
-        return [
-            count
-            for layer in self.layers
-            if any(p.index > self.frozen for p in layer.params)
-            for count in layer.slices(batch)
-        ]
+        trained = [each for each in self.layers if each.spec.index > self.frozen]
+        return [count for layer in trained for count in layer.slices(batch)]
+
+    def buffers(self, batch: int) -> memory.Buffers:
+        """What it allocates for a batch beside its layers' buffers."""
+        slices = zip(self.trainable, self._slices(batch), strict=True)
+        numbers = sum(sgd.padded(p.shape) * count for p, count in slices)
+        return {
+            "gradients": ((numbers,), self.precision.values),
+            "dlogits": ((batch, self.outputs), self.precision.activations),
+        }
 
     def input_buffers(self, batch: int) -> memory.Buffers:
         """Arrays of a batch before the first layer: two of stored images, one of x."""
@@ -225,43 +229,24 @@ class Network:
 
     def demand(self, batch: int) -> int:
         """Bytes that `allocate` takes for a batch."""
-        logits: memory.Buffers = {
-            "dlogits": ((batch, self.outputs), self.precision.activations)
-        }
         held = [layer.buffers(batch, *needs) for layer, *needs in self.gradient_plan()]
-        slices = zip(self.trainable, self._slices(batch), strict=True)
-        numbers = sum(sgd.padded(p.shape) * count for p, count in slices)
-        return (
-            memory.total_bytes([*held, logits])
-            + numbers * self.precision.values.itemsize
-        )
-
-    def _allocate_gradients(self, batch: int) -> None:
-        trainable, slices = self.trainable, self._slices(batch)
-        shapes = [p.shape for p in trainable]
-        dtype = self.precision.values
-        self.gradients, views = sgd.allocate_slices(self.dev, shapes, slices, dtype)
-        for p, view in zip(trainable, views, strict=True):
-            p.grad = view
-        rates = [p.lr_mult for p in trainable]
-        decays = [p.decay_mult for p in trainable]
-        self.segments = sgd.Segments.of(self.dev, shapes, rates, decays, slices)
+        return memory.total_bytes([*held, self.buffers(batch)])
 
     def gradient(self, p: Parameter) -> Array:
         """A trainable parameter's gradient after `backward`, summed up on the host."""
         slices = self.dev.to_host(p.grad)[:, : math.prod(p.shape)]
         return slices.sum(axis=0).reshape(p.shape)
 
-    def forward(self, x: Array, context: Context | None = None) -> Array:
+    def forward(self, x: Array, context: Context | None = None, done: int = 0) -> Array:
         """Logits (N, outputs) of images x (N, *input_shape), mean subtracted.
 
         Args:
-            x: where a trunk runs the layers before `first_layer`, their output.
             context: of a training step; None evaluates, without dropout.
+            done: layers that are done already; then x is the output of the last.
         """
         self.plan(len(x))
         for layer in self.layers:
-            if layer.spec.index >= self.first_layer:
+            if layer.spec.index > done:
                 x = layer.forward(x, context)
         self.logits = x.reshape(len(x), -1)
         return self.logits
@@ -286,12 +271,11 @@ class Network:
 
     def backward(self) -> None:
         """Writes every trainable parameter's gradient of the mean loss."""
-        lowest = min((p.index for p in self.trainable), default=self.arch.depth + 1)
         dy: Array | None = self.dlogits[: len(self.logits)]
         for layer in reversed(self.layers):
-            if dy is None or layer.spec.index < lowest:
+            if dy is None or layer.spec.index <= self.frozen:
                 return
-            dy = layer.backward(dy, layer.spec.index > self.frozen)
+            dy = layer.backward(dy)
 
     def tensors(self) -> dict[str, Array]:
         """Every parameter by name, on the host."""
@@ -303,19 +287,7 @@ class Network:
         Raises:
             MinicnnError: one is missing or of another shape.
         """
-        for p in self.params:
-            self._take(p, tensors)
-
-    def _take(self, p: Parameter, tensors: Mapping[str, Array]) -> None:
-        if p.name not in tensors:
-            raise MinicnnError(f"tensor {p.name}: missing from the source of weights")
-        values = tensors[p.name]
-        if tuple(values.shape) != p.shape:
-            raise MinicnnError(
-                f"tensor {p.name}: shape {tuple(values.shape)} in the source, but "
-                f"{p.shape} in {self.arch.name} with {self.outputs} outputs"
-            )
-        self._set(p, np.asarray(values, self.precision.values))
+        self.copy_layers(tensors, self.arch.depth)
 
     def copy_layers(self, tensors: Mapping[str, Array], n: int) -> list[str]:
         """Copies layers 1..n by name from host arrays; the others stay as drawn.
@@ -328,14 +300,23 @@ class Network:
                 another shape.
         """
         self._check("copy", n)
-        copied = [p for p in self.params if p.index <= n]
-        for p in copied:
-            self._take(p, tensors)
-        return [p.name for p in copied]
+        for p in self._up_to(n):
+            if p.name not in tensors:
+                raise MinicnnError(
+                    f"tensor {p.name}: missing from the source of weights"
+                )
+            values = tensors[p.name]
+            if tuple(values.shape) != p.shape:
+                raise MinicnnError(
+                    f"tensor {p.name}: shape {tuple(values.shape)} in the source, but "
+                    f"{p.shape} in {self.arch.name} with {self.outputs} outputs"
+                )
+            self._set(p, np.asarray(values, self.precision.values))
+        return [p.name for p in self._up_to(n)]
 
     def hashes(self, n: int) -> dict[str, str]:
         """SHA-256 of the bytes of each tensor of layers 1..n."""
-        low = [p for p in self.params if p.index <= n]
+        low = self._up_to(n)
         return tensor_hashes({p.name: self.dev.to_host(p.value) for p in low})
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -18,19 +18,14 @@ class PoolLayer(Layer):
 
     argmax: Array
 
-    @property
-    def pooling(self) -> arch.Pool:
-        """Windows and strides."""
-        return self.spec
-
     def infer_shapes(self) -> None:
         one = self.shape(1)
-        self.y_shape = (one.p, one.q, self.x_shape[-1])
+        self.y_shape = (one.p, one.q, one.c)
 
     def shape(self, n: int) -> pool.PoolShape:
         """The pooling problem of n images."""
-        window, stride = self.pooling.window, self.pooling.stride
-        return pool.PoolShape.of((n, *self.x_shape), window, stride)
+        shape = (n, *self.x_shape)
+        return pool.PoolShape.of(shape, self.spec.window, self.spec.stride)
 
     def buffers(self, batch: int, needs_dx: bool, trains: bool) -> Buffers:
         argmax: Buffers = {"argmax": ((batch, *self.y_shape), np.uint8)}
@@ -42,10 +37,9 @@ class PoolLayer(Layer):
         pool.forward(self.dev, x, y, self.argmax[:n], self.shape(n))
         return y
 
-    def backward(self, dy: Array, trains: bool) -> Array | None:
+    def backward(self, dy: Array) -> Array | None:
         n = len(dy)
-        dx = self.dx[:n]
-        dy = dy.reshape(n, *self.y_shape)
+        dx, dy = self.dx[:n], dy.reshape(n, *self.y_shape)
         pool.backward(self.dev, dy, self.argmax[:n], dx, self.shape(n))
         return dx
 
@@ -67,44 +61,30 @@ class LRNLayer(Layer):
 
     def forward(self, x: Array, context: Context | None) -> Array:
         n = len(x)
-        self.x = x
-        y, scale = self.y[:n], self.scale[:n]
-        lrn.forward(self.dev, x, y, scale, normalising(self.spec))
+        self.x, y = x, self.y[:n]
+        lrn.forward(self.dev, x, y, self.scale[:n], normalising(self.spec))
         return y
 
-    def backward(self, dy: Array, trains: bool) -> Array | None:
+    def backward(self, dy: Array) -> Array | None:
         n = len(dy)
         y, scale, dx = self.y[:n], self.scale[:n], self.dx[:n]
-        norm = normalising(self.spec)
-        lrn.backward(self.dev, self.x, y, scale, dy, dx, norm)
+        lrn.backward(self.dev, self.x, y, scale, dy, dx, normalising(self.spec))
         return dx
 
 
-@dataclass(frozen=True)
-class PoolLRN:
-    """A pooling and the LRN after it, computed as one."""
-
-    pool: arch.Pool
-    lrn: arch.LRN
-
-    @property
-    def index(self) -> int:
-        return self.pool.index
-
-    @property
-    def name(self) -> str:
-        return self.pool.name
-
-
 class PoolLRNLayer(PoolLayer):
-    """Max pooling of a ReLU's output, then LRN; u is between them."""
+    """Max pooling of a ReLU's output, then LRN, computed as one; u is between them.
+
+    Args:
+        norm: the LRN; the `spec` is the pooling.
+    """
 
     can_take_relu = True
     u: Array
 
-    @property
-    def pooling(self) -> arch.Pool:
-        return self.spec.pool
+    def __init__(self, *pooling: Any, norm: arch.LRN) -> None:
+        super().__init__(*pooling)
+        self.norm = norm
 
     def buffers(self, batch: int, needs_dx: bool, trains: bool) -> Buffers:
         u: Buffers = {"u": ((batch, *self.y_shape), self.precision.activations)}
@@ -113,14 +93,14 @@ class PoolLRNLayer(PoolLayer):
     def forward(self, x: Array, context: Context | None) -> Array:
         n = len(x)
         u, argmax, y = self.u[:n], self.argmax[:n], self.y[:n]
-        rest = self.shape(n), normalising(self.spec.lrn)
+        rest = self.shape(n), normalising(self.norm)
         pool_lrn.forward(self.dev, x, u, argmax, y, *rest)
         return y
 
-    def backward(self, dy: Array, trains: bool) -> Array | None:
+    def backward(self, dy: Array) -> Array | None:
         n = len(dy)
         u, argmax, dx = self.u[:n], self.argmax[:n], self.dx[:n]
-        rest = self.shape(n), normalising(self.spec.lrn)
+        rest = self.shape(n), normalising(self.norm)
         dy = dy.reshape(n, *self.y_shape)
         pool_lrn.backward(self.dev, dy, u, argmax, dx, *rest)
         return dx

@@ -32,21 +32,15 @@ def _products(arch: Architecture) -> Iterator[tuple[Conv | FullyConnected, int]]
 
 
 def to_torch(arch: Architecture, tensors: Mapping[str, NDArray[Any]]) -> Tensors:
-    """Weights, or their gradients, as PyTorch has them.
-
-    Args:
-        arch: the architecture that the tensors belong to.
-        tensors: by parameter name, such as "conv1.w".
-    """
+    """Weights, or their gradients, by name such as "conv1.w", as PyTorch has them."""
     result: Tensors = {}
     for spec, channels in _products(arch):
         w = tensors[f"{spec.name}.w"]
         if isinstance(spec, Conv):
             w = w.transpose(0, 3, 1, 2)
-        elif channels:
-            w = w.reshape(len(w), -1, channels).transpose(0, 2, 1).reshape(len(w), -1)
         else:
-            w = w.reshape(len(w), -1)
+            apart = w.reshape(len(w), -1, channels or w.shape[-1])
+            w = apart.swapaxes(1, 2).reshape(len(w), -1)
         result[f"{spec.name}.weight"] = np.ascontiguousarray(w)
         result[f"{spec.name}.bias"] = tensors[f"{spec.name}.b"]
     return result
@@ -74,10 +68,9 @@ def from_torch(arch: Architecture, tensors: Mapping[str, NDArray[Any]]) -> Tenso
             )
         if isinstance(spec, Conv):
             w = w.transpose(0, 2, 3, 1)
-        elif channels:
-            w = w.reshape(len(w), channels, -1).transpose(0, 2, 1)
-        if isinstance(spec, FullyConnected):
-            w = w.reshape(len(w), 1, 1, -1)
+        else:
+            apart = w.reshape(len(w), channels or w.shape[1], -1)
+            w = apart.swapaxes(1, 2).reshape(len(w), 1, 1, -1)
         result[f"{spec.name}.w"] = np.ascontiguousarray(w)
         if f"{spec.name}.bias" in tensors:
             result[f"{spec.name}.b"] = tensors[f"{spec.name}.bias"]

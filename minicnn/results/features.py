@@ -41,8 +41,8 @@ def layer_outputs(network: Network) -> dict[str, tuple[int, str]]:
     found: dict[str, tuple[int, str]] = {}
     for place, layer in enumerate(network.layers):
         if isinstance(layer, PoolLRNLayer):
-            found[layer.spec.pool.name] = place, "u"
-            found[layer.spec.lrn.name] = place, "y"
+            found[layer.spec.name] = place, "u"
+            found[layer.norm.name] = place, "y"
         elif not isinstance(layer, DropoutLayer):
             found[layer.spec.name] = place, "y"
     return found
