@@ -29,10 +29,8 @@ def ilsvrc2012() -> ClassList:
     """
     file = importlib.resources.files("minicnn.data") / "ilsvrc2012_classes.csv"
     rows = list(csv.DictReader(file.read_text(encoding="utf-8").splitlines()))
-    wnids, names, groups = (
-        tuple(row[key] for row in rows) for key in ("wnid", "name", "group")
-    )
-    return ClassList(wnids, names, groups)
+    columns = (tuple(row[key] for row in rows) for key in ("wnid", "name", "group"))
+    return ClassList(*columns)
 
 
 def class_index(label: str, classes: ClassList) -> int:
@@ -71,26 +69,23 @@ def group_classes(classes: ClassList, file: Path | None) -> list[str]:
     pairs = zip(classes.wnids, classes.groups, strict=True)
     merged = [group or published.get(wnid, "") for wnid, group in pairs]
     if file is not None:
-        keys = ("natural", "manmade")
-        lists = read_class_lists(file, keys, classes)
-        for group, indices in zip(keys, lists, strict=True):
-            for index in indices:
-                merged[index] = group
+        listed = read_class_lists(file, ("natural", "manmade"), classes)
+        for index, group in listed.items():
+            merged[index] = group
     return merged
 
 
 def read_class_lists(
     path: Path, keys: tuple[str, str], classes: ClassList
-) -> tuple[list[int], list[int]]:
+) -> dict[int, str]:
     """Two lists of classes from a TOML file: each a key with class ids or names.
 
     Args:
-        path: the file.
         keys: its two keys, such as ("A", "B").
         classes: all that there are.
 
     Returns:
-        Both lists as sorted class indices.
+        The key of each class in the lists, by its index.
 
     Raises:
         MinicnnError: unreadable, not TOML, other keys than these two, an empty list, a
@@ -125,5 +120,4 @@ def read_class_lists(
                     f"in {key}; keep it in one place"
                 )
             key_of[index] = key
-    one, other = (sorted(i for i, k in key_of.items() if k == key) for key in keys)
-    return one, other
+    return key_of

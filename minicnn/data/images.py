@@ -64,7 +64,6 @@ def to_rgb(
     size, never below four times the size asked for.
 
     Args:
-        data: the file's bytes.
         size: height and width of the result, in pixels.
         resize: "warp" stretches to size×size; "short-center" keeps the shape and cuts
             the central square. Both filter with Pillow's (antialiased) bilinear.
@@ -94,8 +93,9 @@ def to_rgb(
                 image = ImageChops.invert(image)
             image = _rgb(image)
             if exact:
-                return _squared(_turned(image, tag), resize, size)
-            pixels = resample.square(image, _box(edges, resize), size, resampler)
+                image = _turned(image, tag)
+                return _square(image, image.size, size, resize, exact)
+            pixels = _square(image, edges, size, resize, exact, resampler)
             if tag == 1:
                 return pixels
             return np.asarray(_turned(Image.fromarray(pixels), tag))
@@ -117,35 +117,46 @@ def cifar_to_rgb(
     if len(data) != 3 * _CIFAR_SIDE**2:
         raise BadImageError(f"record of {len(data)} bytes, truncated")
     planes = np.frombuffer(data, np.uint8).reshape(3, _CIFAR_SIDE, _CIFAR_SIDE)
-    pixels = np.ascontiguousarray(planes.transpose(1, 2, 0))
-    if size == _CIFAR_SIDE:
-        return pixels
-    image = Image.fromarray(pixels)
+    image = Image.fromarray(planes.transpose(1, 2, 0))
+    return _square(image, image.size, size, resize, exact, resampler)
+
+
+def _square(
+    image: Image.Image,
+    edges: tuple[float, float],
+    size: int,
+    resize: str,
+    exact: bool,
+    resampler: str = "",
+) -> NDArray[np.uint8]:
+    """An RGB image that ends at those right and lower edges, resized."""
+    width, height = edges
+    box: resample.Box = (0, 0, width, height)
+    if resize != "warp":
+        side = min(edges)
+        left, top = (width - side) / 2, (height - side) / 2
+        box = (left, top, left + side, top + side)
     if exact:
-        return _squared(image, resize, size)
-    return resample.square(image, _box(image.size, resize), size, resampler)
+        return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box))
+    return resample.square(image, box, size, resampler)
 
 
 def _open(data: bytes) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data), formats=_FORMATS)
+        width, height = image.size
+        pixels = f"{width}x{height}" if width * height > PIXEL_LIMIT else ""
     except UnidentifiedImageError:
         kinds = ", ".join(_FORMATS)
         raise BadImageError(f"not an image that can be read: give {kinds}") from None
     except Image.DecompressionBombError as error:
         pixels = str(error).partition("(")[2].partition(" ")[0]
-        raise _too_large(pixels) from None
-    width, height = image.size
-    if width * height > PIXEL_LIMIT:
-        raise _too_large(f"{width}x{height}")
+    if pixels:
+        raise BadImageError(
+            f"{pixels} pixels, over the limit of {PIXEL_LIMIT} (decompression bomb?); "
+            "make it smaller"
+        )
     return image
-
-
-def _too_large(pixels: str) -> BadImageError:
-    return BadImageError(
-        f"{pixels} pixels, over the limit of {PIXEL_LIMIT} (decompression bomb?); "
-        "make it smaller"
-    )
 
 
 def _plain_cmyk(image: Image.Image) -> bool:
@@ -186,19 +197,3 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     if wide.size and (wide.min() < 0 or wide.max() > 65535):
         raise BadImageError("32-bit grey, which has no known range")
     return Image.fromarray(((wide + 128) // 257).astype(np.uint8))
-
-
-def _box(edges: tuple[float, float], resize: str) -> resample.Box:
-    """What is kept of an image that ends at those right and lower edges."""
-    width, height = edges
-    if resize == "warp":
-        return (0, 0, width, height)
-    side = min(width, height)
-    left, top = (width - side) / 2, (height - side) / 2
-    return (left, top, left + side, top + side)
-
-
-def _squared(image: Image.Image, resize: str, size: int) -> NDArray[np.uint8]:
-    """By one call of Pillow's own, bit for bit."""
-    box = _box(image.size, resize)
-    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box))

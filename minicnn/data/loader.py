@@ -4,12 +4,12 @@ Everything is a pure function of (seed, step), so a resumed run sees the same ba
 The images of an epoch come in a fresh random order; epochs follow without a gap, so a
 batch may span two.
 
-Where the device cannot hold a task's images (see `images_in_memory`), reading is random
-rows of the store, each image one contiguous piece of the file, copied from the memory
-map into one of two arrays in turn; while one batch is trained on, threads fill the
-other. Each thread first announces all the pieces that it will copy to the system, which
-then reads exactly those, side by side. By page faults it would read megabytes around
-each.
+Where the device has room for a task's images, they are kept within its reach, see
+`ImagesInMemory`. Else reading is random rows of the store, each image one contiguous
+piece of the file, copied from the memory map into one of two arrays in turn; while one
+batch is trained on, threads fill the other. Each thread first announces all the pieces
+that it will copy to the system, which then reads exactly those, side by side. By page
+faults it would read megabytes around each.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import cycle
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,8 +34,8 @@ from minicnn.base.threads import HostThreads
 from minicnn.data.store import Store
 from minicnn.devices.device import Device
 
-# Most threads that copy images; fewest bytes worth a thread.
-THREADS, PIECE = 4, 1 << 20
+# Most threads that copy images; fewest bytes worth a thread; bytes of a copy to a GPU.
+THREADS, PIECE, COPY = 4, 1 << 20, 1 << 26
 
 
 @dataclass(frozen=True)
@@ -84,21 +86,15 @@ def first_of_each(
 class Reader:
     """Copies images out of a store's memory map.
 
-    Args:
-        threads: how many copy; None takes the processors there are, up to four.
-        ahead: whether reads are announced to the system. That takes some microseconds
-            an image of 196 kB in memory, and is thirty times as fast as page faults
-            where it is not (docs/feeding.md).
+    It announces its reads to the system. That takes some microseconds an image of
+    196 kB in memory, and is thirty times as fast as page faults where it is not
+    (docs/feeding.md).
     """
 
-    def __init__(
-        self, store: Store, threads: int | None = None, ahead: bool = True
-    ) -> None:
+    def __init__(self, store: Store) -> None:
         self.images = store.images
-        self.threads = HostThreads(threads or min(THREADS, available_cores()))
-        self._file = None
-        if ahead and hasattr(os, "posix_fadvise"):
-            self._file = store.path.open("rb")
+        self.threads = HostThreads(min(THREADS, available_cores()))
+        self._file = store.path.open("rb") if hasattr(os, "posix_fadvise") else None
 
     def read(
         self, rows: NDArray[np.int64], out: NDArray[np.uint8]
@@ -106,21 +102,61 @@ class Reader:
         """images[rows], in the first places of `out`, which are returned."""
         out = out[: len(rows)]
         pieces = max(1, min(self.threads.threads, out.nbytes // PIECE))
+        size = self.images[0].nbytes
 
         def copy(start: int, stop: int) -> None:
-            if self._file is not None:
-                self._announce(rows[start:stop], self._file.fileno())
+            if self._file:
+                for row in rows[start:stop].tolist():
+                    place, file = self.images.offset + row * size, self._file.fileno()
+                    os.posix_fadvise(file, place, size, os.POSIX_FADV_WILLNEED)
             # Clipping clips nothing here; the other modes copy by way of a new array.
             np.take(self.images, rows[start:stop], 0, out[start:stop], "clip")
 
         self.threads.for_chunks(copy, len(rows), -(-len(rows) // pieces))
         return out
 
-    def _announce(self, rows: NDArray[np.int64], file: int) -> None:
-        size, begin = self.images[0].nbytes, self.images.offset
-        for row in rows.tolist():
-            place = begin + row * size
-            os.posix_fadvise(file, place, size, os.POSIX_FADV_WILLNEED)
+
+class ImagesInMemory:
+    """Some rows of a store within a device's reach, so that training copies none.
+
+    On a GPU they are copied there once. On the cpu device crops are made from the
+    store's memory map itself; the images are read once beforehand, in the order of the
+    file, since page faults in the order of training would read them at a fraction of a
+    disk's speed.
+
+    Args:
+        dev: whose.
+        store: the image store.
+        rows: of the store, ascending.
+        tick: called with counts of images read; its exceptions end the work.
+
+    Attributes:
+        images: (M,H,W,3) uint8, an array of the device: of those rows, or the memory
+            map of all.
+    """
+
+    def __init__(
+        self,
+        dev: Device,
+        store: Store,
+        rows: NDArray[np.int64],
+        tick: Callable[[int], object],
+    ) -> None:
+        shape, count = store.images.shape[1:], max(1, COPY // store.images[0].nbytes)
+        self.images: Any = np.asarray(store.images)
+        self._rows = np.arange(len(store)) if dev.on_host else rows
+        if not dev.on_host:
+            self.images = dev.empty((len(rows), *shape), np.uint8)
+        reader, piece = Reader(store), np.empty((min(count, len(rows)), *shape), "u1")
+        for start in range(0, len(rows), count):
+            read = reader.read(rows[start : start + count], piece)
+            if not dev.on_host:
+                self.images[start : start + len(read)] = dev.from_host(read)
+            tick(len(read))
+
+    def places(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Where rows of the store are among `images`."""
+        return np.searchsorted(self._rows, rows)
 
 
 class Loader:
@@ -175,7 +211,8 @@ class Loader:
                     "again with some of each class (--val-fraction 0 holds none out)"
                 )
         if images_per_class:
-            self.train = self._reduced(images_per_class, subset_seed)
+            order = philox.permutation(subset_seed, Stream.SUBSET, 0, len(self.train))
+            self.train = first_of_each(store, self.train[order], images_per_class)
         self.label_of = np.full(len(store.wnids), -1, np.int32)
         self.label_of[list(classes)] = np.arange(len(classes))
         self._epoch, self._order = -1, self.train
@@ -192,24 +229,17 @@ class Loader:
         shape = (self.batch, *self.store.image_size, 3)
         return [self._empty(shape, np.uint8) for _ in range(2)]
 
-    def _reduced(self, count: int, seed: int) -> NDArray[np.int64]:
-        """`count` rows of each class, chosen at random but the same for every run."""
-        shuffled = philox.permutation(seed, Stream.SUBSET, 0, len(self.train))
-        return first_of_each(self.store, self.train[shuffled], count)
-
     def _rows(self, step: int) -> NDArray[np.int64]:
         """Store rows of a training step's batch."""
-        rows, start, missing = [], step * self.batch, self.batch
+        rows, place, missing = [], step * self.batch, self.batch
+        count = len(self.train)
         while missing:
-            epoch, place = divmod(start, len(self.train))
+            epoch, first = divmod(place, count)
             if epoch != self._epoch:
-                order = philox.permutation(
-                    self.seed, Stream.ORDER, epoch, len(self.train)
-                )
+                order = philox.permutation(self.seed, Stream.ORDER, epoch, count)
                 self._epoch, self._order = epoch, self.train[order]
-            taken = self._order[place : place + missing]
-            rows.append(taken)
-            start, missing = start + len(taken), missing - len(taken)
+            rows.append(self._order[first : first + missing])
+            place, missing = place + len(rows[-1]), missing - len(rows[-1])
         return np.concatenate(rows)
 
     def _make(self, step: int) -> Batch:
@@ -249,16 +279,14 @@ class Loader:
 
         As in training, the next one is read meanwhile.
         """
-        slots = self._two_slots() if self.reads else [None, None]
-        starts = range(0, len(self.val), self.batch)
-        following = self._helper.submit(self._centred, starts[0], slots[0])
-        for number, _ in enumerate(starts, 1):
-            batch = following.result()
-            if number < len(starts):
-                following = self._helper.submit(
-                    self._centred, starts[number], slots[number % 2]
-                )
-            yield batch
+        slots = cycle(self._two_slots() if self.reads else [None])
+        ready: Future[Batch] | None = None
+        for start in range(0, len(self.val), self.batch):
+            following = self._helper.submit(self._centred, start, next(slots))
+            if ready:
+                yield ready.result()
+            ready = following
+        yield following.result()
 
     def _centred(self, start: int, slot: NDArray[np.uint8] | None) -> Batch:
         rows = self.val[start : start + self.batch]
@@ -271,7 +299,7 @@ def mean_image(
     dev: Device,
     store: Store,
     rows: NDArray[np.int64],
-    tick: Callable[[int], object] = lambda count: None,
+    tick: Callable[[int], object],
 ) -> NDArray[np.float32]:
     """The mean of some rows' images, (H,W,3) float32, summed exactly in integers.
 

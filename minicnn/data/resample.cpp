@@ -21,11 +21,6 @@ constexpr int SHIFT = 22, LOWER = 11, LANES = 8;
 // pairs: int32 that hold two weights' upper or lower bits, of t and t+1, in 16 bits each:
 //   across   [i / 2][t / 2][upper, lower][i % 2][4 times], i even in number;
 //   down     [i][t / 2][upper, lower].
-struct Weights {
-    const int32_t* first;
-    const int32_t* pairs;
-    int64_t taps;
-};
 
 struct Sums {
     __m256i upper = _mm256_setzero_si256(), lower = _mm256_setzero_si256();
@@ -53,17 +48,18 @@ static inline __m128i eight(const uint8_t* bytes) {
     return _mm_loadl_epi64((const __m128i*)bytes);
 }
 
-static void across(const uint8_t* pixels, const Weights& weights, int64_t size, uint8_t* to) {
+static void across(const uint8_t* pixels, const int32_t* first, const int32_t* pairs, int64_t taps,
+                   int64_t size, uint8_t* to) {
     // Two pixels of 4 bytes to 4 pairs of 16 bits, channel by channel; a negative index is 0.
     const __m256i channels =
         _mm256_broadcastsi128_si256(_mm_setr_epi8(0, -1, 4, -1, 1, -1, 5, -1, 2, -1, 6, -1, 3, -1,
                                                   7, -1));
-    const __m256i* pair = (const __m256i*)weights.pairs;
+    const __m256i* pair = (const __m256i*)pairs;
     for (int64_t x = 0; x < size; x += 2) {
-        const uint8_t* left = pixels + 4 * weights.first[x];
-        const uint8_t* right = pixels + 4 * weights.first[x + 1];
+        const uint8_t* left = pixels + 4 * first[x];
+        const uint8_t* right = pixels + 4 * first[x + 1];
         Sums sums;
-        for (int64_t t = 0; t < weights.taps; t += 2, pair += 2) {
+        for (int64_t t = 0; t < taps; t += 2, pair += 2) {
             __m256i both = _mm256_castsi128_si256(eight(left + 4 * t));
             both = _mm256_inserti128_si256(both, eight(right + 4 * t), 1);
             both = _mm256_shuffle_epi8(both, channels);
@@ -95,16 +91,17 @@ static void down(const uint8_t* rows, int64_t pitch, const int32_t* pairs, int64
 }
 
 // image (·, width, 4) to square (size, size, 3).
-extern "C" void resample(const uint8_t* image, int64_t width, const Weights* horizontal,
-                         const Weights* vertical, int64_t size, uint8_t* square) {
-    const int64_t top = vertical->first[0], bottom = vertical->first[size - 1] + vertical->taps;
+extern "C" void resample(const uint8_t* image, int64_t width, const int32_t* first_x,
+                         const int32_t* pairs_x, int64_t taps_x, const int32_t* first_y,
+                         const int32_t* pairs_y, int64_t taps_y, int64_t size, uint8_t* square) {
+    const int64_t top = first_y[0], bottom = first_y[size - 1] + taps_y;
     // Whole vectors, and room for a result more and its fourth byte.
     const int64_t pitch = (3 * (size + 1) + 1 + LANES - 1) / LANES * LANES;
     std::vector<uint8_t> narrow(pitch * (bottom - top));
     for (int64_t row = top; row < bottom; row++)
-        across(image + 4 * width * row, *horizontal, size, narrow.data() + pitch * (row - top));
+        across(image + 4 * width * row, first_x, pairs_x, taps_x, size,
+               narrow.data() + pitch * (row - top));
     for (int64_t y = 0; y < size; y++)
-        down(narrow.data() + pitch * (vertical->first[y] - top), pitch,
-             vertical->pairs + y * vertical->taps, vertical->taps, 3 * size,
-             square + 3 * size * y);
+        down(narrow.data() + pitch * (first_y[y] - top), pitch, pairs_y + y * taps_y, taps_y,
+             3 * size, square + 3 * size * y);
 }

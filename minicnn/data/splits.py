@@ -72,64 +72,47 @@ def task_classes(
             task without classes.
     """
     known = ("all",) if split == "all" else ("A", "B")
-    halves = _halves(split, classes, groups_file)
+    task_of = _tasks(split, classes, groups_file)
     if task not in known:
         raise MinicnnError(
             f"task {task!r}: split {split} has {' and '.join(known)}; choose one"
             + (", or add --split all" if task == "all" else "")
         )
-    chosen = halves[known.index(task)]
+    chosen = tuple(sorted(index for index, each in task_of.items() if each == task))
     if not chosen:
         raise MinicnnError(
             f"split {split}: no class of {len(classes.wnids)} is in task {task}; use "
             "another split or more classes"
         )
-    return Task(split, task, tuple(chosen))
+    return Task(split, task, chosen)
 
 
-def _halves(
-    split: str, classes: ClassList, groups_file: Path | None
-) -> tuple[list[int], ...]:
+def _tasks(split: str, classes: ClassList, groups_file: Path | None) -> dict[int, str]:
+    """The task of each class that is in one."""
     count = len(classes.wnids)
     if split == "all":
-        return (list(range(count)),)
+        return dict.fromkeys(range(count), "all")
     if match := _RANDOM.fullmatch(split):
-        return random_halves(int(match[1]), count)
+        seed = int(match[1])
+        if seed >= 2**32:
+            raise MinicnnError(f"split random-{seed}: the seed must be below 2^32")
+        half = np.random.RandomState([seed]).choice(count, count // 2, replace=False)
+        return dict.fromkeys(range(count), "B") | dict.fromkeys(half.tolist(), "A")
     if split == "natural-manmade":
-        return _natural_manmade(classes, groups_file)
+        groups = group_classes(classes, groups_file)
+        if "" in groups:
+            first, total = groups.index(""), groups.count("")
+            more = f", nor are {total - 1} others" if total > 1 else ""
+            raise MinicnnError(
+                f"split natural-manmade: class {classes.wnids[first]} "
+                f"({classes.names[first]}) is in no group{more}; list it in a file, "
+                "--groups FILE.toml, under natural = [...] or manmade = [...]"
+            )
+        task_of = {"natural": "A", "manmade": "B"}
+        return {index: task_of.get(group, "") for index, group in enumerate(groups)}
     if split.startswith("file:") and split != "file:":
         return read_class_lists(Path(split[5:]), ("A", "B"), classes)
     raise MinicnnError(f"split {split!r}: unknown; use {_KNOWN}")
-
-
-def random_halves(seed: int, count: int) -> tuple[list[int], list[int]]:
-    """The published rule: count // 2 classes at random, and the rest, both ascending.
-
-    Raises:
-        MinicnnError: a seed of more than 32 bits.
-    """
-    if seed >= 2**32:
-        raise MinicnnError(f"split random-{seed}: the seed must be below 2^32")
-    drawn = np.random.RandomState([seed]).choice(count, count // 2, replace=False)
-    half = set(drawn.tolist())
-    return sorted(half), [index for index in range(count) if index not in half]
-
-
-def _natural_manmade(
-    classes: ClassList, groups_file: Path | None
-) -> tuple[list[int], list[int]]:
-    group_of = group_classes(classes, groups_file)
-    if "" in group_of:
-        first, total = group_of.index(""), group_of.count("")
-        more = f", nor are {total - 1} others" if total > 1 else ""
-        raise MinicnnError(
-            f"split natural-manmade: class {classes.wnids[first]} "
-            f"({classes.names[first]}) is in no group{more}; list it in a file, "
-            "--groups FILE.toml, under natural = [...] or manmade = [...]"
-        )
-    natural = [index for index, group in enumerate(group_of) if group == "natural"]
-    manmade = [index for index, group in enumerate(group_of) if group == "manmade"]
-    return natural, manmade
 
 
 def split_report(task: Task, classes: ClassList) -> dict[str, Any]:

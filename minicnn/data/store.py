@@ -89,27 +89,18 @@ def create(path: Path, contents: Contents) -> None:
         for key in ("files", "wnids", "names", "groups"):
             texts = [text.encode() for text in getattr(contents, key)]
             longest = max([1, *map(len, texts)])
-            kind = h5py.string_dtype("utf-8", longest)
-            file.create_dataset(key, data=np.array(texts, kind))
+            file[key] = np.array(texts, h5py.string_dtype("utf-8", longest))
         early = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         early.set_layout(h5py.h5d.CONTIGUOUS)
         early.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
         early.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
         early.set_obj_track_times(False)  # a time stamp would change the bytes
-        shapes = {
-            "split": (rows,),
-            "crc32": (rows,),
-            "images": (rows, height, width, 3),
-        }
-        types = {"split": np.uint8, "crc32": np.uint32, "images": np.uint8}
-        for key, shape in shapes.items():
-            h5py.h5d.create(
-                file.id,
-                key.encode(),
-                h5py.h5t.py_create(np.dtype(types[key]), logical=True),
-                h5py.h5s.create_simple(shape),
-                early,
-            )
+        kinds = {"split": np.uint8, "crc32": np.uint32, "images": np.uint8}
+        for key, kind in kinds.items():
+            shape = (rows, height, width, 3) if key == "images" else (rows,)
+            dtype = h5py.h5t.py_create(np.dtype(kind), logical=True)
+            space = h5py.h5s.create_simple(shape)
+            h5py.h5d.create(file.id, key.encode(), dtype, space, early)
         file["split"][...] = contents.split
 
 
@@ -245,9 +236,9 @@ class Store:
         self.labels: NDArray[np.int32] = file["labels"][...]
         self.split: NDArray[np.uint8] = file["split"][...]
         self.crc32: NDArray[np.uint32] = file["crc32"][...]
-        self.wnids: list[str] = list(file["wnids"].asstr()[...])
-        self.names: list[str] = list(file["names"].asstr()[...])
-        self.groups: list[str] = list(file["groups"].asstr()[...])
+        texts = [list(file[key].asstr()[...]) for key in ClassList._fields]
+        self.wnids, self.names, self.groups = texts
+        self.classes = ClassList(*texts)
         pixels = file["images"]
         self._shape, self._offset = pixels.shape, pixels.id.get_offset()
         size = self.path.stat().st_size
@@ -261,11 +252,6 @@ class Store:
     def images(self) -> np.memmap[Any, np.dtype[np.uint8]]:
         """(N, H, W, 3) uint8, a read-only memory map."""
         return np.memmap(self.path, np.uint8, "r", self._offset, self._shape)
-
-    @property
-    def classes(self) -> ClassList:
-        """Ids, names and groups."""
-        return ClassList(self.wnids, self.names, self.groups)
 
     @cached_property
     def files(self) -> list[str]:

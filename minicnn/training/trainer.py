@@ -21,8 +21,7 @@ from minicnn.base.config import Config
 from minicnn.base.errors import MinicnnError, Stopped
 from minicnn.base.interrupt import Interrupt
 from minicnn.base.progress import Progress
-from minicnn.data.images_in_memory import ImagesInMemory
-from minicnn.data.loader import Batch, Loader, mean_image
+from minicnn.data.loader import Batch, ImagesInMemory, Loader, mean_image
 from minicnn.devices.recording import RecordedStep
 from minicnn.nn.layers import Context
 from minicnn.nn.network import Network

@@ -80,30 +80,26 @@ def cmyk_jpeg(components: tuple[int, int, int, int]) -> bytes:
     return encoded(Image.new("CMYK", (8, 8), inverted), "JPEG", quality=100)
 
 
-def adobe_marker(data: bytes) -> int:
-    return data.index(b"\xff\xee\x00\x0eAdobe")
+# Ink (0, 128, 255, 51) is RGB 255·0.8·(1, 0.498, 0); stored as 255 − ink by Adobe.
+INVERTED, PLAIN = cmyk_jpeg((255, 127, 0, 204)), cmyk_jpeg((0, 128, 255, 51))
+MARKER = PLAIN.index(b"\xff\xee\x00\x0eAdobe")
+# Y 128, Cb 128, Cr 200: R = 128 + 1.402·72, G = 128 − 0.714·72, B = 128, and the inks
+# that Adobe stores inverted are these, so RGB is 255 − each, at K = 0.
+YCCK = bytearray(cmyk_jpeg((128, 128, 200, 255)))
+YCCK[YCCK.index(b"\xff\xee\x00\x0eAdobe") + 15] = 2  # the transform flag
 
 
-def test_cmyk_of_adobe_is_inverted() -> None:
-    # stored 255 − ink: ink (0, 128, 255, 51) is RGB 255·0.8·(1, 0.498, 0)
-    data = cmyk_jpeg((255, 127, 0, 204))
-    assert adobe_marker(data)
-    assert is_all(same_size(data), (204, 102, 0), JPEG_ERROR)
-
-
-def test_cmyk_without_adobes_marker_is_not_inverted() -> None:
-    data = cmyk_jpeg((0, 128, 255, 51))
-    place = adobe_marker(data)
-    plain = data[:place] + data[place + 16 :]
-    assert is_all(same_size(plain), (204, 102, 0), JPEG_ERROR)
-
-
-def test_ycck() -> None:
-    # Y 128, Cb 128, Cr 200: R = 128 + 1.402·72, G = 128 − 0.714·72, B = 128, and the
-    # inks that Adobe stores inverted are these, so RGB is 255 − each, at K = 0.
-    data = bytearray(cmyk_jpeg((128, 128, 200, 255)))
-    data[adobe_marker(bytes(data)) + 15] = 2  # the transform flag: YCCK
-    assert is_all(same_size(bytes(data)), (26, 178, 127), JPEG_ERROR)
+@pytest.mark.parametrize(
+    ("data", "rgb"),
+    [
+        (INVERTED, (204, 102, 0)),
+        (PLAIN[:MARKER] + PLAIN[MARKER + 16 :], (204, 102, 0)),
+        (bytes(YCCK), (26, 178, 127)),
+    ],
+    ids=["Adobe's", "without Adobe's marker", "YCCK"],
+)
+def test_cmyk(data: bytes, rgb: tuple[int, int, int]) -> None:
+    assert is_all(same_size(data), rgb, JPEG_ERROR)
 
 
 @pytest.mark.parametrize("exact", [False, True])
@@ -119,35 +115,6 @@ def test_exif_orientation(tag: int, exact: bool) -> None:
     for orientation, right in (("applied", upright), ("ignored", noise)):
         pixels = to_rgb(data, 8, "warp", orientation, exact)
         np.testing.assert_array_equal(pixels, right)
-
-
-def test_warp_stretches_the_whole_image() -> None:
-    image = Image.new("RGB", (40, 8), "red")
-    image.paste("blue", (20, 0, 40, 8))
-    pixels = same_size(encoded(image, "PNG"))
-    assert is_all(pixels[:, :3], (255, 0, 0))
-    assert is_all(pixels[:, 5:], (0, 0, 255))
-
-
-@pytest.mark.parametrize("turned", [False, True])
-def test_short_center_scales_the_shorter_side_then_cuts_the_middle(
-    turned: bool,
-) -> None:
-    noise = np.random.default_rng(0).integers(0, 256, (16, 48, 3), np.uint8)
-    whole = Image.fromarray(noise).resize((24, 8), Image.Resampling.BILINEAR)
-    right = np.asarray(whole)[:, 8:16]
-    if turned:
-        noise, right = noise.swapaxes(0, 1), right.swapaxes(0, 1)
-    data = encoded(Image.fromarray(np.ascontiguousarray(noise)), "PNG")
-    pixels = to_rgb(data, 8, "short-center", "ignored").astype(int)
-    # Pillow filters rows first: turned, its 8-bit steps round in another order.
-    assert abs(pixels - right).max() <= 1
-
-
-def test_reduction_averages() -> None:
-    board = np.indices((64, 64)).sum(0) % 2 * 255
-    pixels = same_size(encoded(Image.fromarray(board.astype(np.uint8)), "PNG"))
-    assert is_all(pixels, (128,) * 3, 2)  # sampling single points would give 0 or 255
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L"])

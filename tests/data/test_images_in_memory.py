@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minicnn.base.errors import Stopped
-from minicnn.data.images_in_memory import ImagesInMemory
+from minicnn.data.loader import ImagesInMemory
 from minicnn.data.store import Store
 from minicnn.devices import cpu, device
 from minicnn.training import transfer
@@ -27,7 +26,7 @@ def test_the_cpu_device_crops_from_the_memory_map(tmp_path: Path) -> None:
     assert np.shares_memory(resident.images, store.images)
     assert resident.places(rows).tolist() == [3, 4, 9]
     assert sum(ticks) == 3
-    copied = ImagesInMemory(device.get("emulated"), store, rows)
+    copied = ImagesInMemory(device.get("emulated"), store, rows, ticks.append)
     assert not np.shares_memory(copied.images, store.images)
     assert copied.places(rows).tolist() == [0, 1, 2]
     assert np.array_equal(copied.images, store.images[rows])
@@ -51,16 +50,6 @@ def test_crops_from_the_map_and_from_copies_give_the_same_bits(
         streamed.clear()
         monkeypatch.setattr(device.CpuDevice, "has_room", lambda self, size: False)
     assert found[0] == found[1]
-
-
-def test_reading_the_images_can_be_stopped(tmp_path: Path) -> None:
-    store = Store(make_store(tmp_path / "tiny.h5"))
-
-    def stop(count: int) -> None:
-        raise Stopped("SIGINT")
-
-    with pytest.raises(Stopped):
-        ImagesInMemory(device.get("cpu"), store, np.arange(4), stop)
 
 
 def test_no_more_is_held_than_half_of_what_the_process_may_have(

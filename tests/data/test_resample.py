@@ -75,15 +75,13 @@ def test_large_reductions_and_images_in_pieces(library: str) -> None:
 def test_weights_stay_inside_the_image() -> None:
     """What is read beyond it is weighted by zero, and would not show."""
     for pixels, box, size in drawn():
-        for length, ends, make in (
-            (pixels.shape[1], box[::2], resample._across),
-            (pixels.shape[0], box[1::2], resample._down),
-        ):
-            weights = make(length, *ends, size)
-            if weights:
-                first = weights.arrays[0]
-                assert first.min() >= 0
-                assert first.max() + weights.taps <= length
+        height, width = pixels.shape[:2]
+        for length, ends in ((width, box[::2]), (height, box[1::2])):
+            for across in (True, False):
+                if found := resample.weights(length, *ends, size, across):
+                    first, _, taps = found
+                    assert first.min() >= 0
+                    assert first.max() + taps <= length
 
 
 def triangle(length: int, begin: float, end: float, size: int) -> NDArray[np.float64]:

@@ -182,8 +182,8 @@ def test_a_network_whose_layer_hands_down_a_wrong_gradient_fails(
 ) -> None:
     backward = PoolLRNLayer.backward
 
-    def wrong(self: PoolLRNLayer, dy: Any, trains: bool) -> Any:
-        return backward(self, dy, trains) * FACTOR
+    def wrong(self: PoolLRNLayer, dy: Any) -> Any:
+        return backward(self, dy) * FACTOR
 
     monkeypatch.setattr(PoolLRNLayer, "backward", wrong)
     checks = gradcheck.gradcheck(device.get("cpu"), ["network"])
