@@ -90,11 +90,7 @@ def test_what_is_built_in_can_be_written(name: str) -> None:
         ('"lrn", alpha = 0.01', '"pool"', "line 7: a second pool before"),
         ('{ kind = "fc" }', '{ kind = "dropout" }', "the last layer must be"),
         ('  { kind = "fc" },', '{ kind = "fc" },' * 2, "line 9: lacks features"),
-        (
-            '"lrn", alpha = 0.01 }',
-            '"lrn" }, { kind = "dropout" }',
-            "line 7: dropout after",
-        ),
+        ('"lrn", alpha = 0.01', '"lrn" }, { kind = "dropout"', "line 7: dropout after"),
         ('"pool" }', '"dropout", rate = 1 }', "line 7: rate = 1.0 must be less"),
     ],
 )

@@ -12,14 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minicnn.base import precision
 from minicnn.base.config import SolverConfig
 from minicnn.base.errors import MinicnnError
 from minicnn.compile import native as compiled
-from minicnn.data.loader import Batch
 from minicnn.devices import device
 from minicnn.devices.device import CudaDevice
-from minicnn.nn import memory
+from minicnn.experiments.bench.ops import Step
 from minicnn.nn.layers import Context
 from minicnn.nn.memory import SPARE
 from minicnn.nn.network import Network
@@ -78,36 +76,20 @@ def test_the_batch_named_fits_and_one_more_does_not(frozen: int) -> None:
     assert SPARE - 2**16 < left < SPARE + 2e6
 
 
-def a_step(network: Network, solver: Solver, batch: int) -> None:
-    """Takes one on random images, with all that it needs."""
-    rng, arch, dev = np.random.default_rng(0), network.arch, network.dev
-    images = rng.integers(0, 256, (batch, arch.size, arch.size, 3), np.uint8)
-    inputs = Inputs(network, np.zeros(images.shape[1:], np.float32), batch)
-    corner, rows = np.zeros(batch, np.int64), np.arange(batch)
-    labels, mirror = np.zeros(batch, np.int32), np.zeros(batch, bool)
-    x, _ = inputs.fill(Batch(images, rows, labels, corner, corner, mirror))
-    network.forward(x, Context.training(dev, seed=0))
-    network.score(labels, dev.zeros((3,), np.float64), gradient=True)
-    network.backward()
-    solver.set_rate(0)
-    solver.update()
-
-
 @pytest.mark.parametrize("name", ["fp32", "fp64"])
 @pytest.mark.parametrize("frozen", [0, 5])
 def test_a_step_takes_what_is_planned(name: str, frozen: int) -> None:
     dev, batch = device.get("cpu", 3), 64
     if not dev.native:
         pytest.skip(compiled.missing())
-    network = Network("caffenet64", 1000, dev, None, precision.get(name))
-    network.freeze(frozen)
-    solver = Solver(network, SolverConfig())
-    images = memory.total_bytes([network.input_buffers(batch)])
-    planned = network.demand(batch) + images
+    step = Step(dev, "caffenet64", batch, name, seed=None)
+    step.network.freeze(frozen)
+    step.solver = Solver(step.network, SolverConfig())
+    planned = step.network.demand(batch)
     tracemalloc.start()
     try:
-        network.plan(batch)
-        a_step(network, solver, batch)
+        step.network.plan(batch)
+        step.whole()
         _, taken = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -6,7 +6,6 @@ differ by the order of float32 sums alone, which now and then rounds the other w
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,12 +15,12 @@ import pytest
 from minicnn.base import precision
 from minicnn.base.config import SolverConfig
 from minicnn.base.errors import MinicnnError
-from minicnn.base.precision import BF16, FP64
+from minicnn.base.precision import FP64
 from minicnn.data.loader import Batch
 from minicnn.devices import device
 from minicnn.devices.device import Device
 from minicnn.experiments.proofs import gradcheck
-from minicnn.experiments.proofs.gradcheck import BATCH, LABELS, OUTPUTS
+from minicnn.experiments.proofs.gradcheck import BATCH, LABELS
 from minicnn.nn.architectures import (
     LRN,
     Architecture,
@@ -33,16 +32,13 @@ from minicnn.nn.architectures import (
 from minicnn.nn.layers import BlockedConvLayer, Context
 from minicnn.nn.network import Network
 from minicnn.nn.pool_layers import LRNLayer
-from minicnn.ops.conv import conv
-from minicnn.ops.conv.shape import ConvShape
 from minicnn.training import transfer
 from minicnn.training.solver import Solver
 from minicnn.training.trainer import Inputs
 from minicnn.training.transfer import Treatment
 from tests.conftest import DEVICES
+from tests.nn.test_network_against_torch import off
 from tests.support import runs
-from tests.support.helpers import compare, tolerance
-from tests.support.reference import conv as reference
 from tests.support.training import contents, make_setup
 
 # Pixels of about unit size, as the small relatives have them.
@@ -60,13 +56,8 @@ SAME = {"fp32": 3e-6, "bf16": 4e-3}
 
 def network_of(dev: Device, how: precision.Precision, frozen: int = 0) -> Network:
     """The small network with every bias random, the same on each device."""
-    network = Network(MINIATURE, OUTPUTS, dev, seed=5, precision=how)
-    rng, weights = np.random.default_rng(8), network.tensors()
-    for name, values in weights.items():
-        if name.endswith(".b"):
-            weights[name] = values + rng.normal(0, 0.1, values.shape)
-    network.load({n: values.astype(np.float32) for n, values in weights.items()})
-    network.freeze(frozen)
+    network, *_ = gradcheck.make_network(dev, frozen, how)
+    network.arch = MINIATURE
     return network
 
 
@@ -99,11 +90,6 @@ def outputs(network: Network) -> dict[str, np.ndarray]:
     found["logits"] = dev.to_host(network.logits)
     found |= network.tensors()
     return {name: array.astype(np.float64) for name, array in found.items()}
-
-
-def off(actual: np.ndarray, expected: np.ndarray) -> float:
-    """‖actual − expected‖ / ‖expected‖."""
-    return float(np.linalg.norm(actual - expected) / np.linalg.norm(expected))
 
 
 @pytest.fixture(scope="module", params=DEVICES)
@@ -144,19 +130,6 @@ def test_the_cpu_device_rounds_as_kernels_store(
     cpu = outputs(network_of(device.get("cpu"), how, frozen))
     errors = {key: off(ours[key], cpu[key]) for key in cpu}
     assert max(errors.values()) < SAME[name], errors
-
-
-def test_a_convolutions_bias_is_of_bfloat16_too(dev: Device) -> None:
-    rng, shape = np.random.default_rng(7), ConvShape(2, 5, 4, 8, 16, 3, 3)
-    x, w, b = (
-        rng.standard_normal(size).astype(BF16)
-        for size in ((2, 5, 4, 8), (16, 3, 3, 8), (16,))
-    )
-    y = dev.empty((2, 3, 2, 16), BF16)
-    conv.forward(dev, *map(dev.from_host, (x, w, b)), y, shape)
-    wide = (array.astype(np.float64) for array in (x, w, b))
-    right = reference.forward(*wide, shape.stride, shape.pad, 1)
-    compare("y", dev.to_host(y), right, tolerance(BF16.type, shape.taps))
 
 
 def test_images_come_in_blocks_to_tensor_cores_alone(dev: Device) -> None:
@@ -309,14 +282,3 @@ def test_an_unknown_precision_touches_nothing(store_path: Path, tmp_path: Path) 
     with pytest.raises(MinicnnError, match=r"^network.precision 'fp8': unknown"):
         transfer.train_base(setup, "A")
     assert not (tmp_path / "runs").exists()
-
-
-def test_a_run_made_before_there_were_precisions_was_fp32(
-    store_path: Path, tmp_path: Path
-) -> None:
-    setup = make_setup(store_path, tmp_path)
-    run = transfer.train_base(setup, "A")
-    config = run.folder / "config.toml"
-    config.write_text(config.read_text().replace('precision = "fp32"\n', ""))
-    assert json.loads((run.folder / "result.json").read_text())["top1"] >= 0
-    assert transfer.train_base(setup, "A").folder == run.folder
