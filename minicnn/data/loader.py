@@ -125,8 +125,6 @@ class ImagesInMemory:
     disk's speed.
 
     Args:
-        dev: whose.
-        store: the image store.
         rows: of the store, ascending.
         tick: called with counts of images read; its exceptions end the work.
 
@@ -163,7 +161,6 @@ class Loader:
     """The training and validation images of a task.
 
     Args:
-        store: the image store.
         classes: the task's classes, in the order of its outputs.
         crop: height and width of the network's input, in pixels.
         batch: images a batch.

@@ -184,9 +184,6 @@ def _whole_numbers(key: str, given: Any, count: int, below: int) -> NDArray[np.i
 class Store:
     """A complete store, opened for reading; its pixels are memory-mapped.
 
-    Args:
-        path: the HDF5 file.
-
     Raises:
         MinicnnError: the file is missing, is no store, is of another version, is not
             complete, or is shorter than its datasets.
@@ -195,40 +192,37 @@ class Store:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         if not self.path.is_file():
-            raise MinicnnError(
-                f"store {self.path}: no such file; make one with "
+            raise self._error(
+                "no such file; make one with "
                 f"'minicnn data prepare SOURCE -o {self.path}'"
             )
         try:
-            file = h5py.File(self.path, "r")
+            with h5py.File(self.path, "r") as file:
+                self._read(file)
         except OSError as error:
             why = os.strerror(error.errno) if error.errno else error
-            raise MinicnnError(
-                f"store {self.path}: not a readable HDF5 file, or truncated ({why}); "
-                "prepare it again"
+            raise self._error(
+                f"not a readable HDF5 file, or truncated ({why}); prepare it again"
             ) from None
-        with file:
-            try:
-                self._read(file)
-            except KeyError as error:
-                raise MinicnnError(
-                    f"store {self.path}: damaged, a part is missing ({error.args[0]}); "
-                    "prepare it again"
-                ) from None
+        except KeyError as error:
+            raise self._error(
+                f"damaged, a part is missing ({error.args[0]}); prepare it again"
+            ) from None
+
+    def _error(self, problem: str) -> MinicnnError:
+        return MinicnnError(f"store {self.path}: {problem}")
 
     def _read(self, file: h5py.File) -> None:
         kind, version = file.attrs.get("format"), file.attrs.get("version")
         if kind != FORMAT:
-            raise MinicnnError(f"store {self.path}: an HDF5 file, but no minicnn store")
+            raise self._error("an HDF5 file, but no minicnn store")
         if version != VERSION:
-            raise MinicnnError(
-                f"store {self.path}: format version {version}, this minicnn reads "
-                f"{VERSION}; prepare it again with this minicnn"
+            raise self._error(
+                f"format version {version}, this minicnn reads {VERSION}; prepare it "
+                "again with this minicnn"
             )
         if not file.attrs["complete"]:
-            raise MinicnnError(
-                f"store {self.path}: not complete; run its 'minicnn data prepare' again"
-            )
+            raise self._error("not complete; run its 'minicnn data prepare' again")
         self.attributes = {
             key: value.item() if isinstance(value, np.generic) else value
             for key, value in file.attrs.items()
@@ -243,9 +237,9 @@ class Store:
         self._shape, self._offset = pixels.shape, pixels.id.get_offset()
         size = self.path.stat().st_size
         if self._offset is None or self._offset + int(np.prod(self._shape)) > size:
-            raise MinicnnError(
-                f"store {self.path}: truncated, its images end beyond the file's "
-                f"{size} bytes; prepare it again"
+            raise self._error(
+                f"truncated, its images end beyond the file's {size} bytes; prepare it "
+                "again"
             )
 
     @cached_property
@@ -284,21 +278,14 @@ class Store:
         """
         wrong = np.flatnonzero((self.labels < 0) | (self.labels >= len(self.wnids)))
         if len(wrong):
-            raise MinicnnError(
-                f"store {self.path}: damaged, row {wrong[0]} has label "
-                f"{self.labels[wrong[0]]} of {len(self.wnids)} classes ({len(wrong)} "
-                f"such rows); 'minicnn data verify {self.path}' lists them"
+            raise self._error(
+                f"damaged, row {wrong[0]} has label {self.labels[wrong[0]]} of "
+                f"{len(self.wnids)} classes ({len(wrong)} such rows); 'minicnn data "
+                f"verify {self.path}' lists them"
             )
 
     def rows(self, classes: Sequence[int], part: str) -> NDArray[np.int64]:
-        """Rows of the given classes in a part, in store order.
-
-        Args:
-            classes: class indices.
-            part: "train" or "val".
-
-        Returns:
-            int64 row numbers, ascending.
+        """Rows of classes, by their indices, in the part "train" or "val", ascending.
 
         Raises:
             MinicnnError: a label names no class.

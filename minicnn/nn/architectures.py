@@ -16,7 +16,7 @@ from minicnn.base.errors import MinicnnError
 
 @dataclass(frozen=True)
 class _Spec:
-    """A layer, or what belongs to the one of that number."""
+    """A layer, or what belongs to the one of that number, from 1."""
 
     index: int
     prefix = ""
@@ -32,9 +32,7 @@ class Conv(_Spec):
     """A convolution with bias and ReLU.
 
     Attributes:
-        index: the layer's number, from 1; its name is "conv" + index.
         features: output channels K.
-        window, stride, pad, groups: of the convolution.
         std: standard deviation of the Gaussian initial weights.
         bias: initial value of every bias.
     """
@@ -54,7 +52,6 @@ class FullyConnected(_Spec):
     """A fully connected layer; with ReLU unless it is the last.
 
     Attributes:
-        index: the layer's number; its name is "fc" + index.
         features: outputs, or 0 for the number that the task asks for.
         std, bias: as for `Conv`.
     """
@@ -68,7 +65,7 @@ class FullyConnected(_Spec):
 
 @dataclass(frozen=True)
 class Pool(_Spec):
-    """Max pooling, sizes rounded up; belongs to the layer `index`."""
+    """Max pooling, sizes rounded up."""
 
     prefix = "pool"
     window: int = 3
@@ -77,7 +74,7 @@ class Pool(_Spec):
 
 @dataclass(frozen=True)
 class LRN(_Spec):
-    """Local response normalisation across channels; belongs to the layer `index`."""
+    """Local response normalisation across channels."""
 
     prefix = "norm"
     size: int = 5
@@ -95,7 +92,7 @@ class LRN(_Spec):
 
 @dataclass(frozen=True)
 class Dropout(_Spec):
-    """Dropout after the layer `index`."""
+    """Dropout after the layer."""
 
     prefix = "drop"
     rate: float = 0.5
@@ -128,30 +125,29 @@ class Architecture:
         return self.layers[-1].index
 
 
-def _caffenet() -> Architecture:
-    """The BVLC reference CaffeNet, as the paper trained it (pooling before LRN)."""
-    return Architecture(
-        "caffenet",
-        size=256,
-        crop=227,
-        layers=(
-            Conv(1, 96, 11, std=0.01, stride=4),
-            Pool(1),
-            LRN(1),
-            Conv(2, 256, 5, std=0.01, pad=2, groups=2, bias=1.0),
-            Pool(2),
-            LRN(2),
-            Conv(3, 384, 3, std=0.01, pad=1),
-            Conv(4, 384, 3, std=0.01, pad=1, groups=2, bias=1.0),
-            Conv(5, 256, 3, std=0.01, pad=1, groups=2, bias=1.0),
-            Pool(5),
-            FullyConnected(6, 4096, std=0.005, bias=1.0),
-            Dropout(6),
-            FullyConnected(7, 4096, std=0.005, bias=1.0),
-            Dropout(7),
-            FullyConnected(8, 0, std=0.01, relu=False),
-        ),
-    )
+# The BVLC reference CaffeNet, as the paper trained it (pooling before LRN).
+CAFFENET = Architecture(
+    "caffenet",
+    size=256,
+    crop=227,
+    layers=(
+        Conv(1, 96, 11, std=0.01, stride=4),
+        Pool(1),
+        LRN(1),
+        Conv(2, 256, 5, std=0.01, pad=2, groups=2, bias=1.0),
+        Pool(2),
+        LRN(2),
+        Conv(3, 384, 3, std=0.01, pad=1),
+        Conv(4, 384, 3, std=0.01, pad=1, groups=2, bias=1.0),
+        Conv(5, 256, 3, std=0.01, pad=1, groups=2, bias=1.0),
+        Pool(5),
+        FullyConnected(6, 4096, std=0.005, bias=1.0),
+        Dropout(6),
+        FullyConnected(7, 4096, std=0.005, bias=1.0),
+        Dropout(7),
+        FullyConnected(8, 0, std=0.01, relu=False),
+    ),
+)
 
 
 def _relative(
@@ -173,6 +169,9 @@ def _relative(
         name,
         size,
         crop,
+        # CaffeNet is fed raw differences and bears them by its tiny first weights;
+        # He's spread wants inputs of about unit size.
+        scale=1 / 64,
         layers=(
             first,
             Pool(1),
@@ -190,32 +189,16 @@ def _relative(
             Dropout(7, dropout),
             FullyConnected(8, 0, std=0.01, relu=False),
         ),
-        # CaffeNet is fed raw differences and bears them by its tiny first weights;
-        # He's spread wants inputs of about unit size.
-        scale=1 / 64,
     )
 
 
+_CONV1_64 = Conv(1, 48, 7, std=0.1166, stride=2)
+_CONV1_32 = Conv(1, 32, 5, std=0.1633)
 _ALL = (
-    _caffenet(),
-    _relative(
-        "caffenet64",
-        size=64,
-        crop=56,
-        first=Conv(1, 48, 7, std=0.1166, stride=2),
-        widths=(96, 144, 144, 96),
-        features=512,
-        dropout=0.5,
-    ),
-    _relative(
-        "caffenet32",
-        size=32,
-        crop=28,
-        first=Conv(1, 32, 5, std=0.1633),
-        widths=(48, 64, 64, 48),
-        features=256,
-        dropout=0.2,
-    ),
+    CAFFENET,
+    # Name, size, crop, conv1; features of conv2–conv5, of fc6 and fc7; dropout.
+    _relative("caffenet64", 64, 56, _CONV1_64, (96, 144, 144, 96), 512, 0.5),
+    _relative("caffenet32", 32, 28, _CONV1_32, (48, 64, 64, 48), 256, 0.2),
 )
 ARCHITECTURES = {each.name: each for each in _ALL}
 

@@ -58,9 +58,10 @@ def build(
         elif place == 0 and in_blocks and isinstance(spec, Conv) and spec.groups == 1:
             kind = BlockedConvLayer
         layer = kind(dev, precision, spec, shape, place)
-        if rectifier and layer.can_take_relu:
-            layer.takes_relu = rectifier.relu_taken = True
+        if rectifier and isinstance(layer, ConvLayer | PoolLRNLayer):
+            rectifier.relu_taken = True
         if isinstance(layer, ConvLayer):
+            layer.takes_relu = rectifier is not None
             rectifier = layer if layer.relu else None
         elif isinstance(layer, LRNLayer | PoolLRNLayer):
             rectifier = None

@@ -10,22 +10,30 @@ Buffers are attributes that a layer has only while it is planned.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from minicnn.base.philox import Stream
 from minicnn.base.precision import Precision, accumulator
 from minicnn.devices.device import Device
 from minicnn.nn import architectures as arch
-from minicnn.nn.memory import Buffers
 from minicnn.ops import dropout, sgd, space_to_depth
 from minicnn.ops.conv import conv
 
 Array = NDArray[Any]
 Shape = tuple[int, ...]
+Buffers = dict[str, tuple[Shape, DTypeLike]]
+"""Name → shape and dtype."""
+
+
+def total_bytes(buffers: Iterable[Buffers]) -> int:
+    """Bytes of all the buffers."""
+    pairs = (pair for each in buffers for pair in each.values())
+    return sum(math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in pairs)
 
 
 @dataclass
@@ -100,13 +108,10 @@ class Layer:
         x: the last input.
         y, dx: buffers for a whole batch; dx only with `needs_dx`.
         needs_dx: whether a layer below wants it.
-        can_take_relu: whether it has code for `takes_relu`.
-        takes_relu: whether x is a ReLU's output, perhaps pooled or dropped out, and dx
-            the gradient of that ReLU's input.
     """
 
     params: tuple[Parameter, ...] = ()
-    can_take_relu = takes_relu = needs_dx = False
+    needs_dx = False
     blocks: space_to_depth.Blocks | None = None
     x: Array
     y: Array
@@ -167,10 +172,12 @@ class ConvLayer(Layer):
         problem: of one image; a full connection is a 1×1 convolution of it flattened.
         relu: whether y is a ReLU's output.
         relu_taken: whether the layer above takes its gradient.
+        takes_relu: whether x is a ReLU's output, perhaps pooled or dropped out, and dx
+            the gradient of that ReLU's input.
     """
 
-    can_take_relu = relu = True
-    relu_taken = False
+    relu = True
+    relu_taken = takes_relu = False
 
     def infer_shapes(self) -> None:
         spec, x_shape = self.spec, self.x_shape

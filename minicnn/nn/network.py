@@ -6,6 +6,7 @@ fully connected ones, 1–8 in the built-in architectures.
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
@@ -19,17 +20,20 @@ from minicnn.base.errors import MinicnnError
 from minicnn.base.philox import Stream
 from minicnn.base.precision import FP32, Precision
 from minicnn.devices.device import Device
-from minicnn.nn import architectures, assembly, memory
-from minicnn.nn.layers import Context, Layer, Parameter
+from minicnn.nn import architectures, assembly
+from minicnn.nn.layers import Buffers, Context, Layer, Parameter, total_bytes
 from minicnn.ops import sgd, softmax
 
 Array = NDArray[Any]
 # Initial weights of a thread's chunk; even, as the draws come in pairs.
 CHUNK = 1 << 15
+# Bytes kept free for what is not planned: scratch of the ops, and on devices without
+# kernels the float32 copies of bfloat16 arrays, gone when their op returns.
+SPARE = 1 << 26
 
 
 def check(networks: Sequence[Network], batch: int) -> None:
-    """Refuses networks' buffers for more images than there is memory for.
+    """Refuses more images than there is memory for, before anything is allocated.
 
     Args:
         networks: those that train together, on the same images.
@@ -37,13 +41,26 @@ def check(networks: Sequence[Network], batch: int) -> None:
     Raises:
         MinicnnError: the device has too little memory; names the batch that fits.
     """
-    first = networks[0]
+    first, count = networks[0], len(networks)
+    arch, dev = first.arch.name, first.dev
 
     def demand(images: int) -> int:
-        inputs = memory.total_bytes([first.input_buffers(images)])
-        return inputs + sum(each.demand(images) for each in networks)
+        inputs = total_bytes([first.input_buffers(images)])
+        return SPARE + inputs + sum(each.demand(images) for each in networks)
 
-    memory.check(first.dev, demand, batch, first.arch.name, len(networks))
+    free = dev.free_bytes()
+    if free is None or (need := demand(batch)) <= free:
+        return
+    fits = bisect.bisect_right(range(1, batch), free, key=demand)
+    mend = f"a batch of {fits} fits" if fits > 0 else "not even one image fits"
+    raise MinicnnError(
+        f"batch of {batch} images: "
+        + (f"{count} networks of {arch} need " if count > 1 else f"{arch} needs ")
+        + f"{need / 1e9:.2f} GB of memory for it on {dev.name}, "
+        f"where {free / 1e9:.2f} GB are free: {mend}; lower solver.batch, "
+        + ("train fewer depths together, " if count > 1 else "")
+        + "or stop other programs there"
+    )
 
 
 def plan(networks: Sequence[Network], batch: int) -> None:
@@ -212,7 +229,7 @@ class Network:
         trained = [each for each in self.layers if each.spec.index > self.frozen]
         return [count for layer in trained for count in layer.slices(batch)]
 
-    def buffers(self, batch: int) -> memory.Buffers:
+    def buffers(self, batch: int) -> Buffers:
         """What it allocates for a batch beside its layers' buffers."""
         slices = zip(self.trainable, self._slices(batch), strict=True)
         numbers = sum(sgd.padded(p.shape) * count for p, count in slices)
@@ -221,7 +238,7 @@ class Network:
             "dlogits": ((batch, self.outputs), self.precision.activations),
         }
 
-    def input_buffers(self, batch: int) -> memory.Buffers:
+    def input_buffers(self, batch: int) -> Buffers:
         """Arrays of a batch before the first layer: two of stored images, one of x."""
         size, dtype = self.arch.size, self.precision.activations
         images = (2 * batch, size, size, 3), np.uint8
@@ -230,7 +247,7 @@ class Network:
     def demand(self, batch: int) -> int:
         """Bytes that `allocate` takes for a batch."""
         held = [layer.buffers(batch, *needs) for layer, *needs in self.gradient_plan()]
-        return memory.total_bytes([*held, self.buffers(batch)])
+        return total_bytes([*held, self.buffers(batch)])
 
     def gradient(self, p: Parameter) -> Array:
         """A trainable parameter's gradient after `backward`, summed up on the host."""

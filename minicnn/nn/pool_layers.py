@@ -8,8 +8,7 @@ import numpy as np
 
 from minicnn.base.precision import accumulator
 from minicnn.nn import architectures as arch
-from minicnn.nn.layers import Array, Context, Layer
-from minicnn.nn.memory import Buffers
+from minicnn.nn.layers import Array, Buffers, Context, Layer
 from minicnn.ops import lrn, pool, pool_lrn
 
 
@@ -75,11 +74,12 @@ class LRNLayer(Layer):
 class PoolLRNLayer(PoolLayer):
     """Max pooling of a ReLU's output, then LRN, computed as one; u is between them.
 
+    It takes the ReLU's gradient.
+
     Args:
         norm: the LRN; the `spec` is the pooling.
     """
 
-    can_take_relu = True
     u: Array
 
     def __init__(self, *pooling: Any, norm: arch.LRN) -> None:

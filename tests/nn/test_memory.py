@@ -19,8 +19,7 @@ from minicnn.devices import device
 from minicnn.devices.device import CudaDevice
 from minicnn.experiments.bench.ops import Step
 from minicnn.nn.layers import Context
-from minicnn.nn.memory import SPARE
-from minicnn.nn.network import Network
+from minicnn.nn.network import SPARE, Network
 from minicnn.training.solver import Solver
 from minicnn.training.trainer import Inputs
 

@@ -18,8 +18,7 @@ from minicnn.base.errors import MinicnnError, Stopped
 from minicnn.data.loader import Loader
 from minicnn.devices import device
 from minicnn.nn.layers import ConvLayer
-from minicnn.nn.memory import SPARE
-from minicnn.nn.network import Network
+from minicnn.nn.network import SPARE, Network
 from minicnn.nn.trunk import Trunk
 from minicnn.training import transfer
 from minicnn.training.run import Run, locked
