@@ -40,13 +40,6 @@ def test_lossless_formats_are_judged_by_content(kind: str) -> None:
     assert is_all(same_size(data), (200, 30, 90))
 
 
-def test_pixels_keep_their_place_and_channel() -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
-    np.testing.assert_array_equal(
-        same_size(encoded(Image.fromarray(pixels), "PNG")), pixels
-    )
-
-
 PALETTE = Image.new("P", (8, 8), 1)
 PALETTE.putpalette([0, 0, 0, 10, 120, 240])
 

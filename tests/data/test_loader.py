@@ -7,22 +7,22 @@ import os
 import tracemalloc
 from dataclasses import replace
 
-import h5py
 import numpy as np
 import pytest
 
 from minicnn.base.threads import HostThreads
-from minicnn.data import loader, store
+from minicnn.data import loader
 from minicnn.data.loader import Batch, Loader, Reader, mean_image
 from minicnn.data.store import TRAIN, VAL, Contents, Store
 from minicnn.devices import device
+from tests.data.test_store import make as write
 
 CLASSES, TRAINING, VALIDATION, SIDE = 5, 12, 3, 9
 
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """Five classes of random images, each image's first pixel its row number."""
+    """Five classes of random images."""
     path = tmp_path_factory.mktemp("store") / "five.h5"
     each = TRAINING + VALIDATION
     labels = np.repeat(np.arange(CLASSES, dtype=np.int32), each)
@@ -38,12 +38,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Store:
         [""] * CLASSES,
         {"source": "test", "resize": "warp", "orientation": "ignored"},
     )
-    store.create(path, contents)
-    rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (len(labels), SIDE, SIDE + 1, 3), np.uint8)
-    with h5py.File(path, "r+") as file:
-        file["images"][...] = pixels
-    store.mark_complete(path)
+    write(path, contents)
     return Store(path)
 
 

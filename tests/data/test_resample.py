@@ -115,12 +115,6 @@ def test_pillows_single_call_differs_by_one_grey_level_at_most() -> None:
         assert np.abs(gap).max() <= columns_first
 
 
-def test_an_image_of_the_right_size_stays_as_it_is(library: str) -> None:
-    pixels = noise(20, 20)
-    same = resample.square(Image.fromarray(pixels), (0, 0, 20, 20), 20, library)
-    np.testing.assert_array_equal(same, pixels)
-
-
 def test_no_compiler_means_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
     def absent(*_: str) -> str:
         raise MinicnnError("no C++ compiler found")

@@ -35,7 +35,8 @@ def make(path: Path, contents: Contents = CONTENTS) -> np.ndarray:
     """Writes a complete store of random pixels; returns the pixels."""
     store.create(path, contents)
     rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 256, SHAPE, np.uint8)
+    shape = (len(contents.labels), *contents.size, 3)
+    pixels = rng.integers(0, 256, shape, np.uint8)
     sums = np.array([zlib.crc32(row) for row in pixels], np.uint32)
     with h5py.File(path, "r+") as file:
         file["images"][...], file["crc32"][...] = pixels, sums
