@@ -84,12 +84,14 @@ def to_rgb(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             image = _open(data)
+            is_jpeg = image.format in ("JPEG", "MPO")
             draft = None if exact else image.draft(None, (_DRAFT * size, _DRAFT * size))
             image.load()
             # In a reduced image the last column and row may be fractions of one.
             edges = draft[1][2:] if draft else image.size
             tag = _orientation(image) if orientation == "applied" else 1
-            if image.mode == "CMYK" and _plain_cmyk(image):
+            if image.mode == "CMYK" and "adobe" not in image.info and is_jpeg:
+                # Pillow undid an inversion (Adobe's) that this JPEG never had.
                 image = ImageChops.invert(image)
             image = _rgb(image)
             if exact:
@@ -157,11 +159,6 @@ def _open(data: bytes) -> Image.Image:
             "make it smaller"
         )
     return image
-
-
-def _plain_cmyk(image: Image.Image) -> bool:
-    """Whether Pillow undid an inversion (Adobe's) that this JPEG never had."""
-    return image.format in ("JPEG", "MPO") and "adobe" not in image.info
 
 
 def _orientation(image: Image.Image) -> int:

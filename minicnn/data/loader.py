@@ -107,8 +107,8 @@ class Reader:
         def copy(start: int, stop: int) -> None:
             if self._file:
                 for row in rows[start:stop].tolist():
-                    place, file = self.images.offset + row * size, self._file.fileno()
-                    os.posix_fadvise(file, place, size, os.POSIX_FADV_WILLNEED)
+                    place = self._file.fileno(), self.images.offset + row * size, size
+                    os.posix_fadvise(*place, os.POSIX_FADV_WILLNEED)
             # Clipping clips nothing here; the other modes copy by way of a new array.
             np.take(self.images, rows[start:stop], 0, out[start:stop], "clip")
 

@@ -27,12 +27,8 @@ def test_a_few_caffenet_steps(tmp_path: Path) -> None:
     imagenet_of(tmp_path / "archives", samples)
     store = tmp_path / "imagenet.h5"
     prepare(tmp_path / "archives", store, Options(jobs=2))
-    short = [
-        "solver.batch=8",
-        "solver.iterations=3",
-        "solver.lr=0.0001",
-        "schedule.log_every=1",
-    ]
+    short = ["solver.batch=8", "solver.iterations=3", "solver.lr=0.0001"]
+    short += ["schedule.log_every=1"]
     recipe = config.override(config.load_recipe("paper"), short)
     dev = device.get("cpu")
     run = train_base(Setup(store, dev, recipe, runs=tmp_path / "runs"), "A")
@@ -43,9 +39,6 @@ def test_a_few_caffenet_steps(tmp_path: Path) -> None:
     assert len(losses) == 3
     assert losses == pytest.approx([math.log(1000)] * 3, abs=MARGIN)
     assert run.result["loss"] == pytest.approx(math.log(1000), abs=MARGIN)
-    weights = run.checkpoint.weights
-    assert weights["conv1.w"].shape == (96, 11, 11, 3)
-    assert weights["fc8.w"].shape == (1000, 1, 1, 4096)
     assert run.mean.shape == (256, 256, 3)
     # Photographs: the mean image is neither black nor white, and has colour.
     assert 60 < float(np.mean(run.mean)) < 190

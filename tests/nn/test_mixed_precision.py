@@ -258,10 +258,3 @@ def test_fp32_and_bf16_learn_alike(store_path: Path, tmp_path: Path) -> None:
     # The same batches and masks: the losses part by little more than the roundings.
     assert scores["fp32"] != scores["bf16"]
     assert scores["bf16"] == pytest.approx(scores["fp32"], rel=0.05)
-
-
-def test_an_unknown_precision_touches_nothing(store_path: Path, tmp_path: Path) -> None:
-    setup = make_setup(store_path, tmp_path / "runs", "network.precision=fp8")
-    with pytest.raises(MinicnnError, match=r"^network.precision 'fp8': unknown"):
-        transfer.train_base(setup, "A")
-    assert not (tmp_path / "runs").exists()
