@@ -121,7 +121,7 @@ def tasks_of(**lengths: float) -> tuple[list[Task], dict[str, float]]:
 
 def test_the_longest_way_to_the_end_goes_first() -> None:
     tasks, lengths = tasks_of(R1B=4, A1B=1, A2B=2, B1A=9, baseA=3, baseB=3)
-    queue = Queue(tasks, lambda task: lengths[task.id])
+    queue = Queue(tasks, lambda task: lengths[task.id], set())
     # baseB 3 + 9; baseA 3 + 2; then R1B; what copies is not ready.
     order = [queue.take() for _ in range(4)]
     assert [task and task.id for task in order] == [
@@ -132,7 +132,7 @@ def test_the_longest_way_to_the_end_goes_first() -> None:
     ]
     assert queue.critical_path == 12
     assert order[1] is not None
-    queue.finish(order[1])
+    queue.done.add(order[1].id)
     assert queue.take().id == "random-0/A2B"  # type: ignore[union-attr]
     assert [task.id for task in queue.left] == ["random-0/B1A", "random-0/A1B"]
 

@@ -20,7 +20,7 @@ from minicnn.base.errors import MinicnnError
 from minicnn.experiments.proofs.kills import fingerprints
 from minicnn.experiments.study import ray_engine
 from minicnn.experiments.study.child import Child
-from minicnn.experiments.study.engine import Ledger, Workers
+from minicnn.experiments.study.engine import Outcome, Workers
 from minicnn.experiments.study.folder import Study
 from minicnn.experiments.study.plans import load_plan
 from minicnn.experiments.study.ray_engine import Cluster
@@ -107,12 +107,11 @@ def test_a_failure_is_remembered_until_the_net_starts(
     study = Study(tmp_path, "tiny", "demo", False, tmp_path, "", {}, None, plan.nodes)
     (tmp_path / "logs" / "random-0").mkdir(parents=True)
     for node in study.nodes:
-        study.note_failure(node, "no memory", study.log(node.id))
+        noted = {"error": "no memory", "log": str(study.log(node.id))}
+        study.failure(node).write_text(json.dumps(noted))
     monkeypatch.setattr(ray_engine, "load_ray", Recorded)
-    tasks, ledger = make_tasks(study.nodes), Ledger(study, study.nodes)
-    engine = ray_engine.RayEngine(
-        study, ledger, tasks, lambda _: 1.0, cluster=Cluster()
-    )
+    given = Outcome(study, study.nodes, set()), make_tasks(study.nodes)
+    engine = ray_engine.RayEngine(Cluster(), *given, lambda _: 1.0)
     engine.workers = Workers(2, 1, "cpu")
     made = engine._submit()
     # After Ctrl-C the nets that had not their turn are still known as failed.
@@ -125,10 +124,10 @@ def test_a_failure_is_remembered_until_the_net_starts(
             return 0
 
     monkeypatch.setattr(ray_engine, "Child", Started)
-    given = {task.id: reference.given for reference, task in made.items()}
-    command, notes, _ = given["random-0/A2B"]
+    calls = {task.id: reference.given for reference, task in made.items()}
+    command, notes, _ = calls["random-0/A2B"]
     assert ray_engine.train(command, notes, {"error": "no memory"})["error"]
-    assert not ray_engine.train(*given["random-0/baseA"])["error"]
+    assert not ray_engine.train(*calls["random-0/baseA"])["error"]
     left = {name for name, at in study.states().items() if at.state == "failed"}
     assert left == study.by_id.keys() - {"random-0/baseA"}
 
@@ -149,8 +148,8 @@ def test_whatever_keeps_ray_from_starting_is_one_line(
     ray = SimpleNamespace(init=init, shutdown=lambda: None)
     monkeypatch.setattr(ray_engine, "load_ray", lambda: ray)
     study = Study(tmp_path, "tiny", "demo", False, tmp_path, "", {}, None, ())
-    ledger = Ledger(study, ())
-    engine = ray_engine.RayEngine(study, ledger, (), lambda _: 1.0, cluster=cluster)
+    outcome = Outcome(study, (), set())
+    engine = ray_engine.RayEngine(cluster, outcome, (), lambda _: 1.0)
     with pytest.raises(MinicnnError) as caught:
         engine.run()
     assert str(caught.value).startswith(said)
