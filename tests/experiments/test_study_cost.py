@@ -95,13 +95,8 @@ def test_the_reckoning_uses_each_tasks_own_classes() -> None:
         {"split": "natural-manmade", "treatments": ["base"]},
     )
     found = {node.id: TaskSizes(plan).of(node) for node in plan.nodes}
-    assert found == {
-        "all/baseall": (40, 200),
-        "random-0/baseA": (20, 100),
-        "random-0/baseB": (20, 100),
-        "natural-manmade/baseA": (20, 100),
-        "natural-manmade/baseB": (20, 100),
-    }
+    halves = {f"{s}/base{t}" for s in ("random-0", "natural-manmade") for t in "AB"}
+    assert found == {"all/baseall": (40, 200), **dict.fromkeys(halves, (20, 100))}
 
 
 def tasks_of(**lengths: float) -> tuple[list[Task], dict[str, float]]:
@@ -219,26 +214,21 @@ def test_the_rate_is_taken_from_what_was_trained(tmp_path: Path) -> None:
     assert "abacus, 3 threads" in rate.source
 
 
-def test_a_rate_can_be_measured() -> None:
-    plan = plan_of({"split": "random-0", "treatments": ["base"]})
-    rate = cost.measure(plan.nodes[0], device.get("cpu", 1))
-    assert rate.images_per_second > 1
-    assert "measured now on cpu" in rate.source
-
-
-def test_the_rate_is_measured_in_the_plans_precision(
+def test_a_rate_can_be_measured_in_the_plans_precision(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    made: list[str] = []
+    made: list[Step] = []
 
     class Seen(Step):
         def __init__(self, *arguments: Any) -> None:
             super().__init__(*arguments)
-            made.append(self.network.precision.name)
+            made.append(self)
 
     monkeypatch.setattr(bench, "Step", Seen)
     settings = {"network": {"precision": "bf16"}}
     plan = plan_of({"split": "random-0", "treatments": ["base"], "settings": settings})
     rate = cost.measure(plan.nodes[0], device.get("cpu", 1))
-    assert made == ["bf16"]
+    assert rate.images_per_second > 1
+    assert "measured now on cpu" in rate.source
     assert rate.source.endswith(", bf16")
+    assert [each.network.precision.name for each in made] == ["bf16"]
