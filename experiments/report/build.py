@@ -73,7 +73,7 @@ class Built:
     """What was written.
 
     Attributes:
-        files: all files, the page among them.
+        files: all, the page among them.
         left_out: run folders that do not count, and why.
         findings: of the claims: ours, or the published where there is no study.
     """

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from statistics import fmean, linear_regression
+from statistics import fmean
 
 from minicnn.experiments.report import intervals
 from minicnn.experiments.report.curves import SIMILAR, Unit, by_unit, of_family
@@ -133,7 +133,9 @@ def measure(claim: Claim, curve: Curve) -> float:
     if claim.measure == "last_minus_first":
         means = [fmean(curve[n] for n in r if n in curve) for r in claim.ranges]
         return means[-1] - means[0]
-    return linear_regression(list(curve), list(curve.values())).slope
+    centre, middle = fmean(curve), fmean(curve.values())
+    above = sum((n - centre) * (score - middle) for n, score in curve.items())
+    return above / sum((n - centre) ** 2 for n in curve)
 
 
 def _curves(claim: Claim, nets: Nets, units: list[Unit]) -> dict[int, Curve]:

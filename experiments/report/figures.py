@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from operator import attrgetter
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from minicnn.experiments.plotting import grid, log_axis
+from minicnn.experiments.plotting import grid
 from minicnn.experiments.report import curves, drawing
 from minicnn.experiments.report.curves import SIMILAR, Unit, heights, of_family
 from minicnn.experiments.report.drawing import PALE, RANDOM, TREATMENTS, Look
@@ -191,14 +192,13 @@ def reduced(nets: list[Net], behind: list[Net], score: str) -> Drawn | None:
     figure, [axes] = _axes(3.8)
     drawing.line(axes, drawing.FEW, theirs, theirs, None, PALE)
     drawing.line(axes, drawing.FEW, column, column, None)
-    log_axis(axes, list(column))
+    axes.set_xscale("log")
+    axes.set_xticks(list(column), [f"{each:,}" for each in column], rotation=45)
+    axes.minorticks_off()
     mine = [net for net in nets if net.kind == "reduced"]
-    tasks = {(net.split, net.seed, net.target) for net in mine}
-    whole = [
-        net
-        for net in nets
-        if net.kind == "base" and (net.split, net.seed, net.target) in tasks
-    ]
+    task = attrgetter("split", "seed", "target")
+    tasks = {task(net) for net in mine}
+    whole = [net for net in nets if net.kind == "base" and task(net) in tasks]
     if whole:
         height = fmean(100 * net.score(score) for net in whole)
         counts = sorted({net.iterations for net in whole})

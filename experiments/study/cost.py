@@ -55,18 +55,32 @@ def checkpoint_bytes(arch: str, outputs: int, frozen: int) -> int:
     return KEPT * 4 * (sum(values) + sum(values[frozen:]))
 
 
-def training_flops(layers: Sequence[int], frozen: int = 0, trunk: bool = True) -> int:
-    """Operations that one image costs in training.
+def training_flops(layers: Sequence[int], frozen: int = 0) -> int:
+    """Operations of one image's training, but for its way through layers 1..frozen.
 
     Args:
         layers: forward operations of each layer.
-        frozen: layers 1..frozen are not trained.
-        trunk: whether their forward pass is counted.
     """
     head = sum(layers[frozen:])
     # Weight gradients of all of the head, data gradients of all but its lowest layer.
     backward = 2 * head - (layers[frozen] if frozen < len(layers) else 0)
-    return sum(layers[:frozen]) * trunk + head + backward
+    return head + backward
+
+
+def work(
+    layers: Sequence[int], depths: Sequence[int], images: int, scored: int
+) -> float:
+    """Operations of nets that share their trunk, each frozen to one of the depths.
+
+    Args:
+        layers: forward operations of each layer.
+        images, scored: that each is trained on, and evaluated on.
+    """
+    total = sum(layers[: max(depths)]) * (images + scored)
+    for frozen in depths:
+        total += images * training_flops(layers, frozen)
+        total += scored * sum(layers[frozen:])
+    return float(total)
 
 
 def evaluations(config: Config) -> int:
@@ -122,15 +136,9 @@ class TaskSizes:
         return evaluations(node.config) * self.of(node)[1]
 
     def work(self, task: Task) -> float:
-        """Operations that a task costs."""
-        deepest = task.nodes[-1]
-        trunk = sum(self.layers(deepest)[: deepest.treatment.frozen])
-        total = trunk * (deepest.images + self.evaluated(deepest))
-        for node in task.nodes:
-            frozen, layers = node.treatment.frozen, self.layers(node)
-            total += node.images * training_flops(layers, frozen, trunk=False)
-            total += self.evaluated(node) * sum(layers[frozen:])
-        return float(total)
+        """Operations that a task costs: its nets differ in depth alone."""
+        node, depths = task.nodes[0], [each.treatment.frozen for each in task.nodes]
+        return work(self.layers(node), depths, node.images, self.evaluated(node))
 
 
 @dataclass(frozen=True)
@@ -204,7 +212,7 @@ def measured_rate(study: Study, sizes: TaskSizes) -> Rate | None:
 
     Only work that is done is counted, frozen layers and evaluations at their cost.
     """
-    work = seconds = 0.0
+    done = seconds = 0.0
     count, machines = 0, set[str]()
     for node in study.nodes:
         for session in records.sessions(study.run(node)):
@@ -216,16 +224,16 @@ def measured_rate(study: Study, sizes: TaskSizes) -> Rate | None:
             if not counts or steps <= 0:
                 continue
             task = Task(tuple(study.by_id[each] for each in ids))
-            work += steps / node.config.solver.iterations * sizes.work(task)
+            done += steps / node.config.solver.iterations * sizes.work(task)
             seconds += session["seconds"]
             name = session.get("gpu") or session.get("processor")
             machines.add(f"{name}, {counted(session['threads'], 'thread')}")
             count += 1
-    if not work or not seconds:
+    if not done or not seconds:
         return None
     where = "; ".join(sorted(machines))
     source = f"{counted(count, 'run')} in {study.folder} ({where})"
-    return Rate(work / sizes.unit / seconds, source)
+    return Rate(done / sizes.unit / seconds, source)
 
 
 def measure(node: Node, dev: devices.Device) -> Rate:

@@ -72,11 +72,9 @@ class Study:
     Attributes:
         recipe: that the nets' commands name.
         published: whether protocol and data are the paper's.
-        store: path of the image store.
         identity: of the store's content.
         tasks: a hash of each task's classes, by "SPLIT/TASK".
-        groups: a groups file for natural-manmade, or None.
-        nodes: in order, bases first.
+        groups: a groups file for natural-manmade.
     """
 
     folder: Path
@@ -309,15 +307,11 @@ def open_study(
 
 def _plan_differences(old: Study, new: Study) -> list[str]:
     """What makes another plan of it."""
-    pairs = {
-        "store": (old.identity, new.identity),
-        "published": (old.published, new.published),
-    }
-    different = [
-        f"{what} was {before!r}, now {after!r}"
-        for what, (before, after) in pairs.items()
-        if before != after
-    ]
+    different = []
+    if old.identity != new.identity:
+        different.append(f"store was {old.identity!r}, now {new.identity!r}")
+    if old.published != new.published:
+        different.append(f"published was {old.published!r}, now {new.published!r}")
     different += [
         f"the classes of task {task} differ"
         for task, value in old.tasks.items()

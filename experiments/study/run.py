@@ -14,7 +14,7 @@ from minicnn.devices import device as devices
 from minicnn.experiments.study import cost
 from minicnn.experiments.study.cost import Cost, Rate, TaskSizes
 from minicnn.experiments.study.engine import Engine, Outcome, plan_workers
-from minicnn.experiments.study.folder import PLAN, Study, open_study, read_study
+from minicnn.experiments.study.folder import PLAN, open_study, read_study
 from minicnn.experiments.study.graph import Node, Plan, with_bases
 from minicnn.experiments.study.local import LocalEngine
 from minicnn.experiments.study.plans import DEMO, load_plan
@@ -25,16 +25,12 @@ from minicnn.nn import architecture_files
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be trained, and where.
+    """What is to be trained, and where, as the options of `minicnn study` say it.
 
     Attributes:
-        plan: a built-in plan's name, or the path of one.
         folder: the study folder; None takes studies/NAME.
         data: the store; None takes the plan's.
-        groups: a groups file for natural-manmade.
         patterns: of the nets to train; none takes all.
-        settings: `section.key=value` texts for all nets.
-        share_trunk: whether frozen nets that differ in n alone are trained together.
     """
 
     plan: str
@@ -89,7 +85,10 @@ def preview(
         raise MinicnnError(f"--rate {rate}: must be more than 0")
     plan = request.load()
     nodes = with_bases(plan.nodes, request.patterns)
-    study = _there(request.place(plan), plan)
+    folder = request.place(plan)
+    study = read_study(folder) if (folder / PLAN).exists() else None
+    if study and not {*study.nodes} <= {*plan.nodes}:
+        study = None  # of another plan
     path = request.data or (Path(plan.data) if plan.data not in ("", DEMO) else None)
     if path is None and study and study.store.exists():
         path = study.store
@@ -111,14 +110,6 @@ def preview(
     return Preview(plan, nodes, costs(nodes), left, sizes.known)
 
 
-def _there(folder: Path, plan: Plan) -> Study | None:
-    """The study that was begun in a folder, if it is one of this plan."""
-    if not (folder / PLAN).exists():
-        return None
-    study = read_study(folder)
-    return study if {*study.nodes} <= {*plan.nodes} else None
-
-
 def execute(
     request: Request,
     engine: str = "local",
@@ -127,14 +118,11 @@ def execute(
     threads: int | None = None,
     address: str | None = None,
 ) -> Outcome:
-    """Trains what is asked for and not finished.
+    """Trains what is asked for and not finished; arguments as of `minicnn study run`.
 
     Args:
-        engine: "local", or "ray".
-        device: as --device takes it.
         jobs: commands at a time; None takes one a GPU, or one a core.
         threads: of each; None shares out the cores.
-        address: of a Ray cluster; None starts one on this machine.
 
     Raises:
         Stopped: by Ctrl-C or SIGTERM; every net has saved.

@@ -50,7 +50,7 @@ def test_missing_and_damaged_nets_are_named(tiny: Path) -> None:
     assert "1 of 6 nets of the plan are finished. This report shows what" in text
     assert "damaged, they lack 'frozen_unchanged'" in text
     assert "random-0/A2B (stopped, 400 of 400 updates)" in text
-    assert "random-0/A3B (ready)" in text
+    assert "random-0/A3B (waiting)" in text
     assert "B2A/result.json: not valid JSON" in text
     assert "B3A/result.json: damaged, lacks results" in text
     assert "without a record" in text
@@ -79,6 +79,7 @@ def test_a_study_without_any_result_has_a_report(tiny: Path) -> None:
     text = parsed(report).text
     assert "0 of 6 nets of the plan are finished." in text
     assert "random-0/A2B (waiting)" in text
+    assert "random-0/baseA (ready)" in text
     assert {found.verdict for found in report.findings} == {"not enough runs"}
     assert rows(tiny.parent / "report" / "nets.csv") == []
 

@@ -209,9 +209,6 @@ def test_few_images_are_drawn_on_a_logarithmic_axis() -> None:
         *(1, 2, 5, 10, 25, 50, 100, 250, 500, 750, 1000, 1300)
     ]
     assert line.get_ydata()[-1] == pytest.approx(55.1762)
-    # 1,000 has no room for its words between 750 and 1,300: it stands below them.
-    ticks = [label.get_text() for label in axes.get_xticklabels()]
-    assert ticks[-4:] == ["500", "750", "\n1,000", "1,300"]
     words = [text.get_text() for text in axes.texts]
     assert "450,000 updates" in " ".join(words)
     assert "5–100 images: at chance, did not train" in words

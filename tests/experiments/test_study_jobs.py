@@ -84,10 +84,10 @@ def test_a_signal_makes_every_net_save(number: int, minicnn: Invoke) -> None:
 
 
 def test_nets_do_not_outlive_a_killed_engine(minicnn: Invoke) -> None:
+    folders = [Path(f"studies/tiny/runs/random-0/base{t}") for t in "AB"]
     with endless() as process:
         process.kill()
         process.communicate()
-        folders = [Path(f"studies/tiny/runs/random-0/base{t}") for t in "AB"]
         # They save and end, although nothing was left to tell them.
         wait_until(lambda: not any(map(held, folders)))
     assert all(list(each.glob("checkpoints/*.safetensors")) for each in folders)

@@ -11,7 +11,7 @@ import pytest
 from minicnn.base.config import load_recipe, override
 from minicnn.base.errors import MinicnnError
 from minicnn.experiments.study.graph import Node, assignments, with_bases
-from minicnn.experiments.study.plans import load_plan, plan_names, resolve
+from minicnn.experiments.study.plans import load_plan, resolve
 from minicnn.experiments.study.status import dependency_lines
 
 
@@ -50,19 +50,6 @@ def test_the_graph_is_a_few_lines() -> None:
         "random-0-seed2  baseB -> B1B-keep1, B2B-keep1, B4B-keep1..B6B-keep1, "
         "B1B-keep2, B2B-keep2, B4B-keep2, B5B-keep2"
     ]
-
-
-@pytest.mark.parametrize("name", plan_names())
-def test_bases_come_first(name: str) -> None:
-    seen: set[str] = set()
-    nodes = load_plan(name).nodes
-    for node in nodes:
-        assert node.id not in seen
-        if node.base:
-            assert node.base in seen
-            assert node.base.endswith(f"base{node.treatment.source}")
-        seen.add(node.id)
-    assert sum(bool(node.base) for node in nodes) > len(nodes) / 2
 
 
 def test_the_other_plans_hold_the_whole_figure() -> None:
