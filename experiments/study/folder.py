@@ -16,7 +16,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -166,7 +166,9 @@ class Study:
 
     def to_dict(self) -> dict[str, Any]:
         """The resolved plan, as plan.toml has it."""
+        # A node can add factors of layers to the common settings, but take none away.
         common = self.nodes[0].config
+        common = replace(common, solver=replace(common.solver, layers={}))
         about = {
             "name": self.name,
             "recipe": self.recipe,

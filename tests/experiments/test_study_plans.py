@@ -10,6 +10,7 @@ import pytest
 
 from minicnn.base.config import load_recipe, override
 from minicnn.base.errors import MinicnnError
+from minicnn.experiments.study.folder import Study, read_study
 from minicnn.experiments.study.graph import Node, assignments, with_bases
 from minicnn.experiments.study.plans import load_plan, resolve
 from minicnn.experiments.study.status import dependency_lines
@@ -125,6 +126,17 @@ def test_settings_override_each_other_in_order() -> None:
     solver = node.config.solver
     assert (solver.lr, solver.iterations, solver.batch) == (0.5, 6, 9)
     assert node.images == 54
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_study_folder_keeps_the_settings_of_each_net(
+    place: int, tmp_path: Path
+) -> None:
+    nets = [{"split": "all", "treatments": ["base"], "seeds": [s]} for s in (0, 1)]
+    nets[place]["settings"] = {"solver": {"layers": {"conv1": {"lr_mult": 2.0}}}}
+    nodes = tuple(plan_of(*nets))
+    Study(tmp_path, "s", "demo", False, tmp_path, "", {}, None, nodes).write()
+    assert read_study(tmp_path).nodes == nodes
 
 
 def test_assignments_carry_the_settings_to_a_command() -> None:
