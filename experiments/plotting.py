@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 QUIET, FAINT = "0.35", "0.88"
-_ROOM = 1.45
-"""Smallest ratio of two numbers whose words have room side by side."""
 _STYLE: dict[Any, Any] = {
     **{"font.family": "DejaVu Sans", "font.size": 9, "svg.hashsalt": "minicnn"},
     **{"axes.labelsize": 9, "axes.titlesize": 9.5, "axes.titlelocation": "left"},
@@ -69,21 +67,3 @@ def content(figure: Figure, suffix: str, source: str) -> bytes:
 def grid(axes: Axes) -> None:
     """Faint horizontal lines."""
     axes.grid(axis="y", color=FAINT, lw=0.7)
-
-
-def log_axis(axes: Axes, numbers: list[int] | list[float]) -> None:
-    """A logarithmic axis with a tick at each number, their words in two rows.
-
-    Whole numbers are written out, others to two digits.
-    """
-    labels: list[str] = []
-    last = [float("inf")] * 2
-    for each in sorted(numbers, reverse=True):
-        rows = [row for row in range(2) if last[row] / each > _ROOM]
-        word = f"{each:,}" if isinstance(each, int) else f"{each:.2g}"
-        labels.append("\n" * rows[0] + word if rows else "")
-        if rows:
-            last[rows[0]] = each
-    axes.set_xscale("log")
-    axes.set_xticks(sorted(numbers), labels[::-1])
-    axes.minorticks_off()

@@ -38,8 +38,6 @@ from minicnn.experiments.study.records import Net
 from minicnn.training.run import BEST
 
 PAGE = "report.html"
-KINDS = ("png", "svg", "csv")
-"""Suffixes of a picture's files."""
 PUBLISHED = "published, Yosinski et al. 2014: ImageNet, CaffeNet"
 
 
@@ -50,30 +48,24 @@ class Picture:
     Attributes:
         name: of its files, without suffix.
         alt: what it shows, for who cannot see it.
-        png, svg: its bytes; no SVG for what is made of pixels.
-        csv: the numbers that it shows, for a panel of the analyses.
+        content: of its files by suffix: .png; .svg, but for what is made of pixels;
+            .csv, the numbers of an analysis.
         title, caption: plain text; the paper's figures have theirs in the template.
     """
 
     name: str
     alt: str
-    png: bytes
-    svg: bytes | None = None
-    csv: bytes | None = None
+    content: dict[str, bytes]
     title: str = ""
     caption: str = ""
 
     @property
-    def files(self) -> dict[str, bytes]:
-        """Its files, by name."""
-        content = zip(KINDS, (self.png, self.svg, self.csv), strict=True)
-        return {f"{self.name}.{kind}": data for kind, data in content if data}
-
-    @property
     def data(self) -> str:
         """The picture as an address."""
-        kind = "svg+xml" if self.svg else "png"
-        return f"data:image/{kind};base64,{b64encode(self.svg or self.png).decode()}"
+        suffix, kind = (
+            (".svg", "svg+xml") if ".svg" in self.content else (".png", "png")
+        )
+        return f"data:image/{kind};base64,{b64encode(self.content[suffix]).decode()}"
 
 
 @dataclass(frozen=True)
@@ -81,8 +73,7 @@ class Built:
     """What was written.
 
     Attributes:
-        page: the HTML file.
-        files: all files, the page among them.
+        files: all, the page among them.
         left_out: run folders that do not count, and why.
         findings: of the claims: ours, or the published where there is no study.
     """
@@ -95,64 +86,63 @@ class Built:
 
 def _picture(
     name: str, drawn: figures.Drawn | None, source: str, title: str = ""
-) -> Picture | None:
-    """A drawn figure with the line below it; filters, made of pixels, have no SVG."""
+) -> list[Picture]:
+    """A drawn figure, if there is one, with the line below it."""
     if drawn is None:
-        return None
+        return []
+    # Filters are made of pixels.
+    kinds = [".png"] if name.startswith("filters-") else [".png", ".svg"]
     figure, alt = drawn
-    png, svg = (plotting.content(figure, kind, source) for kind in (".png", ".svg"))
-    pixels = name.startswith("filters-")
-    return Picture(name, alt, png, None if pixels else svg, title=title)
+    content = {kind: plotting.content(figure, kind, source) for kind in kinds}
+    return [Picture(name, alt, content, title)]
 
 
-def _paper_figure(
-    name: str, nets: list[Net], behind: list[Net], score: str, source: str
-) -> Picture | None:
-    """One of the paper's figures, the published nets `behind` it, if there are any."""
+def _paper_figures(
+    nets: list[Net], behind: list[Net], score: str, source: str
+) -> list[Picture]:
+    """The paper's figures, the published nets `behind` them, if there are any."""
     source += f". Pale: {PUBLISHED}" if behind else ""
-    if name == "reduced":
-        drawn = figures.reduced(nets, behind, score)
-    else:
-        drawn = figures.OF_UNITS[name](by_unit(nets, score), by_unit(behind, score))
-    return _picture(name, drawn, source)
+    units = by_unit(nets, score), by_unit(behind, score)
+    drawn = {name: draw(*units) for name, draw in figures.OF_UNITS.items()}
+    drawn["reduced"] = figures.reduced(nets, behind, score)
+    return [p for name, d in drawn.items() for p in _picture(name, d, source)]
 
 
 @cache
-def _published_figure(name: str) -> Picture | None:
-    """A figure of the published numbers, to stand beside ours."""
-    found = _paper_figure(name, records.published(), [], "best10", PUBLISHED)
-    return found and replace(found, name=f"{name}-published")
+def _published_figures() -> dict[str, Picture]:
+    """Figures of the published numbers, to stand beside ours, by the names of those."""
+    drawn = _paper_figures(records.published(), [], "best10", PUBLISHED)
+    return {each.name: replace(each, name=f"{each.name}-published") for each in drawn}
 
 
 def _run_pictures(contents: Contents, found: list[checks.Check]) -> list[Picture]:
     """Training curves of each split and seed, and the bases' filters."""
     source, sheets = tables.source(contents), run_figures.sheets(contents)
     bases = [each for each in contents.entries if each.net.kind == "base"]
-    pictures = []
+    pictures: list[Picture] = []
     with Progress(len(sheets) + len(bases), "figures", "drawing") as bar:
         for (split, seed), entries in sheets.items():
             safe = "".join(c if c.isalnum() or c in "-_." else "-" for c in split)
             name, title = f"curves-{safe}-seed{seed}", f"{split}, seed {seed}"
-            drawn = run_figures.curves(entries)
-            pictures.append(_picture(name, drawn, source, title))
+            pictures += _picture(name, run_figures.curves(entries), source, title)
             bar.update(1)
         for base in bases:
             name = f"filters-{base.id.replace('/', '-')}"
             drawn = run_figures.filters(base, contents, found)
-            pictures.append(_picture(name, drawn, source, base.id))
+            pictures += _picture(name, drawn, source, base.id)
             bar.update(1)
-    return [each for each in pictures if each]
+    return pictures
 
 
 def _analyses(study: Path) -> list[Picture]:
     """What `minicnn analyse STUDY` drew, with its numbers."""
     found = []
     for name, title in panels.TITLES.items():
-        png, svg, csv = (study / "analyses" / f"{name}.{k}" for k in KINDS)
-        if png.is_file() and svg.is_file() and csv.is_file():
-            files = png.read_bytes(), svg.read_bytes(), csv.read_bytes()
+        files = {k: study / "analyses" / f"{name}{k}" for k in (".png", ".svg", ".csv")}
+        if all(path.is_file() for path in files.values()):
+            content = {kind: path.read_bytes() for kind, path in files.items()}
             words = f"{title}. Means over splits, seeds and directions, with intervals."
-            found.append(Picture(name, words, *files, caption=words))
+            found.append(Picture(name, words, content, caption=words))
     return found
 
 
@@ -161,7 +151,6 @@ def build(study: Path | None, output: Path, score: str = "final") -> Built:
 
     Args:
         study: the study folder; None for the published numbers.
-        output: folder to write to; made if it is not there.
         score: "final" or "best10": which of our scores is drawn and judged.
 
     Raises:
@@ -187,10 +176,9 @@ def build(study: Path | None, output: Path, score: str = "final") -> Built:
     comparable = contents is not None and contents.study.published
     behind = published if comparable else []
     with plotting.styled():
-        drawn = [_paper_figure(n, nets, behind, score, source) for n in figures.NAMES]
-        ours = [each for each in drawn if each]
-        apart = ours if contents and not comparable else []
-        beside = {each.name: _published_figure(each.name) for each in apart}
+        ours = _paper_figures(nets, behind, score, source)
+        known = _published_figures() if contents and not comparable else {}
+        beside = {each.name: known[each.name] for each in ours if each.name in known}
         found = checks.check_all(contents) if contents else []
         runs = _run_pictures(contents, found) if contents else []
     analyses = _analyses(study) if study else []
@@ -214,7 +202,7 @@ def build(study: Path | None, output: Path, score: str = "final") -> Built:
         "claims.csv": tables.claims_csv(findings, theirs, score),
     }
     for picture in (*ours, *beside.values(), *runs, *analyses):
-        content |= picture.files if picture else {}
+        content |= {f"{picture.name}{k}": data for k, data in picture.content.items()}
     files = _write(output, content, page)
     return Built(output / PAGE, files, contents.left_out if contents else {}, findings)
 

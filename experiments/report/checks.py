@@ -8,7 +8,6 @@ the checkpoint of the base it copied from, hashed here too, has the same.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -24,7 +23,6 @@ class Check:
     """What was found of one net with frozen or copied layers.
 
     Attributes:
-        id: GROUP/NAME.
         layers: in words, which were frozen or copied.
         tensors: how many tensors these are.
         unchanged: equal before and after training, as result.json says; None for a
@@ -60,36 +58,25 @@ class Check:
         return self.recomputed if self.unchanged is not False and as_it_must else False
 
 
-def read_tensors(folder: Path, names: list[str]) -> dict[str, np.ndarray] | None:
-    """Some tensors of the newest checkpoint; None where it is missing or unreadable."""
-    paths = sorted((folder / "checkpoints").glob("step-*.safetensors"))
+def read_tensors(entry: Entry, names: list[str]) -> dict[str, np.ndarray]:
+    """Some tensors of its newest checkpoint; none where that cannot be read."""
+    paths = sorted((entry.run.folder / "checkpoints").glob("step-*.safetensors"))
     try:
         with safe_open(paths[-1], "np") as file:
             return {name: file.get_tensor(name) for name in names}
     except (IndexError, OSError, SafetensorError):
-        return None
-
-
-def _hashes(entry: Entry, names: list[str]) -> dict[str, str] | None:
-    """SHA-256 of tensors of its newest checkpoint, one at a time."""
-    found: dict[str, str] = {}
-    for name in names:
-        tensors = read_tensors(entry.run.folder, [name])
-        if tensors is None:
-            return None
-        found |= tensor_hashes(tensors)
-    return found
+        return {}
 
 
 def _moved(entry: Entry, base: Entry) -> float | None:
-    found = [read_tensors(each.run.folder, ["conv1.w"]) for each in (entry, base)]
-    w, start = (each["conv1.w"].astype(float) if each else None for each in found)
+    found = [read_tensors(each, ["conv1.w"]).get("conv1.w") for each in (base, entry)]
+    start, w = (each if each is None else each.astype(float) for each in found)
     if w is None or start is None or w.shape != start.shape:
         return None
     return float(np.linalg.norm(w - start) / np.linalg.norm(start))
 
 
-def _check(entry: Entry, base: Entry | None, theirs: dict[str, str] | None) -> Check:
+def _check(entry: Entry, base: Entry | None, theirs: dict[str, str]) -> Check:
     """The check of one net, given its base and the hashes of the base's tensors."""
     n, result = entry.net.n, entry.result
     try:
@@ -97,18 +84,20 @@ def _check(entry: Entry, base: Entry | None, theirs: dict[str, str] | None) -> C
     except (MinicnnError, KeyError, TypeError):
         names = list(result["frozen_sha256"])
     recorded = {name: result["weights_sha256"].get(name) for name in names}
-    hashes = _hashes(entry, names)
+    hashes = tensor_hashes(read_tensors(entry, names))
     as_base = None
     if hashes and theirs:
         as_base = all(hashes[name] == theirs.get(name) for name in names)
     frozen = result["frozen_layers"] == n
+    layers = ("1" if n == 1 else f"1 to {n}") + (
+        " frozen" if frozen else " copied, trained on"
+    )
     return Check(
         id=entry.id,
-        layers=("1" if n == 1 else f"1 to {n}")
-        + (" frozen" if frozen else " copied, trained on"),
+        layers=layers,
         tensors=len(names),
         unchanged=bool(result["frozen_unchanged"]) if frozen else None,
-        recomputed=None if hashes is None else hashes == recorded,
+        recomputed=hashes == recorded if hashes else None,
         as_base=as_base,
         conv1_moved=_moved(entry, base) if base else None,
     )
@@ -116,14 +105,15 @@ def _check(entry: Entry, base: Entry | None, theirs: dict[str, str] | None) -> C
 
 def check_all(contents: Contents) -> list[Check]:
     """The checks of all nets that have something frozen or copied."""
-    hashes: dict[str, dict[str, str] | None] = {}
+    hashes: dict[str, dict[str, str]] = {}
     found = []
     with Progress(len(contents.entries), "nets", "frozen layers") as bar:
         for entry in contents.entries:
             base = contents.base_of(entry)
             if base and base.id not in hashes:
-                hashes[base.id] = _hashes(base, list(base.result["weights_sha256"]))
+                tensors = read_tensors(base, list(base.result["weights_sha256"]))
+                hashes[base.id] = tensor_hashes(tensors)
             if entry.net.n:
-                found.append(_check(entry, base, hashes[base.id] if base else None))
+                found.append(_check(entry, base, hashes[base.id] if base else {}))
             bar.update(1)
     return found

@@ -24,13 +24,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import fmean
 
+from minicnn.experiments.report import intervals
 from minicnn.experiments.report.curves import SIMILAR, Unit, by_unit, of_family
-from minicnn.experiments.report.intervals import (
-    LEAST,
-    Interval,
-    of_difference,
-    of_mean,
-)
+from minicnn.experiments.report.intervals import LEAST, Interval
 from minicnn.experiments.study import records
 from minicnn.experiments.study.records import Net
 
@@ -51,7 +47,6 @@ class Claim:
 
     Attributes:
         number: such as "6"; with a letter where a claim has several quantities.
-        title, text: the claim in a few words, and what it says.
         formula: the quantity, in words.
         nets: kind and family of splits (None: any) whose curves are measured.
         against: those whose measure is subtracted; None for none.
@@ -87,12 +82,10 @@ class Finding:
     """What some nets say of a claim.
 
     Attributes:
-        claim: which one.
         estimate: its quantity and interval, as fractions; None without any unit.
         units: how many it is the mean of; of both sides where two are compared.
         depths: which depths it is over.
-        verdict: SUPPORTED, NOT_SUPPORTED or NOT_ENOUGH.
-        why: the reason, in a few words.
+        verdict: SUPPORTED, NOT_SUPPORTED or NOT_ENOUGH, for the reason `why`.
     """
 
     claim: Claim
@@ -103,17 +96,23 @@ class Finding:
     why: str
 
 
+def _nets(cell: str) -> Nets:
+    """Kind and family of a cell of the file, "any" where all families count."""
+    kind, family = cell.split()
+    return kind, None if family == "any" else family
+
+
 def _claim(row: dict[str, str]) -> Claim:
-    """A row of the file, whose families are "any" where all count."""
-    nets, against = (
-        (cell[0], None if cell[1] == "any" else cell[1]) if cell else None
-        for cell in (row["nets"].split(), row["against"].split())
-    )
-    assert nets is not None
     ranges = (tuple(map(int, each.split())) for each in row["depths"].split("|"))
     return Claim(
-        *(row["number"], row["title"], row["text"], row["quantity"]),
-        *(nets, against, tuple(ranges), row["measure"]),
+        number=row["number"],
+        title=row["title"],
+        text=row["text"],
+        formula=row["quantity"],
+        nets=_nets(row["nets"]),
+        against=_nets(row["against"]) if row["against"] else None,
+        ranges=tuple(ranges),
+        measure=row["measure"],
         relative=row["relative"] == "yes",
         above=row["side"] == "above",
         threshold=float(row["threshold"]),
@@ -156,10 +155,10 @@ def _estimate(sides: list[dict[int, float]]) -> Interval:
     """The mean of one side, or of what the first is more than the second."""
     left, right = sides[0], sides[-1]
     if len(sides) == 1:
-        return of_mean(list(left.values()))
+        return intervals.of_mean(list(left.values()))
     if left.keys() == right.keys():
-        return of_mean([left[place] - right[place] for place in left])
-    return of_difference(list(left.values()), list(right.values()))
+        return intervals.of_mean([left[place] - right[place] for place in left])
+    return intervals.of_difference(list(left.values()), list(right.values()))
 
 
 def find(claim: Claim, units: list[Unit]) -> Finding:

@@ -28,8 +28,6 @@ class Entry:
 
     Attributes:
         id: GROUP/NAME.
-        net: its row.
-        run: its run folder.
         result: what result.json holds.
         sessions: of env.json: when, where and how fast it was trained; none if lost.
     """
@@ -54,10 +52,9 @@ class Entry:
         images = time = 0.0
         for each in self.sessions:
             steps = each["last_step"] - each["first_step"]
-            seen, rate = self.run.config.solver.batch * steps, each["images_per_second"]
-            if seen and rate:
-                images += seen
-                time += seen / rate
+            if rate := each["images_per_second"]:
+                images += self.run.config.solver.batch * steps
+                time += self.run.config.solver.batch * steps / rate
         return images / time if time else None
 
 
@@ -66,7 +63,6 @@ class Contents:
     """A study, read.
 
     Attributes:
-        study: the resolved plan.
         entries: the finished nets, in the plan's order; others after them.
         unfinished: nets of the plan that have no result yet, and how far they are.
         left_out: run folders that cannot be read, or whose settings are not the
@@ -83,8 +79,13 @@ class Contents:
     def base_of(self, entry: Entry) -> Entry | None:
         """The finished base that a net copied layers from."""
         wanted = f"{entry.id.partition('/')[0]}/base{entry.net.source}"
-        found = [each for each in self.entries if each.id == wanted]
-        return found[0] if found and entry.net.source else None
+        found = (each for each in self.entries if each.id == wanted)
+        return next(found, None) if entry.net.source else None
+
+    @property
+    def sessions(self) -> list[dict[str, Any]]:
+        """Those of all its nets."""
+        return [each for entry in self.entries for each in entry.sessions]
 
 
 def _entry(folder: Path) -> Entry | None:
@@ -94,10 +95,11 @@ def _entry(folder: Path) -> Entry | None:
         MinicnnError: it is damaged.
     """
     run = Run(folder)
+    result = run.result
+    if result is None:
+        return None
     try:
-        net, result = records.of_run(run), run.result
-        if net is None or result is None:
-            return None
+        net = records.of_run(run, result)
         for key in _NEEDED:
             result[key]  # a KeyError where it is not there
     except (KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
@@ -119,7 +121,7 @@ def read(folder: Path) -> Contents:
     study = read_study(folder)
     found: dict[str, Entry] = {}
     left_out: dict[str, str] = {}
-    for each in records.run_folders(folder):
+    for each in sorted(path.parent for path in folder.glob("runs/*/*/config.toml")):
         try:
             entry = _entry(each)
         except MinicnnError as error:
@@ -135,14 +137,15 @@ def read(folder: Path) -> Contents:
             )
         else:
             found[entry.id] = entry
-    planned = [node.id for node in study.nodes]
     unplanned = [each for each in found if each not in study.by_id]
-    missing = [each for each in planned if each not in {**found, **left_out}]
-    done = frozenset(found)
     return Contents(
         study=study,
-        entries=[found[each] for each in [*planned, *unplanned] if each in found],
-        unfinished={each: study.state(study.by_id[each], done) for each in missing},
+        entries=[found[each] for each in [*study.by_id, *unplanned] if each in found],
+        unfinished={
+            name: study.state(node, found.keys())
+            for name, node in study.by_id.items()
+            if name not in found and name not in left_out
+        },
         left_out=left_out,
         unplanned=unplanned,
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from operator import attrgetter
 from statistics import fmean
 
 from minicnn.experiments.study.records import Net
@@ -29,7 +30,6 @@ class Unit:
     """The nets of one split, seed and target, on the same number of images.
 
     Attributes:
-        split, seed, target: of its nets.
         classes: of the target task.
         base: top-1 of its base, 0..1; None where there is none.
         scores: top-1 by (kind, keep), then by n.
@@ -59,13 +59,6 @@ class Unit:
         return self.base - 1 / self.classes
 
 
-def value(net: Net, score: str) -> float:
-    """A net's top-1, 0..1, by "final" or "best10"; the published have the latter."""
-    found = net.score if score == "final" else net.best10
-    assert found is not None
-    return found
-
-
 def _key(net: Net) -> Key:
     return net.split, net.seed, net.target, round(net.images_per_class, 6)
 
@@ -88,7 +81,7 @@ def by_unit(nets: Iterable[Net], score: str) -> list[Unit]:
     for net in on_all_images(nets):
         key = _key(net)
         found.setdefault(key, Unit(net.split, net.seed, net.target, net.classes))
-        several[key, net.kind, net.keep, net.n].append(value(net, score))
+        several[key, net.kind, net.keep, net.n].append(net.score(score))
     for (key, kind, keep, n), scores in several.items():
         if kind == "base":
             found[key].base = fmean(scores)
@@ -106,11 +99,11 @@ def heights(
     units: Iterable[Unit], kind: str, keep: int = 0, drops: bool = False
 ) -> Heights:
     """The accuracies, or their differences from the bases."""
-    found: Heights = {}
+    found: Heights = defaultdict(list)
     for unit in units:
         curve = unit.drops(kind, keep) if drops else unit.scores.get((kind, keep), {})
         for n, score in curve.items():
-            found.setdefault(n, []).append(100 * score)
+            found[n].append(100 * score)
     return dict(sorted(found.items()))
 
 
@@ -124,11 +117,10 @@ def twin(net: Net, published: Iterable[Net]) -> Net | None:
 
     The seed does not matter: a second seed repeats the same published net.
     """
-    mine = (net.kind, net.split, net.source, net.target, net.n, net.keep)
+    what = attrgetter("kind", "split", "source", "target", "n", "keep")
     for each in published:
         ratio = net.images_per_class / each.images_per_class
         same = net.kind != "reduced" or 1 / SAME_IMAGES < ratio < SAME_IMAGES
-        theirs = (each.kind, each.split, each.source, each.target, each.n, 0)
-        if same and mine == theirs:
+        if same and what(net) == what(each):
             return each
     return None

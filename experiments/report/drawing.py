@@ -29,7 +29,6 @@ class Look:
     """How one kind of nets is drawn.
 
     Attributes:
-        label: in the legend.
         colour: of Okabe and Ito's, told apart by colour-blind eyes.
         marker, dash: tell it apart in grey.
         filled: whether its markers are.

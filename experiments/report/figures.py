@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from operator import attrgetter
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from minicnn.experiments.plotting import grid, log_axis
+from minicnn.experiments.plotting import grid
 from minicnn.experiments.report import curves, drawing
-from minicnn.experiments.report.curves import SIMILAR, Unit, heights, of_family, value
+from minicnn.experiments.report.curves import SIMILAR, Unit, heights, of_family
 from minicnn.experiments.report.drawing import PALE, RANDOM, TREATMENTS, Look
 from minicnn.experiments.report.intervals import LEAST
 from minicnn.experiments.study.records import Net
@@ -191,16 +192,15 @@ def reduced(nets: list[Net], behind: list[Net], score: str) -> Drawn | None:
     figure, [axes] = _axes(3.8)
     drawing.line(axes, drawing.FEW, theirs, theirs, None, PALE)
     drawing.line(axes, drawing.FEW, column, column, None)
-    log_axis(axes, list(column))
+    axes.set_xscale("log")
+    axes.set_xticks(list(column), [f"{each:,}" for each in column], rotation=45)
+    axes.minorticks_off()
     mine = [net for net in nets if net.kind == "reduced"]
-    tasks = {(net.split, net.seed, net.target) for net in mine}
-    whole = [
-        net
-        for net in nets
-        if net.kind == "base" and (net.split, net.seed, net.target) in tasks
-    ]
+    task = attrgetter("split", "seed", "target")
+    tasks = {task(net) for net in mine}
+    whole = [net for net in nets if net.kind == "base" and task(net) in tasks]
     if whole:
-        height = fmean(100 * value(net, score) for net in whole)
+        height = fmean(100 * net.score(score) for net in whole)
         counts = sorted({net.iterations for net in whole})
         updates = " or ".join(f"{each:,}" for each in counts)
         drawing.base_line(axes, height, f"base on all images, {updates} updates")
@@ -220,11 +220,11 @@ def reduced(nets: list[Net], behind: list[Net], score: str) -> Drawn | None:
 
 def _untrained(axes: Axes, nets: list[Net], score: str) -> None:
     """Says above their points which nets are no better than a guess."""
-    lost = [net for net in nets if value(net, score) * net.classes < GUESS]
+    lost = [net for net in nets if net.score(score) * net.classes < GUESS]
     images = sorted({round(net.images_per_class) for net in lost})
     if images:
         few = "–".join(dict.fromkeys(f"{each:,}" for each in (images[0], images[-1])))
-        height = max(100 * value(net, score) for net in lost)
+        height = max(100 * net.score(score) for net in lost)
         words = f"{few} images: at chance, did not train"
         drawing.note(axes, (images[0], height), words, (-3, 7), "data")
 
@@ -235,7 +235,7 @@ def _by_images(nets: list[Net], score: str) -> curves.Heights:
     for net in sorted(nets, key=lambda net: net.images_per_class):
         if net.kind == "reduced":
             scores = found.setdefault(round(net.images_per_class), [])
-            scores.append(100 * value(net, score))
+            scores.append(100 * net.score(score))
     return found
 
 
@@ -245,4 +245,3 @@ OF_UNITS = {
     "relative": relative,
     "preserved": preserved,
 }
-NAMES = (*OF_UNITS, "reduced")

@@ -32,6 +32,8 @@ _LEGEND: tuple[tuple[str, dict[str, Any]], ...] = (
     ("final top-1 of the base", {"color": QUIET, "lw": 0.8, "dashes": (5, 3)}),
 )
 Records = list[dict[str, Any]]
+Limits = tuple[float, float, float]
+"""The last step, the highest top-1 in % and the highest loss, with some room."""
 
 
 def thinned(records: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -119,22 +121,16 @@ def curves(entries: list[Entry]) -> tuple[Figure, str] | None:
     return figure, words
 
 
-def _limits(records: Records) -> tuple[float, float, float] | None:
-    """The last step, the highest top-1 in % and the highest loss, with some room."""
-    top1 = [100 * r["val_top1"] for r in records if "val_top1" in r]
-    losses = [r["loss"] for r in records if "loss" in r]
+def _limits(records: Records) -> Limits | None:
     if not records:
         return None
+    top1 = [100 * r["val_top1"] for r in records if "val_top1" in r]
+    losses = [r["loss"] for r in records if "loss" in r]
     last = max(r["step"] for r in records)
     return last, 1.08 * max(top1, default=1), 1.05 * max(losses, default=1)
 
 
-def _cell(
-    axes: Axes,
-    records: Records,
-    base: float | None,
-    limits: tuple[float, float, float],
-) -> Axes:
+def _cell(axes: Axes, records: Records, base: float | None, limits: Limits) -> Axes:
     """One net: top-1 on the left axis, loss on the right one, which it returns."""
     loss, (last, most, worst) = axes.twinx(), limits
     scored = [(r["step"], 100 * r["val_top1"]) for r in records if "val_top1" in r]
@@ -171,8 +167,7 @@ def filters(
 
     drawn = []
     for title, entry in [(base.net.name, base), *_heirs(base, contents, checks)]:
-        tensors = read_tensors(entry.run.folder, ["conv1.w"])
-        if tensors:
+        if tensors := read_tensors(entry, ["conv1.w"]):
             drawn.append((title, tensors["conv1.w"]))
     if not drawn:
         return None
@@ -194,14 +189,14 @@ def _heirs(
 ) -> list[tuple[str, Entry]]:
     """One net with the base's filters frozen, and the one that moved them most."""
     moved = {each.id: each.conv1_moved for each in checks}
-    frozen: list[tuple[float, Entry]] = []
-    tuned: list[tuple[float, Entry]] = []
+    heirs = [
+        (part, each)
+        for each in contents.entries
+        if (part := moved.get(each.id)) is not None and contents.base_of(each) is base
+    ]
+    frozen = [(part, each) for part, each in heirs if each.result["frozen_layers"]]
+    tuned = [(part, each) for part, each in heirs if not each.result["frozen_layers"]]
     shown = []
-    for each in contents.entries:
-        part = moved.get(each.id)
-        if part is not None and contents.base_of(each) is base:
-            side = frozen if each.result["frozen_layers"] else tuned
-            side.append((part, each))
     if frozen:
         equal = sum(part == 0 for part, _ in frozen)
         text = f"{equal} of {len(frozen)} frozen nets equal the base"

@@ -15,6 +15,7 @@ from minicnn.experiments.report.claims import Finding, unpaired_boost
 from minicnn.experiments.report.contents import Contents, Entry, sharers
 from minicnn.experiments.report.curves import twin
 from minicnn.experiments.study.folder import some
+from minicnn.experiments.study.graph import Node
 from minicnn.experiments.study.records import Net
 
 NONE = "–"
@@ -48,7 +49,6 @@ def nets_rows(
 
     Args:
         entries: of the nets, in the same order; none for published ones.
-        published: to find each net's counterpart in; empty where none corresponds.
         study: folders are given relative to it.
     """
     rows = []
@@ -80,11 +80,7 @@ def _numbers(finding: Finding) -> dict[str, Any]:
 
 
 def claims_csv(ours: list[Finding], published: list[Finding], score: str) -> bytes:
-    """One row a claim; estimates in points, or in % of the base's accuracy.
-
-    Args:
-        ours, published: findings on our nets, by this score, and on the published.
-    """
+    """One row a claim; estimates in points, or in % of the base's accuracy."""
     rows = []
     for each, other in zip(ours, published, strict=True):
         claim = each.claim
@@ -110,10 +106,6 @@ def _distinct(values: Iterable[object]) -> str:
     return ", ".join(dict.fromkeys(str(each) for each in values)) or NONE
 
 
-def _sessions(contents: Contents) -> list[dict[str, Any]]:
-    return [each for entry in contents.entries for each in entry.sessions]
-
-
 def _version(session: dict[str, Any]) -> str:
     commit = session.get("commit")
     return f"{session.get('minicnn', NONE)}" + (f", commit {commit}" if commit else "")
@@ -123,14 +115,19 @@ def source(contents: Contents) -> str:
     """What a figure's numbers come from, in a line."""
     study = contents.study
     nets = _distinct(node.config.network.arch for node in study.nodes)
-    made = some(dict.fromkeys(map(_version, _sessions(contents))), between="; ") or NONE
+    made = some(dict.fromkeys(map(_version, contents.sessions)), between="; ") or NONE
     return f"Study “{study.name}”, data {study.store.name}, net {nets}, minicnn {made}"
+
+
+def _budget(node: Node) -> str:
+    solver = node.config.solver
+    updates = f"{solver.iterations:,} updates of {solver.batch} images"
+    return f"{updates}, learning rate {solver.lr:g}"
 
 
 def what_was_run(contents: Contents) -> Pairs:
     """The plan, the data, the net and its budget."""
-    study, nodes, sessions = contents.study, contents.study.nodes, _sessions(contents)
-    solvers = [node.config.solver for node in nodes]
+    study, nodes, sessions = contents.study, contents.study.nodes, contents.sessions
     days = sorted({str(each["began"])[:10] for each in sessions if "began" in each})
     under = "same protocol: the published numbers are laid under ours"
     apart = "another protocol than the paper's: its numbers are shown apart"
@@ -138,13 +135,7 @@ def what_was_run(contents: Contents) -> Pairs:
         ("plan", f"{study.name}, recipe {study.recipe}"),
         ("data", f"{study.store.name}, content {study.identity}"),
         ("network", _distinct(node.config.network.arch for node in nodes)),
-        (
-            "budget",
-            _distinct(
-                f"{s.iterations:,} updates of {s.batch} images, learning rate {s.lr:g}"
-                for s in solvers
-            ),
-        ),
+        ("budget", _distinct(map(_budget, nodes))),
         ("splits", _distinct(node.split for node in nodes)),
         ("seeds", _distinct(sorted({node.seed for node in nodes}))),
         ("treatments", _distinct(node.kind for node in nodes)),
@@ -169,7 +160,7 @@ def missing(contents: Contents) -> list[str]:
 
 def cost(contents: Contents) -> Pairs:
     """Where the nets were trained, how fast, and for how long."""
-    entries, sessions = contents.entries, _sessions(contents)
+    entries, sessions = contents.entries, contents.sessions
     keys = dict.fromkeys(key for each in sessions for key in each)
     pairs: Pairs = [
         (key.replace("_", " "), _distinct(s.get(key, NONE) for s in sessions))

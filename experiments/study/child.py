@@ -16,8 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from minicnn.base.files import make_folder
@@ -25,8 +24,11 @@ from minicnn.base.files import make_folder
 PATIENCE = 120.0
 """Seconds that a command waits for its run folders: commands of a killed engine may
 still be saving there."""
-THREADS = ("OMP", "OPENBLAS", "MKL", "VECLIB_MAXIMUM", "NUMEXPR")
-"""Libraries that would start a thread a core: NAME_NUM_THREADS says how many."""
+THREADS = (
+    *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"),
+    *("VECLIB_MAXIMUM_THREADS", "NUMEXPR_NUM_THREADS"),
+)
+"""Variables of libraries that would start a thread a core."""
 TAIL = 8192
 
 
@@ -51,10 +53,7 @@ class Child:
     ) -> None:
         make_folder(log.parent)
         self.log = log
-        environment = dict(os.environ)
-        for library in THREADS:
-            name = f"{library}_THREADS" if "_" in library else f"{library}_NUM_THREADS"
-            environment[name] = str(threads)
+        environment = dict(os.environ) | dict.fromkeys(THREADS, str(threads))
         if gpu is not None:
             environment["CUDA_VISIBLE_DEVICES"] = gpu
         argv = [sys.executable, "-m", __name__, *map(str, folders), "--", *arguments]
@@ -63,14 +62,13 @@ class Child:
             out.write(f"{by}\n$ minicnn {shlex.join(arguments)}\n".encode())
             out.flush()
             self._began = out.tell()
-            with _without_interrupts():
-                self._process = subprocess.Popen(
-                    argv,
-                    stdin=subprocess.PIPE,
-                    stdout=out,
-                    stderr=subprocess.STDOUT,
-                    env=environment,
-                )
+            self._process = subprocess.Popen(
+                argv,
+                stdin=subprocess.PIPE,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                env=environment,
+            )
 
     def stop(self) -> None:
         """Tells it to save and exit; does not wait for that."""
@@ -95,20 +93,6 @@ class Child:
         return said[-1].removeprefix("minicnn: error: ") if said else f"status {status}"
 
 
-@contextmanager
-def _without_interrupts() -> Iterator[None]:
-    """What is started within never gets a Ctrl-C.
-
-    That reaches every process of a terminal, but the engine alone decides: a second
-    signal would cut short the saving that the first one asked for.
-    """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 def _follow() -> None:
     """Waits for the pipe's end, and stops this process."""
     while os.read(sys.stdin.fileno(), 1):
@@ -121,6 +105,9 @@ def main() -> None:
 
     Runs `minicnn ARGUMENT...` once the run folders are free.
     """
+    # Ctrl-C reaches every process of a terminal, but the engine alone decides: a second
+    # signal would cut short the saving that the first one asked for.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     threading.Thread(target=_follow, daemon=True).start()
     from minicnn.experiments.study.folder import held
 

@@ -11,20 +11,20 @@ on the assumption that all work goes equally fast.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from minicnn.base.config import Config
 from minicnn.base.errors import MinicnnError, counted
 from minicnn.base.precision import FP32
+from minicnn.data.splits import task_classes
 from minicnn.data.store import Store
 from minicnn.devices import device as devices
 from minicnn.experiments.study import records
 from minicnn.experiments.study.folder import Study
-from minicnn.experiments.study.graph import Node, Plan, task_of
+from minicnn.experiments.study.graph import Node, Plan
 from minicnn.experiments.study.tasks import Queue, Task, makespan
 from minicnn.nn import architecture_files, assembly
 from minicnn.nn.layers import ConvLayer
@@ -36,8 +36,7 @@ def _counts(arch: str, outputs: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Of each layer: forward operations of an image, and parameters."""
     network = architecture_files.load(arch)
     flops, values = [0] * network.depth, [0] * network.depth
-    dev = devices.get("cpu", 1)
-    for layer in assembly.build(dev, FP32, network, outputs):
+    for layer in assembly.build(devices.get("cpu", 1), FP32, network, outputs):
         number = layer.spec.index - 1
         if isinstance(layer, ConvLayer):
             flops[number] += layer.problem.flops
@@ -56,31 +55,43 @@ def checkpoint_bytes(arch: str, outputs: int, frozen: int) -> int:
     return KEPT * 4 * (sum(values) + sum(values[frozen:]))
 
 
-def training_flops(layers: Sequence[int], frozen: int = 0, trunk: bool = True) -> int:
-    """Operations that one image costs in training.
+def training_flops(layers: Sequence[int], frozen: int = 0) -> int:
+    """Operations of one image's training, but for its way through layers 1..frozen.
 
     Args:
         layers: forward operations of each layer.
-        frozen: layers 1..frozen are not trained.
-        trunk: whether their forward pass is counted.
     """
     head = sum(layers[frozen:])
     # Weight gradients of all of the head, data gradients of all but its lowest layer.
     backward = 2 * head - (layers[frozen] if frozen < len(layers) else 0)
-    return sum(layers[:frozen]) * trunk + head + backward
+    return head + backward
+
+
+def work(
+    layers: Sequence[int], depths: Sequence[int], images: int, scored: int
+) -> float:
+    """Operations of nets that share their trunk, each frozen to one of the depths.
+
+    Args:
+        layers: forward operations of each layer.
+        images, scored: that each is trained on, and evaluated on.
+    """
+    total = sum(layers[: max(depths)]) * (images + scored)
+    for frozen in depths:
+        total += images * training_flops(layers, frozen)
+        total += scored * sum(layers[frozen:])
+    return float(total)
 
 
 def evaluations(config: Config) -> int:
     """How often a net is scored: when due, and at the end."""
-    total, every = config.solver.iterations, config.schedule.evaluate_every
-    return -(-total // every)
+    return -(-config.solver.iterations // config.schedule.evaluate_every)
 
 
 class TaskSizes:
     """Classes and validation images of the tasks of a plan.
 
     Args:
-        plan: whose tasks.
         store: to count in; None takes what the plan expects of it.
         groups: a groups file for natural-manmade.
     """
@@ -92,7 +103,7 @@ class TaskSizes:
         self.known = store is not None or plan.expected is not None
         for split, name in plan.tasks():
             if store is not None:
-                classes = task_of(store, split, name, groups).classes
+                classes = task_classes(split, name, store.classes, groups).classes
                 size = (len(classes), len(store.rows(classes, "val")))
             elif plan.expected is not None:
                 count = plan.expected.task_size(split, name)
@@ -125,25 +136,14 @@ class TaskSizes:
         return evaluations(node.config) * self.of(node)[1]
 
     def work(self, task: Task) -> float:
-        """Operations that a task costs."""
-        deepest = task.nodes[-1]
-        trunk = sum(self.layers(deepest)[: deepest.treatment.frozen])
-        total = trunk * (deepest.images + self.evaluated(deepest))
-        for node in task.nodes:
-            frozen, layers = node.treatment.frozen, self.layers(node)
-            total += node.images * training_flops(layers, frozen, trunk=False)
-            total += self.evaluated(node) * sum(layers[frozen:])
-        return float(total)
+        """Operations that a task costs: its nets differ in depth alone."""
+        node, depths = task.nodes[0], [each.treatment.frozen for each in task.nodes]
+        return work(self.layers(node), depths, node.images, self.evaluated(node))
 
 
 @dataclass(frozen=True)
 class Rate:
-    """How fast a base net trains.
-
-    Attributes:
-        images_per_second: on one worker.
-        source: where the number comes from.
-    """
+    """How fast a base net trains on one worker, and where the number comes from."""
 
     images_per_second: float
     source: str
@@ -158,8 +158,7 @@ class Cost:
         images, evaluated: trained on, and scored on, as often as they are seen.
         disk: bytes of all checkpoints.
         equivalent: images of a base net's training that cost as much as all of it.
-        workers: as asked.
-        rate: of one worker; None where it is not known.
+        rate: None where it is not known, as then the hours.
         hours_one, hours: on one worker, and on `workers` in the engine's order.
         hours_path: of the longest chain, base and dependent: no number of workers
             ends sooner.
@@ -181,11 +180,7 @@ class Cost:
 def estimate(
     tasks: Sequence[Task], sizes: TaskSizes, rate: Rate | None, workers: int
 ) -> Cost:
-    """The cost of some tasks.
-
-    Args:
-        workers: to share them, 1 or more.
-    """
+    """The cost of some tasks, shared by so many workers."""
     if workers < 1:
         raise MinicnnError(f"--workers {workers}: must be at least 1")
     nodes = [node for task in tasks for node in task.nodes]
@@ -193,22 +188,22 @@ def estimate(
     def equivalent(task: Task) -> float:
         return sizes.work(task) / sizes.unit
 
+    def hours(span: float) -> float | None:
+        return span / rate.images_per_second / 3600 if rate else None
+
     total = sum(map(equivalent, tasks))
-    path = Queue(tasks, equivalent).critical_path
-    spans = total, makespan(tasks, equivalent, workers), path
-    hours: Iterable[float | None] = (None,) * 3
-    if rate is not None:
-        hours = [span / rate.images_per_second / 3600 for span in spans]
     return Cost(
-        len(nodes),
-        len(tasks),
-        sum(task.images for task in tasks),
-        sum(map(sizes.evaluated, nodes)),
-        sum(map(sizes.disk, nodes)),
-        total,
-        workers,
-        rate,
-        *hours,
+        nets=len(nodes),
+        commands=len(tasks),
+        images=sum(node.images for node in nodes),
+        evaluated=sum(map(sizes.evaluated, nodes)),
+        disk=sum(map(sizes.disk, nodes)),
+        equivalent=total,
+        workers=workers,
+        rate=rate,
+        hours_one=hours(total),
+        hours=hours(makespan(tasks, equivalent, workers)),
+        hours_path=hours(Queue(tasks, equivalent, set()).critical_path),
     )
 
 
@@ -217,33 +212,28 @@ def measured_rate(study: Study, sizes: TaskSizes) -> Rate | None:
 
     Only work that is done is counted, frozen layers and evaluations at their cost.
     """
-    work = seconds = 0.0
+    done = seconds = 0.0
     count, machines = 0, set[str]()
     for node in study.nodes:
         for session in records.sessions(study.run(node)):
-            task = _trained(study, node, session)
+            names = session.get("trained_together", [node.name])
+            ids = [f"{node.group}/{name}" for name in names]
             steps = session["last_step"] - session["first_step"]
-            if task is None or task.nodes[0] != node or steps <= 0:
-                continue  # one of several in one pass, which counts once
-            work += steps / node.config.solver.iterations * sizes.work(task)
+            # One of several in one pass, which counts once, with the first of them.
+            counts = ids[0] == node.id and study.by_id.keys() >= set(ids)
+            if not counts or steps <= 0:
+                continue
+            task = Task(tuple(study.by_id[each] for each in ids))
+            done += steps / node.config.solver.iterations * sizes.work(task)
             seconds += session["seconds"]
             name = session.get("gpu") or session.get("processor")
             machines.add(f"{name}, {counted(session['threads'], 'thread')}")
             count += 1
-    if not work or not seconds:
+    if not done or not seconds:
         return None
     where = "; ".join(sorted(machines))
     source = f"{counted(count, 'run')} in {study.folder} ({where})"
-    return Rate(work / sizes.unit / seconds, source)
-
-
-def _trained(study: Study, node: Node, session: Mapping[str, Any]) -> Task | None:
-    """All that a session trained; None where part of it is not in the study."""
-    names = session.get("trained_together", [node.name])
-    ids = [f"{node.group}/{name}" for name in names]
-    if not all(each in study.by_id for each in ids):
-        return None
-    return Task(tuple(study.by_id[each] for each in ids))
+    return Rate(done / sizes.unit / seconds, source)
 
 
 def measure(node: Node, dev: devices.Device) -> Rate:

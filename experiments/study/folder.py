@@ -14,9 +14,9 @@ import fcntl
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,19 +30,20 @@ from minicnn.base.files import (
     partial,
     read_json,
     write_atomically,
-    write_json,
 )
+from minicnn.data.splits import task_classes
 from minicnn.data.store import Store
-from minicnn.experiments.study.graph import Node, Plan, differences, task_of
+from minicnn.experiments.study.graph import Node, Plan, differences
 from minicnn.experiments.study.protocol import difference_from_paper
 from minicnn.training.run import Run
 from minicnn.training.treatment import Treatment
 
 PLAN = "plan.toml"
 LOCK = ".lock"
-_TREATMENT = ("target", "source", "n", "finetune", "keep")
 TAIL = 4096
 """Bytes of a metrics file that hold its last line."""
+STATES = ("done", "running", "failed", "stopped", "ready", "waiting")
+_TREATMENT = ("target", "source", "n", "finetune", "keep")
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,7 @@ class State:
     """How far a net is.
 
     Attributes:
-        state: done, running, failed, stopped (it can go on), ready, or waiting for its
-            base.
+        state: one of STATES: stopped can go on, waiting waits for its base.
         step: updates so far, as its metrics tell.
         top1, best10: of a finished net: final, and mean of the 10 best evaluations.
         error, log: of a failed net, its last line of output, and its log file.
@@ -65,22 +65,16 @@ class State:
     log: str = ""
 
 
-STATES = ("done", "running", "failed", "stopped", "ready", "waiting")
-
-
 @dataclass(frozen=True)
 class Study:
     """A study folder with its resolved plan.
 
     Attributes:
-        folder: STUDY.
         recipe: that the nets' commands name.
         published: whether protocol and data are the paper's.
-        store: path of the image store.
         identity: of the store's content.
         tasks: a hash of each task's classes, by "SPLIT/TASK".
-        groups: a groups file for natural-manmade, or None.
-        nodes: in order, bases first.
+        groups: a groups file for natural-manmade.
     """
 
     folder: Path
@@ -111,16 +105,8 @@ class Study:
         return self.folder / "logs" / f"{name}.log"
 
     def failure(self, node: Node) -> Path:
-        """File that says why the node failed."""
+        """File that says why the node failed, and names its log, until it starts."""
         return self.folder / "logs" / f"{node.id}.failed"
-
-    def note_failure(self, node: Node, error: str, log: Path) -> None:
-        """Writes down why a node failed, and its log."""
-        write_json(self.failure(node), {"error": error, "log": str(log)})
-
-    def forget_failure(self, node: Node) -> None:
-        """Removes the note, when a node starts again or has finished."""
-        self.failure(node).unlink(missing_ok=True)
 
     def finished(self, node: Node) -> bool:
         """Whether the node is done, by these very settings."""
@@ -136,12 +122,8 @@ class Study:
         """Updates so far, as the last line of its metrics tells."""
         return last_step(self.run(node) / "metrics.jsonl")
 
-    def state(self, node: Node, done: frozenset[str]) -> State:
-        """How far a node is.
-
-        Args:
-            done: ids of the finished nodes.
-        """
+    def state(self, node: Node, done: Set[str]) -> State:
+        """How far a node is, where `done` holds the ids of the finished ones."""
         if node.id in done:
             result = Run(self.run(node)).result
             assert result is not None
@@ -158,7 +140,7 @@ class Study:
 
     def states(self) -> dict[str, State]:
         """How far every node is, by its id."""
-        done = frozenset(node.id for node in self.nodes if self.finished(node))
+        done = {node.id for node in self.nodes if self.finished(node)}
         return {node.id: self.state(node, done) for node in self.nodes}
 
     @contextmanager
@@ -184,7 +166,9 @@ class Study:
 
     def to_dict(self) -> dict[str, Any]:
         """The resolved plan, as plan.toml has it."""
+        # A node can add factors of layers to the common settings, but take none away.
         common = self.nodes[0].config
+        common = replace(common, solver=replace(common.solver, layers={}))
         about = {
             "name": self.name,
             "recipe": self.recipe,
@@ -229,15 +213,13 @@ def last_step(metrics: Path) -> int:
 
 def _node_entry(node: Node, common: Config) -> dict[str, Any]:
     """A node as plan.toml has it: what its settings differ in, and all the rest."""
-    usual = common.to_dict()
-    changed = {
-        section: {k: v for k, v in values.items() if v != usual[section][k]}
-        for section, values in node.config.to_dict().items()
-    }
+    usual, settings = common.to_dict(), dict[str, Any]()
+    for section, values in node.config.to_dict().items():
+        changed = {k: v for k, v in values.items() if v != usual[section].get(k)}
+        settings |= {section: changed} if changed else {}
     entry = {"id": node.id, "split": node.split, "seed": node.seed}
     entry |= {name: getattr(node.treatment, name) for name in _TREATMENT}
-    settings = {section: values for section, values in changed.items() if values}
-    return {**entry, **({"settings": settings} if settings else {})}
+    return entry | ({"settings": settings} if settings else {})
 
 
 def _node(entry: Mapping[str, Any], common: Config, where: str) -> Node:
@@ -279,15 +261,11 @@ def read_study(folder: Path) -> Study:
         ) from None
 
 
-def task_hashes(plan: Plan, store: Store, groups: Path | None) -> dict[str, str]:
-    """A short hash of the classes of each task, by "SPLIT/TASK".
-
-    Raises:
-        MinicnnError: the store has not what a split needs.
-    """
+def _task_hashes(plan: Plan, store: Store, groups: Path | None) -> dict[str, str]:
+    """A short hash of the classes of each task, by "SPLIT/TASK"."""
     found = {}
     for split, name in plan.tasks():
-        classes = task_of(store, split, name, groups).classes
+        classes = task_classes(split, name, store.classes, groups).classes
         wnids = "\n".join(store.wnids[each] for each in classes)
         found[f"{split}/{name}"] = hashlib.sha256(wnids.encode()).hexdigest()[:16]
     return found
@@ -300,13 +278,8 @@ def open_study(
 
     A plan may grow: that its nets are more than those in the folder is no difference.
 
-    Args:
-        store_path: the image store that all nets learn from.
-        groups: a groups file for natural-manmade.
-
     Raises:
-        MinicnnError: the folder holds something else, or another plan: names what
-            differs.
+        MinicnnError: the folder holds something else, or another plan.
     """
     store = Store(store_path)
     study = Study(
@@ -316,7 +289,7 @@ def open_study(
         published=plan.published and not difference_from_paper(plan, store, groups),
         store=store_path.resolve(),
         identity=store.identity,
-        tasks=task_hashes(plan, store, groups),
+        tasks=_task_hashes(plan, store, groups),
         groups=groups.resolve() if groups else None,
         nodes=plan.nodes,
     )
@@ -336,14 +309,11 @@ def open_study(
 
 def _plan_differences(old: Study, new: Study) -> list[str]:
     """What makes another plan of it."""
-    different = [
-        f"{what} was {before!r}, now {after!r}"
-        for what, before, after in (
-            ("store", old.identity, new.identity),
-            ("published", old.published, new.published),
-        )
-        if before != after
-    ]
+    different = []
+    if old.identity != new.identity:
+        different.append(f"store was {old.identity!r}, now {new.identity!r}")
+    if old.published != new.published:
+        different.append(f"published was {old.published!r}, now {new.published!r}")
     different += [
         f"the classes of task {task} differ"
         for task, value in old.tasks.items()

@@ -16,8 +16,6 @@ from typing import Any
 
 from minicnn.base.config import Config
 from minicnn.base.errors import MinicnnError
-from minicnn.data.splits import Task, task_classes
-from minicnn.data.store import Store
 from minicnn.training.treatment import RANDOM, Treatment
 
 REDUCED = "reduced"
@@ -31,8 +29,6 @@ class Node:
     Attributes:
         split: such as "random-0".
         seed: of all its random draws; the nets of a group share it.
-        treatment: what it copies and what it learns.
-        config: all of its settings.
     """
 
     split: str
@@ -84,7 +80,7 @@ class Expected:
     """What the store of a plan will hold, for its cost before there is a store.
 
     Attributes:
-        classes, natural: classes, and the natural ones among them.
+        natural: classes among all `classes`.
         val_per_class: validation images of each.
     """
 
@@ -109,7 +105,6 @@ class Plan:
     Attributes:
         name: names the default study folder.
         data: "demo", the path of a store, or "" for one that must be given.
-        recipe: that the settings start from.
         published: whether the protocol is the paper's, so that the published numbers
             may be drawn behind ours.
         expected: of the store; None where the plan does not say.
@@ -125,21 +120,19 @@ class Plan:
 
     def tasks(self) -> list[tuple[str, str]]:
         """(split, task) of every task that a net learns or comes from."""
-        found: dict[tuple[str, str], None] = {}
-        for node in self.nodes:
-            treatment = node.treatment
-            for task in (treatment.source, treatment.target):
-                if task not in ("", RANDOM):
-                    found[node.split, task] = None
-        return list(found)
+        named = (
+            (node.split, task)
+            for node in self.nodes
+            for task in (node.treatment.source, node.treatment.target)
+        )
+        return [pair for pair in dict.fromkeys(named) if pair[1] not in ("", RANDOM)]
 
 
 def with_bases(nodes: Sequence[Node], patterns: Sequence[str]) -> list[Node]:
     """The nodes whose name or id matches one of the patterns, and the bases they need.
 
     Args:
-        patterns: with * and ? as in a shell, such as "A*B+" or "random-0/*"; none
-            takes all.
+        patterns: as a shell has them, such as "A*B+" or "random-0/*"; none takes all.
 
     Raises:
         MinicnnError: a pattern matches nothing.
@@ -162,22 +155,18 @@ def with_bases(nodes: Sequence[Node], patterns: Sequence[str]) -> list[Node]:
     return [node for node in nodes if node.id in chosen]
 
 
-def flat(config: Config) -> dict[str, Any]:
+def _flat(values: Mapping[str, Any], place: str = "") -> dict[str, Any]:
     """Every setting by its dotted name."""
-
-    def named(values: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, Any]]:
-        for key, value in values.items():
-            if isinstance(value, Mapping):
-                yield from named(value, f"{place}{key}.")
-            else:
-                yield place + key, value
-
-    return dict(named(config.to_dict()))
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        nested = isinstance(value, Mapping)
+        found |= _flat(value, f"{place}{key}.") if nested else {place + key: value}
+    return found
 
 
-def _pairs(old: Config, new: Config) -> Iterator[tuple[str, Any, Any]]:
+def changes(old: Config, new: Config) -> Iterator[tuple[str, Any, Any]]:
     """Each setting that differs, before and after; absent layer factors are 1."""
-    before, after = flat(old), flat(new)
+    before, after = _flat(old.to_dict()), _flat(new.to_dict())
     for name in dict.fromkeys([*before, *after]):
         pair = before.get(name, 1.0), after.get(name, 1.0)
         if pair[0] != pair[1]:
@@ -186,17 +175,12 @@ def _pairs(old: Config, new: Config) -> Iterator[tuple[str, Any, Any]]:
 
 def differences(old: Config, new: Config) -> list[str]:
     """A text for each setting that differs."""
-    return [f"{name} was {was!r}, now {now!r}" for name, was, now in _pairs(old, new)]
+    return [f"{name} was {was!r}, now {now!r}" for name, was, now in changes(old, new)]
 
 
 def assignments(config: Config, start: Config) -> list[str]:
     """The `section.key=value` texts that turn one configuration into another."""
-    return [f"{name}={json.dumps(now)}" for name, _, now in _pairs(start, config)]
-
-
-def task_of(store: Store, split: str, name: str, groups: Path | None) -> Task:
-    """A task as a store has it."""
-    return task_classes(split, name, store.classes, groups)
+    return [f"{name}={json.dumps(now)}" for name, _, now in changes(start, config)]
 
 
 def published_name(node: Node) -> str:
@@ -219,6 +203,5 @@ def published_name(node: Node) -> str:
     if not t.source:
         return f"half{group}{t.target}"
     kind = "transfer-ft" if t.finetune else "transfer"
-    if natman:
-        return f"{kind}natman{t.source}{t.target}_1_{t.n}"
-    return f"{kind}{group}{t.source}{group}{t.target}_1_{t.n}"
+    again = "" if natman else group
+    return f"{kind}{group}{t.source}{again}{t.target}_1_{t.n}"

@@ -8,8 +8,7 @@ from typing import Any
 from minicnn.base.errors import Stopped
 from minicnn.base.interrupt import Interrupt
 from minicnn.experiments.study.child import Child
-from minicnn.experiments.study.engine import Engine, Outcome, Workers
-from minicnn.experiments.study.folder import Study
+from minicnn.experiments.study.engine import Engine, Workers
 from minicnn.experiments.study.tasks import Task
 
 POLL = 0.05
@@ -19,89 +18,56 @@ LOOK = 1.0
 
 
 class LocalEngine(Engine):
-    """Runs tasks, each as a process of its own, some at a time.
+    """Runs tasks, each as a process of its own, some at a time."""
 
-    Args:
-        workers: where they run.
-    """
-
-    def __init__(self, *given: Any, workers: Workers) -> None:
+    def __init__(self, workers: Workers, *given: Any) -> None:
         super().__init__(*given)
         self.workers = workers
         self.running: dict[int, tuple[Task, Child, float]] = {}
+        self._looked = time.monotonic()
 
-    def run(self) -> Outcome:
+    def run(self) -> None:
         """As of all engines."""
-        stopping, looked = False, time.monotonic()
-        with Interrupt() as interrupt, self.ledger.bar:
+        with Interrupt() as interrupt, self.bar:
             try:
-                while True:
-                    if not interrupt.requested:
-                        self._fill()
-                    elif not stopping:
-                        stopping = True
-                        self._stop()
-                    if not self.running:
-                        break
-                    time.sleep(POLL)
-                    self._reap(interrupt.requested)
-                    if time.monotonic() - looked > LOOK:
-                        looked = time.monotonic()
-                        self.ledger.count([t for t, _, _ in self.running.values()])
+                while not interrupt.requested and self._fill():
+                    self._look(interrupt)
+                names = ", ".join(task.id for task, _, _ in self.running.values())
+                if names:
+                    self.bar.message(f"Stopping; {names} will save first.")
             finally:
                 for _, child, _ in self.running.values():
                     child.stop()
+            while self.running:
+                self._look(interrupt)
         if interrupt.requested:
             raise Stopped(interrupt.signal_name)
         left = [node.id for task in self.queue.left for node in task.nodes]
-        self.ledger.outcome.waiting = left
-        return self.ledger.outcome
+        self.outcome.waiting = left
 
-    def _fill(self) -> None:
-        """Starts what is ready on what is free."""
+    def _fill(self) -> bool:
+        """Starts what is ready on what is free; whether anything runs."""
+        gpus = self.workers.gpus
         for slot in range(self.workers.jobs):
-            if slot in self.running:
-                continue
-            task = self.queue.take()
-            if task is None:
-                return
-            self.ledger.begin(task)
-            child = start(self.study, task, self.workers, slot)
-            self.running[slot] = task, child, time.monotonic()
+            if slot not in self.running and (task := self.queue.take()):
+                for node in task.nodes:
+                    self.study.failure(node).unlink(missing_ok=True)
+                gpu = gpus[slot % len(gpus)] if gpus else None
+                child = Child(**self.command(task), gpu=gpu)
+                self.running[slot] = task, child, time.monotonic()
+        return bool(self.running)
 
-    def _reap(self, stopping: bool) -> None:
-        """Takes note of what has ended."""
+    def _look(self, interrupt: Interrupt) -> None:
+        """Waits a little, and takes note of what has ended and how far the rest is."""
+        time.sleep(POLL)
         for slot, (task, child, began) in list(self.running.items()):
-            status = child.status()
-            if status is None:
+            if child.status() is None:
                 continue
             del self.running[slot]
             finished = all(map(self.study.finished, task.nodes))
-            if stopping and not finished:
-                continue
-            seconds = time.monotonic() - began
-            if self.ledger.end(task, seconds, "" if finished else child.error()):
-                self.queue.finish(task)
-
-    def _stop(self) -> None:
-        names = ", ".join(task.id for task, _, _ in self.running.values())
-        if names:
-            self.ledger.bar.message(f"Stopping; {names} will save first.")
-        for _, child, _ in self.running.values():
-            child.stop()
-
-
-def start(study: Study, task: Task, workers: Workers, slot: int = 0) -> Child:
-    """Starts a task's command.
-
-    Args:
-        slot: which of the jobs it is: the GPUs are shared out among them.
-    """
-    gpus = workers.gpus
-    return Child(
-        task.arguments(study, workers.device, workers.threads),
-        [study.run(node) for node in task.nodes],
-        study.log(task.id),
-        workers.threads,
-        gpus[slot % len(gpus)] if gpus else None,
-    )
+            if finished or not interrupt.requested:
+                error = "" if finished else child.error()
+                self.end(task, time.monotonic() - began, error)
+        if time.monotonic() - self._looked > LOOK:
+            self._looked = time.monotonic()
+            self.count([task for task, _, _ in self.running.values()])

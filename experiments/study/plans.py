@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.resources
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from minicnn.experiments.study.protocol import same_numbers
 from minicnn.nn import architecture_files
 from minicnn.training.treatment import RANDOM, Treatment
 
-PLANS = "plans"
+PLANS = Path(__file__).parents[1] / "plans"
 DEMO = "demo"
 KINDS = (
     "base",
@@ -58,8 +57,7 @@ _ITEMS: dict[str, type] = {"splits": str, "treatments": str, "targets": str}
 
 def plan_names() -> list[str]:
     """The built-in plans."""
-    folder = importlib.resources.files("minicnn.experiments") / PLANS
-    return sorted(each.name[:-5] for each in folder.iterdir() if ".toml" in each.name)
+    return sorted(each.stem for each in PLANS.glob("*.toml"))
 
 
 def load_plan(plan: str, settings: Sequence[str] = ()) -> Plan:
@@ -79,18 +77,11 @@ def load_plan(plan: str, settings: Sequence[str] = ()) -> Plan:
             f"plan {plan}: unknown; built in are {', '.join(plan_names())}, or give a "
             "path that ends in .toml"
         )
-    folder = importlib.resources.files("minicnn.experiments") / PLANS
-    with importlib.resources.as_file(folder / f"{plan}.toml") as path:
-        return resolve(read_toml(path), f"plan {plan}", settings)
+    return resolve(read_toml(PLANS / f"{plan}.toml"), f"plan {plan}", settings)
 
 
 def resolve(table: Mapping[str, Any], where: str, settings: Sequence[str] = ()) -> Plan:
-    """The plan that a TOML table describes.
-
-    Args:
-        where: what the table comes from, for the errors.
-        settings: as for `load_plan`.
-    """
+    """The plan that a TOML table describes; `where` it comes from is for the errors."""
     _check_keys(table, _PLAN, where)
     name, nets = table.get("name", ""), table.get("nets", [])
     if not name or name.startswith(".") or "/" in name:
@@ -103,18 +94,13 @@ def resolve(table: Mapping[str, Any], where: str, settings: Sequence[str] = ()) 
     config = from_dict(table.get("settings", {}), where, load_recipe(recipe))
     nodes = _nodes(nets, where, config, settings)
     published = table.get("published", False)
-    if published and settings:
+    if published:
         usual = _nodes(nets, where, config, ())
-        pairs = zip(usual, nodes, strict=True)
+        # Another network may have other depths, but then its first net differs.
+        pairs = zip(usual, nodes, strict=False)
         published = all(same_numbers(a.config, b.config) for a, b in pairs)
-    return Plan(
-        name=name,
-        data=table.get("data", ""),
-        recipe=recipe,
-        published=published,
-        expected=_expected(table, where),
-        nodes=nodes,
-    )
+    expected = _expected(table["expected"], where) if "expected" in table else None
+    return Plan(name, table.get("data", ""), recipe, published, expected, nodes)
 
 
 def _nodes(
@@ -127,12 +113,34 @@ def _nodes(
         if not isinstance(entry, dict):
             raise MinicnnError(f"{place} must be a table, [[nets]]")
         for node in _expand(entry, place, config, settings):
-            _add(nodes, node, place)
+            known = nodes.setdefault(node.id, node)
+            if known != node:
+                different = differences(known.config, node.config)
+                raise MinicnnError(
+                    f"{place}: {node.id} is there already with other settings: "
+                    f"{'; '.join(different) or 'another split file of that name'}"
+                )
     if not nodes:
         raise MinicnnError(f"{where}: no nets; list them under [[nets]]")
-    _add_bases(nodes)
-    _check_groups(nodes.values(), where)
-    return tuple(_ordered(nodes.values()))
+    for node in list(nodes.values()):
+        if node.base and node.base not in nodes:
+            base = Treatment(node.treatment.source)
+            nodes[node.base] = dataclasses.replace(node, treatment=base)
+    split_of: dict[str, str] = {}
+    for node in nodes.values():
+        split = split_of.setdefault(node.group, node.split)
+        if split != node.split:
+            raise MinicnnError(
+                f"{where}: splits {split} and {node.split} would share the folder "
+                f"{node.group}; rename one of the files"
+            )
+    groups = list(split_of)
+
+    def order(node: Node) -> tuple[int, bool]:
+        """Group by group, in the plan's order, bases first."""
+        return groups.index(node.group), bool(node.treatment.source)
+
+    return tuple(sorted(nodes.values(), key=order))
 
 
 def _check_keys(
@@ -156,16 +164,13 @@ def _check_keys(
                 )
 
 
-def _expected(table: Mapping[str, Any], where: str) -> Expected | None:
-    found = table.get("expected")
-    if found is None:
-        return None
+def _expected(table: Mapping[str, Any], where: str) -> Expected:
     names = {field.name: int for field in dataclasses.fields(Expected)}
-    _check_keys(found, names, f"{where}: expected")
-    missing = names.keys() - found.keys()
+    _check_keys(table, names, f"{where}: expected")
+    missing = names.keys() - table.keys()
     if missing:
         raise MinicnnError(f"{where}: expected lacks {', '.join(sorted(missing))}")
-    return Expected(**found)
+    return Expected(**table)
 
 
 def _expand(
@@ -194,12 +199,15 @@ def _expand(
         )
     for split in entry.get("splits", [entry.get("split")]):
         targets = _targets(entry, split, where)
+        place = split
+        if split.startswith("file:"):  # other processes look elsewhere
+            place = f"file:{Path(split[5:]).resolve()}"
         for seed in entry.get("seeds", [0]):
             if not 0 <= seed < 2**32:
                 raise MinicnnError(f"{where}: seed {seed} must be 0 .. 2^32 - 1")
             for kind, target in itertools.product(kinds, targets):
                 for variant in _variants(entry, where, config, kind, target):
-                    yield Node(_absolute(split), seed, *variant)
+                    yield Node(place, seed, *variant)
 
 
 def _known(
@@ -213,13 +221,6 @@ def _known(
                 f"{where}: {value!r} in {key}; choose of {', '.join(map(str, known))}"
             )
     return values
-
-
-def _absolute(split: str) -> str:
-    """The split, a file's path made absolute: other processes look elsewhere."""
-    if split.startswith("file:"):
-        return f"file:{Path(split[5:]).resolve()}"
-    return split
 
 
 def _targets(entry: Mapping[str, Any], split: str, where: str) -> list[str]:
@@ -257,61 +258,13 @@ def _variants(
     keeps: Sequence[int] = [0]
     if kind.endswith("-keep"):
         keeps = _known(entry.get("keep", [1]), every[:-1], "keep", where)
-    try:
-        source = _source(kind, target)
-    except MinicnnError as error:
-        raise MinicnnError(f"{where}: {kind}: {error}") from None
+    source = RANDOM if kind == RANDOM else target
+    if kind.startswith("transfer"):
+        try:
+            source = other(target)
+        except MinicnnError as error:
+            raise MinicnnError(f"{where}: {kind}: {error}") from None
     for n, keep in itertools.product(depths, keeps):
         # Layers n+1..n+keep must be layers that can be copied.
         if n + keep <= deepest:
             yield Treatment(target, source, n, kind.endswith("+"), keep), config
-
-
-def _source(kind: str, target: str) -> str:
-    """The task that a treatment copies from."""
-    if kind == RANDOM:
-        return RANDOM
-    return target if kind.startswith("selffer") else other(target)
-
-
-def _add(nodes: dict[str, Node], node: Node, where: str) -> None:
-    """Adds a node; the same one again changes nothing."""
-    known = nodes.setdefault(node.id, node)
-    if known != node:
-        different = differences(known.config, node.config)
-        raise MinicnnError(
-            f"{where}: {node.id} is there already with other settings: "
-            f"{'; '.join(different) or 'another split file of that name'}"
-        )
-
-
-def _add_bases(nodes: dict[str, Node]) -> None:
-    """Adds every base that something copies from and the plan does not name."""
-    for node in list(nodes.values()):
-        if node.base and node.base not in nodes:
-            base = Treatment(node.treatment.source)
-            nodes[node.base] = dataclasses.replace(node, treatment=base)
-
-
-def _check_groups(nodes: Iterable[Node], where: str) -> None:
-    """Refuses two split files of one name: their nets would share a folder."""
-    split_of: dict[str, str] = {}
-    for node in nodes:
-        known = split_of.setdefault(node.group, node.split)
-        if known != node.split:
-            raise MinicnnError(
-                f"{where}: splits {known} and {node.split} would share the folder "
-                f"{node.group}; rename one of the files"
-            )
-
-
-def _ordered(nodes: Iterable[Node]) -> list[Node]:
-    """Group by group, in the plan's order, bases first."""
-    groups: dict[str, list[Node]] = {}
-    for node in nodes:
-        groups.setdefault(node.group, []).append(node)
-    return [
-        node
-        for members in groups.values()
-        for node in sorted(members, key=lambda node: bool(node.treatment.source))
-    ]

@@ -11,7 +11,7 @@ from pathlib import Path
 from minicnn.base.config import Config
 from minicnn.data.classes import group_classes, ilsvrc2012
 from minicnn.data.store import PARTS, Store
-from minicnn.experiments.study.graph import Plan, flat
+from minicnn.experiments.study.graph import Plan, changes
 
 # Settings that change no score: a resumed net ends with the same bits, and the metrics
 # only record. All other settings decide scores: `evaluate_every` too, since a published
@@ -26,16 +26,11 @@ TOLERANCE = 0.01
 
 def same_numbers(one: Config, other: Config) -> bool:
     """Whether two configurations differ in nothing that decides a net's scores."""
-    before, after = flat(one), flat(other)
-    return all(before[name] == after[name] for name in before if name not in IDLE)
+    return all(name in IDLE for name, _, _ in changes(one, other))
 
 
 def difference_from_paper(plan: Plan, store: Store, groups: Path | None) -> str:
-    """What keeps a store from being the paper's data, in words; "" if nothing does.
-
-    Args:
-        groups: a groups file for natural-manmade.
-    """
+    """What keeps a store from being the paper's data, in words; "" if nothing does."""
     known = ilsvrc2012()
     if tuple(store.wnids) != known.wnids:
         return (

@@ -20,7 +20,7 @@ from minicnn.base.errors import MinicnnError, Stopped
 from minicnn.base.interrupt import Interrupt
 from minicnn.devices.device import NAMES
 from minicnn.experiments.study.child import Child
-from minicnn.experiments.study.engine import Engine, Outcome, Workers
+from minicnn.experiments.study.engine import Engine, Workers
 from minicnn.experiments.study.tasks import Task
 
 RETRIES = 3
@@ -28,8 +28,6 @@ RETRIES = 3
 POLL = 0.2
 LOOK = 2.0
 """Seconds between looks at a process, and at the tasks and metrics."""
-STOPPED = "stopped"
-SKIPPED = "its base is not finished"
 
 
 def load_ray() -> Any:
@@ -61,7 +59,7 @@ def train(
         The command's last words ("" if all went well), and the seconds it took.
     """
     if any(base["error"] for base in bases):
-        return {"error": SKIPPED, "seconds": 0.0}
+        return {"error": "its base is not finished", "seconds": 0.0}
     for note in notes:
         note.unlink(missing_ok=True)
     began = time.monotonic()
@@ -71,10 +69,10 @@ def train(
         while child.status() is None:
             time.sleep(POLL)
     except KeyboardInterrupt:  # the task was cancelled
+        error = "stopped"
         child.stop()
         while child.status() is None:
             time.sleep(POLL)
-        error = STOPPED
     if child.status():
         error = error or child.error()
     return {"error": error, "seconds": time.monotonic() - began}
@@ -138,30 +136,28 @@ class Cluster:
 
 
 class RayEngine(Engine):
-    """Runs tasks on a Ray cluster.
+    """Runs tasks on a Ray cluster."""
 
-    Args:
-        cluster: where they run.
-    """
-
-    def __init__(self, *given: Any, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, *given: Any) -> None:
         super().__init__(*given)
         self.cluster, self.ray = cluster, load_ray()
 
-    def run(self) -> Outcome:
+    def run(self) -> None:
         """As of all engines."""
         try:
             self._connect()
-            with Interrupt() as interrupt, self.ledger.bar:
+            with Interrupt() as interrupt, self.bar:
                 waiting = self._submit()
                 while waiting and not interrupt.requested:
                     waiting = self._collect(waiting)
                 if waiting:
-                    self._cancel(waiting)
+                    self.bar.message("Stopping; the running nets will save first.")
+                    for reference in waiting:
+                        self.ray.cancel(reference, force=False)
+                    self.ray.wait(list(waiting), num_returns=len(waiting), timeout=None)
                     raise Stopped(interrupt.signal_name)
         finally:
             self.ray.shutdown()
-        return self.ledger.outcome
 
     def _connect(self) -> None:
         cluster = self.cluster
@@ -191,20 +187,11 @@ class RayEngine(Engine):
         for task in sorted(self.queue.left, key=lambda task: bool(task.base)):
             bases = [reference_of[task.base]] if task.base in reference_of else []
             notes = [self.study.failure(node).resolve() for node in task.nodes]
-            given = self._command(task), notes, *bases
+            given = self.command(task), notes, *bases
             reference = remote.options(name=task.id).remote(*given)
             made[reference] = task
             reference_of |= {node.id: reference for node in task.nodes}
         return made
-
-    def _command(self, task: Task) -> dict[str, Any]:
-        workers = self.workers
-        return {
-            "arguments": task.arguments(self.study, workers.device, workers.threads),
-            "folders": [self.study.run(node).resolve() for node in task.nodes],
-            "log": self.study.log(task.id).resolve(),
-            "threads": workers.threads,
-        }
 
     def _collect(self, waiting: dict[Any, Task]) -> dict[Any, Task]:
         """Takes note of what has ended; returns the rest."""
@@ -215,20 +202,13 @@ class RayEngine(Engine):
                 result = self.ray.get(reference)
             except self.ray.exceptions.RayError as error:
                 result = {"error": f"Ray: {_first(error)}", "seconds": 0.0}
-            if task.base and task.base not in self.ledger.finished:
-                self.ledger.outcome.waiting += [node.id for node in task.nodes]
+            if task.base and task.base not in self.finished:
+                self.outcome.waiting += [node.id for node in task.nodes]
             else:
-                self.ledger.end(task, result["seconds"], result["error"])
+                self.end(task, result["seconds"], result["error"])
         rest = {each: task for each, task in waiting.items() if each not in ended}
-        self.ledger.count(list(rest.values()))
+        self.count(list(rest.values()))
         return rest
-
-    def _cancel(self, waiting: dict[Any, Task]) -> None:
-        """Stops what runs, and waits until it has saved."""
-        self.ledger.bar.message("Stopping; the running nets will save first.")
-        for reference in waiting:
-            self.ray.cancel(reference, force=False)
-        self.ray.wait(list(waiting), num_returns=len(waiting), timeout=None)
 
 
 def _first(error: Exception) -> str:

@@ -6,7 +6,7 @@ Both have the same columns, so that every figure and number can be made from eit
 from __future__ import annotations
 
 import csv
-import importlib.resources
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,9 @@ from typing import Any
 from minicnn.base.errors import MinicnnError
 from minicnn.base.files import read_json
 from minicnn.training.run import Run
+from minicnn.training.treatment import RANDOM
 
-PUBLISHED = "yosinski2014.csv"
+PUBLISHED = Path(__file__).parents[1] / "published"
 _SESSION = ("seconds", "first_step", "last_step", "images_per_second")
 
 
@@ -33,11 +34,10 @@ class Net:
         keep: layers above these n that were copied and trained on.
         seed: of its study; 0 for the published.
         images_per_class: training images, on average where classes differ.
-        classes: number of classes of its task; chance is 1/classes.
+        classes: of its task; chance is 1/classes.
         best10: top-1 on the validation part, 0..1, the mean of the 10 best evaluations:
             the published score. It selects on the validation part. None with fewer.
         final: top-1 after the last update; None for the published.
-        iterations: updates.
         name: of the run, or as published.
         folder: the run folder; None for the published.
     """
@@ -57,10 +57,10 @@ class Net:
     name: str
     folder: Path | None = None
 
-    @property
-    def score(self) -> float:
-        """The final top-1 where there is one, else the published mean of 10."""
-        found = self.best10 if self.final is None else self.final
+    def score(self, which: str) -> float:
+        """Top-1, 0..1, by "final" or "best10"; the published have the latter alone."""
+        best = which == "best10" or self.final is None
+        found = self.best10 if best else self.final
         assert found is not None
         return found
 
@@ -74,8 +74,7 @@ def _published_classes(split: str, target: str) -> int:
 
 def published_rows(name: str) -> list[dict[str, str]]:
     """The rows of a CSV file of experiments/published."""
-    folder = importlib.resources.files("minicnn.experiments") / "published"
-    return list(csv.DictReader((folder / name).read_text("utf-8").splitlines()))
+    return list(csv.DictReader((PUBLISHED / name).read_text("utf-8").splitlines()))
 
 
 def published() -> list[Net]:
@@ -96,21 +95,18 @@ def published() -> list[Net]:
             iterations=int(row["iterations"]),
             name=row["published_name"],
         )
-        for row in published_rows(PUBLISHED)
+        for row in published_rows("yosinski2014.csv")
     ]
 
 
-def of_run(run: Run) -> Net | None:
-    """The row of a run folder; None while the run is unfinished."""
-    result, about = run.result, run.about
-    if result is None:
-        return None
+def of_run(run: Run, result: Mapping[str, Any]) -> Net:
+    """The row of a finished run folder."""
+    about = run.about
     reduced = run.config.data.images_per_class > 0 and about["treatment"] == "base"
-    source = about["source"]
     return Net(
         kind="reduced" if reduced else about["treatment"],
         split=about["split"],
-        source="" if source == "random" else source,
+        source="" if about["source"] == RANDOM else about["source"],
         target=about["target"],
         n=about["n"],
         keep=about.get("keep", 0),
@@ -125,18 +121,12 @@ def of_run(run: Run) -> Net | None:
     )
 
 
-def run_folders(study: Path) -> list[Path]:
-    """Every run folder of a study, STUDY/runs/GROUP/NAME, sorted."""
-    return sorted(each.parent for each in study.glob("runs/*/*/config.toml"))
-
-
 def sessions(run: Path) -> list[dict[str, Any]]:
     """When, where and how fast a run was trained; none where env.json is damaged."""
     try:
-        found = read_json(run / "env.json")["sessions"]
         return [
             each
-            for each in found
+            for each in read_json(run / "env.json")["sessions"]
             if all(isinstance(each[key], int | float) for key in _SESSION)
         ]
     except (MinicnnError, KeyError, TypeError):

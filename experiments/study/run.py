@@ -10,22 +10,11 @@ from pathlib import Path
 
 from minicnn.base.errors import MinicnnError
 from minicnn.data.store import Store
-from minicnn.experiments.study.cost import (
-    Cost,
-    Rate,
-    TaskSizes,
-    estimate,
-    measure,
-    measured_rate,
-)
-from minicnn.experiments.study.engine import (
-    Engine,
-    Ledger,
-    Outcome,
-    check_counts,
-    plan_workers,
-)
-from minicnn.experiments.study.folder import PLAN, Study, open_study, read_study
+from minicnn.devices import device as devices
+from minicnn.experiments.study import cost
+from minicnn.experiments.study.cost import Cost, Rate, TaskSizes
+from minicnn.experiments.study.engine import Engine, Outcome, plan_workers
+from minicnn.experiments.study.folder import PLAN, open_study, read_study
 from minicnn.experiments.study.graph import Node, Plan, with_bases
 from minicnn.experiments.study.local import LocalEngine
 from minicnn.experiments.study.plans import DEMO, load_plan
@@ -36,16 +25,12 @@ from minicnn.nn import architecture_files
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be trained, and where.
+    """What is to be trained, and where, as the options of `minicnn study` say it.
 
     Attributes:
-        plan: a built-in plan's name, or the path of one.
         folder: the study folder; None takes studies/NAME.
         data: the store; None takes the plan's.
-        groups: a groups file for natural-manmade.
         patterns: of the nets to train; none takes all.
-        settings: `section.key=value` texts for all nets.
-        share_trunk: whether frozen nets that differ in n alone are trained together.
     """
 
     plan: str
@@ -100,50 +85,29 @@ def preview(
         raise MinicnnError(f"--rate {rate}: must be more than 0")
     plan = request.load()
     nodes = with_bases(plan.nodes, request.patterns)
-    study = _there(request.place(plan), plan)
+    folder = request.place(plan)
+    study = read_study(folder) if (folder / PLAN).exists() else None
+    if study and not {*study.nodes} <= {*plan.nodes}:
+        study = None  # of another plan
     path = request.data or (Path(plan.data) if plan.data not in ("", DEMO) else None)
     if path is None and study and study.store.exists():
         path = study.store
     sizes = TaskSizes(plan, Store(path) if path else None, request.groups)
-    known = Rate(rate, "given by --rate") if rate else None
-    if known is None and measure_on:
-        from minicnn.devices import device
+    known = None
+    if rate:
+        known = Rate(rate, "given by --rate")
+    elif measure_on:
+        known = cost.measure(plan.nodes[0], devices.get(*measure_on))
+    elif study:
+        known = cost.measured_rate(study, sizes)
 
-        known = measure(plan.nodes[0], device.get(*measure_on))
-    if known is None and study:
-        known = measured_rate(study, sizes)
-    cost = estimate(make_tasks(nodes, request.share_trunk), sizes, known, workers)
-    left = None
-    if study:
-        rest = [node for node in nodes if not study.finished(node)]
-        if len(rest) < len(nodes):
-            tasks = make_tasks(rest, request.share_trunk)
-            left = estimate(tasks, sizes, known, workers)
-    return Preview(plan, nodes, cost, left, sizes.known)
+    def costs(some: list[Node]) -> Cost:
+        tasks = make_tasks(some, request.share_trunk)
+        return cost.estimate(tasks, sizes, known, workers)
 
-
-def _there(folder: Path, plan: Plan) -> Study | None:
-    """The study that was begun in a folder, if it is one of this plan."""
-    if not (folder / PLAN).exists():
-        return None
-    study = read_study(folder)
-    ours = {node.id: node for node in plan.nodes}
-    same = all(ours.get(node.id) == node for node in study.nodes)
-    return study if same else None
-
-
-@dataclass(frozen=True)
-class Done:
-    """How a call ended.
-
-    Attributes:
-        nodes: that were asked for, and their bases.
-        outcome: of those that this call had to train.
-    """
-
-    study: Study
-    nodes: list[Node]
-    outcome: Outcome
+    rest = [node for node in nodes if not (study and study.finished(node))]
+    left = costs(rest) if len(rest) < len(nodes) else None
+    return Preview(plan, nodes, costs(nodes), left, sizes.known)
 
 
 def execute(
@@ -153,15 +117,12 @@ def execute(
     jobs: int | None = None,
     threads: int | None = None,
     address: str | None = None,
-) -> Done:
-    """Trains what is asked for and not finished.
+) -> Outcome:
+    """Trains what is asked for and not finished; arguments as of `minicnn study run`.
 
     Args:
-        engine: "local", or "ray".
-        device: as --device takes it.
         jobs: commands at a time; None takes one a GPU, or one a core.
         threads: of each; None shares out the cores.
-        address: of a Ray cluster; None starts one on this machine.
 
     Raises:
         Stopped: by Ctrl-C or SIGTERM; every net has saved.
@@ -179,13 +140,14 @@ def execute(
         print(apart, file=sys.stderr, flush=True)
     with study.locked():
         study.write()
-        ledger = Ledger(study, nodes)
-        left = [node for node in nodes if node.id not in ledger.finished]
-        tasks = make_tasks(left, request.share_trunk)
-        if not tasks:
-            return Done(study, nodes, ledger.outcome)
-        work = TaskSizes(plan, store, request.groups).work
-        return Done(study, nodes, make(study, ledger, tasks, work).run())
+        done = {node.id for node in nodes if study.finished(node)}
+        left = [node for node in nodes if node.id not in done]
+        outcome = Outcome(study, nodes, done)
+        if left:
+            tasks = make_tasks(left, request.share_trunk)
+            work = TaskSizes(plan, store, request.groups).work
+            make(outcome, tasks, work).run()
+    return outcome
 
 
 def _engine(
@@ -196,16 +158,18 @@ def _engine(
     address: str | None,
 ) -> Callable[..., Engine]:
     """A function that makes the engine; refuses bad arguments at once."""
-    check_counts(jobs, threads)
+    for name, value in (("jobs", jobs), ("threads-per-job", threads)):
+        if value is not None and value < 1:
+            raise MinicnnError(f"--{name} {value}: must be at least 1")
     if engine == "ray":
         from minicnn.experiments.study import ray_engine
 
         cluster = ray_engine.Cluster(address, device, jobs, threads)
         ray_engine.load_ray()
-        return partial(ray_engine.RayEngine, cluster=cluster)
+        return partial(ray_engine.RayEngine, cluster)
     if address:
         raise MinicnnError(f"--address {address}: goes with --engine ray")
-    return partial(LocalEngine, workers=plan_workers(device, jobs, threads))
+    return partial(LocalEngine, plan_workers(device, jobs, threads))
 
 
 def _store(request: Request, plan: Plan) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import groupby
 from typing import Any
@@ -13,6 +13,7 @@ from minicnn.experiments.study.cost import Cost
 from minicnn.experiments.study.folder import STATES, State, Study
 from minicnn.experiments.study.graph import REDUCED, Node, Plan, published_name
 from minicnn.experiments.study.plans import KINDS
+from minicnn.experiments.study.run import Preview
 from minicnn.training.treatment import RANDOM
 
 SHORTEST = 3
@@ -26,8 +27,9 @@ LEGEND = (
 
 def to_dict(study: Study, states: Mapping[str, State]) -> dict[str, Any]:
     """The state of every net, as JSON has it."""
-    nodes = [
-        {
+
+    def net(node: Node, state: State) -> dict[str, Any]:
+        return {
             "id": node.id,
             "state": state.state,
             "step": state.step,
@@ -37,18 +39,16 @@ def to_dict(study: Study, states: Mapping[str, State]) -> dict[str, Any]:
             "error": state.error,
             "run": str(study.run(node)),
         }
-        for node in study.nodes
-        for state in [states[node.id]]
-    ]
+
     return {
         "study": str(study.folder),
         "plan": study.name,
-        "counts": counts(states),
-        "nets": nodes,
+        "counts": _counts(states),
+        "nets": [net(node, states[node.id]) for node in study.nodes],
     }
 
 
-def counts(states: Mapping[str, State]) -> dict[str, int]:
+def _counts(states: Mapping[str, State]) -> dict[str, int]:
     """How many nets are in each state."""
     found = [state.state for state in states.values()]
     return {name: found.count(name) for name in STATES}
@@ -75,7 +75,7 @@ def _cell(node: Node, state: State) -> str:
     return sign
 
 
-def grid(study: Study, states: Mapping[str, State]) -> str:
+def _grid(study: Study, states: Mapping[str, State]) -> str:
     """A line for each treatment of a group, a column for each depth."""
     rows: dict[str, dict[str, dict[int, str]]] = {}
     for node in study.nodes:
@@ -88,10 +88,11 @@ def grid(study: Study, states: Mapping[str, State]) -> str:
     lines = []
     for group, members in rows.items():
         columns = sorted({column for cells in members.values() for column in cells})
-        heads = ["" if column == 0 else str(column) for column in columns]
-        lines += ["", f"{group:16}" + "".join(f"{head:>7}" for head in heads)]
-        if len(group) > 16:
-            lines[-1:] = [group, " " * 16 + "".join(f"{head:>7}" for head in heads)]
+        heads = "".join(f"{column or '':>7}" for column in columns)
+        whole = (
+            [group, f"{'':16}{heads}"] if len(group) > 16 else [f"{group:16}{heads}"]
+        )
+        lines += ["", *whole]
         for line, cells in members.items():
             texts = [cells.get(column, "") for column in columns]
             lines.append(f"  {line:14}" + "".join(f"{text:>7}" for text in texts))
@@ -100,14 +101,14 @@ def grid(study: Study, states: Mapping[str, State]) -> str:
 
 def table(study: Study, states: Mapping[str, State]) -> str:
     """The grid, and how many nets are in each state; failed ones with the reason."""
-    found = counts(states)
-    parts = ", ".join(f"{count} {name}" for name, count in found.items() if count)
+    found = _counts(states).items()
+    parts = ", ".join(f"{count} {name}" for name, count in found if count)
     lines = [
         f"Study {study.folder}, plan {study.name}: "
         f"{counted(len(study.nodes), 'net')}: {parts}.",
         LEGEND,
         "",
-        grid(study, states),
+        _grid(study, states),
     ]
     for node in study.nodes:
         state = states[node.id]
@@ -116,7 +117,7 @@ def table(study: Study, states: Mapping[str, State]) -> str:
     return "\n".join(lines)
 
 
-def plan_table(plan: Plan, nodes: Sequence[Node]) -> str:
+def _plan_table(plan: Plan, nodes: Sequence[Node]) -> str:
     """How many nets of each kind each group has, and what must come first."""
     kinds = [kind for kind in KINDS if any(node.kind == kind for node in nodes)]
     groups: dict[str, list[Node]] = {}
@@ -127,17 +128,15 @@ def plan_table(plan: Plan, nodes: Sequence[Node]) -> str:
     def row(group: str, members: Sequence[Node]) -> dict[str, Any]:
         found = [node.kind for node in members]
         after = sum(bool(node.base) for node in members) or None
-        counted = {kind: found.count(kind) or None for kind in kinds}
-        return {"group": group, **counted, "after its bases": after}
+        each = {kind: found.count(kind) or None for kind in kinds}
+        return {"group": group, **each, "after its bases": after}
 
     rows = [row(group, members) for group, members in groups.items()]
     first, depths = nodes[0].config, sorted({n.treatment.n for n in nodes} - {0})
-    solver = first.solver
     about = (
         f"Plan {plan.name}: {counted(len(nodes), 'net')} in "
-        f"{counted(len(groups), 'group')}; recipe "
-        f"{plan.recipe}, {first.network.arch}, {solver.iterations:,} iterations of "
-        f"{solver.batch}"
+        f"{counted(len(groups), 'group')}; recipe {plan.recipe}, {first.network.arch}, "
+        f"{first.solver.iterations:,} iterations of {first.solver.batch}"
     )
     if depths:
         whole = len(depths) > 2 and depths == list(range(1, depths[-1] + 1))
@@ -151,44 +150,33 @@ def dependency_lines(nodes: Sequence[Node]) -> list[str]:
 
     Bases on few images, a group each, share a line.
     """
-    rows: dict[str, list[str]] = {}
-    groups: dict[str, list[Node]] = {}
-    few: dict[tuple[str, str], list[int]] = {}
-    for node in nodes:
+    groups: dict[str, dict[str, list[Node]]] = {}
+    for node in sorted(nodes, key=lambda node: node.kind == REDUCED):
+        group, head, source = node.group, node.name, node.treatment.source
         if node.kind == REDUCED:
-            count = node.config.data.images_per_class
-            group = node.group.replace(f"-images{count}", "-imagesK")
-            few.setdefault((group, node.name), []).append(count)
-        else:
-            groups.setdefault(node.group, []).append(node)
-    for group, members in groups.items():
-        rows[group] = _group_lines(members)
-    for (group, name), counts in few.items():
-        line = f"{name}, K = {', '.join(map(str, counts))}"
-        rows.setdefault(group, []).append(line)
-    width = max(map(len, rows)) + 2
+            few = f"-images{node.config.data.images_per_class}"
+            group = group.replace(few, "-imagesK")
+        elif source:
+            head = "random filters" if source == RANDOM else f"base{source}"
+        groups.setdefault(group, {}).setdefault(head, []).append(node)
+    width = max(map(len, groups)) + 2
     return [
-        f"{'' if place else group:{width}}{text}"
-        for group, texts in rows.items()
-        for place, text in enumerate(texts)
+        f"{'' if place else group:{width}}{_copies(head, found)}"
+        for group, heads in groups.items()
+        for place, (head, found) in enumerate(heads.items())
     ]
 
 
-def _group_lines(members: Sequence[Node]) -> list[str]:
-    """The lines of one group."""
-    heads: dict[str, list[Node]] = {}
-    for node in members:
-        source = node.treatment.source
-        base = "random filters" if source == RANDOM else f"base{source}"
-        copies = heads.setdefault(base if source else node.name, [])
-        copies += [node] if source else []
-    return [
-        f"{head} -> {', '.join(_ranges(copies))}" if copies else head
-        for head, copies in heads.items()
-    ]
+def _copies(head: str, nodes: Sequence[Node]) -> str:
+    """A base, and what copies from it, or on how many images it was trained."""
+    counts = [node.config.data.images_per_class for node in nodes]
+    if nodes[0].kind == REDUCED:
+        return f"{head}, K = {', '.join(map(str, counts))}"
+    copies = [node for node in nodes if node.treatment.source]
+    return f"{head} -> {', '.join(_ranges(copies))}" if copies else head
 
 
-def _ranges(copies: Iterable[Node]) -> list[str]:
+def _ranges(copies: Sequence[Node]) -> list[str]:
     """Names; a range of consecutive depths as its first and last."""
     families: dict[str, list[Node]] = {}
     for node in copies:
@@ -205,75 +193,83 @@ def _ranges(copies: Iterable[Node]) -> list[str]:
     return texts
 
 
-def plan_dict(
-    plan: Plan, nodes: Sequence[Node], cost: Cost, left: Cost | None
-) -> dict[str, Any]:
+def plan_dict(found: Preview) -> dict[str, Any]:
     """The graph and its cost, as JSON has them."""
+
+    def net(node: Node) -> dict[str, Any]:
+        t = node.treatment
+        name = {"published_name": published_name(node)} if found.plan.published else {}
+        return {
+            "id": node.id,
+            "treatment": node.kind,
+            "split": node.split,
+            "seed": node.seed,
+            "source": t.source,
+            "target": t.target,
+            "n": t.n,
+            "keep": t.keep,
+            "needs": [node.base] if node.base else [],
+            "iterations": node.config.solver.iterations,
+            "images": node.images,
+            **name,
+        }
+
     return {
-        "plan": plan.name,
-        "recipe": plan.recipe,
-        "nets": [
-            {
-                "id": node.id,
-                "treatment": node.kind,
-                "split": node.split,
-                "seed": node.seed,
-                "source": node.treatment.source,
-                "target": node.treatment.target,
-                "n": node.treatment.n,
-                "keep": node.treatment.keep,
-                "needs": [node.base] if node.base else [],
-                "iterations": node.config.solver.iterations,
-                "images": node.images,
-                **({"published_name": published_name(node)} if plan.published else {}),
-            }
-            for node in nodes
-        ],
-        "cost": asdict(cost),
-        "left": asdict(left) if left else None,
+        "plan": found.plan.name,
+        "recipe": found.plan.recipe,
+        "nets": [net(node) for node in found.nodes],
+        "cost": asdict(found.cost),
+        "left": asdict(found.left) if found.left else None,
     }
 
 
-def _hours(value: float) -> str:
+def plan_text(found: Preview) -> str:
+    """The same for people."""
+    lines = [
+        _plan_table(found.plan, found.nodes),
+        "\nWhat copies from what:\n",
+        *dependency_lines(found.nodes),
+        "",
+        *_cost_lines(found.cost, found.left, found.sizes_known),
+    ]
+    return "\n".join(lines)
+
+
+def _hours(value: float | None) -> str:
+    assert value is not None
     if value < 1:
         return f"{60 * value:.0f} min" if value > 1 / 60 else f"{3600 * value:.0f} s"
     return f"{value:,.1f} h"
 
 
-def cost_table(cost: Cost, left: Cost | None, sizes_known: bool) -> str:
-    """The cost for people."""
+def _cost_lines(cost: Cost, left: Cost | None, sizes_known: bool) -> Iterator[str]:
     evaluated = f"{cost.evaluated:,} evaluated"
     if not sizes_known:
         evaluated = "evaluation not counted (give --data)"
-    lines = [
+    yield (
         f"To train: {cost.nets} nets by {cost.commands} commands; {cost.images:,} "
         f"images trained on, {evaluated}; as much work as {cost.equivalent:,.0f} "
         "images of a base net's training, frozen layers and evaluation at their share. "
-        f"Disk: {cost.disk / 1e9:,.1f} GB of checkpoints.",
-    ]
-    if cost.rate is None or cost.hours_one is None or cost.hours is None:
-        lines.append(
+        f"Disk: {cost.disk / 1e9:,.1f} GB of checkpoints."
+    )
+    if cost.rate is None:
+        yield (
             "Hours: unknown; --measure times a few steps on this device, --rate "
             "IMAGES/S takes a rate that you know."
         )
-        return "\n".join(lines)
-    lines.append(
+        return
+    yield (
         f"Rate: {cost.rate.images_per_second:,.0f} images/s of a base net's training "
         f"on one worker: {cost.rate.source}."
     )
-    lines.append("Time: " + _times(cost))
+    yield f"Time: {_times(cost)}"
     if left and left.nets:
-        lines.append(f"Left, {left.nets} nets: " + _times(left))
-    return "\n".join(lines)
+        yield f"Left, {left.nets} nets: {_times(left)}"
 
 
 def _times(cost: Cost) -> str:
-    one, many, path = (cost.hours_one, cost.hours, cost.hours_path)
-    assert one is not None
-    assert many is not None
-    assert path is not None
-    shared = f", {_hours(many)} on {cost.workers}" if cost.workers > 1 else ""
+    shared = f", {_hours(cost.hours)} on {cost.workers}" if cost.workers > 1 else ""
     return (
-        f"{_hours(one)} on 1 worker{shared} (no number ends sooner than a base and its "
-        f"longest dependent, {_hours(path)})."
+        f"{_hours(cost.hours_one)} on 1 worker{shared} (no number ends sooner than a "
+        f"base and its longest dependent, {_hours(cost.hours_path)})."
     )

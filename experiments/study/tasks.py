@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from heapq import heappop, heappush
 
-from minicnn.base.config import Config, load_recipe
+from minicnn.base.config import load_recipe
 from minicnn.experiments.study.folder import Study
 from minicnn.experiments.study.graph import Node, assignments
 
@@ -42,11 +43,6 @@ class Task:
         """Id of the node that must be finished before; "" for none."""
         return self.nodes[0].base
 
-    @property
-    def images(self) -> int:
-        """Images that its nets are trained on."""
-        return sum(node.images for node in self.nodes)
-
     def arguments(self, study: Study, device: str, threads: int) -> list[str]:
         """What `minicnn` is called with."""
         node = self.nodes[0]
@@ -63,8 +59,8 @@ class Task:
         argv += [f"--data={study.store}", f"--split={node.split}"]
         argv += [f"--groups={study.groups}"] if study.groups else []
         argv += [f"--seed={node.seed}", f"--recipe={study.recipe}"]
-        start: Config = load_recipe(study.recipe)
-        argv += [f"--set={text}" for text in assignments(config, start)]
+        changed = assignments(config, load_recipe(study.recipe))
+        argv += [f"--set={text}" for text in changed]
         argv += [f"--runs={study.runs(node).resolve()}"]
         return [*argv, f"--device={device}", f"--threads={threads}"]
 
@@ -87,7 +83,6 @@ def make_tasks(nodes: Iterable[Node], share_trunk: bool = False) -> list[Task]:
     ]
 
 
-@dataclass
 class Queue:
     """The queue of tasks: chooses the next one.
 
@@ -97,42 +92,35 @@ class Queue:
     Args:
         tasks: not finished yet.
         work: how long each takes, in any unit.
-        done: ids of finished nodes.
+        done: ids of finished nodes; who finishes one adds it.
+
+    Attributes:
+        left: tasks not taken: at the end, those whose base failed.
+        critical_path: length of the longest path.
     """
 
-    tasks: Sequence[Task]
-    work: Callable[[Task], float]
-    done: set[str] = field(default_factory=set)
-
-    def __post_init__(self) -> None:
-        seconds = [self.work(task) for task in self.tasks]
+    def __init__(
+        self, tasks: Sequence[Task], work: Callable[[Task], float], done: set[str]
+    ) -> None:
+        self.done = done
         longest: dict[str, float] = {}
-        for task, each in zip(self.tasks, seconds, strict=True):
-            longest[task.base] = max(longest.get(task.base, 0.0), each)
-        # A net that copies is never copied from: paths have at most two nets.
-        order = [
-            (-each - max(longest.get(node.id, 0.0) for node in task.nodes), place)
-            for place, (task, each) in enumerate(zip(self.tasks, seconds, strict=True))
-        ]
-        self._left = [self.tasks[place] for _, place in sorted(order)]
-        self.critical_path = -min((path for path, _ in order), default=0.0)
+        for task in tasks:
+            longest[task.base] = max(longest.get(task.base, 0.0), work(task))
+
+        def path(task: Task) -> float:
+            # A net that copies is never copied from: paths have at most two nets.
+            return work(task) + max(longest.get(node.id, 0.0) for node in task.nodes)
+
+        self.left = sorted(tasks, key=path, reverse=True)
+        self.critical_path = max(map(path, tasks), default=0.0)
 
     def take(self) -> Task | None:
         """The next task, which is then no longer waiting; None where none is ready."""
-        for task in self._left:
+        for task in self.left:
             if not task.base or task.base in self.done:
-                self._left.remove(task)
+                self.left.remove(task)
                 return task
         return None
-
-    def finish(self, task: Task) -> None:
-        """All nets of a task are finished."""
-        self.done |= {node.id for node in task.nodes}
-
-    @property
-    def left(self) -> list[Task]:
-        """Tasks not taken: at the end, those whose base failed."""
-        return list(self._left)
 
 
 def makespan(
@@ -141,15 +129,13 @@ def makespan(
     """How long `workers` need for the tasks in the engine's order, in work's unit."""
     there = {node.id for task in tasks for node in task.nodes}
     queue = Queue(tasks, work, {t.base for t in tasks if t.base not in there})
-    now, running = 0.0, list[tuple[float, int, Task]]()
-    count = 0
+    now, started = 0.0, 0
+    running: list[tuple[float, int, Task]] = []
     while True:
         while len(running) < workers and (task := queue.take()):
-            running.append((now + work(task), count, task))
-            count += 1
+            heappush(running, (now + work(task), started, task))
+            started += 1
         if not running:
             return now
-        first = min(running)
-        running.remove(first)
-        now = first[0]
-        queue.finish(first[2])
+        now, _, ended = heappop(running)
+        queue.done |= {node.id for node in ended.nodes}

@@ -44,10 +44,7 @@ def seconds(setup: Setup, trainer: Trainer) -> float:
     images = solver.iterations * solver.batch
     scored = cost.evaluations(setup.config) * len(trainer.loader.val)
     depths = [each.network.frozen for each in trainer.trainees]
-    work = sum(layers[: max(depths)]) * (images + scored)
-    for frozen in depths:
-        work += images * cost.training_flops(layers, frozen, trunk=False)
-        work += scored * sum(layers[frozen:])
+    work = cost.work(layers, depths, images, scored)
     return work / cost.training_flops(layers) / _rate(setup)
 
 

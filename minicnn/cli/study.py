@@ -93,15 +93,7 @@ def plan(
     request = runs.Request(**options)
     measure_on = (device, threads) if measure else None
     found = runs.preview(request, workers, rate, measure_on)
-    about = shows.plan_dict(found.plan, found.nodes, found.cost, found.left)
-    lines = [
-        shows.plan_table(found.plan, found.nodes),
-        "\nWhat copies from what:\n",
-        *shows.dependency_lines(found.nodes),
-        "",
-        shows.cost_table(found.cost, found.left, found.sizes_known),
-    ]
-    put(about, "\n".join(lines))
+    put(shows.plan_dict(found), shows.plan_text(found))
 
 
 @study.command()
@@ -154,7 +146,6 @@ def run(
     """
     from minicnn.experiments.study import run as runs
     from minicnn.experiments.study import status as shows
-    from minicnn.experiments.study.engine import summary
 
     request = runs.Request(**options)
     try:
@@ -163,9 +154,9 @@ def run(
         click.echo("What ran has saved; the same command goes on from there.", err=True)
         raise
     states = done.study.states()
-    told = summary(done.outcome, done.nodes, states)
-    put(shows.to_dict(done.study, states), f"{shows.table(done.study, states)}\n{told}")
-    context.exit(1 if done.outcome.failed else 0)
+    told = f"{shows.table(done.study, states)}\n{done.summary(states)}"
+    put(shows.to_dict(done.study, states), told)
+    context.exit(1 if done.failed else 0)
 
 
 @study.command()

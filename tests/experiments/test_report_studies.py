@@ -69,15 +69,11 @@ def test_a_score_can_be_chosen(tiny: Path) -> None:
     assert f"Base: {100 * mean:.1f} %." in alts[0]
 
 
-def evaluated(run: Path, times: int) -> None:
-    """Changes how often a run says that it was evaluated."""
-    result = json.loads((run / "result.json").read_text()) | {"evaluations": times}
-    (run / "result.json").write_text(json.dumps(result))
-
-
 def test_with_few_evaluations_there_is_no_mean_of_the_10_best(tiny: Path) -> None:
     """Not even where the record, as older ones do, holds a number."""
-    evaluated(tiny / "runs" / "random-0" / "A2B", 9)
+    path = tiny / "runs/random-0/A2B/result.json"
+    result = json.loads(path.read_text())
+    path.write_text(json.dumps(result | {"evaluations": 9}))
     text = words_of(tiny)
     assert "All 6 nets. – for best 10: fewer than 10 evaluations." in text
     found = {row["name"]: row for row in rows(tiny.parent / "report" / "nets.csv")}
@@ -88,7 +84,7 @@ def test_with_few_evaluations_there_is_no_mean_of_the_10_best(tiny: Path) -> Non
     with pytest.raises(MinicnnError, match=r"1 of 6 nets .* 10 best: random-0/A2B;"):
         build(tiny, tiny.parent / "best", "best10")
     assert not (tiny.parent / "best").exists()
-    evaluated(tiny / "runs" / "random-0" / "A2B", 10)
+    path.write_text(json.dumps(result))
     assert "fewer than 10" not in words_of(tiny)
 
 

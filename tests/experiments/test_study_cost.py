@@ -67,7 +67,8 @@ def test_a_trained_image_costs_what_a_step_does(frozen: int) -> None:
     calls = step.recorded()
     spent = sum(op_cost(call.op, call.arguments).flops for call in calls)
     layers = layer_flops("caffenet32", 1000)
-    assert spent == 2 * cost.training_flops(layers, frozen)
+    trained = cost.training_flops(layers, frozen)
+    assert spent == 2 * (sum(layers[:frozen]) + trained)
 
 
 def test_work_counts_evaluations_and_a_shared_trunk_once() -> None:
@@ -95,13 +96,8 @@ def test_the_reckoning_uses_each_tasks_own_classes() -> None:
         {"split": "natural-manmade", "treatments": ["base"]},
     )
     found = {node.id: TaskSizes(plan).of(node) for node in plan.nodes}
-    assert found == {
-        "all/baseall": (40, 200),
-        "random-0/baseA": (20, 100),
-        "random-0/baseB": (20, 100),
-        "natural-manmade/baseA": (20, 100),
-        "natural-manmade/baseB": (20, 100),
-    }
+    halves = {f"{s}/base{t}" for s in ("random-0", "natural-manmade") for t in "AB"}
+    assert found == {"all/baseall": (40, 200), **dict.fromkeys(halves, (20, 100))}
 
 
 def tasks_of(**lengths: float) -> tuple[list[Task], dict[str, float]]:
@@ -121,7 +117,7 @@ def tasks_of(**lengths: float) -> tuple[list[Task], dict[str, float]]:
 
 def test_the_longest_way_to_the_end_goes_first() -> None:
     tasks, lengths = tasks_of(R1B=4, A1B=1, A2B=2, B1A=9, baseA=3, baseB=3)
-    queue = Queue(tasks, lambda task: lengths[task.id])
+    queue = Queue(tasks, lambda task: lengths[task.id], set())
     # baseB 3 + 9; baseA 3 + 2; then R1B; what copies is not ready.
     order = [queue.take() for _ in range(4)]
     assert [task and task.id for task in order] == [
@@ -132,7 +128,7 @@ def test_the_longest_way_to_the_end_goes_first() -> None:
     ]
     assert queue.critical_path == 12
     assert order[1] is not None
-    queue.finish(order[1])
+    queue.done.add(order[1].id)
     assert queue.take().id == "random-0/A2B"  # type: ignore[union-attr]
     assert [task.id for task in queue.left] == ["random-0/B1A", "random-0/A1B"]
 
@@ -219,26 +215,21 @@ def test_the_rate_is_taken_from_what_was_trained(tmp_path: Path) -> None:
     assert "abacus, 3 threads" in rate.source
 
 
-def test_a_rate_can_be_measured() -> None:
-    plan = plan_of({"split": "random-0", "treatments": ["base"]})
-    rate = cost.measure(plan.nodes[0], device.get("cpu", 1))
-    assert rate.images_per_second > 1
-    assert "measured now on cpu" in rate.source
-
-
-def test_the_rate_is_measured_in_the_plans_precision(
+def test_a_rate_can_be_measured_in_the_plans_precision(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    made: list[str] = []
+    made: list[Step] = []
 
     class Seen(Step):
         def __init__(self, *arguments: Any) -> None:
             super().__init__(*arguments)
-            made.append(self.network.precision.name)
+            made.append(self)
 
     monkeypatch.setattr(bench, "Step", Seen)
     settings = {"network": {"precision": "bf16"}}
     plan = plan_of({"split": "random-0", "treatments": ["base"], "settings": settings})
     rate = cost.measure(plan.nodes[0], device.get("cpu", 1))
-    assert made == ["bf16"]
+    assert rate.images_per_second > 1
+    assert "measured now on cpu" in rate.source
     assert rate.source.endswith(", bf16")
+    assert [each.network.precision.name for each in made] == ["bf16"]

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ from minicnn.base.errors import MinicnnError
 from minicnn.experiments.proofs import kills
 from minicnn.experiments.study import engine, local
 from minicnn.experiments.study.child import Child
-from minicnn.experiments.study.engine import Workers, plan_workers
+from minicnn.experiments.study.engine import Outcome, Workers, plan_workers
 from minicnn.experiments.study.folder import held, last_step, read_study
 from minicnn.experiments.study.tasks import make_tasks
 from tests.support.runs import make_store
@@ -83,10 +84,10 @@ def test_a_signal_makes_every_net_save(number: int, minicnn: Invoke) -> None:
 
 
 def test_nets_do_not_outlive_a_killed_engine(minicnn: Invoke) -> None:
+    folders = [Path(f"studies/tiny/runs/random-0/base{t}") for t in "AB"]
     with endless() as process:
         process.kill()
         process.communicate()
-        folders = [Path(f"studies/tiny/runs/random-0/base{t}") for t in "AB"]
         # They save and end, although nothing was left to tell them.
         wait_until(lambda: not any(map(held, folders)))
     assert all(list(each.glob("checkpoints/*.safetensors")) for each in folders)
@@ -104,23 +105,39 @@ def test_a_killed_study_ends_with_the_same_results(tmp_path: Path) -> None:
     assert found["files_compared"] == 1 + 2 * 6  # of two nets
 
 
-def test_a_machine_is_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
+FOUR = ("4", "5", "6", "7")
+
+
+@pytest.mark.parametrize(
+    ("given", "gpus", "expected"),
+    [
+        ({}, (), Workers(12, 1, "cpu")),
+        ({"jobs": 5}, (), Workers(5, 2, "cpu")),
+        ({"threads": 5}, (), Workers(2, 5, "cpu")),
+        ({"threads": 13}, (), Workers(1, 13, "cpu")),
+        ({"jobs": 3, "threads": 5}, (), Workers(3, 5, "cpu")),
+        ({}, FOUR, Workers(4, 3, "cuda", FOUR)),
+        ({"threads": 5}, FOUR, Workers(4, 5, "cuda", FOUR)),
+        ({"device": "cuda", "jobs": 8}, FOUR, Workers(8, 1, "cuda", FOUR)),
+        ({"device": "cuda:2"}, FOUR, Workers(1, 12, "cuda", ("6",))),
+        ({"device": "cpu"}, FOUR, Workers(12, 1, "cpu")),
+    ],
+)
+def test_a_machine_is_shared_out(
+    given: dict[str, Any],
+    gpus: tuple[str, ...],
+    expected: Workers,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(engine, "available_cores", lambda: 12)
-    assert plan_workers(gpus=()) == Workers(12, 1, "cpu")
-    assert plan_workers(gpus=(), jobs=5) == Workers(5, 2, "cpu")
-    assert plan_workers(gpus=(), threads=5) == Workers(2, 5, "cpu")
-    assert plan_workers(gpus=(), threads=13) == Workers(1, 13, "cpu")
-    assert plan_workers(gpus=(), jobs=3, threads=5) == Workers(3, 5, "cpu")
-    four = ("4", "5", "6", "7")
-    assert plan_workers(gpus=four) == Workers(4, 3, "cuda", four)
-    assert plan_workers(gpus=four, threads=5) == Workers(4, 5, "cuda", four)
-    assert plan_workers("cuda", jobs=8, gpus=four) == Workers(8, 1, "cuda", four)
-    assert plan_workers("cuda:2", gpus=four) == Workers(1, 12, "cuda", ("6",))
-    assert plan_workers("cpu", gpus=four) == Workers(12, 1, "cpu")
+    monkeypatch.setattr(engine, "cuda_count", lambda: len(gpus))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", ",".join(gpus))
+    assert plan_workers(**given) == expected
+
+
+def test_gpus_without_names_are_numbered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "cuda_count", lambda: 2)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
-    assert plan_workers().gpus == ("3", "5")
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert plan_workers().gpus == ("0", "1")
     for device in ("cuda:2", "cuda:x", "abacus", "cpu:1"):
         with pytest.raises(MinicnnError, match=f"--device {device}"):
@@ -132,20 +149,24 @@ def test_each_job_gets_its_gpu_and_its_threads(
 ) -> None:
     assert minicnn(*study_run("--only=baseA"))[0] == 0
     study = read_study(Path("studies/tiny"))
-    task = make_tasks(study.nodes)[-1]
     seen = []
 
     class Recorded(Child):
-        def __init__(self, arguments, folders, log, threads, gpu) -> None:  # type: ignore[no-untyped-def]
-            seen.append((arguments[-2:], folders, log, threads, gpu))
+        def __init__(self, **given: Any) -> None:
+            seen.append(given)
 
     monkeypatch.setattr(local, "Child", Recorded)
-    for slot in range(3):
-        local.start(study, task, Workers(3, 4, "cuda", ("7", "9")), slot)
-    assert [gpu for *_, gpu in seen] == ["7", "9", "7"]
-    run = Path("studies/tiny/runs/random-0/A4B")
-    log = Path("studies/tiny/logs/random-0/A4B.log")
-    assert seen[0][:4] == (["--device=cuda", "--threads=4"], [run], log, 4)
+    tasks = make_tasks(study.nodes)[-3:]
+    workers = Workers(3, 4, "cuda", ("7", "9"))
+    outcome = Outcome(study, study.nodes, {"random-0/baseA"})
+    local.LocalEngine(
+        workers, outcome, tasks, lambda task: task.nodes[0].treatment.n
+    )._fill()
+    assert [each["gpu"] for each in seen] == ["7", "9", "7"]
+    assert seen[0]["arguments"][-2:] == ["--device=cuda", "--threads=4"]
+    assert seen[0]["folders"] == [tmp_path / "studies/tiny/runs/random-0/A4B"]
+    assert seen[0]["log"] == tmp_path / "studies/tiny/logs/random-0/A4B.log"
+    assert seen[0]["threads"] == 4
 
 
 def test_a_child_is_told_its_threads_and_its_end(

@@ -10,8 +10,9 @@ import pytest
 
 from minicnn.base.config import load_recipe, override
 from minicnn.base.errors import MinicnnError
+from minicnn.experiments.study.folder import Study, read_study
 from minicnn.experiments.study.graph import Node, assignments, with_bases
-from minicnn.experiments.study.plans import load_plan, plan_names, resolve
+from minicnn.experiments.study.plans import load_plan, resolve
 from minicnn.experiments.study.status import dependency_lines
 
 
@@ -52,54 +53,25 @@ def test_the_graph_is_a_few_lines() -> None:
     ]
 
 
-@pytest.mark.parametrize("name", plan_names())
-def test_bases_come_first(name: str) -> None:
-    seen: set[str] = set()
-    nodes = load_plan(name).nodes
-    for node in nodes:
-        assert node.id not in seen
-        if node.base:
-            assert node.base in seen
-            assert node.base.endswith(f"base{node.treatment.source}")
-        seen.add(node.id)
-    assert sum(bool(node.base) for node in nodes) > len(nodes) / 2
-
-
-@pytest.mark.parametrize(
-    ("name", "groups"),
-    [
-        ("demo", {"random-0": 65, "natural-manmade": 16}),
-        (
-            "tiny-imagenet",
-            {
-                "random-0": 72,
-                "random-1-seed1": 72,
-                "natural-manmade": 16,
-                "natural-manmade-seed1": 16,
-                "all": 1,
-                **{f"all-images{count}": 1 for count in (10, 25, 50, 100, 250)},
-            },
-        ),
-    ],
-)
-def test_the_other_plans_hold_the_whole_figure(
-    name: str, groups: dict[str, int]
-) -> None:
-    nodes = load_plan(name).nodes
-    assert Counter(node.group for node in nodes) == groups
-    found = {(n.kind, n.treatment.source, n.treatment.target) for n in nodes}
+def test_the_other_plans_hold_the_whole_figure() -> None:
+    demo, tiny = (load_plan(name).nodes for name in ("demo", "tiny-imagenet"))
+    assert Counter(n.group for n in demo) == {"random-0": 65, "natural-manmade": 16}
+    assert Counter(node.group for node in tiny) == {
+        **{"random-0": 72, "random-1-seed1": 72, "all": 1},
+        **{"natural-manmade": 16, "natural-manmade-seed1": 16},
+        **{f"all-images{count}": 1 for count in (10, 25, 50, 100, 250)},
+    }
     both = [("A", "B"), ("B", "A")]
     expected = {("transfer" + plus, *way) for way in both for plus in ("", "+")}
     expected |= {("selffer" + plus, t, t) for t in "AB" for plus in ("", "+")}
-    expected |= {("base", "", t) for t in "AB"}
+    expected |= {("base", "", "A"), ("base", "", "B"), ("random", "random", "B")}
     # Of random filters one target is enough to draw, but not for an interval.
-    targets = "B" if name == "demo" else "AB"
-    expected |= {("random", "random", t) for t in targets}
-    if name == "tiny-imagenet":
-        expected |= {("reduced", "", "all"), ("base", "", "all")}
-    assert found == expected
-    assert {n.treatment.n for n in nodes if n.kind == "transfer"} == set(range(1, 8))
-    assert not load_plan(name).published
+    more = {("random", "random", "A"), ("reduced", "", "all"), ("base", "", "all")}
+    for nodes, kinds in (demo, expected), (tiny, expected | more):
+        found = {(n.kind, n.treatment.source, n.treatment.target) for n in nodes}
+        assert found == kinds
+        depths = {n.treatment.n for n in nodes if n.kind == "transfer"}
+        assert depths == set(range(1, 8))
 
 
 def test_a_base_that_is_needed_is_added_once() -> None:
@@ -117,32 +89,20 @@ def test_a_base_that_is_needed_is_added_once() -> None:
 
 
 def test_groups_and_names_tell_nets_apart() -> None:
+    whole = {"splits": ["all"], "treatments": ["reduced", "base", "random"]}
+    halves = {"split": "random-0", "treatments": ["selffer-keep", "transfer-keep"]}
     nodes = plan_of(
-        {
-            "splits": ["all"],
-            "treatments": ["reduced", "base", "random"],
-            "images_per_class": [25],
-            "depths": [7],
-            "seeds": [0, 2],
-        },
-        {
-            "split": "random-0",
-            "treatments": ["selffer-keep", "transfer-keep"],
-            "targets": ["A"],
-            "depths": [1, 6, 7],
-            "keep": [1, 2],
-        },
+        {**whole, "images_per_class": [25], "depths": [7], "seeds": [0, 2]},
+        {**halves, "targets": ["A"], "depths": [1, 6, 7], "keep": [1, 2]},
     )
-    assert sorted(ids(nodes)) == sorted(
-        [
-            *("all-images25/baseall", "all/baseall", "all/R7all"),
-            *("all-images25-seed2/baseall", "all-seed2/baseall", "all-seed2/R7all"),
-            # n + keep is 7 at most: layers 2, 2–3 and 7 are kept.
-            *("random-0/A1A-keep1", "random-0/A1A-keep2", "random-0/A6A-keep1"),
-            *("random-0/B1A-keep1", "random-0/B1A-keep2", "random-0/B6A-keep1"),
-            *("random-0/baseA", "random-0/baseB"),
-        ]
-    )
+    assert {*ids(nodes)} == {
+        *("all-images25/baseall", "all/baseall", "all/R7all"),
+        *("all-images25-seed2/baseall", "all-seed2/baseall", "all-seed2/R7all"),
+        # n + keep is 7 at most: layers 2, 2–3 and 7 are kept.
+        *("random-0/A1A-keep1", "random-0/A1A-keep2", "random-0/A6A-keep1"),
+        *("random-0/B1A-keep1", "random-0/B1A-keep2", "random-0/B6A-keep1"),
+        *("random-0/baseA", "random-0/baseB"),
+    }
 
 
 def test_the_same_net_twice_is_one_and_with_other_settings_is_refused() -> None:
@@ -155,22 +115,28 @@ def test_the_same_net_twice_is_one_and_with_other_settings_is_refused() -> None:
 
 
 def test_settings_override_each_other_in_order() -> None:
+    net = {"split": "all", "treatments": ["base"]}
     table = {
         "name": "small",
         "recipe": "demo",
         "settings": {"solver": {"lr": 0.5, "iterations": 5, "batch": 3}},
-        "nets": [
-            {
-                "split": "all",
-                "treatments": ["base"],
-                "settings": {"solver": {"iterations": 6, "batch": 4}},
-            }
-        ],
+        "nets": [{**net, "settings": {"solver": {"iterations": 6, "batch": 4}}}],
     }
     (node,) = resolve(table, "small.toml", ["solver.batch=9"]).nodes
     solver = node.config.solver
     assert (solver.lr, solver.iterations, solver.batch) == (0.5, 6, 9)
     assert node.images == 54
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_study_folder_keeps_the_settings_of_each_net(
+    place: int, tmp_path: Path
+) -> None:
+    nets = [{"split": "all", "treatments": ["base"], "seeds": [s]} for s in (0, 1)]
+    nets[place]["settings"] = {"solver": {"layers": {"conv1": {"lr_mult": 2.0}}}}
+    nodes = tuple(plan_of(*nets))
+    Study(tmp_path, "s", "demo", False, tmp_path, "", {}, None, nodes).write()
+    assert read_study(tmp_path).nodes == nodes
 
 
 def test_assignments_carry_the_settings_to_a_command() -> None:
@@ -183,17 +149,12 @@ def test_assignments_carry_the_settings_to_a_command() -> None:
 
 def test_only_takes_the_bases_along() -> None:
     nodes = list(load_plan("demo").nodes)
-    assert ids(with_bases(nodes, ["A[12]B+"])) == [
-        "random-0/baseA",
-        "random-0/A1B+",
-        "random-0/A2B+",
-    ]
-    assert ids(with_bases(nodes, ["natural-manmade/?7?"])) == [
-        "natural-manmade/baseA",
-        "natural-manmade/baseB",
-        "natural-manmade/B7A",
-        "natural-manmade/A7B",
-    ]
+    for pattern, group, names in (
+        ("A[12]B+", "random-0", ["baseA", "A1B+", "A2B+"]),
+        ("natural-manmade/?7?", "natural-manmade", ["baseA", "baseB", "B7A", "A7B"]),
+    ):
+        found = ids(with_bases(nodes, [pattern]))
+        assert found == [f"{group}/{name}" for name in names]
     assert with_bases(nodes, []) == nodes
     with pytest.raises(MinicnnError, match=r"--only A8B: matches no net"):
         with_bases(nodes, ["A1B", "A8B"])
@@ -211,45 +172,37 @@ def test_a_split_file_is_found_from_anywhere(
 
 
 NETS = {"split": "random-0", "treatments": ["base"]}
+BAD_NETS: list[tuple[dict[str, Any], str]] = [
+    ({"speed": 1}, "nets 1: unknown key 'speed'"),
+    ({"split": 3}, "split = 3 must be of type str"),
+    ({"split": "odd-1"}, "split 'odd-1': unknown"),
+    ({"split": "random-x"}, "split 'random-x': unknown"),
+    ({"splits": ["all"]}, "either split or splits"),
+    ({"treatments": ["bass"]}, "'bass' in treatments"),
+    ({"treatments": "base"}, "must be of type list"),
+    ({"targets": ["C"]}, "task 'C'"),
+    ({"targets": ["all"]}, "task 'all'"),
+    ({"seeds": [-1]}, "seed -1"),
+    ({"seeds": [True]}, r"seeds = \[True\]"),
+    ({"treatments": ["random"], "depths": [0, 1]}, "0 in depths; choose of 1, 2, 3"),
+    ({"treatments": ["transfer"], "depths": [8]}, "8 in depths"),
+    ({"treatments": ["selffer-keep"], "keep": [7]}, "7 in keep"),
+    ({"keep": [1]}, "keep goes with the treatments"),
+    ({"split": "all", "treatments": ["transfer"]}, "transfer: task 'all': has no coun"),
+    ({"treatments": ["reduced"]}, "images_per_class goes with"),
+    ({"images_per_class": [5]}, "images_per_class goes with"),
+    ({"treatments": ["reduced"], "images_per_class": [0]}, "images_per_class 0"),
+]
+ONE, OTHER = (
+    {**NETS, "split": f"file:{folder}/one.toml", "targets": [target]}
+    for folder, target in ("aA", "bB")
+)
 BAD: list[tuple[dict[str, Any], str]] = [
+    *(({"nets": [{**NETS, **change}]}, said) for change, said in BAD_NETS),
     ({"nets": []}, "no nets"),
-    ({"nets": [{**NETS, "speed": 1}]}, "nets 1: unknown key 'speed'"),
-    ({"nets": [{**NETS, "split": 3}]}, "split = 3 must be of type str"),
-    ({"nets": [{**NETS, "split": "odd-1"}]}, "split 'odd-1': unknown"),
-    ({"nets": [{**NETS, "split": "random-x"}]}, "split 'random-x': unknown"),
-    ({"nets": [{**NETS, "splits": ["all"]}]}, "either split or splits"),
     ({"nets": [{"treatments": ["base"]}]}, "either split or splits"),
     ({"nets": [{"split": "all"}]}, "treatments is missing"),
-    ({"nets": [{**NETS, "treatments": ["bass"]}]}, "'bass' in treatments"),
-    ({"nets": [{**NETS, "treatments": "base"}]}, "must be of type list"),
-    ({"nets": [{**NETS, "targets": ["C"]}]}, "task 'C'"),
-    ({"nets": [{**NETS, "targets": ["all"]}]}, "task 'all'"),
-    ({"nets": [{**NETS, "seeds": [-1]}]}, "seed -1"),
-    ({"nets": [{**NETS, "seeds": [True]}]}, r"seeds = \[True\]"),
-    (
-        {"nets": [{**NETS, "treatments": ["random"], "depths": [0, 1]}]},
-        "0 in depths; choose of 1, 2, 3, 4, 5, 6, 7",
-    ),
-    ({"nets": [{**NETS, "treatments": ["transfer"], "depths": [8]}]}, "8 in depths"),
-    (
-        {"nets": [{**NETS, "treatments": ["selffer-keep"], "keep": [7]}]},
-        "7 in keep",
-    ),
-    ({"nets": [{**NETS, "keep": [1]}]}, "keep goes with the treatments"),
-    (
-        {"nets": [{"split": "all", "treatments": ["transfer"]}]},
-        "transfer: task 'all': has no counterpart",
-    ),
-    ({"nets": [{**NETS, "treatments": ["reduced"]}]}, "images_per_class goes with"),
-    ({"nets": [{**NETS, "images_per_class": [5]}]}, "images_per_class goes with"),
-    (
-        {
-            "nets": [
-                {**NETS, "treatments": ["reduced"], "images_per_class": [0]},
-            ]
-        },
-        "images_per_class 0",
-    ),
+    ({"nets": [ONE, OTHER]}, "would share the folder one"),
     ({"settings": {"data": {"images_per_class": 3}}}, "cannot be set in a plan"),
     ({"settings": {"solver": {"speed": 1}}}, "unknown key solver.speed"),
     ({"recipe": "none"}, "--recipe none: unknown"),
@@ -258,15 +211,6 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"net": []}, "unknown key 'net'"),
     ({"published": 1}, "published = 1 must be of type bool"),
     ({"expected": {"classes": 3}}, "expected lacks natural, val_per_class"),
-    (
-        {
-            "nets": [
-                {**NETS, "split": "file:a/one.toml", "targets": ["A"]},
-                {**NETS, "split": "file:b/one.toml", "targets": ["B"]},
-            ]
-        },
-        "would share the folder one",
-    ),
 ]
 
 
@@ -276,10 +220,3 @@ def test_a_bad_plan_is_refused(change: dict[str, Any], said: str) -> None:
     with pytest.raises(MinicnnError, match=said) as caught:
         resolve(table, "small.toml")
     assert "\n" not in str(caught.value)
-
-
-def test_an_unknown_plan_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(MinicnnError, match=r"plan all: unknown; built in are demo, p"):
-        load_plan("all")
-    with pytest.raises(MinicnnError, match=r"cannot be read"):
-        load_plan(str(tmp_path / "none.toml"))

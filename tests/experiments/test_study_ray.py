@@ -20,7 +20,7 @@ from minicnn.base.errors import MinicnnError
 from minicnn.experiments.proofs.kills import fingerprints
 from minicnn.experiments.study import ray_engine
 from minicnn.experiments.study.child import Child
-from minicnn.experiments.study.engine import Ledger, Workers
+from minicnn.experiments.study.engine import Outcome, Workers
 from minicnn.experiments.study.folder import Study
 from minicnn.experiments.study.plans import load_plan
 from minicnn.experiments.study.ray_engine import Cluster
@@ -82,21 +82,21 @@ def workers(log: Path) -> list[int]:
     ]
 
 
-class Reference:
-    """To what a task would return."""
-
-    def __init__(self, *given: Any) -> None:
-        self.given = given
-
-
 class Recorded:
     """As much of Ray as takes tasks, and runs none of them."""
+
+    def __init__(self) -> None:
+        self.given: dict[str, tuple[Any, ...]] = {}
 
     def remote(self, **_: object) -> Callable[..., Any]:
         return lambda function: self
 
-    def options(self, **_: object) -> Any:
-        return SimpleNamespace(remote=Reference)
+    def options(self, name: str) -> Any:
+        def remote(*given: Any) -> str:
+            self.given[name] = given
+            return name
+
+        return SimpleNamespace(remote=remote)
 
 
 def test_a_failure_is_remembered_until_the_net_starts(
@@ -107,14 +107,13 @@ def test_a_failure_is_remembered_until_the_net_starts(
     study = Study(tmp_path, "tiny", "demo", False, tmp_path, "", {}, None, plan.nodes)
     (tmp_path / "logs" / "random-0").mkdir(parents=True)
     for node in study.nodes:
-        study.note_failure(node, "no memory", study.log(node.id))
+        noted = {"error": "no memory", "log": str(study.log(node.id))}
+        study.failure(node).write_text(json.dumps(noted))
     monkeypatch.setattr(ray_engine, "load_ray", Recorded)
-    tasks, ledger = make_tasks(study.nodes), Ledger(study, study.nodes)
-    engine = ray_engine.RayEngine(
-        study, ledger, tasks, lambda _: 1.0, cluster=Cluster()
-    )
+    given = Outcome(study, study.nodes, set()), make_tasks(study.nodes)
+    engine = ray_engine.RayEngine(Cluster(), *given, lambda _: 1.0)
     engine.workers = Workers(2, 1, "cpu")
-    made = engine._submit()
+    engine._submit()
     # After Ctrl-C the nets that had not their turn are still known as failed.
     assert {state.state for state in study.states().values()} == {"failed"}
 
@@ -125,10 +124,10 @@ def test_a_failure_is_remembered_until_the_net_starts(
             return 0
 
     monkeypatch.setattr(ray_engine, "Child", Started)
-    given = {task.id: reference.given for reference, task in made.items()}
-    command, notes, _ = given["random-0/A2B"]
+    calls = engine.ray.given
+    command, notes, _ = calls["random-0/A2B"]
     assert ray_engine.train(command, notes, {"error": "no memory"})["error"]
-    assert not ray_engine.train(*given["random-0/baseA"])["error"]
+    assert not ray_engine.train(*calls["random-0/baseA"])["error"]
     left = {name for name, at in study.states().items() if at.state == "failed"}
     assert left == study.by_id.keys() - {"random-0/baseA"}
 
@@ -149,8 +148,8 @@ def test_whatever_keeps_ray_from_starting_is_one_line(
     ray = SimpleNamespace(init=init, shutdown=lambda: None)
     monkeypatch.setattr(ray_engine, "load_ray", lambda: ray)
     study = Study(tmp_path, "tiny", "demo", False, tmp_path, "", {}, None, ())
-    ledger = Ledger(study, ())
-    engine = ray_engine.RayEngine(study, ledger, (), lambda _: 1.0, cluster=cluster)
+    outcome = Outcome(study, (), set())
+    engine = ray_engine.RayEngine(cluster, outcome, (), lambda _: 1.0)
     with pytest.raises(MinicnnError) as caught:
         engine.run()
     assert str(caught.value).startswith(said)
@@ -163,26 +162,21 @@ def test_a_missing_ray_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         ray_engine.load_ray()
 
 
-def test_a_task_takes_its_share_of_the_cluster() -> None:
+def test_a_task_takes_its_share_of_the_cluster(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     mixed = {"CPU": 32.0, "GPU": 4.0}
     assert Cluster().workers(mixed) == Workers(4, 8, "cuda")
     assert Cluster(threads=2).workers(mixed) == Workers(4, 2, "cuda")
     assert Cluster(device="cpu").workers(mixed) == Workers(32, 1, "cpu")
     assert Cluster(threads=3).workers({"CPU": 8.0}) == Workers(2, 3, "cpu")
+    # One that is started here has this machine's cores.
+    monkeypatch.setattr(ray_engine, "available_cores", lambda: 12)
+    given = {}, {"threads": 5}, {"threads": 13}, {"jobs": 3}, {"jobs": 3, "threads": 5}
+    assert [Cluster(**each).cpus for each in given] == [12, 10, 13, 3, 15]
     with pytest.raises(MinicnnError, match="the Ray cluster has no GPU"):
         Cluster(device="cuda").workers({"CPU": 8.0})
     with pytest.raises(MinicnnError, match="--threads-per-job 9: the Ray cluster has"):
         Cluster(threads=9).workers({"CPU": 8.0})
     with pytest.raises(MinicnnError, match="--device cuda:1 --engine ray"):
         Cluster(device="cuda:1")
-
-
-def test_a_cluster_that_is_started_here_has_this_machines_cores(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(ray_engine, "available_cores", lambda: 12)
-    assert Cluster().cpus == 12
-    assert Cluster(threads=5).cpus == 2 * 5
-    assert Cluster(threads=13).cpus == 13
-    assert Cluster(jobs=3).cpus == 3
-    assert Cluster(jobs=3, threads=5).cpus == 15
