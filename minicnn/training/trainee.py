@@ -15,13 +15,11 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from minicnn.base.config import Config
 from minicnn.base.errors import MinicnnError
 from minicnn.base.files import read_json, write_atomically, write_json
 from minicnn.compile import native
@@ -31,7 +29,9 @@ from minicnn.training import checkpoint
 from minicnn.training.checkpoint import Checkpoint
 from minicnn.training.environment import describe
 from minicnn.training.run import BEST, read_metrics
+from minicnn.training.setup import Setup, identity
 from minicnn.training.solver import Solver, learning_rate
+from minicnn.training.treatment import Treatment
 
 
 class Diverged(MinicnnError):
@@ -41,31 +41,22 @@ class Diverged(MinicnnError):
 class Trainee:
     """A run that is being trained, in its folder.
 
-    Args:
-        network: freshly started: weights copied or drawn, layers frozen.
-        identity: entries that result.json opens with.
-        still: see `Solver`.
+    `network` is freshly started: weights copied or drawn, layers frozen.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        config: Config,
-        network: Network,
-        identity: dict[str, Any],
-        still: tuple[int, int] = (0, 0),
-    ) -> None:
-        self.folder, self.config = folder, config
-        self.network, self.identity = network, identity
-        self.solver = Solver(network, config.solver, still)
+    def __init__(self, setup: Setup, treatment: Treatment, network: Network) -> None:
+        self.folder, self.config = setup.folder(treatment), setup.config
+        self.network, self.identity = network, identity(setup, treatment)
+        still = treatment.copied, treatment.finetune_after
+        self.solver = Solver(network, setup.config.solver, still)
         self.step = 0
         self.saved_at = self.evaluated_at = -1
         # Sums since the last training line, and the rows that they count.
         self.totals = network.dev.zeros((3,), np.float64)
         self.rows = 0
         self.frozen_before = network.hashes(network.frozen)
-        self.checkpoints = folder / checkpoint.FOLDER
-        self.metrics = folder / "metrics.jsonl"
+        self.checkpoints = self.folder / checkpoint.FOLDER
+        self.metrics = self.folder / "metrics.jsonl"
         # Told of each record of the metrics.
         self.observers: list[Callable[[dict[str, Any]], object]] = []
 
@@ -135,8 +126,7 @@ class Trainee:
             raise self._diverged("a weight is not finite")
         totals = self.network.dev.to_host(self.totals).tolist()
         extra = {"totals": totals, "rows": self.rows}
-        momentum = self.solver.tensors()
-        state = Checkpoint(self.step, weights, momentum, mean, extra)
+        state = Checkpoint(self.step, weights, self.solver.tensors(), mean, extra)
         checkpoint.save(self.checkpoints, state)
         self.saved_at = self.step
 

@@ -9,6 +9,7 @@ same bytes as if it were alone.
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -193,13 +194,15 @@ class Trainer:
         loader, dev = self.loader, self.inputs.dev
         rows = np.union1d(loader.train, loader.val)
         size = len(rows) * loader.store.images[0].nbytes
-        self.images_at = f"images streamed from {loader.store.path}"
+        place = f"streamed from {loader.store.path}"
         if dev.has_room(size):
             with self._passing(len(rows), "reading images") as tick:
                 self.inputs.in_memory = ImagesInMemory(dev, loader.store, rows, tick)
             loader.reads = False
-            place = "in memory" if dev.on_host else "on the device"
-            self.images_at = f"images {place}: {size / 1e9:.3g} GB"
+            where = "in memory" if dev.on_host else "on the device"
+            place = f"{where}: {size / 1e9:.3g} GB"
+        if dev.has_kernels:
+            print(f"{self.label}: images {place}", file=sys.stderr, flush=True)
 
     @contextmanager
     def _passing(self, count: int, what: str) -> Iterator[Callable[[int], None]]:
@@ -223,8 +226,6 @@ class Trainer:
         try:
             # An overflow shows in the loss, which is looked at when it is logged.
             with bar, np.errstate(all="ignore"):
-                if self.inputs.dev.has_kernels:
-                    bar.message(f"{self.label}: {self.images_at}")
                 self._loop()
         finally:
             for trainee, first in zip(self.trainees, firsts, strict=True):
@@ -252,11 +253,13 @@ class Trainer:
             self._train_step(trainees)
             step += 1
             if step % schedule.log_every == 0 or step == total:
-                self._log(trainees)
+                losses = self._each(trainees, lambda each: f"{each.log():.3f}")
+                if losses:
+                    self._bar.update(0, f"loss {' '.join(losses)}")
             if step % schedule.checkpoint_every == 0 or step == total:
                 self._each(trainees, self._save)
 
-    def _train_step(self, trainees: Sequence[Trainee]) -> None:
+    def _train_step(self, trainees: list[Trainee]) -> None:
         """One update; what follows the preparations is recorded and repeated."""
         step = trainees[0].step
         x, labels = self.inputs.fill(self.loader.train_batch(step))
@@ -276,31 +279,27 @@ class Trainer:
         self._bar.update(len(x))
 
     def _each(
-        self, trainees: Sequence[Trainee], work: Callable[[Trainee], None]
-    ) -> None:
-        """Calls work(trainee) for each run in training; gives up diverged ones."""
+        self, trainees: list[Trainee], work: Callable[[Trainee], Any]
+    ) -> list[Any]:
+        """work(trainee) for each run in training; gives up those that diverge."""
+        done = []
         for trainee in trainees:
             if trainee not in self._active:
                 continue
             try:
-                work(trainee)
+                done.append(work(trainee))
             except Diverged as error:
                 self._active.remove(trainee)
                 self._given_up.append(error)
                 if self._active:
                     self._bar.message(f"{error}; the other runs go on")
+        return done
 
     def _save(self, trainee: Trainee) -> None:
         if trainee.saved_at < trainee.step:
             trainee.save(self._mean)
 
-    def _log(self, trainees: Sequence[Trainee]) -> None:
-        losses: list[str] = []
-        self._each(trainees, lambda each: losses.append(f"{each.log():.3f}"))
-        if losses:
-            self._bar.update(0, f"loss {' '.join(losses)}")
-
-    def _evaluate(self, trainees: Sequence[Trainee]) -> bool:
+    def _evaluate(self, trainees: list[Trainee]) -> bool:
         """Evaluation lines; False if a signal came before they were complete."""
         if not trainees:
             return True

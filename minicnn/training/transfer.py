@@ -15,7 +15,7 @@ from minicnn.data.store import Store
 from minicnn.nn.network import Network
 from minicnn.nn.trunk import Trunk
 from minicnn.training.run import Run, check_folder, open_folder
-from minicnn.training.setup import Setup, identity, settings
+from minicnn.training.setup import Setup, settings
 from minicnn.training.solver import scale_rates
 from minicnn.training.source import Source, of_base, of_path
 from minicnn.training.trainee import Diverged, Trainee
@@ -97,9 +97,7 @@ def _trainee(
     draw_start(network, treatment, setup.seed, source.weights if source else {})
     network.freeze(treatment.frozen)
     scale_rates(network, setup.config.solver)
-    still = treatment.copied, treatment.finetune_after
-    about = identity(setup, treatment)
-    return Trainee(setup.folder(treatment), setup.config, network, about, still)
+    return Trainee(setup, treatment, network)
 
 
 def _source(
@@ -198,14 +196,9 @@ def execute(
         began, ended: told of each pass before and after it is trained.
 
     Returns:
-        The finished runs; those that were finished already at once.
-
-    Raises:
-        Stopped, Diverged, MinicnnError: as for `start` and `Trainer.run`; `Diverged`
-            once all others are finished.
+        The finished runs. `Diverged` is raised once all others are finished.
     """
-    runs: list[Run] = []
-    given_up: list[str] = []
+    runs, given_up = list[Run](), list[str]()
     for treatments in planned:
         trainer = start(setup, treatments, fresh)
         began(trainer)
@@ -263,10 +256,9 @@ def transfer_depths(
     fresh: bool = False,
     finetune_after: int = 0,
 ) -> list[Run]:
-    """As `transfer`, for several n; each has its own run folder.
+    """As `transfer`, for several n, the depths; each has its own run folder.
 
     Args:
-        depths: layers copied, from 1 to all but the last each.
         share_trunk: whether one pass over the data trains them all, with the frozen
             layers run once; the runs end with the same bytes either way.
     """
