@@ -113,14 +113,6 @@ def test_a_signal_during_an_evaluation_is_obeyed_at_once(
     assert contents(run.folder) == contents(whole.runs / "baseA")
 
 
-def test_results_do_not_depend_on_the_number_of_threads(
-    whole: Setup, tmp_path: Path
-) -> None:
-    setup = make_setup(whole.store, tmp_path, threads=1)
-    run = transfer.train_base(setup, "A")
-    assert contents(run.folder) == contents(whole.runs / "baseA")
-
-
 def test_a_finished_run_is_left_alone_and_fresh_starts_over(setup: Setup) -> None:
     folder = setup.runs / "baseA"
     before = contents(folder)
