@@ -80,6 +80,13 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
     return path
 
 
+def read(path: Path) -> tuple[dict[str, Any], Tensors]:
+    """What minicnn says about a safetensors file, if anything, and its tensors."""
+    with safe_open(path, "np") as file:
+        about = dict(json.loads((file.metadata() or {}).get(KEY, "{}")))
+        return about, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
 def load(path: Path) -> Checkpoint:
     """Reads a checkpoint and checks its checksum.
 
@@ -87,9 +94,7 @@ def load(path: Path) -> Checkpoint:
         MinicnnError: the file is damaged or no minicnn checkpoint.
     """
     try:
-        with safe_open(path, "np") as file:
-            about = json.loads((file.metadata() or {})[KEY])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        about, tensors = read(path)
         version, crc = about["version"], about["crc32"]
         step, extra = about["step"], about["extra"]
         intact = crc == _crc(step, extra, tensors) and "mean" in tensors

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,18 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minicnn.base import precision
+from minicnn.base import files, precision
 from minicnn.base.config import Config, from_dict, read_toml, to_toml
 from minicnn.base.errors import MinicnnError
-from minicnn.base.files import (
-    held_alone,
-    holds_only,
-    make_folder,
-    partial,
-    read_json,
-    write_atomically,
-    write_json,
-)
+from minicnn.base.files import partial, read_json
 from minicnn.devices.device import Device
 from minicnn.nn import architecture_files
 from minicnn.nn.architectures import Architecture
@@ -48,13 +40,10 @@ BEST = 10
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The whole lines of a metrics.jsonl; a line cut off by a kill is left out."""
     records: list[dict[str, Any]] = []
-    if not path.exists():
-        return records
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            records.append(json.loads(line))
-        except ValueError:
-            break
+    if path.exists():
+        with suppress(ValueError):
+            for line in path.read_text(encoding="utf-8").splitlines():
+                records.append(json.loads(line))
     return records
 
 
@@ -77,12 +66,13 @@ class Run:
                 f"{self.folder}: no run folder (it has no config.toml); 'minicnn "
                 "train-base' and 'minicnn transfer' make them"
             )
+        self._where = str(self.folder / "config.toml")
         sections = read_toml(self.folder / "config.toml")
         self.about: dict[str, Any] = sections.pop("run", {})
         self._arch = sections.pop("architecture", None)
         if "name" not in self.about:
             raise self._damaged("config.toml", "has no run.name")
-        self.config: Config = from_dict(sections, str(self.folder / "config.toml"))
+        self.config: Config = from_dict(sections, self._where)
 
     def _damaged(self, file: str, problem: str) -> MinicnnError:
         return MinicnnError(
@@ -151,8 +141,7 @@ class Run:
         """Its architecture; one that is not built in is in its config.toml."""
         if self._arch is None:
             return architecture_files.load(self.config.network.arch)
-        where = str(self.folder / "config.toml")
-        return architecture_files.from_dict(self._arch, where)
+        return architecture_files.from_dict(self._arch, self._where)
 
     def network(self, dev: Device) -> Network:
         """The network with the last checkpoint's weights."""
@@ -174,7 +163,7 @@ def locked(folder: Path) -> AbstractContextManager[None]:
         f"{folder}: another minicnn is training in it; wait for it, or choose another "
         "folder by --runs"
     )
-    return held_alone(folder / ".lock", refusal)
+    return files.held_alone(folder / ".lock", refusal)
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
@@ -220,7 +209,8 @@ def check_folder(
     """
     config, classes = folder / "config.toml", folder / "task.json"
     # What `open_folder` leaves if it is killed is as good as an empty folder.
-    if holds_only(folder, {classes.name, partial(classes).name, partial(config).name}):
+    left = {classes.name, partial(classes).name, partial(config).name}
+    if files.holds_only(folder, left):
         return False
     if not config.exists():
         raise MinicnnError(
@@ -251,10 +241,10 @@ def open_folder(
     if anew:
         with locked(folder):
             shutil.rmtree(folder)
-    make_folder(folder)
+    files.make_folder(folder)
     if not (classes.exists() and config.exists()):
-        write_json(classes, task)
+        files.write_json(classes, task)
     # Last: a folder with a config.toml is a whole run folder.
     if not config.exists():
-        write_atomically(config, to_toml(settings).encode())
+        files.write_atomically(config, to_toml(settings).encode())
     return Run(folder)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
 from minicnn.base.errors import MinicnnError
 from minicnn.data.splits import Task
@@ -74,9 +74,7 @@ def _opened(path: Path) -> tuple[Run | None, Tensors, dict[str, Any]]:
     inside, folder = path.resolve().parents[:2]
     ours = inside.name == checkpoint.FOLDER and (folder / "config.toml").is_file()
     try:
-        with safe_open(path, "np") as file:
-            about = dict(json.loads((file.metadata() or {}).get(checkpoint.KEY, "{}")))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        about, tensors = checkpoint.read(path)
     except (OSError, SafetensorError, TypeError, ValueError) as error:
         raise MinicnnError(f"--from {path}: no safetensors file ({error})") from None
     floats = {name: np.asarray(v, np.float32) for name, v in tensors.items()}

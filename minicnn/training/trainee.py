@@ -45,8 +45,9 @@ class Trainee:
     """
 
     def __init__(self, setup: Setup, treatment: Treatment, network: Network) -> None:
-        self.folder, self.config = setup.folder(treatment), setup.config
-        self.network, self.identity = network, identity(setup, treatment)
+        self.name, self.folder = treatment.name, setup.folder(treatment)
+        self.config, self.network = setup.config, network
+        self.identity = identity(setup, treatment)
         still = treatment.copied, treatment.finetune_after
         self.solver = Solver(network, setup.config.solver, still)
         self.step = 0
@@ -59,11 +60,6 @@ class Trainee:
         self.metrics = self.folder / "metrics.jsonl"
         # Told of each record of the metrics.
         self.observers: list[Callable[[dict[str, Any]], object]] = []
-
-    @property
-    def name(self) -> str:
-        """Such as "baseA" or "A3B+"."""
-        return self.folder.name
 
     def learn(self, labels: Any) -> None:
         """Backward and update by labels (N,), after the forward pass in training.
@@ -190,11 +186,8 @@ class Trainee:
     ) -> None:
         """Adds this session to env.json: where, when, which steps, how fast.
 
-        Args:
-            began: seconds since the epoch.
-            first: the step it began with.
-            rate: images read a second.
-            together: names of all runs of the pass, which share its seconds.
+        Its first step, its time, in seconds since the epoch, and its images a second;
+        the latter two are of all runs of the pass.
         """
         entry = {
             "began": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)),
@@ -213,8 +206,7 @@ class Trainee:
         evaluations = [r for r in read_metrics(self.metrics) if "val_top1" in r]
         best = sorted((r["val_top1"] for r in evaluations), reverse=True)[:BEST]
         last = evaluations[-1]
-        after = self.network.hashes(self.network.frozen)
-        if after != self.frozen_before:
+        if self.network.hashes(self.network.frozen) != self.frozen_before:
             raise MinicnnError(f"{self.name}: a frozen tensor changed in training")
         result = {
             **self.identity,
@@ -228,7 +220,7 @@ class Trainee:
             "evaluations": len(evaluations),
             "frozen_layers": self.network.frozen,
             "frozen_unchanged": True,
-            "frozen_sha256": after,
+            "frozen_sha256": self.frozen_before,
             "weights_sha256": self.network.hashes(self.network.arch.depth),
         }
         write_json(self.folder / "result.json", result)

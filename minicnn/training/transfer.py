@@ -77,9 +77,7 @@ def draw_start(
 ) -> None:
     """Gives a network the weights that its training begins with: drawn, or copied.
 
-    Args:
-        seed: of the comparison, see `run_seed`.
-        weights: by name, that layers are copied from, where the treatment copies any.
+    `seed` is the comparison's, and `weights` by name what layers are copied from.
     """
     network.draw(run_seed(seed, treatment.name))
     if treatment.copied:

@@ -95,9 +95,8 @@ class Treatment:
             return f"base{self.target}"
         source = f"{self.source_label}-" if self.is_from_path else self.source
         name = f"{'R' if source == RANDOM else source}{n}{self.target}"
-        name += "+" if self.finetune else ""
-        name += f"-keep{self.keep}" if self.keep else ""
-        return name + (f"-after{self.finetune_after}" if self.finetune_after else "")
+        name += "+" * self.finetune + f"-keep{self.keep}" * (self.keep > 0)
+        return name + f"-after{self.finetune_after}" * (self.finetune_after > 0)
 
     @property
     def is_from_path(self) -> bool:
@@ -135,8 +134,8 @@ class Treatment:
         if self.source == RANDOM:
             return RANDOM
         kind = "selffer" if self.source == self.target else "transfer"
-        kind += "+" if self.finetune else ""
-        return kind + ("-keep" * (self.keep > 0)) + "-after" * (self.finetune_after > 0)
+        kind += "+" * self.finetune + "-keep" * (self.keep > 0)
+        return kind + "-after" * (self.finetune_after > 0)
 
     @property
     def copied(self) -> int:
