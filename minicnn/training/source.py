@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import importlib.resources
 import json
@@ -21,13 +20,7 @@ from minicnn.base.errors import MinicnnError
 from minicnn.data.splits import Task
 from minicnn.data.store import Store
 from minicnn.nn import torch_layout
-from minicnn.nn.architectures import (
-    ARCHITECTURES,
-    Architecture,
-    Conv,
-    Dropout,
-    FullyConnected,
-)
+from minicnn.nn.architectures import ARCHITECTURES, Architecture, Dropout
 from minicnn.nn.network import tensor_hashes
 from minicnn.nn.torch_layout import Tensors
 from minicnn.training import checkpoint
@@ -71,14 +64,15 @@ def _opened(path: Path) -> tuple[Run | None, Tensors, dict[str, Any]]:
     """
     if path.is_dir():
         return Run(path), {}, {}
-    inside, folder = path.resolve().parents[:2]
-    ours = inside.name == checkpoint.FOLDER and (folder / "config.toml").is_file()
+    folder = path.resolve().parent.parent
+    ours = path.resolve().parent.name == checkpoint.FOLDER
     try:
         about, tensors = checkpoint.read(path)
     except (OSError, SafetensorError, TypeError, ValueError) as error:
         raise MinicnnError(f"--from {path}: no safetensors file ({error})") from None
     floats = {name: np.asarray(v, np.float32) for name, v in tensors.items()}
-    return Run(folder) if ours else None, floats, about
+    run = Run(folder) if ours and (folder / "config.toml").is_file() else None
+    return run, floats, about
 
 
 def architecture(source: str) -> Architecture | None:
@@ -126,13 +120,11 @@ def of_path(source: str, arch: Architecture, n: int) -> Source:
 def _below(arch: Architecture, n: int) -> tuple[Any, ...]:
     """What layers 1..n compute; how they were drawn, and dropout, does not matter."""
     layers = [
-        dataclasses.replace(each, std=0.0, bias=0.0)
-        if isinstance(each, Conv | FullyConnected)
-        else each
+        (type(each), {k: v for k, v in vars(each).items() if k not in ("std", "bias")})
         for each in arch.layers
         if each.index <= n and not isinstance(each, Dropout)
     ]
-    return (arch.crop, arch.scale, *layers)
+    return arch.crop, arch.scale, layers
 
 
 def of_base(setup: Setup, task: Task, store: Store) -> Source:

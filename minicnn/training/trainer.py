@@ -88,12 +88,9 @@ def evaluate_together(
 ) -> list[dict[str, float]] | None:
     """Scores of a trunk's networks on the validation part, in one pass over it.
 
-    Args:
-        label: what is being done, for the progress.
-        stopping: asked before each batch; True gives up.
-
     Returns:
-        `val_loss`, `val_top1` and `val_top5` of each network, or None if given up.
+        `val_loss`, `val_top1` and `val_top5` of each network; None if `stopping`, which
+        is asked before each batch, was true.
     """
     dev, count = inputs.dev, len(loader.val)
     totals = [dev.zeros((3,), np.float64) for _ in networks]
@@ -136,20 +133,21 @@ class Trainer:
         first, last = self.trainees[0].name, self.trainees[-1].name
         return first if first == last else f"{first}..{last}"
 
-    def run(self) -> None:
+    def run(self) -> list[Diverged]:
         """Trains to the end, each run from its last checkpoint if it has one.
 
         The pass begins at the lowest step; a run takes part from its own step on.
 
+        Returns:
+            The errors of runs that diverged; the others are finished.
+
         Raises:
             Stopped: by Ctrl-C or SIGTERM, after checkpoints.
-            Diverged: of some runs; the others are finished.
-            MinicnnError: the disk is full, or a run is in use.
         """
         # The runs still in training, and the errors of those given up.
         self._active, self._given_up = list(self.trainees), list[Diverged]()
         if not self.trainees:
-            return
+            return []
         with ExitStack() as stack:
             for trainee in self.trainees:
                 stack.enter_context(locked(trainee.folder))
@@ -160,8 +158,7 @@ class Trainer:
             self._train()
             for trainee in self._active:
                 trainee.finish(self.loader)
-        if self._given_up:
-            raise Diverged("; ".join(map(str, self._given_up)))
+        return self._given_up
 
     def _resume(self) -> None:
         """Loads the newest checkpoints, and builds the trunk of frozen layers."""

@@ -196,18 +196,15 @@ def execute(
     Returns:
         The finished runs. `Diverged` is raised once all others are finished.
     """
-    runs, given_up = list[Run](), list[str]()
+    runs, given_up = list[Run](), list[Diverged]()
     for treatments in planned:
         trainer = start(setup, treatments, fresh)
         began(trainer)
-        try:
-            trainer.run()
-        except Diverged as error:
-            given_up.append(str(error))
+        given_up += trainer.run()
         ended(trainer)
         runs += trainer.runs
     if given_up:
-        raise Diverged("; ".join(given_up))
+        raise Diverged("; ".join(map(str, given_up)))
     return runs
 
 

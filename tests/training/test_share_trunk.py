@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import re
 import signal
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,7 @@ import numpy as np
 import pytest
 
 from minicnn.base.config import SolverConfig
-from minicnn.base.errors import MinicnnError, Stopped
-from minicnn.data.loader import Loader
+from minicnn.base.errors import MinicnnError
 from minicnn.devices import device
 from minicnn.nn.layers import ConvLayer
 from minicnn.nn.memory import SPARE
@@ -29,7 +27,7 @@ from minicnn.training.trainer import Inputs
 from minicnn.training.transfer import Setup, Treatment
 from tests.nn.test_memory import GIGA, Limited
 from tests.support.runs import MINIATURE
-from tests.support.training import contents, copied, make_setup, stop_at
+from tests.support.training import contents, copied, make_setup, sessions, stopped_at
 
 # Source, target, depths and kept layers. Frozen layers with dropout are 6 and 7.
 FAMILIES: list[tuple[str, str, list[int], int]] = [
@@ -60,12 +58,6 @@ def same(runs: Sequence[Run], apart: Setup) -> bool:
     """Whether runs ended with the bytes of those that were trained alone."""
     assert all(run.result is not None for run in runs)
     return all(contents(run.folder) == contents(apart.runs / run.name) for run in runs)
-
-
-def sessions(run: Run, key: str) -> list[Any]:
-    """What env.json has under a key of each of a run's sessions."""
-    content = json.loads((run.folder / "env.json").read_text())
-    return [each[key] for each in content["sessions"]]
 
 
 @pytest.mark.parametrize(("source", "target", "depths", "keep"), FAMILIES)
@@ -104,23 +96,17 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Counts, from now on, the batches read and each layer's forward passes."""
     monkeypatch.setenv("MINICNN_GRAPH", "0")  # a record calls no layer
     counts: Counter[str] = Counter()
-    read, scan, forward = Loader.train_batch, Loader.val_batches, ConvLayer.forward
+    fill, forward = Inputs.fill, ConvLayer.forward
 
-    def train_batch(self: Loader, step: int) -> Any:
+    def filling(self: Inputs, batch: Any) -> Any:
         counts["batches"] += 1
-        return read(self, step)
-
-    def val_batches(self: Loader) -> Iterator[Any]:
-        for batch in scan(self):
-            counts["batches"] += 1
-            yield batch
+        return fill(self, batch)
 
     def counting(self: ConvLayer, *args: Any) -> Any:
         counts[self.spec.name] += 1
         return forward(self, *args)
 
-    monkeypatch.setattr(Loader, "train_batch", train_batch)
-    monkeypatch.setattr(Loader, "val_batches", val_batches)
+    monkeypatch.setattr(Inputs, "fill", filling)
     monkeypatch.setattr(ConvLayer, "forward", counting)
     return counts
 
@@ -157,10 +143,8 @@ def test_runs_at_different_steps_go_on_together(
 ) -> None:
     """One is done, one is new, and one, the deepest, was stopped at step 12."""
     transfer.transfer(setup, "A", 1)
-    with monkeypatch.context() as patch:
-        stop_at(11, signal.SIGINT, patch)
-        with pytest.raises(Stopped):
-            transfer.transfer(setup, "A", 6)
+    with stopped_at(11, signal.SIGINT):
+        transfer.transfer(setup, "A", 6)
     counts = counted(monkeypatch)
     runs = together(setup)
     assert same(runs, apart)
@@ -174,16 +158,10 @@ def test_runs_at_different_steps_go_on_together(
 @pytest.mark.parametrize("step", [0, 7, 17])
 @pytest.mark.parametrize("share", [True, False])
 def test_a_stopped_pass_goes_on_together_or_apart(
-    step: int,
-    share: bool,
-    setup: Setup,
-    apart: Setup,
-    monkeypatch: pytest.MonkeyPatch,
+    step: int, share: bool, setup: Setup, apart: Setup
 ) -> None:
-    with monkeypatch.context() as patch:
-        stop_at(step, signal.SIGTERM, patch)
-        with pytest.raises(Stopped) as stopped:
-            together(setup)
+    with stopped_at(step, signal.SIGTERM) as stopped:
+        together(setup)
     assert (stopped.value.signal_name, stopped.value.step) == ("SIGTERM", step + 1)
     runs = transfer.transfer_depths(setup, "A", DEPTHS, share_trunk=share)
     assert same(runs, apart)

@@ -23,29 +23,22 @@ from minicnn.ops import dropout
 from minicnn.training import trainer, transfer
 from minicnn.training.run import Run
 from minicnn.training.transfer import Setup, Treatment
-from tests.support.training import contents, make_setup, stop_at
+from tests.support.training import contents, make_setup, sessions, stopped_at
 
 
 @pytest.mark.parametrize(
     ("step", "number"), [(0, signal.SIGINT), (7, signal.SIGTERM), (11, signal.SIGINT)]
 )
 def test_a_stopped_run_ends_with_the_same_bytes(
-    step: int,
-    number: int,
-    whole: Setup,
-    empty: Setup,
-    monkeypatch: pytest.MonkeyPatch,
+    step: int, number: int, whole: Setup, empty: Setup
 ) -> None:
-    with monkeypatch.context() as patch:
-        stop_at(step, number, patch)
-        with pytest.raises(Stopped) as stopped:
-            transfer.train_base(empty, "A")
+    with stopped_at(step, number) as stopped:
+        transfer.train_base(empty, "A")
     assert stopped.value.step == step + 1
     assert stopped.value.signal_name == signal.Signals(number).name
     run = transfer.train_base(empty, "A")
     assert contents(run.folder) == contents(whole.runs / "baseA")
-    sessions = json.loads((run.folder / "env.json").read_text())["sessions"]
-    assert [each["first_step"] for each in sessions] == [0, step + 1]
+    assert sessions(run, "first_step") == [0, step + 1]
 
 
 OFF = "MINICNN_NATIVE=0"

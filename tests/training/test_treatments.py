@@ -107,17 +107,6 @@ def test_depths_of_a_family_share_batches_and_masks_and_families_share_none(
     assert all(seed < 2**64 for seed in seeds)
 
 
-def test_random_filters_of_all_depths_are_the_same(empty: Setup) -> None:
-    two, four = (
-        transfer.start(empty, Treatment("B", "random", n)).trainees[0].network.tensors()
-        for n in (2, 4)
-    )
-    for name, values in two.items():
-        low = name.startswith(("conv1", "conv2"))
-        constant = name.endswith(".b")
-        assert np.array_equal(values, four[name]) == (low or constant), name
-
-
 def test_runs_of_earlier_versions_go_on(setup: Setup) -> None:
     settings = setup.runs / "baseA" / "config.toml"
     lines = settings.read_text().splitlines(keepends=True)
