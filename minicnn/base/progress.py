@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 import sys
 import time
+from dataclasses import dataclass
 
 
+@dataclass
 class Progress:
     """Counts `total` units of work; use as a context manager.
 
     On a terminal it is a tqdm bar on standard error. Elsewhere it prints one plain
     line at most every `every` seconds, and one at the end.
 
-    Args:
+    Attributes:
         total: units in all.
         unit: the plural word for one unit in rates, such as "images".
         label: what is being done.
@@ -23,32 +25,28 @@ class Progress:
             and a part that is over before its first plain line has none.
     """
 
-    def __init__(
-        self,
-        total: int,
-        unit: str,
-        label: str,
-        initial: int = 0,
-        every: float = 10.0,
-        passing: bool = False,
-    ) -> None:
-        self.total, self.unit, self.label = total, unit, label
-        self.initial = self.done = initial
-        self.every, self.passing = every, passing
-        self.note = ""
+    total: int
+    unit: str
+    label: str
+    initial: int = 0
+    every: float = 10.0
+    passing: bool = False
+
+    def __post_init__(self) -> None:
+        self.done, self.note = self.initial, ""
         self._began = self._spoke = time.monotonic()
         self._bar = None
         if sys.stderr.isatty():
             from tqdm import tqdm
 
             self._bar = tqdm(
-                total=total,
-                initial=initial,
-                desc=label,
-                unit=" " + unit,
+                total=self.total,
+                initial=self.initial,
+                desc=self.label,
+                unit=" " + self.unit,
                 dynamic_ncols=True,
                 smoothing=0.1,
-                leave=not passing,
+                leave=not self.passing,
             )
 
     def update(self, count: int, note: str = "") -> None:
