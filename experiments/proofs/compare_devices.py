@@ -85,11 +85,10 @@ def train(setup: Setup, stop_at: int | None = None) -> dict[str, Any]:
     Returns:
         Its losses, its weights' fingerprints, its score and images a second.
     """
-    from minicnn.training import transfer
-    from minicnn.training.trainer import Stopped
-    from minicnn.training.transfer import Treatment
+    from minicnn.base.errors import Stopped
+    from minicnn.training.transfer import Treatment, start
 
-    trainer = transfer.start(setup, Treatment("A"))
+    trainer = start(setup, Treatment("A"))
     if stop_at is not None:
         train_batch = trainer.loader.train_batch
 
@@ -103,9 +102,10 @@ def train(setup: Setup, stop_at: int | None = None) -> dict[str, Any]:
             trainer.run()
             raise click.ClickException(f"SIGTERM at step {stop_at} stopped nothing")
         except Stopped:
-            trainer = transfer.start(setup, Treatment("A"))
+            trainer = start(setup, Treatment("A"))
     began = time.perf_counter()
-    trainer.run()
+    for diverged in trainer.run():
+        raise diverged
     taken = time.perf_counter() - began
     run = trainer.runs[0]
     assert run.result is not None

@@ -43,9 +43,7 @@ class NetworkConfig:
 
 @dataclass(frozen=True)
 class LayerRates:
-    """Attributes:
-    lr_mult, decay_mult: what rate and decay of a layer's tensors are multiplied by.
-    """
+    """What rate and decay of a layer's tensors are multiplied by."""
 
     lr_mult: float = 1.0
     decay_mult: float = 1.0
@@ -119,15 +117,11 @@ class Config:
         return sections
 
 
-_LEAST = {
-    "solver.batch": 1,
-    "solver.iterations": 1,
-    "schedule.evaluate_every": 1,
-    "schedule.checkpoint_every": 1,
-    "schedule.log_every": 1,
-}
+# Counts that are at least 1; all other numbers may be 0.
+_COUNTS = {f"schedule.{each}" for each in vars(ScheduleConfig())}
+_COUNTS |= {"solver.batch", "solver.iterations"}
 # A velocity that loses nothing grows without end; a decay of all leaves no weight.
-_BELOW = {"solver.momentum": 1, "solver.decay": 1}
+_SHARES = {"solver.momentum", "solver.decay"}
 
 
 def checked(name: str, value: Any, kind: type, where: str) -> Any:
@@ -140,10 +134,10 @@ def checked(name: str, value: Any, kind: type, where: str) -> Any:
     elif isinstance(value, int | float):
         if not math.isfinite(value):
             wanted = "a finite number"
-        elif value < (least := _LEAST.get(name, 0)):
+        elif value < (least := int(name in _COUNTS)):
             wanted = f"at least {least}"
-        elif value >= (most := _BELOW.get(name, math.inf)):
-            wanted = f"below {most}"
+        elif value >= 1 and name in _SHARES:
+            wanted = "below 1"
     if wanted:
         raise MinicnnError(f"{where}: {name} = {value!r} must be {wanted}")
     return value
@@ -153,18 +147,17 @@ def _rates(
     layers: Any, base: Mapping[str, LayerRates], where: str
 ) -> dict[str, LayerRates]:
     """The section solver.layers; what is not named keeps `base`'s value."""
-    taken, known = dict(base), [each.name for each in dataclasses.fields(LayerRates)]
+    taken, known = dict(base), vars(LayerRates())
     for layer, values in layers.items() if isinstance(layers, Mapping) else [("", 0)]:
-        if not isinstance(values, Mapping) or not values.keys() <= set(known):
+        if not isinstance(values, Mapping) or not values.keys() <= known.keys():
             raise MinicnnError(
                 f"{where}: write solver.layers.LAYER.KEY = number, KEY one of "
                 f"{', '.join(known)}"
             )
-        name = f"solver.layers.{layer}"
-        numbers = {
-            k: checked(f"{name}.{k}", v, float, where) for k, v in values.items()
-        }
-        taken[layer] = dataclasses.replace(taken.get(layer, LayerRates()), **numbers)
+        rates = dict(vars(taken.get(layer, LayerRates())))
+        for key, value in values.items():
+            rates[key] = checked(f"solver.layers.{layer}.{key}", value, float, where)
+        taken[layer] = LayerRates(**rates)
     return taken
 
 
@@ -180,8 +173,7 @@ def from_dict(
         MinicnnError: an unknown section or key, or a value of the wrong kind.
     """
     base = base or Config()
-    known = {each.name: getattr(base, each.name) for each in dataclasses.fields(base)}
-    changed = {}
+    known = dict(vars(base))
     for section, values in sections.items():
         if section not in known:
             raise MinicnnError(
@@ -190,28 +182,23 @@ def from_dict(
         if not isinstance(values, Mapping):
             raise MinicnnError(f"{where}: {section} must be a section of values")
         kinds = get_type_hints(type(known[section]))
-        for key in values:
+        changed = {}
+        for key, value in values.items():
             if key not in kinds:
                 raise MinicnnError(
                     f"{where}: unknown key {section}.{key}; known in {section}: "
                     f"{', '.join(kinds)}"
                 )
-        values_of = {
-            key: _rates(value, known[section].layers, where)
-            if (section, key) == ("solver", "layers")
-            else checked(f"{section}.{key}", value, kinds[key], where)
-            for key, value in values.items()
-        }
-        changed[section] = dataclasses.replace(known[section], **values_of)
-    return dataclasses.replace(base, **changed)
+            if key == "layers":
+                changed[key] = _rates(value, base.solver.layers, where)
+            else:
+                changed[key] = checked(f"{section}.{key}", value, kinds[key], where)
+        known[section] = dataclasses.replace(known[section], **changed)
+    return Config(**known)
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """A TOML file's content.
-
-    Raises:
-        MinicnnError: it cannot be read, or is not TOML.
-    """
+    """A TOML file's content; raises MinicnnError if it cannot be read or is none."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -224,8 +211,6 @@ def to_toml(sections: Mapping[str, Any], place: str = "") -> str:
     """Nested sections as TOML, in their order, single values before sections.
 
     Args:
-        sections: of texts, finite numbers, truth values, lists of these, more sections,
-            and lists of sections.
         place: dotted name of the section that these belong to, with its dot.
     """
 
@@ -249,11 +234,6 @@ def to_toml(sections: Mapping[str, Any], place: str = "") -> str:
     return text if place else text.lstrip("\n")
 
 
-def recipe_names() -> list[str]:
-    """The built-in recipes."""
-    return sorted(each.stem for each in RECIPES.glob("*.toml"))
-
-
 def load_recipe(name: str) -> Config:
     """The configuration of a built-in recipe, or of a TOML file.
 
@@ -265,10 +245,11 @@ def load_recipe(name: str) -> Config:
     """
     if name.endswith(".toml"):
         return from_dict(read_toml(Path(name)), name)
-    if name not in recipe_names():
+    names = sorted(each.stem for each in RECIPES.glob("*.toml"))
+    if name not in names:
         raise MinicnnError(
-            f"--recipe {name}: unknown; built in are {', '.join(recipe_names())}, or "
-            "give a path that ends in .toml"
+            f"--recipe {name}: unknown; built in are {', '.join(names)}, or give a "
+            "path that ends in .toml"
         )
     return from_dict(read_toml(RECIPES / f"{name}.toml"), f"recipe {name}")
 

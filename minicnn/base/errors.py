@@ -17,11 +17,9 @@ def reason(error: OSError) -> str:
 
 
 class Stopped(Exception):
-    """Work was stopped by a signal, and left everything in order.
+    """Work was stopped by SIGINT or SIGTERM, and left everything in order.
 
-    Attributes:
-        signal_name: "SIGINT" or "SIGTERM".
-        step: of the training that was saved; None where there was nothing to save.
+    `step` is the training's that was saved; None where there was nothing to save.
     """
 
     def __init__(self, signal_name: str, step: int | None = None) -> None:

@@ -32,17 +32,17 @@ def holds_only(folder: Path, names: set[str]) -> bool:
 def written_whole(
     path: Path, mend: str = "", temporary: Path | None = None
 ) -> Iterator[Path]:
-    """A temporary name to write a file under; the block's end gives it its own.
+    """A temporary name, `partial`'s or another, to write a file under.
 
-    Where the block raises, nothing is left behind.
+    The block's end gives the file its own name. Where the block raises, nothing is left
+    behind, and what was there before is unharmed.
 
     Args:
         mend: what the error says after its reason.
-        temporary: the name; None takes that of `partial`.
 
     Raises:
         MinicnnError: the disk is full or the folder not writable, or there is no place
-            for a file; what was there before is unharmed.
+            for a file.
     """
     check_target(path)
     temporary = temporary or partial(path)
@@ -71,11 +71,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """A JSON file's value.
-
-    Raises:
-        MinicnnError: it cannot be read or is not JSON.
-    """
+    """A JSON file's value; raises MinicnnError if it cannot be read or is none."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -85,11 +81,7 @@ def read_json(path: Path) -> Any:
 
 
 def check_target(path: Path) -> None:
-    """Refuses a path that no file can be made at, such as a folder's or a device's.
-
-    Raises:
-        MinicnnError: there is something else, or no folder to make it in.
-    """
+    """Raises MinicnnError if no file can be made there: over a folder, or in none."""
     if path.exists() and not path.is_file():
         kind = "a folder" if path.is_dir() else "no regular file"
         raise MinicnnError(f"{path}: is {kind}; give the path of a file to make")
@@ -101,11 +93,7 @@ def check_target(path: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Makes a folder and its parents.
-
-    Raises:
-        MinicnnError: it cannot be made or written to.
-    """
+    """Makes a folder and its parents; MinicnnError if it cannot be written to."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -126,17 +114,10 @@ def cache_folder() -> Path:
 
 @contextmanager
 def held_alone(path: Path, refusal: str) -> Iterator[None]:
-    """Holds a lock file, made if missing, alone.
-
-    Raises:
-        MinicnnError: another process holds it; says `refusal`.
-    """
-    lock = FileLock(path)
+    """Holds a lock file, made if missing; MinicnnError(refusal) if another does."""
     try:
-        lock.acquire(timeout=PATIENCE, poll_interval=0.02)
+        held = FileLock(path).acquire(timeout=PATIENCE, poll_interval=0.02)
     except Timeout:
         raise MinicnnError(refusal) from None
-    try:
+    with held:
         yield
-    finally:
-        lock.release()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -26,48 +24,26 @@ class Interrupt:
     def __init__(self) -> None:
         self.requested = False
         self.signal_name = ""
-        self._restore = lambda: None
+        self._before: dict[int, Any] = {}
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.requested = True
         self.signal_name = signal.Signals(number).name
-        self._restore()
+        self.__exit__()
 
     def __enter__(self) -> Interrupt:
-        self._restore = _catch(self._note)
+        if threading.current_thread() is threading.main_thread():
+            for number in [signal.Signals[name] for name in SIGNALS]:
+                self._before[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._restore()
+        while self._before:
+            signal.signal(*self._before.popitem())
 
 
-@contextmanager
-def raising() -> Iterator[None]:
-    """Ctrl-C and SIGTERM raise `Stopped` at once: for work with nothing to save.
+class raising(Interrupt):
+    """Ctrl-C and SIGTERM raise `Stopped` at once: for work with nothing to save."""
 
-    Outside the main thread signals cannot be caught and nothing changes.
-    """
-
-    def stop(number: int, frame: FrameType | None) -> None:
+    def _note(self, number: int, frame: FrameType | None) -> None:
         raise Stopped(signal.Signals(number).name)
-
-    restore = _catch(stop)
-    try:
-        yield
-    finally:
-        restore()
-
-
-def _catch(handler: Callable[[int, FrameType | None], None]) -> Callable[[], None]:
-    """Has the signals call a handler; what puts the earlier ones back."""
-    if threading.current_thread() is not threading.main_thread():
-        return lambda: None
-    numbers = [signal.Signals[name] for name in SIGNALS]
-    before: dict[int, Any] = {each: signal.signal(each, handler) for each in numbers}
-
-    def restore() -> None:
-        for number, earlier in before.items():
-            signal.signal(number, earlier)
-        before.clear()
-
-    return restore

@@ -17,7 +17,7 @@ U32 = NDArray[np.uint32]
 
 _MULTIPLIERS = np.array([0xD2511F53, 0xCD9E8D57], dtype=np.uint64)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
-_MASK = 0xFFFFFFFF
+_MASK, _HALF = 0xFFFFFFFF, np.uint64(32)
 _ROUNDS = 10
 
 
@@ -37,34 +37,24 @@ class Stream(enum.IntEnum):
 
 
 def philox4x32(counter: U32, key: tuple[int, int]) -> U32:
-    """The bijection itself.
-
-    Args:
-        counter: (4, n) uint32, one counter a column.
-        key: two 32-bit words.
+    """The bijection itself, of counters (4,n), one a column, under two 32-bit words.
 
     Returns:
-        (4, n) uint32, four random words for each counter.
+        (4,n), four random words for each counter.
     """
-    c = counter.astype(np.uint64)
+    c0, c1, c2, c3 = counter.astype(np.uint64)
     k0, k1 = key
     for _ in range(_ROUNDS):
-        product0 = c[0] * _MULTIPLIERS[0]
-        product1 = c[2] * _MULTIPLIERS[1]
-        c = np.stack(
-            [
-                (product1 >> np.uint64(32)) ^ c[1] ^ np.uint64(k0),
-                product1 & np.uint64(_MASK),
-                (product0 >> np.uint64(32)) ^ c[3] ^ np.uint64(k1),
-                product0 & np.uint64(_MASK),
-            ]
-        )
+        product0, product1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
+        c0 = (product1 >> _HALF) ^ c1 ^ np.uint64(k0)
+        c2 = (product0 >> _HALF) ^ c3 ^ np.uint64(k1)
+        c1, c3 = product1 & np.uint64(_MASK), product0 & np.uint64(_MASK)
         k0, k1 = (k0 + _WEYL[0]) & _MASK, (k1 + _WEYL[1]) & _MASK
-    return c.astype(np.uint32)
+    return np.stack([c0, c1, c2, c3]).astype(np.uint32)
 
 
 def words(seed: int, stream: int, step: int, count: int, start: int = 0) -> U32:
-    """Random 32-bit words number start .. start + count − 1 of (seed, stream, step).
+    """Words (count,) of (seed, stream, step), from number `start` on.
 
     Word i is word i mod 4 of the block whose counter is (i div 4, stream, step low,
     step high) under the key (seed low, seed high).
@@ -73,11 +63,7 @@ def words(seed: int, stream: int, step: int, count: int, start: int = 0) -> U32:
         seed: 0 ≤ seed < 2⁶⁴.
         stream: 0 ≤ stream < 2³²; see `Stream`.
         step: 0 ≤ step < 2⁶⁴, the training step or the epoch.
-        count: how many words.
         start: the first word's index; start + count ≤ 2³⁴.
-
-    Returns:
-        (count,) uint32.
     """
     first, last = start // 4, -(-(start + count) // 4)
     counter = np.empty((4, last - first), np.uint32)
@@ -92,36 +78,26 @@ def words(seed: int, stream: int, step: int, count: int, start: int = 0) -> U32:
 def integers(
     seed: int, stream: int, step: int, count: int, below: int, start: int = 0
 ) -> NDArray[np.int64]:
-    """Integers in [0, below) by multiply-shift: (word · below) div 2³².
+    """Integers (count,) in [0, below) by multiply-shift: (word · below) div 2³².
 
     The bias is under below / 2³², far beneath what a crop or a mirror can show.
-
-    Returns:
-        (count,) int64.
     """
     drawn = words(seed, stream, step, count, start).astype(np.uint64)
-    return ((drawn * np.uint64(below)) >> np.uint64(32)).astype(np.int64)
+    return ((drawn * np.uint64(below)) >> _HALF).astype(np.int64)
 
 
 def permutation(seed: int, stream: int, step: int, count: int) -> NDArray[np.int64]:
     """A permutation of 0 .. count − 1: the stable order of 64-bit random keys."""
     pairs = words(seed, stream, step, 2 * count).reshape(count, 2).astype(np.uint64)
-    return np.argsort((pairs[:, 0] << np.uint64(32)) | pairs[:, 1], kind="stable")
+    return np.argsort((pairs[:, 0] << _HALF) | pairs[:, 1], kind="stable")
 
 
 def normal(seed: int, stream: int, count: int, start: int = 0) -> NDArray[np.float64]:
-    """Standard normal numbers by the Box–Muller transform, in float64.
+    """Standard normal numbers (count,) by the Box–Muller transform.
 
     Each pair of words (a, b) gives two: r·cos θ and r·sin θ with
-    r = sqrt(−2 ln((a + 1) / 2³²)) and θ = 2π b / 2³². The largest is 6.66.
-
-    Args:
-        seed, stream: as for `words`.
-        count: how many numbers.
-        start: the first number's index, even.
-
-    Returns:
-        (count,) float64.
+    r = sqrt(−2 ln((a + 1) / 2³²)) and θ = 2π b / 2³². The largest is 6.66. `start`, the
+    first number's index, is even.
     """
     pairs = words(seed, stream, 0, count + count % 2, start).reshape(-1, 2)
     radius = np.sqrt(-2.0 * np.log((pairs[:, 0] + 1.0) / 2.0**32))

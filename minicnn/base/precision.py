@@ -25,7 +25,6 @@ class Precision:
     """The types of one way to train.
 
     Attributes:
-        name: "fp32", "tf32x3", "tf32", "bf16", or, to be exact, "fp64".
         values: dtype of the parameters that the solver updates, of their velocities and
             of their gradients.
         activations: dtype of what the layers hand on, forward and backward, and of the
@@ -55,34 +54,23 @@ class Precision:
 
 _FLOAT, _DOUBLE = np.dtype(np.float32), np.dtype(np.float64)
 FP32 = Precision("fp32", _FLOAT, _FLOAT)
+# Each operand is a sum of two 11-bit numbers, each product three products of tensor
+# cores: as exact as float32.
+TF32X3 = Precision("tf32x3", _FLOAT, _FLOAT)
+# Tensor cores round the operands of products to 11 significant bits.
+TF32 = Precision("tf32", _FLOAT, _FLOAT)
 FP64 = Precision("fp64", _DOUBLE, _DOUBLE)
-_ALL = {
-    each.name: each
-    for each in (
-        FP32,
-        # Each operand is a sum of two 11-bit numbers, each product three products of
-        # tensor cores: as exact as float32.
-        Precision("tf32x3", _FLOAT, _FLOAT),
-        # Tensor cores round the operands of products to 11 significant bits.
-        Precision("tf32", _FLOAT, _FLOAT),
-        Precision("bf16", _FLOAT, BF16),
-        FP64,
-    )
-}
-NAMES = tuple(_ALL)
+_ALL = [FP32, TF32X3, TF32, Precision("bf16", _FLOAT, BF16), FP64]
+NAMES = tuple(each.name for each in _ALL)
 
 
 def get(name: str) -> Precision:
-    """The precision to train in of that name.
-
-    Raises:
-        MinicnnError: there is none.
-    """
-    if name not in _ALL:
+    """The precision of that name, or MinicnnError."""
+    if name not in NAMES:
         raise MinicnnError(
             f"network.precision {name!r}: unknown; choose from {', '.join(NAMES)}"
         )
-    return _ALL[name]
+    return _ALL[NAMES.index(name)]
 
 
 def accumulator(dtype: np.dtype[Any]) -> np.dtype[Any]:

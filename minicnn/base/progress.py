@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
-from types import TracebackType
+from dataclasses import dataclass
 
 
+@dataclass
 class Progress:
     """Counts `total` units of work; use as a context manager.
 
     On a terminal it is a tqdm bar on standard error. Elsewhere it prints one plain
     line at most every `every` seconds, and one at the end.
 
-    Args:
+    Attributes:
         total: units in all.
         unit: the plural word for one unit in rates, such as "images".
         label: what is being done.
@@ -23,42 +25,36 @@ class Progress:
             and a part that is over before its first plain line has none.
     """
 
-    def __init__(
-        self,
-        total: int,
-        unit: str,
-        label: str,
-        initial: int = 0,
-        every: float = 10.0,
-        passing: bool = False,
-    ) -> None:
-        self.total, self.unit, self.label = total, unit, label
-        self.initial = self.done = initial
-        self.every, self.passing = every, passing
-        self.note = ""
+    total: int
+    unit: str
+    label: str
+    initial: int = 0
+    every: float = 10.0
+    passing: bool = False
+
+    def __post_init__(self) -> None:
+        self.done, self.note = self.initial, ""
         self._began = self._spoke = time.monotonic()
         self._bar = None
         if sys.stderr.isatty():
             from tqdm import tqdm
 
             self._bar = tqdm(
-                total=total,
-                initial=initial,
-                desc=label,
-                unit=" " + unit,
+                total=self.total,
+                initial=self.initial,
+                desc=self.label,
+                unit=" " + self.unit,
                 dynamic_ncols=True,
                 smoothing=0.1,
-                leave=not passing,
+                leave=not self.passing,
             )
 
     def update(self, count: int, note: str = "") -> None:
         """Adds `count` units; `note` is a short text such as "loss 2.31"."""
         self.done += count
-        if note:
-            self.note = note
+        self.note = note or self.note
         if self._bar is not None:
-            if note:
-                self._bar.set_postfix_str(note, refresh=False)
+            self._bar.set_postfix_str(self.note, refresh=False)
             self._bar.update(count)
         elif time.monotonic() - self._spoke >= self.every:
             self._speak()
@@ -76,18 +72,18 @@ class Progress:
 
     def _speak(self) -> None:
         rate = self.rate()
-        left = (self.total - self.done) / rate if rate > 0 else float("inf")
-        parts = [
-            f"{self.label}: {self.done}/{self.total}",
-            f"{rate:,.0f} {self.unit}/s",
-            f"{duration(left)} left",
-        ]
-        if self.note:
-            parts.append(self.note)
-        print(", ".join(parts), file=sys.stderr, flush=True)
+        left = (self.total - self.done) / rate if rate > 0 else math.inf
+        note = f", {self.note}" if self.note else ""
+        self.message(
+            f"{self.label}: {self.done}/{self.total}, {rate:,.0f} {self.unit}/s, "
+            f"{duration(left)} left{note}"
+        )
         self._spoke = time.monotonic()
 
-    def close(self) -> None:
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.close()
         elif self.done > self.initial and not (
@@ -95,21 +91,10 @@ class Progress:
         ):
             self._speak()
 
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
 
 def duration(seconds: float) -> str:
     """Seconds as a short text: 42 s, 3 min 05 s, 2 h 10 min, 4 d 03 h."""
-    if seconds != seconds or seconds == float("inf"):
+    if not math.isfinite(seconds):
         return "unknown time"
     whole = round(seconds)
     if whole < 60:

@@ -35,9 +35,8 @@ class HostThreads:
     ) -> None:
         """Calls work(start, stop) for [0, total) cut into chunks, on the threads.
 
-        The chunks must not write to the same memory. An exception in one is raised.
-        The calling thread is one of the threads, so that little waits for the others
-        to wake.
+        The chunks must not write to the same memory. An exception in one is raised. The
+        calling thread takes part, so that little waits for the others to wake.
         """
         starts = range(0, total, chunk)
         left = iter(starts)  # whoever is free takes the next
@@ -46,14 +45,11 @@ class HostThreads:
             for start in left:
                 work(start, min(start + chunk, total))
 
-        helpers = min(self.threads, len(starts)) - 1
-        if helpers < 1:
-            return take()
         # What the caller asked of NumPy's warnings does not reach other threads.
         asked = np.geterr()
         ended: SimpleQueue[BaseException | None] = SimpleQueue()
 
-        def quiet() -> None:
+        def help_out() -> None:
             error = None
             try:
                 with np.errstate(**asked):
@@ -62,12 +58,13 @@ class HostThreads:
                 error = raised
             ended.put(error)
 
-        for _ in range(helpers):
-            self._tasks.put(quiet)
+        helpers = range(min(self.threads, len(starts)) - 1)
+        for _ in helpers:
+            self._tasks.put(help_out)
         try:
             take()
         finally:
-            errors = [ended.get() for _ in range(helpers)]
+            errors = [ended.get() for _ in helpers]
         for error in filter(None, errors):
             raise error
 

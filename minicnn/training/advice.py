@@ -36,12 +36,7 @@ class Choice:
 
 
 def choose(store: Store, classes: Sequence[int], gpu: bool) -> Choice:
-    """The recipe for a task.
-
-    Args:
-        classes: class indices of the task.
-        gpu: whether it is trained on one.
-    """
+    """The recipe for a task of these class indices, trained on a GPU or not."""
     images = len(store.rows(classes, "train"))
     size = min(store.image_size)
     arch = next(name for least, name in BY_SIZE if size >= least)

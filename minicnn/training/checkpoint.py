@@ -9,8 +9,8 @@ safetensors itself has no checksum.
 from __future__ import annotations
 
 import json
+import sys
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,20 +34,13 @@ Tensors = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One saved state.
-
-    Attributes:
-        step: updates made.
-        weights, momentum: by parameter name.
-        mean: (H,W,3) float32, what is subtracted from every image.
-        extra: small values that resuming needs, as JSON has them.
-    """
+    """One saved state: after `step` updates, tensors by parameter name."""
 
     step: int
     weights: Tensors
     momentum: Tensors
-    mean: NDArray[np.float32]
-    extra: dict[str, Any]
+    mean: NDArray[np.float32]  # (H,W,3), subtracted from every image
+    extra: dict[str, Any]  # small values that resuming needs, as JSON has them
 
 
 def _crc(step: int, extra: dict[str, Any], tensors: Tensors) -> int:
@@ -65,11 +58,7 @@ def path_of(folder: Path, step: int) -> Path:
 
 
 def save(folder: Path, checkpoint: Checkpoint) -> Path:
-    """Writes a checkpoint atomically and deletes all but the last two, and litter.
-
-    Raises:
-        MinicnnError: it cannot be written; earlier checkpoints are unharmed.
-    """
+    """Writes a checkpoint atomically and deletes all but the last two, and litter."""
     tensors = {
         **checkpoint.weights,
         **{MOMENTUM + name: v for name, v in checkpoint.momentum.items()},
@@ -83,13 +72,19 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
         "extra": checkpoint.extra,
     }
     path = path_of(folder, checkpoint.step)
-    content = serialise(tensors, {KEY: json.dumps(about, sort_keys=True)})
-    write_atomically(path, content)
+    write_atomically(path, serialise(tensors, {KEY: json.dumps(about, sort_keys=True)}))
     for old in sorted(folder.glob("step-*.safetensors"))[:-KEPT]:
         old.unlink()
     for cut_off in folder.glob(partial(Path("step-*.safetensors")).name):
         cut_off.unlink()  # by a kill
     return path
+
+
+def read(path: Path) -> tuple[dict[str, Any], Tensors]:
+    """What minicnn says about a safetensors file, if anything, and its tensors."""
+    with safe_open(path, "np") as file:
+        about = dict(json.loads((file.metadata() or {}).get(KEY, "{}")))
+        return about, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
 
 def load(path: Path) -> Checkpoint:
@@ -99,9 +94,7 @@ def load(path: Path) -> Checkpoint:
         MinicnnError: the file is damaged or no minicnn checkpoint.
     """
     try:
-        with safe_open(path, "np") as file:
-            about = json.loads((file.metadata() or {})[KEY])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        about, tensors = read(path)
         version, crc = about["version"], about["crc32"]
         step, extra = about["step"], about["extra"]
         intact = crc == _crc(step, extra, tensors) and "mean" in tensors
@@ -113,20 +106,17 @@ def load(path: Path) -> Checkpoint:
         )
     if not intact:
         raise MinicnnError(f"{path}: checksum does not match, the file is damaged")
-    momentum = {
-        name[len(MOMENTUM) :]: tensors.pop(name)
-        for name in sorted(tensors)
-        if name.startswith(MOMENTUM)
-    }
-    mean = tensors.pop("mean")
+    mean, momentum = tensors.pop("mean"), {}
+    for name in sorted(tensors):
+        if name.startswith(MOMENTUM):
+            momentum[name.removeprefix(MOMENTUM)] = tensors.pop(name)
     return Checkpoint(step, tensors, momentum, mean, extra)
 
 
-def latest(folder: Path, warn: Callable[[str], object]) -> Checkpoint | None:
+def latest(folder: Path) -> Checkpoint | None:
     """The newest checkpoint that can be read, or None where there is none at all.
 
-    Args:
-        warn: told of each damaged one that was passed over.
+    Warns of each damaged one that it passes over.
 
     Raises:
         MinicnnError: there are checkpoints, but all are damaged.
@@ -136,7 +126,8 @@ def latest(folder: Path, warn: Callable[[str], object]) -> Checkpoint | None:
         try:
             return load(path)
         except MinicnnError as error:
-            warn(f"warning: {error}; falling back to the checkpoint before it")
+            text = f"warning: {error}; falling back to the checkpoint before it"
+            print(text, file=sys.stderr, flush=True)
     if paths:
         raise MinicnnError(
             f"{folder}: every checkpoint is damaged; --fresh starts the run over"

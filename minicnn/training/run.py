@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,18 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minicnn.base import precision
+from minicnn.base import files, precision
 from minicnn.base.config import Config, from_dict, read_toml, to_toml
 from minicnn.base.errors import MinicnnError
-from minicnn.base.files import (
-    held_alone,
-    holds_only,
-    make_folder,
-    partial,
-    read_json,
-    write_atomically,
-    write_json,
-)
+from minicnn.base.files import partial, read_json
 from minicnn.devices.device import Device
 from minicnn.nn import architecture_files
 from minicnn.nn.architectures import Architecture
@@ -37,6 +27,9 @@ from minicnn.training.checkpoint import Checkpoint
 
 # Settings that are paths, and may change between calls.
 PLACES = ("run", "store"), ("run", "source")
+# Settings that runs of earlier versions do not name, and what they were.
+EARLY: dict[tuple[str, str], Any] = {("run", "keep"): 0, ("run", "finetune_after"): 0}
+EARLY |= {("network", "precision"): "fp32"}
 # Keys of a result.json of any version.
 SCORED = {"top1", "top5", "loss", "top1_mean_of_10_best", "evaluations"}
 SCORED |= {"weights_sha256"}
@@ -46,12 +39,11 @@ BEST = 10
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The whole lines of a metrics.jsonl; a line cut off by a kill is left out."""
-    records = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            records.append(json.loads(line))
-        except ValueError:
-            break
+    records: list[dict[str, Any]] = []
+    if path.exists():
+        with suppress(ValueError):
+            for line in path.read_text(encoding="utf-8").splitlines():
+                records.append(json.loads(line))
     return records
 
 
@@ -65,14 +57,7 @@ class Class:
 
 
 class Run:
-    """A run folder, finished or not.
-
-    Args:
-        folder: the run folder.
-
-    Raises:
-        MinicnnError: it is none, or cannot be read.
-    """
+    """A run folder, finished or not; MinicnnError if it is none, or cannot be read."""
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
@@ -81,12 +66,13 @@ class Run:
                 f"{self.folder}: no run folder (it has no config.toml); 'minicnn "
                 "train-base' and 'minicnn transfer' make them"
             )
+        self._where = str(self.folder / "config.toml")
         sections = read_toml(self.folder / "config.toml")
         self.about: dict[str, Any] = sections.pop("run", {})
-        self._arch: dict[str, Any] | None = sections.pop("architecture", None)
+        self._arch = sections.pop("architecture", None)
         if "name" not in self.about:
             raise self._damaged("config.toml", "has no run.name")
-        self.config: Config = from_dict(sections, str(self.folder / "config.toml"))
+        self.config: Config = from_dict(sections, self._where)
 
     def _damaged(self, file: str, problem: str) -> MinicnnError:
         return MinicnnError(
@@ -126,13 +112,8 @@ class Run:
 
     @cached_property
     def checkpoint(self) -> Checkpoint:
-        """The last good checkpoint.
-
-        Raises:
-            MinicnnError: there is none.
-        """
-        folder = self.folder / checkpoint.FOLDER
-        found = checkpoint.latest(folder, lambda text: print(text, file=sys.stderr))
+        """The last good checkpoint; MinicnnError if there is none."""
+        found = checkpoint.latest(self.folder / checkpoint.FOLDER)
         if found is None:
             raise MinicnnError(f"{self.folder}: no checkpoint yet")
         return found
@@ -149,8 +130,7 @@ class Run:
 
     def metrics(self) -> list[dict[str, Any]]:
         """The records of metrics.jsonl: training lines and evaluations."""
-        path = self.folder / "metrics.jsonl"
-        return read_metrics(path) if path.exists() else []
+        return read_metrics(self.folder / "metrics.jsonl")
 
     def layers(self) -> list[dict[str, Any]]:
         """Each tensor: layer, shape, copied or drawn afresh, frozen or trained."""
@@ -161,9 +141,7 @@ class Run:
         """Its architecture; one that is not built in is in its config.toml."""
         if self._arch is None:
             return architecture_files.load(self.config.network.arch)
-        return architecture_files.from_dict(
-            self._arch, str(self.folder / "config.toml")
-        )
+        return architecture_files.from_dict(self._arch, self._where)
 
     def network(self, dev: Device) -> Network:
         """The network with the last checkpoint's weights."""
@@ -179,32 +157,22 @@ class Run:
         return Trunk([network])
 
 
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Holds a run folder alone.
-
-    Raises:
-        MinicnnError: another process trains in it.
-    """
+def locked(folder: Path) -> AbstractContextManager[None]:
+    """Holds a run folder alone; MinicnnError if another process trains in it."""
     refusal = (
         f"{folder}: another minicnn is training in it; wait for it, or choose another "
         "folder by --runs"
     )
-    with held_alone(folder / ".lock", refusal):
-        yield
+    return files.held_alone(folder / ".lock", refusal)
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """Settings that differ between two nested dictionaries, PLACES left out."""
     rows = []
-    # Values of runs made before these settings existed.
-    early: dict[str, dict[str, Any]] = {"run": {"keep": 0, "finetune_after": 0}}
-    for section, entry in [*early.items(), ("network", {"precision": "fp32"})]:
-        old = {**old, section: {**entry, **old.get(section, {})}}
     for section in sorted(old.keys() | new.keys()):
         before, after = old.get(section, {}), new.get(section, {})
         for key in sorted(before.keys() | after.keys()):
-            was, now = before.get(key), after.get(key)
+            was, now = before.get(key, EARLY.get((section, key))), after.get(key)
             # Store and source are compared by identity and digest, not by path.
             if was == now or (section, key) in PLACES:
                 continue
@@ -214,27 +182,17 @@ def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     return rows
 
 
-def _odd(folder: Path, settings: dict[str, Any], task: dict[str, Any]) -> list[str]:
-    """How a run folder's settings and classes differ from these."""
-    odd = _differences(read_toml(folder / "config.toml"), settings)
-    classes = folder / "task.json"
-    if classes.exists() and read_json(classes) != task:
-        odd.append("its classes differ (task.json)")
-    return odd
-
-
 def _untrained(folder: Path) -> bool:
     """Whether a run is at step 0, so that nothing is lost if it starts over."""
     first = checkpoint.path_of(folder / checkpoint.FOLDER, 0)
-    if set(first.parent.glob("step-*.safetensors")) - {first}:
-        return False
-    kept = ("metrics.jsonl", "result.json")
-    return not any((folder / name).exists() for name in kept)
+    later = set(first.parent.glob("step-*.safetensors")) - {first}
+    kept = folder / "metrics.jsonl", folder / "result.json"
+    return not later and not any(path.exists() for path in kept)
 
 
 def check_folder(
     folder: Path, settings: dict[str, Any], task: dict[str, Any], fresh: bool
-) -> None:
+) -> bool:
     """Refuses a folder that a run cannot begin or go on in; touches nothing.
 
     Args:
@@ -242,43 +200,51 @@ def check_folder(
         task: what task.json holds.
         fresh: whether the run starts over.
 
+    Returns:
+        Whether what it holds is to be deleted, see `open_folder`.
+
     Raises:
         MinicnnError: it holds something else, or a run of other settings that is past
             step 0; or it is to start over while another process trains in it.
     """
     config, classes = folder / "config.toml", folder / "task.json"
     # What `open_folder` leaves if it is killed is as good as an empty folder.
-    if holds_only(folder, {classes.name, partial(classes).name, partial(config).name}):
-        return
+    left = {classes.name, partial(classes).name, partial(config).name}
+    if files.holds_only(folder, left):
+        return False
     if not config.exists():
         raise MinicnnError(
             f"{folder}: not a run folder, so --fresh leaves it alone"
             if fresh
             else f"{folder}: neither empty nor a run folder; choose another by --runs"
         )
-    odd = [] if fresh else _odd(folder, settings, task)
-    if fresh or (odd and _untrained(folder)):
-        with locked(folder):
-            return
-    if odd:
-        raise MinicnnError(
-            f"{folder}: made with other settings: {'; '.join(odd)}; --fresh starts it "
-            "over, --runs chooses another folder"
-        )
+    if not fresh:
+        odd = _differences(read_toml(config), settings)
+        if classes.exists() and read_json(classes) != task:
+            odd.append("its classes differ (task.json)")
+        if not odd:
+            return False
+        if not _untrained(folder):
+            raise MinicnnError(
+                f"{folder}: made with other settings: {'; '.join(odd)}; --fresh starts "
+                "it over, --runs chooses another folder"
+            )
+    with locked(folder):
+        return True
 
 
 def open_folder(
-    folder: Path, settings: dict[str, Any], task: dict[str, Any], fresh: bool
+    folder: Path, settings: dict[str, Any], task: dict[str, Any], anew: bool
 ) -> Run:
-    """Makes a run folder where there is none yet; arguments as for `check_folder`."""
+    """Makes a run folder where there is none yet, or `anew`; see `check_folder`."""
     config, classes = folder / "config.toml", folder / "task.json"
-    if config.exists() and (fresh or _odd(folder, settings, task)):
+    if anew:
         with locked(folder):
             shutil.rmtree(folder)
-    make_folder(folder)
+    files.make_folder(folder)
     if not (classes.exists() and config.exists()):
-        write_json(classes, task)
+        files.write_json(classes, task)
     # Last: a folder with a config.toml is a whole run folder.
     if not config.exists():
-        write_atomically(config, to_toml(settings).encode())
+        files.write_atomically(config, to_toml(settings).encode())
     return Run(folder)

@@ -70,12 +70,8 @@ def identity(setup: Setup, treatment: Treatment) -> dict[str, Any]:
     return {
         "name": treatment.name,
         "treatment": treatment.kind,
-        "source": treatment.source,
-        "target": treatment.target,
-        "n": treatment.n,
-        "finetune": treatment.finetune,
-        "keep": treatment.keep,
-        "finetune_after": treatment.finetune_after,
+        "source": treatment.source,  # before the others
+        **vars(treatment),
         "split": setup.split,
         "seed": setup.seed,
     }

@@ -10,40 +10,31 @@ from numpy.typing import NDArray
 
 from minicnn.base.config import LayerRates, SolverConfig
 from minicnn.base.errors import MinicnnError
-from minicnn.nn.architectures import Architecture, Conv, FullyConnected
 from minicnn.nn.network import Network
 from minicnn.ops import sgd
 
 
 def learning_rate(config: SolverConfig, step: int) -> float:
-    """lr · gamma^(step div step_size); step_size 0 keeps the rate.
-
-    Args:
-        step: updates already made.
-    """
+    """lr · gamma^(step div step_size) after `step` updates; step_size 0 keeps lr."""
     drops = step // config.step_size if config.step_size else 0
     return config.lr * config.gamma**drops
 
 
-def check_layers(config: SolverConfig, arch: Architecture) -> None:
-    """Refuses rates of layers that an architecture does not have.
+def scale_rates(network: Network, config: SolverConfig) -> None:
+    """Multiplies the parameters' factors by their layers'; before `Network.plan`.
 
     Raises:
-        MinicnnError: there is one.
+        MinicnnError: the network does not have one of those layers.
     """
-    known = [e.name for e in arch.layers if isinstance(e, Conv | FullyConnected)]
+    layer_of = {p.name: p.name.partition(".")[0] for p in network.params}
     for layer in config.layers:
-        if layer not in known:
+        if layer not in layer_of.values():
             raise MinicnnError(
-                f"solver.layers.{layer}: no such layer in {arch.name}; it has "
-                f"{', '.join(known)}"
+                f"solver.layers.{layer}: no such layer in {network.arch.name}; it has "
+                f"{', '.join(dict.fromkeys(layer_of.values()))}"
             )
-
-
-def scale_rates(network: Network, config: SolverConfig) -> None:
-    """Multiplies the parameters' factors by their layers'; before `Network.plan`."""
     for p in network.params:
-        own = config.layers.get(p.name.partition(".")[0], LayerRates())
+        own = config.layers.get(layer_of[p.name], LayerRates())
         p.lr_mult *= own.lr_mult
         p.decay_mult *= own.decay_mult
 
@@ -81,9 +72,8 @@ class Solver:
             self._still_held = step < updates
             trainable = self.network.trainable
             rates = [p.lr_mult * (p.index > n or step >= updates) for p in trainable]
-            self.network.segments.rates[...] = self.network.dev.from_host(
-                np.array(rates)
-            )
+            held = self.network.segments.rates
+            held[...] = self.network.dev.from_host(np.array(rates))
 
     def update(self) -> None:
         """One update of every trainable parameter by its gradient, and of its copy."""
@@ -105,11 +95,7 @@ class Solver:
         return {k: self.network.dev.to_host(v) for k, v in self.velocity.items()}
 
     def load(self, tensors: Mapping[str, NDArray[Any]]) -> None:
-        """Takes every velocity from host arrays.
-
-        Raises:
-            MinicnnError: the names differ from those of the trainable parameters.
-        """
+        """Takes every velocity from host arrays, of just the trainable parameters."""
         if tensors.keys() != self.velocity.keys():
             odd = sorted(tensors.keys() ^ self.velocity.keys())
             raise MinicnnError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 import hashlib
 import importlib.resources
 import json
@@ -14,19 +14,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
 from minicnn.base.errors import MinicnnError
 from minicnn.data.splits import Task
 from minicnn.data.store import Store
 from minicnn.nn import torch_layout
-from minicnn.nn.architectures import (
-    ARCHITECTURES,
-    Architecture,
-    Conv,
-    Dropout,
-    FullyConnected,
-)
+from minicnn.nn.architectures import ARCHITECTURES, Architecture, Dropout
 from minicnn.nn.network import tensor_hashes
 from minicnn.nn.torch_layout import Tensors
 from minicnn.training import checkpoint
@@ -37,17 +31,11 @@ from minicnn.training.treatment import SHIPPED, Treatment
 
 @dataclass(frozen=True)
 class Source:
-    """Weights that layers are copied from.
-
-    Attributes:
-        weights: by parameter name, such as "conv1.w".
-        mean: (H,W,3), what was subtracted from the images; None where it is not known.
-        digest: of the weights: a source that has changed is another source.
-    """
+    """Weights, by parameter name, that layers are copied from."""
 
     weights: Tensors
-    mean: NDArray[np.float32] | None
-    digest: str
+    mean: NDArray[np.float32] | None  # (H,W,3), subtracted from the images, if known
+    digest: str  # of the weights: a source that has changed is another source
 
 
 def _digest(hashes: Mapping[str, str]) -> str:
@@ -56,11 +44,7 @@ def _digest(hashes: Mapping[str, str]) -> str:
 
 
 def locate(source: str) -> Path:
-    """Where a source lies that is no task's base.
-
-    Raises:
-        MinicnnError: there is nothing.
-    """
+    """Where a source lies that is no task's base; MinicnnError if nothing is there."""
     path = Path(source)
     if source in SHIPPED:
         package = importlib.resources.files("minicnn.experiments")
@@ -73,36 +57,28 @@ def locate(source: str) -> Path:
     return path
 
 
-def _run_of(path: Path) -> Run | None:
-    """The run that a path is, or is a checkpoint of."""
+def _opened(path: Path) -> tuple[Run | None, Tensors, dict[str, Any]]:
+    """The run that a path is, or is a checkpoint of.
+
+    And a safetensors file's tensors as float32, and what minicnn wrote about them.
+    """
     if path.is_dir():
-        return Run(path)
+        return Run(path), {}, {}
     folder = path.resolve().parent.parent
     ours = path.resolve().parent.name == checkpoint.FOLDER
-    return Run(folder) if ours and (folder / "config.toml").is_file() else None
-
-
-def _contents(path: Path) -> tuple[Tensors, dict[str, Any]]:
-    """A safetensors file's tensors as float32, and what minicnn wrote about them."""
     try:
-        with safe_open(path, "np") as file:
-            about = dict(json.loads((file.metadata() or {}).get(checkpoint.KEY, "{}")))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        about, tensors = checkpoint.read(path)
     except (OSError, SafetensorError, TypeError, ValueError) as error:
         raise MinicnnError(f"--from {path}: no safetensors file ({error})") from None
-    return {k: np.asarray(v, np.float32) for k, v in tensors.items()}, about
+    floats = {name: np.asarray(v, np.float32) for name, v in tensors.items()}
+    run = Run(folder) if ours and (folder / "config.toml").is_file() else None
+    return run, floats, about
 
 
 def architecture(source: str) -> Architecture | None:
-    """The architecture that a source says it is of; None where it says nothing.
-
-    Raises:
-        MinicnnError: there is no such source, or it cannot be read.
-    """
-    path = locate(source)
-    if run := _run_of(path):
-        return run.arch
-    return ARCHITECTURES.get(str(_contents(path)[1].get("arch")))
+    """The architecture that a source says it is of; None where it says nothing."""
+    run, _, about = _opened(locate(source))
+    return run.arch if run else ARCHITECTURES.get(str(about.get("arch")))
 
 
 def of_path(source: str, arch: Architecture, n: int) -> Source:
@@ -117,13 +93,13 @@ def of_path(source: str, arch: Architecture, n: int) -> Source:
             are not those of `arch`.
     """
     path = locate(source)
-    theirs, run = architecture(source), _run_of(path)
+    run, tensors, about = _opened(path)
+    theirs = run.arch if run else ARCHITECTURES.get(str(about.get("arch")))
     if theirs and _below(theirs, n) != _below(arch, n):
         raise MinicnnError(
             f"--from {source}: layers 1..{n} of its architecture {theirs.name} are not "
             f"those of {arch.name}; --set network.arch={theirs.name} trains such a net"
         )
-    tensors, about = ({}, {}) if path.is_dir() else _contents(path)
     if run or "crc32" in about:
         saved = run.checkpoint if run and path.is_dir() else checkpoint.load(path)
         return Source(saved.weights, saved.mean, _digest(tensor_hashes(saved.weights)))
@@ -144,28 +120,22 @@ def of_path(source: str, arch: Architecture, n: int) -> Source:
 def _below(arch: Architecture, n: int) -> tuple[Any, ...]:
     """What layers 1..n compute; how they were drawn, and dropout, does not matter."""
     layers = [
-        dataclasses.replace(each, std=0.0, bias=0.0)
-        if isinstance(each, Conv | FullyConnected)
-        else each
+        (type(each), {k: v for k, v in vars(each).items() if k not in ("std", "bias")})
         for each in arch.layers
         if each.index <= n and not isinstance(each, Dropout)
     ]
-    return (arch.crop, arch.scale, *layers)
+    return arch.crop, arch.scale, layers
 
 
 def of_base(setup: Setup, task: Task, store: Store) -> Source:
-    """The finished base that a treatment copies from.
-
-    Raises:
-        MinicnnError: it is missing, unfinished, or does not fit.
-    """
+    """The finished base of a task; MinicnnError if missing, unfinished or unfit."""
     folder = setup.folder(Treatment(task.name))
-    words = ("minicnn", "train-base", "--task", task.name, *setup.words)
-    command = shlex.join(words)
+    command = shlex.join(["minicnn", "train-base", "--task", task.name, *setup.words])
     if not (folder / "config.toml").exists():
         raise MinicnnError(f"{folder}: missing; make it first: {command}")
     run = Run(folder)
-    if run.result is None:
+    result = run.result
+    if result is None:
         raise MinicnnError(f"{folder}: not finished; finish it first: {command}")
     if run.arch != setup.arch:
         raise MinicnnError(
@@ -184,23 +154,11 @@ def of_base(setup: Setup, task: Task, store: Store) -> Source:
                 f"{folder}: its {key} is {run.about.get(key)!r}, this run's is "
                 f"{value!r}; copy from a base of the same split, seed and store"
             )
-    _check_weights(run, command)
-    return Source(
-        run.checkpoint.weights, run.mean, _digest(run.result["weights_sha256"])
+    scored = result["weights_sha256"]  # maybe not the last checkpoint that is whole
+    with contextlib.suppress(MinicnnError):
+        if tensor_hashes(run.checkpoint.weights) == scored:
+            return Source(run.checkpoint.weights, run.mean, _digest(scored))
+    raise MinicnnError(
+        f"{folder}: its last checkpoint is damaged or missing; make the base again: "
+        f"{command} --fresh"
     )
-
-
-def _check_weights(base: Run, command: str) -> None:
-    """Refuses a base whose last checkpoint is not what its result was scored on."""
-    result = base.result
-    assert result is not None
-    try:
-        weights = base.checkpoint.weights
-        intact = tensor_hashes(weights) == result["weights_sha256"]
-    except MinicnnError:
-        intact = False
-    if not intact:
-        raise MinicnnError(
-            f"{base.folder}: its last checkpoint is damaged or missing; make the base "
-            f"again: {command} --fresh"
-        )

@@ -14,25 +14,24 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from minicnn.base.config import Config
 from minicnn.base.errors import MinicnnError
 from minicnn.base.files import read_json, write_atomically, write_json
 from minicnn.compile import native
 from minicnn.data.loader import Loader
 from minicnn.nn.network import Network
-from minicnn.ops.softmax import Score
 from minicnn.training import checkpoint
 from minicnn.training.checkpoint import Checkpoint
 from minicnn.training.environment import describe
 from minicnn.training.run import BEST, read_metrics
+from minicnn.training.setup import Setup, identity
 from minicnn.training.solver import Solver, learning_rate
+from minicnn.training.treatment import Treatment
 
 
 class Diverged(MinicnnError):
@@ -42,67 +41,39 @@ class Diverged(MinicnnError):
 class Trainee:
     """A run that is being trained, in its folder.
 
-    Args:
-        folder: the run folder, with its config.toml.
-        config: settings.
-        network: freshly started: weights copied or drawn, layers frozen.
-        identity: entries that result.json opens with.
-        still: see `Solver`.
+    `network` is freshly started: weights copied or drawn, layers frozen.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        config: Config,
-        network: Network,
-        identity: dict[str, Any],
-        still: tuple[int, int] = (0, 0),
-    ) -> None:
-        self.folder, self.config = folder, config
-        self.network, self.identity = network, identity
-        self.solver = Solver(network, config.solver, still)
+    def __init__(self, setup: Setup, treatment: Treatment, network: Network) -> None:
+        self.name, self.folder = treatment.name, setup.folder(treatment)
+        self.config, self.network = setup.config, network
+        self.identity = identity(setup, treatment)
+        still = treatment.copied, treatment.finetune_after
+        self.solver = Solver(network, setup.config.solver, still)
         self.step = 0
         self.saved_at = self.evaluated_at = -1
         # Sums since the last training line, and the rows that they count.
         self.totals = network.dev.zeros((3,), np.float64)
         self.rows = 0
         self.frozen_before = network.hashes(network.frozen)
-        self.checkpoints = folder / checkpoint.FOLDER
-        self.metrics = folder / "metrics.jsonl"
+        self.checkpoints = self.folder / checkpoint.FOLDER
+        self.metrics = self.folder / "metrics.jsonl"
         # Told of each record of the metrics.
         self.observers: list[Callable[[dict[str, Any]], object]] = []
 
-    @property
-    def name(self) -> str:
-        """Such as "baseA" or "A3B+"."""
-        return self.folder.name
-
     def learn(self, labels: Any) -> None:
-        """Backward and update, after the network's forward pass in training.
+        """Backward and update by labels (N,), after the forward pass in training.
 
         Nothing here may depend on the step but what lies on the device: it is recorded
         and repeated. The learning rate is set, and the step counted, by the trainer.
-
-        Args:
-            labels: (N,) int32, on the device.
         """
         self.network.score(labels, self.totals, gradient=True)
         self.network.backward()
         self.solver.update()
 
-    def advance(self, rows: int) -> None:
-        """Counts an update by so many images."""
-        self.step += 1
-        self.rows += rows
-
     def _loss(self) -> float:
-        """The mean loss since the last training line; waits for the device.
-
-        Raises:
-            Diverged: it is not a finite number.
-        """
-        score = Score(*self.network.dev.to_host(self.totals).tolist())
-        loss = score.loss / max(self.rows, 1)
+        """The mean loss since the last training line; `Diverged` if not finite."""
+        loss = self.network.dev.to_host(self.totals).tolist()[0] / max(self.rows, 1)
         if not math.isfinite(loss):
             raise self._diverged(f"the loss is {loss}")
         return loss
@@ -116,11 +87,7 @@ class Trainee:
         )
 
     def log(self) -> float:
-        """Writes a training line, the mean loss since the last one, and returns it.
-
-        Raises:
-            Diverged: it is not a finite number.
-        """
+        """Writes a training line, the mean loss since the last one, and returns it."""
         loss = self._loss()
         lr = learning_rate(self.config.solver, self.step - 1)
         self._append({"step": self.step, "loss": loss, "lr": lr})
@@ -148,19 +115,14 @@ class Trainee:
             tell(record)
 
     def save(self, mean: NDArray[np.float32]) -> None:
-        """Writes a checkpoint.
-
-        Raises:
-            Diverged: the loss or a weight is not a finite number.
-        """
+        """Writes a checkpoint; `Diverged` if loss or weights are not finite numbers."""
         self._loss()
         weights = self.network.tensors()
         if not all(np.isfinite(w).all() for w in weights.values()):
             raise self._diverged("a weight is not finite")
         totals = self.network.dev.to_host(self.totals).tolist()
         extra = {"totals": totals, "rows": self.rows}
-        momentum = self.solver.tensors()
-        state = Checkpoint(self.step, weights, momentum, mean, extra)
+        state = Checkpoint(self.step, weights, self.solver.tensors(), mean, extra)
         checkpoint.save(self.checkpoints, state)
         self.saved_at = self.step
 
@@ -171,15 +133,14 @@ class Trainee:
             The checkpoint's mean image, or None where there is no checkpoint.
         """
         self.checkpoints.mkdir(exist_ok=True)
-        found = checkpoint.latest(self.checkpoints, print_warning)
+        found = checkpoint.latest(self.checkpoints)
         if found:
             self._compare_forms()
             self.network.load(found.weights)
             self.solver.load(found.momentum)
             self.step = self.saved_at = found.step
-            self.totals[...] = self.network.dev.from_host(
-                np.array(found.extra["totals"])
-            )
+            totals = np.array(found.extra["totals"])
+            self.totals[...] = self.network.dev.from_host(totals)
             self.rows = found.extra["rows"]
         if self.metrics.exists():
             kept = [r for r in read_metrics(self.metrics) if r["step"] <= self.step]
@@ -204,9 +165,8 @@ class Trainee:
 
     def _compare_forms(self) -> None:
         """Warns if other forms of the ops are to go on than ran last."""
-        last = self._sessions()[-1:]
+        before = [{}, *self._sessions()][-1].get("native")
         now = self.network.dev.details().get("native")
-        before = last[0].get("native") if last else None
         if None in (now, before) or now == before:
             return
         changed, mend = "compiled code, now in NumPy", "see 'minicnn doctor'"
@@ -214,46 +174,39 @@ class Trainee:
             changed, mend = "NumPy, now in compiled code", f"set {native.OFF}"
         elif native.missing() == native.OFF:
             mend = "unset MINICNN_NATIVE"
-        print_warning(
+        print(
             f"warning: {self.name}: its ops ran in {changed}: it ends with the same "
-            f"numbers but for roundings, not with the same bytes; for those, {mend}"
+            f"numbers but for roundings, not with the same bytes; for those, {mend}",
+            file=sys.stderr,
+            flush=True,
         )
 
     def log_session(
-        self, began: float, first: int, rate: float, together: Sequence[str]
+        self, began: float, first: int, rate: float, together: list[str]
     ) -> None:
         """Adds this session to env.json: where, when, which steps, how fast.
 
-        Args:
-            began: seconds since the epoch.
-            first: the step it began with.
-            rate: images read a second.
-            together: names of all runs of the pass, which share its seconds.
+        Its first step, its time, in seconds since the epoch, and its images a second;
+        the latter two are of all runs of the pass.
         """
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began))
         entry = {
-            "began": stamp,
+            "began": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)),
             "seconds": round(time.time() - began, 3),
             "first_step": first,
             "last_step": self.step,
             "images_per_second": round(rate, 1),
-            "trained_together": list(together),
+            "trained_together": together,
             **describe(self.network.dev),
         }
-        sessions = [*self._sessions(), entry]
-        write_json(self.folder / "env.json", {"sessions": sessions})
+        sessions = {"sessions": [*self._sessions(), entry]}
+        write_json(self.folder / "env.json", sessions)
 
     def finish(self, loader: Loader) -> None:
-        """Writes result.json.
-
-        Raises:
-            MinicnnError: a frozen tensor's bytes are not what they were.
-        """
+        """Writes result.json, if every frozen tensor's bytes are what they were."""
         evaluations = [r for r in read_metrics(self.metrics) if "val_top1" in r]
         best = sorted((r["val_top1"] for r in evaluations), reverse=True)[:BEST]
         last = evaluations[-1]
-        after = self.network.hashes(self.network.frozen)
-        if after != self.frozen_before:
+        if self.network.hashes(self.network.frozen) != self.frozen_before:
             raise MinicnnError(f"{self.name}: a frozen tensor changed in training")
         result = {
             **self.identity,
@@ -267,12 +220,7 @@ class Trainee:
             "evaluations": len(evaluations),
             "frozen_layers": self.network.frozen,
             "frozen_unchanged": True,
-            "frozen_sha256": after,
+            "frozen_sha256": self.frozen_before,
             "weights_sha256": self.network.hashes(self.network.arch.depth),
         }
         write_json(self.folder / "result.json", result)
-
-
-def print_warning(text: str) -> None:
-    """One plain line on standard error."""
-    print(text, file=sys.stderr, flush=True)

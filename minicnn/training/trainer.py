@@ -9,9 +9,11 @@ same bytes as if it were alone.
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,7 +29,6 @@ from minicnn.nn.layers import Context
 from minicnn.nn.network import Network
 from minicnn.nn.trunk import Trunk
 from minicnn.ops import augment
-from minicnn.ops.softmax import Score
 from minicnn.training.run import Run, locked
 from minicnn.training.trainee import Diverged, Trainee
 
@@ -51,15 +52,22 @@ class Inputs:
 
         Both stay valid until the next call, and for each N they are the same arrays.
         """
-        x = self.buffer[: len(batch.labels)]
-        upload = self.dev.upload
-        with self._images(batch) as (images, rows):
+        count, upload = len(batch.labels), self.dev.upload
+        x, places = self.buffer[:count], np.arange(count)
+        held: AbstractContextManager[Any]
+        if batch.images is None:
+            assert self.in_memory is not None
+            held = nullcontext(self.in_memory.images)
+            places = self.in_memory.places(batch.rows)
+        else:
+            held = self.dev.streamed("images", batch.images)
+        with held as images:
             augment.crop_mirror(
                 self.dev,
                 images,
                 self.mean,
                 x,
-                upload("rows", rows),
+                upload("rows", places),
                 upload("top", batch.top),
                 upload("left", batch.left),
                 upload("mirror", batch.mirror),
@@ -67,16 +75,6 @@ class Inputs:
                 self.network.blocks,
             )
         return x, upload("labels", batch.labels)
-
-    @contextmanager
-    def _images(self, batch: Batch) -> Iterator[tuple[Any, NDArray[np.int64]]]:
-        """Images on the device, and the batch's places among them."""
-        if batch.images is None:
-            assert self.in_memory is not None
-            yield self.in_memory.images, self.in_memory.places(batch.rows)
-        else:
-            with self.dev.streamed("images", batch.images) as images:
-                yield images, np.arange(len(batch.rows))
 
 
 def evaluate_together(
@@ -89,16 +87,12 @@ def evaluate_together(
 ) -> list[dict[str, float]] | None:
     """Scores of a trunk's networks on the validation part, in one pass over it.
 
-    Args:
-        label: what is being done, for the progress.
-        stopping: asked before each batch; True gives up.
-
     Returns:
-        `val_loss`, `val_top1` and `val_top5` of each network, or None if given up.
+        `val_loss`, `val_top1` and `val_top5` of each network; None if `stopping`, which
+        is asked before each batch, was true.
     """
-    dev = inputs.dev
+    dev, count = inputs.dev, len(loader.val)
     totals = [dev.zeros((3,), np.float64) for _ in networks]
-    count = len(loader.val)
     with Progress(count, "images", label, passing=True) as bar:
         for batch in loader.val_batches():
             if stopping():
@@ -108,44 +102,29 @@ def evaluate_together(
             for network, sums in zip(networks, totals, strict=True):
                 network.score(labels, sums)
             bar.update(len(batch.labels))
-    scores = [Score(*dev.to_host(sums).tolist()) for sums in totals]
-    return [
-        {
-            "val_loss": score.loss / count,
-            "val_top1": score.top1 / count,
-            "val_top5": score.top5 / count,
-        }
-        for score in scores
-    ]
+    scores = [(dev.to_host(sums) / count).tolist() for sums in totals]
+    names = "val_loss", "val_top1", "val_top5"
+    return [dict(zip(names, score, strict=True)) for score in scores]
 
 
+@dataclass(eq=False)
 class Trainer:
     """Runs that train together; most often one.
 
-    Args:
+    Attributes:
         runs: all that were asked for, to look at.
         trainees: those of them that are not finished.
         config: settings of them all.
-        loader: the target task's images.
+        loader: the target task's images; its seed is dropout's key as well.
         mean: (H,W,3), subtracted from every image; None takes that of the training
             images.
-        seed: dropout's key.
     """
 
-    def __init__(
-        self,
-        runs: Sequence[Run],
-        trainees: Sequence[Trainee],
-        config: Config,
-        loader: Loader,
-        mean: NDArray[np.float32] | None,
-        seed: int,
-    ) -> None:
-        self.runs, self.trainees = runs, trainees
-        self.config, self.loader, self.mean, self.seed = config, loader, mean, seed
-        # The runs still in training, and the errors of those given up.
-        self._active = list(trainees)
-        self._given_up: list[Diverged] = []
+    runs: list[Run]
+    trainees: list[Trainee]
+    config: Config
+    loader: Loader
+    mean: NDArray[np.float32] | None
 
     @property
     def label(self) -> str:
@@ -153,105 +132,102 @@ class Trainer:
         first, last = self.trainees[0].name, self.trainees[-1].name
         return first if first == last else f"{first}..{last}"
 
-    def run(self) -> None:
+    def run(self) -> list[Diverged]:
         """Trains to the end, each run from its last checkpoint if it has one.
 
         The pass begins at the lowest step; a run takes part from its own step on.
 
+        Returns:
+            The errors of runs that diverged; the others are finished.
+
         Raises:
             Stopped: by Ctrl-C or SIGTERM, after checkpoints.
-            Diverged: of some runs; the others are finished.
-            MinicnnError: the disk is full, or a run is in use.
         """
+        # The runs still in training, and the errors of those given up.
+        self._active, self._given_up = list(self.trainees), list[Diverged]()
         if not self.trainees:
-            return
+            return []
         with ExitStack() as stack:
             for trainee in self.trainees:
                 stack.enter_context(locked(trainee.folder))
-            interrupt = stack.enter_context(Interrupt())
+            self._interrupt = stack.enter_context(Interrupt())
             stack.callback(self.loader.close)
-            self._resume(interrupt)
-            self._train(interrupt)
+            self._resume()
+            self._place_images()
+            self._train()
             for trainee in self._active:
                 trainee.finish(self.loader)
-        if self._given_up:
-            raise Diverged("; ".join(map(str, self._given_up)))
+        return self._given_up
 
-    def _resume(self, interrupt: Interrupt) -> None:
+    def _resume(self) -> None:
         """Loads the newest checkpoints, and builds the trunk of frozen layers."""
-        means = [each.resume() for each in self.trainees]
-        held = [mean for mean in (self.mean, *means) if mean is not None]
-        mean = held[0] if held else self._mean_image(interrupt)
+        loader, networks = self.loader, [each.network for each in self.trainees]
+        dev, batch = networks[0].dev, self.config.solver.batch
+        means = [self.mean, *[each.resume() for each in self.trainees]]
+        held = [mean for mean in means if mean is not None]
         frozen = [each.frozen_before.items() for each in self.trainees]
         trunk = max(frozen, key=len)
+        if not held:
+            with self._passing(len(loader.train), "mean image") as tick:
+                held = [mean_image(dev, loader.store, loader.train, tick)]
+        self._mean = held[0]
         if not all(each <= trunk for each in frozen) or not all(
-            np.array_equal(each, mean) for each in held
+            np.array_equal(each, self._mean) for each in held
         ):
             names = ", ".join(each.name for each in self.trainees)
             raise MinicnnError(
                 f"{names}: their frozen layers or mean images differ, so that one pass "
                 "cannot train them; train them one after another"
             )
-        self.mean = mean
-        networks = [each.network for each in self.trainees]
         self.trunk = Trunk(networks)
-        self.trunk.plan(self.config.solver.batch)
-        self.inputs = Inputs(networks[0], mean, self.config.solver.batch)
-        self.repeated = RecordedStep(networks[0].dev)
-        self.context = Context.training(networks[0].dev, self.seed)
-        self._place_images(interrupt)
+        self.trunk.plan(batch)
+        self.inputs = Inputs(networks[0], self._mean, batch)
+        self.repeated = RecordedStep(dev)
+        self.context = Context.training(dev, loader.seed)
 
-    def _mean_image(self, interrupt: Interrupt) -> NDArray[np.float32]:
-        """The training images' mean."""
-        loader, dev = self.loader, self.trainees[0].network.dev
-        with self._passing(len(loader.train), "mean image", interrupt) as tick:
-            return mean_image(dev, loader.store, loader.train, tick)
-
-    def _place_images(self, interrupt: Interrupt) -> None:
+    def _place_images(self) -> None:
         """Brings all images within the device's reach if it has room for them."""
         loader, dev = self.loader, self.inputs.dev
         rows = np.union1d(loader.train, loader.val)
         size = len(rows) * loader.store.images[0].nbytes
-        self.images_at = f"images streamed from {loader.store.path}"
+        place = f"streamed from {loader.store.path}"
         if dev.has_room(size):
-            with self._passing(len(rows), "reading images", interrupt) as tick:
+            with self._passing(len(rows), "reading images") as tick:
                 self.inputs.in_memory = ImagesInMemory(dev, loader.store, rows, tick)
             loader.reads = False
-            place = "in memory" if dev.on_host else "on the device"
-            self.images_at = f"images {place}: {size / 1e9:.3g} GB"
+            where = "in memory" if dev.on_host else "on the device"
+            place = f"{where}: {size / 1e9:.3g} GB"
+        if dev.has_kernels:
+            print(f"{self.label}: images {place}", file=sys.stderr, flush=True)
 
     @contextmanager
-    def _passing(
-        self, count: int, what: str, interrupt: Interrupt
-    ) -> Iterator[Callable[[int], None]]:
+    def _passing(self, count: int, what: str) -> Iterator[Callable[[int], None]]:
         """Progress of what comes before training; nothing is to save at a signal."""
 
         def tick(done: int) -> None:
-            if interrupt.requested:
-                raise Stopped(interrupt.signal_name)
+            if self._interrupt.requested:
+                raise Stopped(self._interrupt.signal_name)
             bar.update(done)
 
         with Progress(count, "images", f"{self.label}, {what}", passing=True) as bar:
             yield tick
 
-    def _train(self, interrupt: Interrupt) -> None:
+    def _train(self) -> None:
         """The loop, with its progress and the record of the session."""
         names = [each.name for each in self.trainees]
-        solver = self.config.solver
+        batch, total = self.config.solver.batch, self.config.solver.iterations
         began, firsts = time.time(), [each.step for each in self.trainees]
-        done = min(firsts) * solver.batch
-        bar = Progress(solver.iterations * solver.batch, "images", self.label, done)
+        done = min(firsts) * batch
+        self._bar = bar = Progress(total * batch, "images", self.label, done)
         try:
             # An overflow shows in the loss, which is looked at when it is logged.
             with bar, np.errstate(all="ignore"):
-                if self.inputs.dev.has_kernels:
-                    bar.message(f"{self.label}: {self.images_at}")
-                self._loop(bar, interrupt)
+                self._loop()
         finally:
             for trainee, first in zip(self.trainees, firsts, strict=True):
                 trainee.log_session(began, first, bar.rate(), names)
 
-    def _loop(self, bar: Progress, interrupt: Interrupt) -> None:
+    def _loop(self) -> None:
         """Steps and what is due after each, until the end or a signal.
 
         A checkpoint comes before the evaluation of the same step, so that a long
@@ -263,21 +239,23 @@ class Trainer:
             trainees = [each for each in self._active if each.step == step]
             if step == total or (step > 0 and step % schedule.evaluate_every == 0):
                 due = [each for each in trainees if each.evaluated_at < step]
-                if self._evaluate(due, bar, interrupt) and step == total:
+                if self._evaluate(due) and step == total:
                     return
-            if interrupt.requested:
-                self._each(trainees, self._save, bar)
+            if self._interrupt.requested:
+                self._each(trainees, self._save)
                 if self._active:
-                    raise Stopped(interrupt.signal_name, step)
+                    raise Stopped(self._interrupt.signal_name, step)
                 return
-            self._train_step(trainees, bar)
+            self._train_step(trainees)
             step += 1
             if step % schedule.log_every == 0 or step == total:
-                self._log(trainees, bar)
+                losses = self._each(trainees, lambda each: f"{each.log():.3f}")
+                if losses:
+                    self._bar.update(0, f"loss {' '.join(losses)}")
             if step % schedule.checkpoint_every == 0 or step == total:
-                self._each(trainees, self._save, bar)
+                self._each(trainees, self._save)
 
-    def _train_step(self, trainees: Sequence[Trainee], bar: Progress) -> None:
+    def _train_step(self, trainees: list[Trainee]) -> None:
         """One update; what follows the preparations is recorded and repeated."""
         step = trainees[0].step
         x, labels = self.inputs.fill(self.loader.train_batch(step))
@@ -292,72 +270,61 @@ class Trainer:
 
         self.repeated((*(each.name for each in trainees), len(x)), work)
         for trainee in trainees:
-            trainee.advance(len(x))
-        bar.update(len(x))
+            trainee.step += 1
+            trainee.rows += len(x)
+        self._bar.update(len(x))
 
     def _each(
-        self,
-        trainees: Sequence[Trainee],
-        work: Callable[[Trainee], None],
-        bar: Progress,
-    ) -> None:
-        """Calls work(trainee) for each run in training; gives up diverged ones."""
+        self, trainees: list[Trainee], work: Callable[[Trainee], Any]
+    ) -> list[Any]:
+        """work(trainee) for each run in training; gives up those that diverge."""
+        done = []
         for trainee in trainees:
             if trainee not in self._active:
                 continue
             try:
-                work(trainee)
+                done.append(work(trainee))
             except Diverged as error:
                 self._active.remove(trainee)
                 self._given_up.append(error)
                 if self._active:
-                    bar.message(f"{error}; the other runs go on")
+                    self._bar.message(f"{error}; the other runs go on")
+        return done
 
     def _save(self, trainee: Trainee) -> None:
         if trainee.saved_at < trainee.step:
-            assert self.mean is not None
-            trainee.save(self.mean)
+            trainee.save(self._mean)
 
-    def _log(self, trainees: Sequence[Trainee], bar: Progress) -> None:
-        losses: list[str] = []
-        self._each(trainees, lambda each: losses.append(f"{each.log():.3f}"), bar)
-        if losses:
-            bar.update(0, f"loss {' '.join(losses)}")
-
-    def _evaluate(
-        self, trainees: Sequence[Trainee], bar: Progress, interrupt: Interrupt
-    ) -> bool:
+    def _evaluate(self, trainees: list[Trainee]) -> bool:
         """Evaluation lines; False if a signal came before they were complete."""
         if not trainees:
             return True
-        networks = [each.network for each in trainees]
         scores = evaluate_together(
             self.trunk,
-            networks,
+            [each.network for each in trainees],
             self.inputs,
             self.loader,
             f"{self.label}, evaluation at step {trainees[0].step}",
-            lambda: interrupt.requested,
+            lambda: self._interrupt.requested,
         )
         if scores is None:
             return False
         for trainee, found in zip(trainees, scores, strict=True):
             trainee.evaluated(found)
-            loss = found["val_loss"]
-            bar.message(
-                f"{trainee.name} step {trainee.step}: val loss {loss:.3f}, "
-                f"top-1 {found['val_top1']:.1%}, top-5 {found['val_top5']:.1%}"
+            self._bar.message(
+                f"{trainee.name} step {trainee.step}: val loss {found['val_loss']:.3f},"
+                f" top-1 {found['val_top1']:.1%}, top-5 {found['val_top5']:.1%}"
             )
-            self._advise(trainee, loss, bar)
+            self._advise(trainee, found["val_loss"])
         return True
 
-    def _advise(self, trainee: Trainee, loss: float, bar: Progress) -> None:
+    def _advise(self, trainee: Trainee, loss: float) -> None:
         """Warns where the loss is still that of a guess."""
         classes = len(set(self.loader.label_of.tolist()) - {-1})
         chance = math.log(classes)
         early = trainee.step < STUCK_SHARE * self.config.solver.iterations
         if not early and abs(loss - chance) < STUCK_MARGIN * chance:
-            bar.message(
+            self._bar.message(
                 f"warning: {trainee.name}: the loss is still ln {classes} = "
                 f"{chance:.2f}, as by chance; if it stays there, try a higher or lower "
                 "solver.lr, and look at the images with 'minicnn data show'"

@@ -12,13 +12,11 @@ from minicnn.base.files import write_json
 from minicnn.data.loader import Loader
 from minicnn.data.splits import Task, split_report
 from minicnn.data.store import Store
-from minicnn.devices.device import Device
-from minicnn.nn.architectures import Architecture
 from minicnn.nn.network import Network
 from minicnn.nn.trunk import Trunk
 from minicnn.training.run import Run, check_folder, open_folder
-from minicnn.training.setup import Setup, identity, settings
-from minicnn.training.solver import check_layers, scale_rates
+from minicnn.training.setup import Setup, settings
+from minicnn.training.solver import scale_rates
 from minicnn.training.source import Source, of_base, of_path
 from minicnn.training.trainee import Diverged, Trainee
 from minicnn.training.trainer import Trainer
@@ -74,51 +72,30 @@ def _check_task(setup: Setup, first: Treatment, task: Task, store: Store) -> int
     return asked or classes
 
 
-def starting_network(
-    treatment: Treatment,
-    seed: int,
-    arch: Architecture,
-    types: str,
-    outputs: int,
-    dev: Device,
-    weights: Mapping[str, Any] | None,
-) -> Network:
-    """A network as its training begins: drawn, and its first layers copied.
+def draw_start(
+    network: Network, treatment: Treatment, seed: int, weights: Mapping[str, Any]
+) -> None:
+    """Gives a network the weights that its training begins with: drawn, or copied.
 
-    Args:
-        seed: of the comparison, see `run_seed`.
-        types: name of the precision.
-        weights: by name, that layers are copied from, where the treatment copies any.
+    `seed` is the comparison's, and `weights` by name what layers are copied from.
     """
-    drawn = run_seed(seed, treatment.name)
-    network = Network(arch, outputs, dev, drawn, precision.get(types))
+    network.draw(run_seed(seed, treatment.name))
     if treatment.copied:
-        assert weights is not None
         network.copy_layers(weights, treatment.copied)
     elif treatment.source == RANDOM:
         network.draw(run_seed(seed, treatment.family), treatment.n)
-    return network
 
 
 def _trainee(
     setup: Setup, treatment: Treatment, outputs: int, source: Source | None
 ) -> Trainee:
     """A run's network as it starts, and what trains it."""
-    types = setup.config.network.precision
-    network = starting_network(
-        treatment,
-        setup.seed,
-        setup.arch,
-        types,
-        outputs,
-        setup.dev,
-        source.weights if source else None,
-    )
+    types = precision.get(setup.config.network.precision)
+    network = Network(setup.arch, outputs, setup.dev, None, types)
+    draw_start(network, treatment, setup.seed, source.weights if source else {})
     network.freeze(treatment.frozen)
     scale_rates(network, setup.config.solver)
-    still = treatment.copied, treatment.finetune_after
-    about = identity(setup, treatment)
-    return Trainee(setup.folder(treatment), setup.config, network, about, still)
+    return Trainee(setup, treatment, network)
 
 
 def _source(
@@ -161,7 +138,6 @@ def start(
     precision.get(config.network.precision)
     if any(each.family != first.family for each in treatments):
         raise ValueError("treatments of one pass differ in their depth alone")
-    check_layers(config.solver, setup.arch)
     for each in treatments:
         each.check_depth(setup.arch.depth)
     store = Store(setup.store)
@@ -182,9 +158,11 @@ def start(
     )
     task = split_report(target, store.classes)
     digest = source.digest if source else ""
-    sections = [settings(setup, each, store, digest) for each in treatments]
-    for each, own in zip(treatments, sections, strict=True):
-        check_folder(setup.folder(each), own, task, fresh)
+    opening = []
+    for each in treatments:
+        own = settings(setup, each, store, digest)
+        anew = check_folder(setup.folder(each), own, task, fresh)
+        opening.append((setup.folder(each), own, task, anew))
     trainees = {
         each: _trainee(setup, each, outputs, source)
         for each in treatments
@@ -193,15 +171,13 @@ def start(
     if trainees:
         networks = [trainee.network for trainee in trainees.values()]
         Trunk(networks).check(config.solver.batch)
-    runs = []
-    for each, own in zip(treatments, sections, strict=True):
-        runs.append(open_folder(setup.folder(each), own, task, fresh))
-        if each in trainees:
-            table = _layer_table(trainees[each].network, each)
-            write_json(trainees[each].folder / "layers.json", table)
+    runs = [open_folder(*how) for how in opening]
+    for each, trainee in trainees.items():
+        table = _layer_table(trainee.network, each)
+        write_json(trainee.folder / "layers.json", table)
     # The published transfer nets subtract the source task's mean image.
     mean = source.mean if source else None
-    return Trainer(runs, list(trainees.values()), config, loader, mean, seed)
+    return Trainer(runs, list(trainees.values()), config, loader, mean)
 
 
 def execute(
@@ -218,26 +194,17 @@ def execute(
         began, ended: told of each pass before and after it is trained.
 
     Returns:
-        The finished runs; those that were finished already at once.
-
-    Raises:
-        Stopped: by Ctrl-C or SIGTERM, after saving.
-        Diverged: runs whose training diverged; the others are finished.
-        MinicnnError: as for `start`.
+        The finished runs. `Diverged` is raised once all others are finished.
     """
-    runs: list[Run] = []
-    given_up: list[str] = []
+    runs, given_up = list[Run](), list[Diverged]()
     for treatments in planned:
         trainer = start(setup, treatments, fresh)
         began(trainer)
-        try:
-            trainer.run()
-        except Diverged as error:
-            given_up.append(str(error))
+        given_up += trainer.run()
         ended(trainer)
         runs += trainer.runs
     if given_up:
-        raise Diverged("; ".join(given_up))
+        raise Diverged("; ".join(map(str, given_up)))
     return runs
 
 
@@ -284,13 +251,11 @@ def transfer_depths(
     fresh: bool = False,
     finetune_after: int = 0,
 ) -> list[Run]:
-    """As `transfer`, for several n; each has its own run folder.
+    """As `transfer`, for several n, the depths; each has its own run folder.
 
     Args:
-        depths: layers copied, from 1 to all but the last each.
         share_trunk: whether one pass over the data trains them all, with the frozen
             layers run once; the runs end with the same bytes either way.
     """
-    more = finetune, keep, share_trunk, finetune_after
-    planned = passes(source, depths, target, *more)
-    return execute(setup, planned, fresh)
+    how = target, finetune, keep, share_trunk, finetune_after
+    return execute(setup, passes(source, depths, *how), fresh)

@@ -67,17 +67,12 @@ class Treatment:
                 "--from random --finetune: random filters that are trained are a base; "
                 "use 'minicnn train-base'"
             )
-        if self.keep:
-            self._check_keep()
-
-    def _check_keep(self) -> None:
-        """Refuses to keep what was not trained, is trained anyway, or is not there."""
-        if self.source in ("", RANDOM):
+        if self.keep and self.source in ("", RANDOM):
             raise MinicnnError(
                 f"--keep {self.keep}: random filters and bases copy no trained layer "
                 "that could be kept; give a base by --from A or --from B"
             )
-        if self.finetune:
+        if self.keep and self.finetune:
             raise MinicnnError(
                 f"--keep {self.keep} --finetune: fine-tuning trains every copied layer "
                 "on already; leave out one of the two"
@@ -86,11 +81,7 @@ class Treatment:
             raise MinicnnError(f"--keep {self.keep}: must be 0 or more")
 
     def check_depth(self, depth: int) -> None:
-        """Refuses to take more layers than lie below the last of a network's `depth`.
-
-        Raises:
-            MinicnnError: it would.
-        """
+        """Refuses to take more layers than lie below the last of `depth`."""
         if self.source:
             _check_depth(self.n, depth - 1)
         if self.n + self.keep >= depth:
@@ -102,12 +93,10 @@ class Treatment:
     def _named(self, n: int | str) -> str:
         if not self.source:
             return f"base{self.target}"
-        source = "R" if self.source == RANDOM else self.source
-        if self.is_from_path:
-            source = f"{self.source_label}-"
-        keep = f"-keep{self.keep}" if self.keep else ""
-        keep += f"-after{self.finetune_after}" if self.finetune_after else ""
-        return f"{source}{n}{self.target}{'+' if self.finetune else ''}{keep}"
+        source = f"{self.source_label}-" if self.is_from_path else self.source
+        name = f"{'R' if source == RANDOM else source}{n}{self.target}"
+        name += "+" * self.finetune + f"-keep{self.keep}" * (self.keep > 0)
+        return name + f"-after{self.finetune_after}" * (self.finetune_after > 0)
 
     @property
     def is_from_path(self) -> bool:
@@ -145,8 +134,8 @@ class Treatment:
         if self.source == RANDOM:
             return RANDOM
         kind = "selffer" if self.source == self.target else "transfer"
-        kind += "+" if self.finetune else ""
-        return kind + ("-keep" * (self.keep > 0)) + "-after" * (self.finetune_after > 0)
+        kind += "+" * self.finetune + "-keep" * (self.keep > 0)
+        return kind + "-after" * (self.finetune_after > 0)
 
     @property
     def copied(self) -> int:
@@ -166,18 +155,8 @@ def default_target(source: str) -> str:
     return "B" if source == RANDOM else other(source)
 
 
-def resolved(source: str) -> str:
-    """A path as an absolute one, which names the source from everywhere."""
-    known = source in SHIPPED or not Treatment("all", source, 1).is_from_path
-    return source if known else str(Path(source).resolve())
-
-
 def parse_depths(text: str, deepest: int = DEEPEST) -> list[int]:
-    """The depths that "3", "1-7" or "1,3,5" mean, rising.
-
-    Raises:
-        MinicnnError: it means none, or one twice, or one that is not 1..deepest.
-    """
+    """The depths that "3", "1-7" or "1,3,5" mean, rising."""
     depths: list[int] = []
     for part in text.split(","):
         span = _SPAN.fullmatch(part.strip())
@@ -208,18 +187,15 @@ def passes(
     """The treatments of several depths, by the pass over the data that trains them.
 
     Args:
-        source, keep: as in `Treatment`.
-        finetune: likewise; `finetune_after` implies it.
-        finetune_after: likewise.
+        source, keep, finetune_after: as in `Treatment`.
         depths: layers taken.
-        target: None takes the other task ("B" for random filters, "all" for a path).
+        target: None takes that of `default_target`.
+        finetune: as in `Treatment`; `finetune_after` implies it.
         share_trunk: whether one pass trains them all; else each has its own.
-
-    Raises:
-        MinicnnError: there are no such treatments, or they have no trunk to share.
     """
-    source = resolved(source)
     target = target or default_target(source)
+    if Treatment("all", source, 1).is_from_path and source not in SHIPPED:
+        source = str(Path(source).resolve())  # names it from everywhere
     finetune = finetune or finetune_after > 0
     how = finetune, keep, finetune_after
     made = [Treatment(target, source, n, *how) for n in depths]

@@ -26,7 +26,7 @@ def test_paper_recipe_holds_the_published_values() -> None:
     assert paper.schedule.evaluate_every == 1000
 
 
-@pytest.mark.parametrize("name", ["paper", "tiny-imagenet", "demo"])
+@pytest.mark.parametrize("name", ["paper", "tiny-imagenet", "small", "demo"])
 def test_every_recipe_loads_and_round_trips(name: str, tmp_path: Path) -> None:
     recipe = config.load_recipe(name)
     path = tmp_path / "copy.toml"

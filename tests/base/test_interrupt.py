@@ -6,10 +6,12 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from signal import Signals
 
 import pytest
 
-from minicnn.base.interrupt import Interrupt
+from minicnn.base.errors import Stopped
+from minicnn.base.interrupt import Interrupt, raising
 
 
 class Fallen(Exception):
@@ -17,7 +19,7 @@ class Fallen(Exception):
 
 
 @pytest.fixture(params=[signal.SIGINT, signal.SIGTERM], ids=lambda each: each.name)
-def number(request: pytest.FixtureRequest) -> Iterator[signal.Signals]:
+def number(request: pytest.FixtureRequest) -> Iterator[Signals]:
     """A signal whose handler raises `Fallen`."""
 
     def fall(number: int, frame: object) -> None:
@@ -28,34 +30,34 @@ def number(request: pytest.FixtureRequest) -> Iterator[signal.Signals]:
     signal.signal(request.param, before)
 
 
-def test_the_first_signal_sets_the_flag(number: signal.Signals) -> None:
+def test_the_first_sets_the_flag_the_second_falls_through(number: Signals) -> None:
     with Interrupt() as interrupt:
         assert not interrupt.requested
         os.kill(os.getpid(), number)
         assert interrupt.requested
         assert interrupt.signal_name == number.name
-
-
-def test_the_second_signal_falls_through(number: signal.Signals) -> None:
-    with Interrupt() as interrupt:
-        os.kill(os.getpid(), number)
         with pytest.raises(Fallen):
             os.kill(os.getpid(), number)
-        assert interrupt.requested
 
 
-def test_handlers_come_back_afterwards(number: signal.Signals) -> None:
-    before = signal.getsignal(number)
-    with Interrupt():
-        assert signal.getsignal(number) != before
-    assert signal.getsignal(number) is before
+@pytest.mark.parametrize("catching", [Interrupt, raising])
+def test_handlers_come_back_afterwards(
+    catching: type[Interrupt], number: Signals
+) -> None:
+    with catching():
+        pass
     with pytest.raises(Fallen):
         os.kill(os.getpid(), number)
 
 
-def test_outside_the_main_thread_it_stays_out_of_the_way(
-    number: signal.Signals,
-) -> None:
+def test_each_signal_stops_work_with_nothing_to_save(number: Signals) -> None:
+    with raising():
+        for _ in range(2):
+            with pytest.raises(Stopped, match=number.name):
+                os.kill(os.getpid(), number)
+
+
+def test_outside_the_main_thread_it_stays_out_of_the_way(number: Signals) -> None:
     before = signal.getsignal(number)
     seen = []
 

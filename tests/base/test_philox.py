@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -12,13 +13,10 @@ from minicnn.base.philox import Stream
 from tests.support.reference.dropout import philox as block
 
 # Random123's known answers for philox4x32, 10 rounds: counter, key, result.
+ONES = 0xFFFFFFFF
 KNOWN = [
     ((0,) * 4, (0,) * 2, (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
-    (
-        (0xFFFFFFFF,) * 4,
-        (0xFFFFFFFF,) * 2,
-        (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD),
-    ),
+    ((ONES,) * 4, (ONES,) * 2, (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD)),
     (
         (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344),
         (0xA4093822, 0x299F31D0),
@@ -49,12 +47,11 @@ def test_words_come_from_the_counter_as_documented() -> None:
     assert philox.words(SEED, Stream.CROP, STEP, 18).tolist() == expected[:18]
 
 
-@pytest.mark.parametrize("start", [0, 1, 3, 4, 7, 16])
-@pytest.mark.parametrize("count", [0, 1, 4, 9])
-def test_any_stretch_can_be_drawn_on_its_own(start: int, count: int) -> None:
+def test_any_stretch_can_be_drawn_on_its_own() -> None:
     whole = philox.words(1, Stream.ORDER, 2, 40)
-    part = philox.words(1, Stream.ORDER, 2, count, start=start)
-    assert part.tolist() == whole[start : start + count].tolist()
+    for start, count in itertools.product([0, 1, 3, 4, 7, 16], [0, 1, 4, 9]):
+        part = philox.words(1, Stream.ORDER, 2, count, start=start)
+        assert part.tolist() == whole[start : start + count].tolist()
 
 
 def test_the_last_word_of_a_stream() -> None:
@@ -70,22 +67,17 @@ def test_seed_stream_and_step_each_matter() -> None:
 
 
 def test_streams_do_not_overlap() -> None:
-    layers = 9  # numbered 1 to 8 by the networks; 0 to spare
-    used = [int(s) for s in Stream if s not in (Stream.DROPOUT, Stream.WEIGHTS)]
-    used += [base + at for base in (Stream.DROPOUT, Stream.WEIGHTS) for at in range(99)]
-    assert layers <= 99
+    bases = Stream.DROPOUT, Stream.WEIGHTS  # to which a layer's number is added
+    used = [int(stream) for stream in Stream if stream not in bases]
+    used += [base + layer for base in bases for layer in range(99)]
     assert len(set(used)) == len(used)
 
 
-def test_integers_are_multiply_shift() -> None:
+@pytest.mark.parametrize("below", [29, 1 << 32])
+def test_integers_are_multiply_shift(below: int) -> None:
     words = philox.words(3, Stream.CROP, 5, 1000)
-    found = philox.integers(3, Stream.CROP, 5, 1000, below=29)
-    assert found.tolist() == [int(word) * 29 // (1 << 32) for word in words]
-
-
-def test_integers_reach_the_largest_bound() -> None:
-    drawn = philox.integers(0, Stream.CROP, 0, 64, below=1 << 32)
-    assert drawn.tolist() == philox.words(0, Stream.CROP, 0, 64).tolist()
+    found = philox.integers(3, Stream.CROP, 5, 1000, below)
+    assert found.tolist() == [int(word) * below // (1 << 32) for word in words]
 
 
 def test_permutation_sorts_its_documented_keys() -> None:

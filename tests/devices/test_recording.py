@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minicnn.base.errors import MinicnnError, Stopped
+from minicnn.base.errors import MinicnnError
 from minicnn.data.loader import Loader
 from minicnn.devices import device
 from minicnn.devices.recording import RecordedStep
@@ -21,7 +21,7 @@ from minicnn.training import transfer
 from minicnn.training.run import Run
 from minicnn.training.transfer import Setup
 from tests.support.runs import make_store
-from tests.support.training import contents, copied, make_setup, stop_at
+from tests.support.training import contents, copied, make_setup, stopped_at
 
 # Steps on both sides of a drop of the learning rate, with an evaluation between, whose
 # batches are smaller: eager, recorded, then repeated.
@@ -139,10 +139,8 @@ def test_a_run_that_joins_later_is_recorded_with_the_others(
         runs = copied(base, tmp_path / str(share)).runs
         assert runs is not None
         setup = in_folder(base, runs)
-        with monkeypatch.context() as patch:
-            stop_at(3, signal.SIGINT, patch)
-            with pytest.raises(Stopped):
-                transfer.transfer(setup, "A", 6)
+        with stopped_at(3, signal.SIGINT):
+            transfer.transfer(setup, "A", 6)
         made = transfer.transfer_depths(setup, "A", [2, 6], share_trunk=share)
         found.append([contents(run.folder) for run in made])
         without_records(monkeypatch)

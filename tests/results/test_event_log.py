@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from minicnn.base.errors import MinicnnError, Stopped
+from minicnn.base.errors import MinicnnError
 from minicnn.cli.main import cli
 from minicnn.results import pictures
 from minicnn.results.event_log import EventLog
@@ -21,7 +21,7 @@ from minicnn.training import transfer
 from minicnn.training.run import Run
 from minicnn.training.transfer import Setup, Treatment
 from tests.support.runs import make_store
-from tests.support.training import SETTINGS, make_setup, stop_at
+from tests.support.training import SETTINGS, make_setup, stopped_at
 
 
 @pytest.fixture
@@ -39,17 +39,13 @@ def train(setup: Setup) -> Run:
     return trainer.runs[0]
 
 
-def test_tensorboard_reads_what_the_metrics_say(
-    setup: Setup, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tensorboard_reads_what_the_metrics_say(setup: Setup) -> None:
     reason = "needs tensorboard (extra: tensorboard)"
     reader = pytest.importorskip(
         "tensorboard.backend.event_processing.event_accumulator", reason=reason
     )
-    with monkeypatch.context() as patched:
-        stop_at(13, 2, patched)
-        with pytest.raises(Stopped):
-            train(setup)
+    with stopped_at(13, 2):
+        train(setup)
     run = train(setup)
     events = reader.EventAccumulator(str(run.folder), {"scalars": 0, "images": 0})
     events.Reload()

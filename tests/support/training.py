@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from minicnn.base import config
+from minicnn.base.errors import Stopped
 from minicnn.data.loader import Loader
 from minicnn.devices import device
+from minicnn.training.run import Run
 from minicnn.training.transfer import Setup
 
 # Checkpoints, evaluations and log lines out of step with each other and with epochs.
@@ -54,8 +59,9 @@ def copied(whole: Setup, tmp_path: Path) -> Setup:
     return make_setup(whole.store, runs)
 
 
-def stop_at(step: int, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sends this process a signal while it works on that training step."""
+@contextmanager
+def stopped_at(step: int, number: int) -> Iterator[Any]:
+    """Sends this process a signal in that training step of the block, which it ends."""
     original = Loader.train_batch
 
     def train_batch(self: Loader, now: int) -> Any:
@@ -63,4 +69,13 @@ def stop_at(step: int, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
             os.kill(os.getpid(), number)
         return original(self, now)
 
-    monkeypatch.setattr(Loader, "train_batch", train_batch)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Loader, "train_batch", train_batch)
+        with pytest.raises(Stopped) as stopped:
+            yield stopped
+
+
+def sessions(run: Run, key: str) -> list[Any]:
+    """What env.json has under a key of each of a run's sessions."""
+    content = json.loads((run.folder / "env.json").read_text())
+    return [each[key] for each in content["sessions"]]

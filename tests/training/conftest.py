@@ -9,7 +9,7 @@ import pytest
 from minicnn.training import transfer
 from minicnn.training.transfer import Setup
 from tests.support.runs import make_store
-from tests.support.training import make_setup
+from tests.support.training import copied, make_setup
 
 
 @pytest.fixture(scope="session")
@@ -24,3 +24,15 @@ def whole(store_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Setup:
     setup = make_setup(store_path, tmp_path_factory.mktemp("whole"))
     transfer.train_base(setup, "A")
     return setup
+
+
+@pytest.fixture
+def setup(whole: Setup, tmp_path: Path) -> Setup:
+    """A copy of `whole`, in tmp_path/runs, to write to."""
+    return copied(whole, tmp_path)
+
+
+@pytest.fixture
+def empty(store_path: Path, tmp_path: Path) -> Setup:
+    """The same with no runs yet, in tmp_path."""
+    return make_setup(store_path, tmp_path)

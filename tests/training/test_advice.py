@@ -29,13 +29,7 @@ from minicnn.training.advice import choose
     ],
 )
 def test_the_recipe_suits_images_size_and_device(
-    images: int,
-    classes: int,
-    size: int,
-    gpu: bool,
-    source: str,
-    recipe: str,
-    arch: str,
+    images: int, classes: int, size: int, gpu: bool, source: str, recipe: str, arch: str
 ) -> None:
     store: Any = SimpleNamespace(
         image_size=(size, size + 44),

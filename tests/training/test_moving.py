@@ -2,39 +2,31 @@
 
 from __future__ import annotations
 
-import json
 import signal
 from pathlib import Path
 
 import numpy as np
-import pytest
 
-from minicnn.base.errors import Stopped
 from minicnn.devices import device
 from minicnn.results.inference import evaluate_run
 from minicnn.training.transfer import train_base, transfer
 from tests.support.runs import make_store
-from tests.support.training import make_setup, stop_at
+from tests.support.training import make_setup, sessions, stopped_at
 
 # Of the largest weight: 15 updates' roundings of float32 come to 2e-7; a maximum that
 # falls to a neighbour within a rounding of it would add some 1e-5.
 CLOSE = 1e-4
 
 
-def test_a_run_moves_between_devices(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_moves_between_devices(tmp_path: Path) -> None:
     store = make_store(tmp_path / "store.h5")
     whole = train_base(make_setup(store, tmp_path / "whole"), "A")
 
-    with monkeypatch.context() as stopping:
-        stop_at(8, signal.SIGTERM, stopping)
-        with pytest.raises(Stopped):
-            train_base(make_setup(store, tmp_path / "moved"), "A")
+    with stopped_at(8, signal.SIGTERM):
+        train_base(make_setup(store, tmp_path / "moved"), "A")
     emulated = make_setup(store, tmp_path / "moved", device="emulated")
     moved = train_base(emulated, "A")
-    sessions = json.loads((moved.folder / "env.json").read_text())["sessions"]
-    assert [each["device"] for each in sessions] == ["cpu", "emulated"]
+    assert sessions(moved, "device") == ["cpu", "emulated"]
     weights = whole.checkpoint.weights
     off = {
         name: np.abs(values - weights[name]).max() / np.abs(weights[name]).max()

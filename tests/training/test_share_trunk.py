@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import re
 import signal
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,7 @@ import numpy as np
 import pytest
 
 from minicnn.base.config import SolverConfig
-from minicnn.base.errors import MinicnnError, Stopped
-from minicnn.data.loader import Loader
+from minicnn.base.errors import MinicnnError
 from minicnn.devices import device
 from minicnn.nn.layers import ConvLayer
 from minicnn.nn.network import SPARE, Network
@@ -28,7 +26,7 @@ from minicnn.training.trainer import Inputs
 from minicnn.training.transfer import Setup, Treatment
 from tests.nn.test_memory import GIGA, Limited
 from tests.support.runs import MINIATURE
-from tests.support.training import contents, copied, make_setup, stop_at
+from tests.support.training import contents, copied, make_setup, sessions, stopped_at
 
 # Source, target, depths and kept layers. Frozen layers with dropout are 6 and 7.
 FAMILIES: list[tuple[str, str, list[int], int]] = [
@@ -50,22 +48,15 @@ def apart(whole: Setup, tmp_path_factory: pytest.TempPathFactory) -> Setup:
     return setup
 
 
-def together(setup: Setup, depths: Sequence[int] = DEPTHS) -> list[Run]:
-    """Trains A1B, A3B, ... in one pass."""
-    return transfer.transfer_depths(setup, "A", depths, share_trunk=True)
+def together(setup: Setup) -> list[Run]:
+    """Trains A1B, A3B and A6B in one pass."""
+    return transfer.transfer_depths(setup, "A", DEPTHS, share_trunk=True)
 
 
 def same(runs: Sequence[Run], apart: Setup) -> bool:
     """Whether runs ended with the bytes of those that were trained alone."""
-    assert apart.runs is not None
     assert all(run.result is not None for run in runs)
     return all(contents(run.folder) == contents(apart.runs / run.name) for run in runs)
-
-
-def first_steps(run: Run) -> list[int]:
-    """The steps that a run's sessions began with."""
-    sessions = json.loads((run.folder / "env.json").read_text())["sessions"]
-    return [each["first_step"] for each in sessions]
 
 
 @pytest.mark.parametrize(("source", "target", "depths", "keep"), FAMILIES)
@@ -76,11 +67,9 @@ def test_one_pass_gives_the_bytes_of_separate_runs(
     depths: list[int],
     keep: int,
     threads: int,
-    whole: Setup,
+    setup: Setup,
     apart: Setup,
-    tmp_path: Path,
 ) -> None:
-    setup = copied(whole, tmp_path)
     setup = make_setup(setup.store, setup.runs, threads=threads)
     runs = transfer.transfer_depths(
         setup, source, depths, target, keep=keep, share_trunk=True
@@ -88,8 +77,7 @@ def test_one_pass_gives_the_bytes_of_separate_runs(
     names = [Treatment(target, source, n, keep=keep).name for n in depths]
     assert [run.name for run in runs] == names
     assert same(runs, apart)
-    sessions = json.loads((runs[0].folder / "env.json").read_text())["sessions"]
-    assert [each["trained_together"] for each in sessions] == [names]
+    assert sessions(runs[0], "trained_together") == [names]
 
 
 def test_the_same_on_the_kernels(whole: Setup, tmp_path: Path) -> None:
@@ -107,48 +95,32 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Counts, from now on, the batches read and each layer's forward passes."""
     monkeypatch.setenv("MINICNN_GRAPH", "0")  # a record calls no layer
     counts: Counter[str] = Counter()
-    read, scan, forward = Loader.train_batch, Loader.val_batches, ConvLayer.forward
+    fill, forward = Inputs.fill, ConvLayer.forward
 
-    def train_batch(self: Loader, step: int) -> Any:
+    def filling(self: Inputs, batch: Any) -> Any:
         counts["batches"] += 1
-        return read(self, step)
-
-    def val_batches(self: Loader) -> Iterator[Any]:
-        for batch in scan(self):
-            counts["batches"] += 1
-            yield batch
+        return fill(self, batch)
 
     def counting(self: ConvLayer, *args: Any) -> Any:
         counts[self.spec.name] += 1
         return forward(self, *args)
 
-    monkeypatch.setattr(Loader, "train_batch", train_batch)
-    monkeypatch.setattr(Loader, "val_batches", val_batches)
+    monkeypatch.setattr(Inputs, "fill", filling)
     monkeypatch.setattr(ConvLayer, "forward", counting)
     return counts
 
 
 def test_what_is_common_is_read_and_computed_once(
-    whole: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    setup = copied(whole, tmp_path)
     counts = counted(monkeypatch)
-    together(setup, [1, 3, 6])
+    together(setup)
     # 23 updates, and three evaluations of 20 images in batches of 9.
     assert counts["batches"] == 23 + 3 * 3
     times = {name: count / counts["batches"] for name, count in counts.items()}
     # Once in the trunk, and once in each trainee that begins below.
-    assert times == {
-        "batches": 1,
-        "conv1": 1,
-        "conv2": 2,
-        "conv3": 2,
-        "conv4": 3,
-        "conv5": 3,
-        "fc6": 3,
-        "fc7": 3,
-        "fc8": 3,
-    }
+    often = dict.fromkeys(("conv4", "conv5", "fc6", "fc7", "fc8"), 3)
+    assert times == {"batches": 1, "conv1": 1, "conv2": 2, "conv3": 2, **often}
 
 
 def test_a_head_holds_no_buffers_of_frozen_layers() -> None:
@@ -166,19 +138,16 @@ def test_a_head_holds_no_buffers_of_frozen_layers() -> None:
 
 
 def test_runs_at_different_steps_go_on_together(
-    whole: Setup, apart: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    setup: Setup, apart: Setup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One is done, one is new, and one, the deepest, was stopped at step 12."""
-    setup = copied(whole, tmp_path)
     transfer.transfer(setup, "A", 1)
-    with monkeypatch.context() as patch:
-        stop_at(11, signal.SIGINT, patch)
-        with pytest.raises(Stopped):
-            transfer.transfer(setup, "A", 6)
+    with stopped_at(11, signal.SIGINT):
+        transfer.transfer(setup, "A", 6)
     counts = counted(monkeypatch)
-    runs = together(setup, [1, 3, 6])
+    runs = together(setup)
     assert same(runs, apart)
-    assert [first_steps(run) for run in runs] == [[0], [0], [0, 12]]
+    assert [sessions(run, "first_step") for run in runs] == [[0], [0], [0, 12]]
     # The deepest takes no part before its own step, nor in the first evaluation.
     assert counts["batches"] == 23 + 3 * 3
     assert counts["conv3"] == counts["batches"]
@@ -188,22 +157,14 @@ def test_runs_at_different_steps_go_on_together(
 @pytest.mark.parametrize("step", [0, 7, 17])
 @pytest.mark.parametrize("share", [True, False])
 def test_a_stopped_pass_goes_on_together_or_apart(
-    step: int,
-    share: bool,
-    whole: Setup,
-    apart: Setup,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    step: int, share: bool, setup: Setup, apart: Setup
 ) -> None:
-    setup = copied(whole, tmp_path)
-    with monkeypatch.context() as patch:
-        stop_at(step, signal.SIGTERM, patch)
-        with pytest.raises(Stopped) as stopped:
-            together(setup)
+    with stopped_at(step, signal.SIGTERM) as stopped:
+        together(setup)
     assert (stopped.value.signal_name, stopped.value.step) == ("SIGTERM", step + 1)
     runs = transfer.transfer_depths(setup, "A", DEPTHS, share_trunk=share)
     assert same(runs, apart)
-    assert [first_steps(run) for run in runs] == [[0, step + 1]] * 3
+    assert [sessions(run, "first_step") for run in runs] == [[0, step + 1]] * 3
 
 
 @pytest.mark.parametrize("share", [True, False])
@@ -211,13 +172,12 @@ def test_a_stopped_pass_goes_on_together_or_apart(
 def test_a_run_that_diverges_is_given_up_alone(
     depth: int,
     share: bool,
-    whole: Setup,
+    setup: Setup,
     apart: Setup,
-    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    setup, original = copied(whole, tmp_path), Trainee.learn
+    original = Trainee.learn
     monkeypatch.setenv("MINICNN_GRAPH", "0")  # `learn` looks at the step
 
     def learn(self: Trainee, labels: Any) -> None:
@@ -231,7 +191,6 @@ def test_a_run_that_diverges_is_given_up_alone(
     said = str(diverged.value)
     assert re.fullmatch(f"A{depth}B: the loss is nan at step 16: .*: step 12", said)
     assert ("; the other runs go on" in capsys.readouterr().err) == share
-    assert setup.runs is not None
     given_up, *others = [
         Run(setup.runs / f"A{n}B") for n in sorted(DEPTHS, key=lambda n: n != depth)
     ]
@@ -243,19 +202,14 @@ def test_a_run_that_diverges_is_given_up_alone(
     assert same(transfer.transfer_depths(setup, "A", DEPTHS, share_trunk=share), apart)
 
 
-def test_all_that_diverge_are_named(whole: Setup, tmp_path: Path) -> None:
-    setup = copied(whole, tmp_path)
+def test_all_that_diverge_are_named(setup: Setup) -> None:
     hot = make_setup(setup.store, setup.runs, "solver.lr=1e9")
     with pytest.raises(Diverged, match=r"^A1B: .* diverged.*; A2B: .* diverged"):
         transfer.transfer_depths(hot, "A", [1, 2], share_trunk=True)
-    assert setup.runs is not None
     assert Run(setup.runs / "A2B").result is None
 
 
-def test_networks_that_differ_below_share_no_trunk(
-    whole: Setup, tmp_path: Path
-) -> None:
-    setup = copied(whole, tmp_path)
+def test_networks_that_differ_below_share_no_trunk(setup: Setup) -> None:
     trainer = transfer.start(setup, [Treatment("B", "A", n) for n in (2, 3)])
     trainer.trainees[0].network.params[0].value[...] = 0
     trainer.trainees[0].frozen_before = trainer.trainees[0].network.hashes(2)
@@ -266,15 +220,11 @@ def test_networks_that_differ_below_share_no_trunk(
         transfer.start(setup, mixed)
 
 
-def test_one_folder_in_use_keeps_all_from_starting(
-    whole: Setup, tmp_path: Path
-) -> None:
-    setup = copied(whole, tmp_path)
-    together(setup, [1, 2])
-    assert setup.runs is not None
+def test_one_folder_in_use_keeps_all_from_starting(setup: Setup) -> None:
+    together(setup)
     before = contents(setup.runs)
-    with locked(setup.runs / "A2B"), pytest.raises(MinicnnError, match="A2B: another"):
-        transfer.transfer_depths(setup, "A", [1, 2], share_trunk=True, fresh=True)
+    with locked(setup.runs / "A3B"), pytest.raises(MinicnnError, match="A3B: another"):
+        transfer.transfer_depths(setup, "A", DEPTHS, share_trunk=True, fresh=True)
     assert contents(setup.runs) == before
 
 

@@ -43,18 +43,31 @@ BIASES = (
 )
 
 
-def test_five_updates_worked_by_hand(dev: Device) -> None:
+def ones(
+    dev: Device, config: SolverConfig = CONFIG, still: tuple[int, int] = (0, 0)
+) -> Solver:
+    """Of a network whose parameters are all 1."""
     network = Network(MINIATURE, 5, dev, precision=FP64)
+    scale_rates(network, config)
     network.plan(1)
-    solver = Solver(network, CONFIG)
     for p in network.params:
         p.value[...] = 1
+    return Solver(network, config, still)
+
+
+def update(solver: Solver, step: int, gradient: float = 0.4) -> None:
+    """One update by a gradient of equal numbers."""
+    for p in solver.network.params:
+        p.grad[0, : math.prod(p.shape)] = gradient
+    solver.set_rate(step)
+    solver.update()
+
+
+def test_five_updates_worked_by_hand(dev: Device) -> None:
+    solver = ones(dev)
     for step, g in enumerate(GRADIENTS):
-        for p in network.params:
-            p.grad[0, : math.prod(p.shape)] = g
-        solver.set_rate(step)
-        solver.update()
-        for p in network.params:
+        update(solver, step, g)
+        for p in solver.network.params:
             v, w = (WEIGHTS if p.name.endswith(".w") else BIASES)[step]
             close = {"rtol": 0, "atol": TOLERANCE, "err_msg": f"{p.name} at {step}"}
             velocity = dev.to_host(solver.velocity[p.name])
@@ -67,9 +80,6 @@ def test_the_papers_schedule() -> None:
     steps = (0, 99_999, 100_000, 199_999, 200_000, 449_999)
     rates = [learning_rate(config, step) for step in steps]
     assert rates == pytest.approx([1e-2, 1e-2, 1e-3, 1e-3, 1e-4, 1e-6], rel=1e-12)
-
-
-def test_no_step_size_keeps_the_rate() -> None:
     assert learning_rate(SolverConfig(lr=0.3, step_size=0), 10**6) == 0.3
 
 
@@ -83,19 +93,11 @@ def test_momentum_of_other_parameters_is_refused() -> None:
 
 def test_factors_of_layers(dev: Device) -> None:
     layers = {"conv2": LayerRates(0.5, 0.0), "fc8": LayerRates(0.0)}
-    config = replace(CONFIG, layers=layers)
-    network = Network(MINIATURE, 5, dev, precision=FP64)
-    scale_rates(network, config)
-    network.plan(1)
-    solver = Solver(network, config)
-    for p in network.params:
-        p.value[...] = 1
-        p.grad[0, : math.prod(p.shape)] = 0.4
-    solver.set_rate(0)
-    solver.update()
+    solver = ones(dev, replace(CONFIG, layers=layers))
+    update(solver, 0)
     # w − 0.1·mult·(0.4 + 0.1·decay·w); biases learn twice as fast, and never decay.
     expected = {"conv2.w": 0.98, "conv2.b": 0.96, "fc8.w": 1, "fc8.b": 1}
-    for p in network.params:
+    for p in solver.network.params:
         other = 0.95 if p.name.endswith(".w") else 0.92
         w = expected.get(p.name, other)
         value = dev.to_host(p.value)
@@ -103,17 +105,10 @@ def test_factors_of_layers(dev: Device) -> None:
 
 
 def test_lower_layers_keep_still_at_first(dev: Device) -> None:
-    network = Network(MINIATURE, 5, dev, precision=FP64)
-    network.plan(1)
-    solver = Solver(network, CONFIG, still=(3, 2))
-    for p in network.params:
-        p.value[...] = 1
-        p.grad[0, : math.prod(p.shape)] = 0.4
+    solver = ones(dev, still=(3, 2))
+    params = solver.network.params
     for step, moved in ((0, [4, 5, 6, 7, 8]), (1, [4, 5, 6, 7, 8]), (2, range(1, 9))):
-        solver.set_rate(step)
-        before = {p.name: dev.to_host(p.value).copy() for p in network.params}
-        solver.update()
-        changed = [
-            p for p in network.params if (dev.to_host(p.value) != before[p.name]).any()
-        ]
+        before = {p.name: dev.to_host(p.value).copy() for p in params}
+        update(solver, step)
+        changed = [p for p in params if (dev.to_host(p.value) != before[p.name]).any()]
         assert {p.index for p in changed} == set(moved), step

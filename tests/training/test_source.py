@@ -12,13 +12,13 @@ from safetensors.numpy import load_file, save_file
 from minicnn.base.errors import MinicnnError
 from minicnn.data.store import Store
 from minicnn.devices import device
-from minicnn.nn import architectures, torch_layout
+from minicnn.nn import architectures
 from minicnn.nn.network import Network
 from minicnn.results.export import export_torch
 from minicnn.training import source, transfer
 from minicnn.training.run import Run
 from minicnn.training.setup import Setup
-from minicnn.training.treatment import Treatment, passes
+from minicnn.training.treatment import passes
 from tests.support.runs import MINIATURE, make_store
 from tests.support.torch_module import torch_module
 from tests.support.training import contents, make_setup
@@ -38,7 +38,7 @@ def elsewhere(tmp_path: Path) -> Setup:
 def test_any_run_is_a_source(
     form: str, whole: Setup, elsewhere: Setup, tmp_path: Path
 ) -> None:
-    base = Run(whole.folder(Treatment("A")))
+    base = Run(whole.runs / "baseA")
     places = {"run": base.folder, "export": tmp_path / "net.safetensors"}
     places["checkpoint"] = max((base.folder / "checkpoints").iterdir())
     export_torch(base, places["export"])
@@ -59,7 +59,7 @@ def test_any_run_is_a_source(
 def test_the_same_source_by_another_way_is_the_same_run(
     whole: Setup, elsewhere: Setup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    base = whole.folder(Treatment("A"))
+    base = whole.runs / "baseA"
     run = transfer.transfer(elsewhere, str(base), 3)
     before = contents(run.folder)
     monkeypatch.chdir(base.parent)
@@ -72,7 +72,7 @@ def test_a_changed_source_is_refused(
     whole: Setup, elsewhere: Setup, tmp_path: Path
 ) -> None:
     path = tmp_path / "net.safetensors"
-    export_torch(Run(whole.folder(Treatment("A"))), path)
+    export_torch(Run(whole.runs / "baseA"), path)
     transfer.transfer(elsewhere, str(path), 3, finetune=True)
     tensors = load_file(path)
     tensors["fc7.bias"][0] += 1
@@ -81,10 +81,8 @@ def test_a_changed_source_is_refused(
         transfer.transfer(elsewhere, str(path), 3, finetune=True)
 
 
-def test_what_does_not_fit_is_refused_by_name(
-    whole: Setup, elsewhere: Setup, tmp_path: Path
-) -> None:
-    base = whole.folder(Treatment("A"))
+def test_what_does_not_fit_is_refused_by_name(whole: Setup, tmp_path: Path) -> None:
+    base = whole.runs / "baseA"
     for change, depth in ({"k": 2.0}, 1), ({"alpha": 0.5}, 2):
         layers = [
             dataclasses.replace(each, **change) if each.name == f"norm{depth}" else each
@@ -95,8 +93,8 @@ def test_what_does_not_fit_is_refused_by_name(
             source.of_path(str(base), odd, depth - 1)
         with pytest.raises(MinicnnError, match="its architecture miniature are not"):
             source.of_path(str(base), odd, depth)
-    make_store(tmp_path / "large.h5", size=40)
-    large = make_setup(tmp_path / "large.h5", tmp_path / "none", split="all")
+    store = make_store(tmp_path / "large.h5", size=40)
+    large = make_setup(store, tmp_path / "none", split="all")
     with pytest.raises(MinicnnError, match="make the store again with --size 36"):
         transfer.transfer(large, str(base), 3)
     assert not (tmp_path / "none").exists()
@@ -107,7 +105,7 @@ def test_a_source_of_what_is_no_number_is_refused(
     odd: float, whole: Setup, tmp_path: Path
 ) -> None:
     path = tmp_path / "net.safetensors"
-    export_torch(Run(whole.folder(Treatment("A"))), path)
+    export_torch(Run(whole.runs / "baseA"), path)
     tensors = load_file(path)
     tensors["conv2.bias"][1] = odd
     save_file(tensors, path)
@@ -138,15 +136,6 @@ def test_weights_that_pytorch_saved_compute_the_same(
     del twin.mean
     save_file({k: v.numpy() for k, v in twin.state_dict().items()}, path)
     assert source.of_path(str(path), arch, 7).mean is None
-
-
-def test_layouts_are_each_others_inverse() -> None:
-    network = Network(MINIATURE, 5, device.get("cpu"), seed=1)
-    tensors = network.tensors()
-    back = torch_layout.from_torch(MINIATURE, torch_layout.to_torch(MINIATURE, tensors))
-    assert back.keys() == tensors.keys()
-    for name, values in tensors.items():
-        np.testing.assert_array_equal(back[name], values, strict=True)
 
 
 def test_the_base_that_minicnn_brings_along_is_there() -> None:

@@ -23,30 +23,22 @@ from minicnn.ops import dropout
 from minicnn.training import trainer, transfer
 from minicnn.training.run import Run
 from minicnn.training.transfer import Setup, Treatment
-from tests.support.training import contents, copied, make_setup, stop_at
+from tests.support.training import contents, make_setup, sessions, stopped_at
 
 
 @pytest.mark.parametrize(
     ("step", "number"), [(0, signal.SIGINT), (7, signal.SIGTERM), (11, signal.SIGINT)]
 )
 def test_a_stopped_run_ends_with_the_same_bytes(
-    step: int,
-    number: int,
-    whole: Setup,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    step: int, number: int, whole: Setup, empty: Setup
 ) -> None:
-    setup = make_setup(whole.store, tmp_path)
-    with monkeypatch.context() as patch:
-        stop_at(step, number, patch)
-        with pytest.raises(Stopped) as stopped:
-            transfer.train_base(setup, "A")
+    with stopped_at(step, number) as stopped:
+        transfer.train_base(empty, "A")
     assert stopped.value.step == step + 1
     assert stopped.value.signal_name == signal.Signals(number).name
-    run = transfer.train_base(setup, "A")
-    assert contents(run.folder) == contents(whole.folder(Treatment("A")))
-    sessions = json.loads((run.folder / "env.json").read_text())["sessions"]
-    assert [each["first_step"] for each in sessions] == [0, step + 1]
+    run = transfer.train_base(empty, "A")
+    assert contents(run.folder) == contents(whole.runs / "baseA")
+    assert sessions(run, "first_step") == [0, step + 1]
 
 
 OFF = "MINICNN_NATIVE=0"
@@ -69,13 +61,11 @@ def test_other_forms_of_the_ops_are_warned_of_on_resume(
     before: dict[str, bool],
     why: str,
     mend: str | None,
-    whole: Setup,
-    tmp_path: Path,
+    setup: Setup,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    setup = copied(whole, tmp_path)
-    folder = setup.folder(Treatment("A"))
+    folder = setup.runs / "baseA"
     (folder / "env.json").write_text(json.dumps({"sessions": [{}, before]}))
     (folder / "result.json").unlink()
     monkeypatch.setattr(native, "missing", lambda: why)
@@ -94,10 +84,9 @@ def test_a_signal_during_an_evaluation_is_obeyed_at_once(
     batch: int,
     step: int,
     whole: Setup,
-    tmp_path: Path,
+    empty: Setup,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    setup = make_setup(whole.store, tmp_path)
     original, seen = Loader.val_batches, []
 
     def val_batches(self: Loader) -> Iterator[Any]:
@@ -110,26 +99,15 @@ def test_a_signal_during_an_evaluation_is_obeyed_at_once(
     with monkeypatch.context() as patch:
         patch.setattr(Loader, "val_batches", val_batches)
         with pytest.raises(Stopped) as stopped:
-            transfer.train_base(setup, "A")
+            transfer.train_base(empty, "A")
     assert len(seen) == batch + 1
     assert stopped.value.step == step
-    run = transfer.train_base(setup, "A")
-    assert contents(run.folder) == contents(whole.folder(Treatment("A")))
+    run = transfer.train_base(empty, "A")
+    assert contents(run.folder) == contents(whole.runs / "baseA")
 
 
-def test_results_do_not_depend_on_the_number_of_threads(
-    whole: Setup, tmp_path: Path
-) -> None:
-    setup = make_setup(whole.store, tmp_path, threads=1)
-    run = transfer.train_base(setup, "A")
-    assert contents(run.folder) == contents(whole.folder(Treatment("A")))
-
-
-def test_a_finished_run_is_left_alone_and_fresh_starts_over(
-    whole: Setup, tmp_path: Path
-) -> None:
-    setup = copied(whole, tmp_path)
-    folder = setup.folder(Treatment("A"))
+def test_a_finished_run_is_left_alone_and_fresh_starts_over(setup: Setup) -> None:
+    folder = setup.runs / "baseA"
     before = contents(folder)
     (folder / "env.json").unlink()
     assert transfer.train_base(setup, "A").result is not None
@@ -140,10 +118,9 @@ def test_a_finished_run_is_left_alone_and_fresh_starts_over(
 
 
 def test_a_damaged_checkpoint_falls_back_and_ends_the_same(
-    whole: Setup, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    setup: Setup, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    setup = copied(whole, tmp_path)
-    folder = setup.folder(Treatment("A"))
+    folder = setup.runs / "baseA"
     before = contents(folder)
     last = sorted((folder / "checkpoints").iterdir())[-1]
     last.write_bytes(last.read_bytes()[:-100])
@@ -154,9 +131,8 @@ def test_a_damaged_checkpoint_falls_back_and_ends_the_same(
 
 
 def test_metrics_and_result_agree(whole: Setup) -> None:
-    run = Run(whole.folder(Treatment("A")))
+    run = Run(whole.runs / "baseA")
     records, result = run.metrics(), run.result
-    assert result is not None
     assert [r["step"] for r in records if "loss" in r] == [4, 8, 12, 16, 20, 23]
     scores = [r for r in records if "val_top1" in r]
     assert [r["step"] for r in scores] == [10, 20, 23]
@@ -172,44 +148,35 @@ def test_the_published_score_is_of_the_10_best(whole: Setup, tmp_path: Path) -> 
     run = transfer.train_base(setup, "A")
     scores = sorted(r["val_top1"] for r in run.metrics() if "val_top1" in r)
     assert len(scores) == 12
-    result = run.result
-    assert result is not None
-    assert result["evaluations"] == 12
-    assert result["top1_mean_of_10_best"] == pytest.approx(sum(scores[2:]) / 10)
+    assert run.result["evaluations"] == 12
+    assert run.result["top1_mean_of_10_best"] == pytest.approx(sum(scores[2:]) / 10)
 
 
 def test_dropout_is_drawn_anew_each_step_and_off_in_evaluations(
-    store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    empty: Setup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    setup, keys = make_setup(store_path, tmp_path), Counter[tuple[int, int, int]]()
-    original = dropout.apply
+    original, keys = dropout.apply, Counter[tuple[int, int, int]]()
 
-    def apply(
-        dev: Any, x: Any, y: Any, rate: float, seed: int, stream: int, step: Any
-    ) -> None:
+    def apply(*arguments: Any) -> None:
+        *_, seed, stream, step = arguments
         keys[seed, stream, int(step[0])] += 1
-        original(dev, x, y, rate, seed, stream, step)
+        original(*arguments)
 
     monkeypatch.setattr(dropout, "apply", apply)
     monkeypatch.setenv("MINICNN_GRAPH", "0")  # a record goes past the patch
-    starting = transfer.start(setup, Treatment("A"))
+    starting = transfer.start(empty, Treatment("A"))
     starting.run()
     # Two layers, each forward and backward.
-    assert {(seed, step) for seed, _, step in keys} == {
-        (starting.seed, step) for step in range(23)
-    }
+    drawn = Counter((seed, step) for seed, _, step in keys.elements())
+    assert drawn == {(starting.loader.seed, step): 4 for step in range(23)}
     assert len(keys) == 2 * 23
-    assert set(keys.values()) == {2}
 
 
 def test_progress_of_the_mean_image_and_of_evaluations(
-    store_path: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    empty: Setup, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(trainer, "Progress", functools.partial(Progress, every=0))
-    transfer.train_base(make_setup(store_path, tmp_path), "A")
+    transfer.train_base(empty, "A")
     said = capsys.readouterr().err
     for text in (
         "baseA, mean image: 48/48, ",
@@ -221,9 +188,9 @@ def test_progress_of_the_mean_image_and_of_evaluations(
 
 
 def test_a_signal_while_the_mean_image_is_made(
-    store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    empty: Setup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    setup, original = make_setup(store_path, tmp_path), trainer.mean_image
+    original = trainer.mean_image
 
     def mean_image(*args: Any) -> Any:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -232,9 +199,9 @@ def test_a_signal_while_the_mean_image_is_made(
     with monkeypatch.context() as patch:
         patch.setattr(trainer, "mean_image", mean_image)
         with pytest.raises(Stopped) as stopped:
-            transfer.train_base(setup, "A")
+            transfer.train_base(empty, "A")
     assert (stopped.value.signal_name, stopped.value.step) == ("SIGTERM", None)
-    assert transfer.train_base(setup, "A").result is not None
+    assert transfer.train_base(empty, "A").result is not None
 
 
 def test_divergence_stops_and_keeps_the_last_good_checkpoint(
@@ -250,14 +217,14 @@ def test_divergence_stops_and_keeps_the_last_good_checkpoint(
 
 
 def test_a_loss_stuck_at_chance_is_reported(
-    store_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    empty: Setup, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    starting = transfer.start(make_setup(store_path, tmp_path), Treatment("A"))
-    trainee, bar = starting.trainees[0], Progress(1, "images", "test")
+    starting = transfer.start(empty, Treatment("A"))
+    starting._bar = Progress(1, "images", "test")
 
     def said(step: int, loss: float) -> str:
-        trainee.step = step
-        starting._advise(trainee, loss, bar)
+        starting.trainees[0].step = step
+        starting._advise(starting.trainees[0], loss)
         return capsys.readouterr().err
 
     # ln 4 = 1.3863, of 23 steps the first tenth is too early to tell.

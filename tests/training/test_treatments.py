@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from minicnn.data.store import Store
 from minicnn.training import transfer
 from minicnn.training.run import Run
 from minicnn.training.transfer import Setup, Treatment
-from tests.support.training import copied, make_setup
+from tests.support.training import make_setup
 
 
 @pytest.mark.parametrize(
@@ -32,63 +33,61 @@ def test_names_are_the_papers(treatment: Treatment, name: str, kind: str) -> Non
     assert (treatment.name, treatment.kind) == (name, kind)
 
 
-@pytest.mark.parametrize("finetune", [False, True])
+@pytest.mark.parametrize(
+    ("finetune", "keep", "frozen"), [(False, 0, 3), (True, 0, 0), (False, 2, 3)]
+)
 def test_transfer_copies_and_freezes_what_it_says(
-    finetune: bool, whole: Setup, tmp_path: Path
+    finetune: bool, keep: int, frozen: int, setup: Setup
 ) -> None:
-    setup = copied(whole, tmp_path)
-    base = Run(setup.folder(Treatment("A")))
-    run = transfer.transfer(setup, "A", 3, finetune=finetune)
-    assert run.name == ("A3B+" if finetune else "A3B")
-    result = run.result
-    assert result is not None
-    assert result["frozen_layers"] == (0 if finetune else 3)
+    base = Run(setup.runs / "baseA")
+    treatment = Treatment("B", "A", 3, finetune, keep)
+    starting = transfer.start(setup, treatment)
+    started = deepcopy(starting.trainees[0].network.tensors())
+    starting.run()
+    run = starting.runs[0]
+    assert (run.name, run.about["treatment"]) == (treatment.name, treatment.kind)
+    assert run.result["frozen_layers"] == frozen
+    assert (run.result["n"], run.result["keep"]) == (3, keep)
     for row in run.layers():
-        name, low = row["tensor"], row["layer"] <= 3
-        assert row["origin"] == ("copied from baseA" if low else "drawn afresh")
-        assert row["state"] == ("frozen" if low and not finetune else "trained")
-        before, after = base.checkpoint.weights[name], run.checkpoint.weights[name]
-        same = before.shape == after.shape and np.array_equal(before, after)
-        assert same == (low and not finetune)
-    trained = {r["tensor"] for r in run.layers() if r["state"] == "trained"}
-    assert run.checkpoint.momentum.keys() == trained
+        name, copied = row["tensor"], row["layer"] <= 3 + keep
+        assert row["origin"] == ("copied from baseA" if copied else "drawn afresh")
+        assert np.array_equal(started[name], base.checkpoint.weights[name]) == copied
+        still = row["layer"] <= frozen
+        assert row["state"] == ("frozen" if still else "trained")
+        assert np.array_equal(run.checkpoint.weights[name], started[name]) == still
+        assert (name in run.checkpoint.momentum) == (not still)
     # The published transfer nets subtract the source task's mean image.
     assert np.array_equal(run.mean, base.mean)
 
 
-def test_random_filters_are_frozen_as_drawn(whole: Setup, tmp_path: Path) -> None:
-    setup = make_setup(whole.store, tmp_path)
-    starting = transfer.start(setup, Treatment("B", "random", 2))
-    drawn = {p.name: p.value.copy() for p in starting.trainees[0].network.params}
+def test_random_filters_are_frozen_as_drawn(empty: Setup) -> None:
+    starting = transfer.start(empty, Treatment("B", "random", 2))
+    drawn = deepcopy(starting.trainees[0].network.tensors())
     starting.run()
     run = starting.runs[0]
     for name, value in drawn.items():
         frozen = name.startswith(("conv1", "conv2"))
         assert np.array_equal(run.checkpoint.weights[name], value) == frozen
-    rows = Store(whole.store).rows([c.index for c in run.classes], "train")
-    mean = Store(whole.store).images[rows].astype(np.float64).mean(axis=0)
+    rows = Store(empty.store).rows([c.index for c in run.classes], "train")
+    mean = Store(empty.store).images[rows].astype(np.float64).mean(axis=0)
     # One rounding to float32 of an exact sum.
     assert np.abs(run.mean - mean).max() <= 2**-24 * 256
 
 
-def test_runs_of_a_comparison_share_no_initial_weights(
-    whole: Setup, tmp_path: Path
-) -> None:
-    setup = copied(whole, tmp_path)
+def test_runs_of_a_comparison_share_no_initial_weights(setup: Setup) -> None:
     depths = [Treatment(target, "A", n) for target in "AB" for n in (2, 3)]
     others = [Treatment("B", "A", 3, True), Treatment("B", "A", 3, keep=1)]
     drawn = {
         transfer.start(setup, each).trainees[0].network.tensors()["fc8.w"].tobytes()
         for each in [Treatment("B"), *depths, *others]
     }
-    drawn.add(Run(setup.folder(Treatment("A"))).checkpoint.weights["fc8.w"].tobytes())
+    drawn.add(Run(setup.runs / "baseA").checkpoint.weights["fc8.w"].tobytes())
     assert len(drawn) == 8
 
 
 def test_depths_of_a_family_share_batches_and_masks_and_families_share_none(
-    whole: Setup, tmp_path: Path
+    setup: Setup,
 ) -> None:
-    setup = copied(whole, tmp_path)
     seeds = []
     for family in (
         [Treatment("B", "A", n) for n in (2, 3)],
@@ -99,67 +98,26 @@ def test_depths_of_a_family_share_batches_and_masks_and_families_share_none(
         [Treatment("B", "random", n) for n in (2, 3)],
         [Treatment("B")],
     ):
-        trainers = [transfer.start(setup, each) for each in family]
-        assert all(each.seed == each.loader.seed for each in trainers)
-        seeds += {each.seed for each in trainers}
-        rows = [each.loader._rows(3).tolist() for each in trainers]
+        loaders = [transfer.start(setup, each).loader for each in family]
+        seeds += {each.seed for each in loaders}
+        rows = [each._rows(3).tolist() for each in loaders]
         assert rows == rows[:1] * len(rows)
     assert len(set(seeds)) == len(seeds) == 7
     assert transfer.run_seed(1, "baseB") not in seeds
     assert all(seed < 2**64 for seed in seeds)
 
 
-def test_random_filters_of_all_depths_are_the_same(
-    store_path: Path, tmp_path: Path
-) -> None:
-    setup = make_setup(store_path, tmp_path)
-    two, four = (
-        transfer.start(setup, Treatment("B", "random", n)).trainees[0].network.tensors()
-        for n in (2, 4)
-    )
-    for name, values in two.items():
-        low = name.startswith(("conv1", "conv2"))
-        constant = name.endswith(".b")
-        assert np.array_equal(values, four[name]) == (low or constant), name
-
-
-def test_kept_layers_are_copied_and_trained(whole: Setup, tmp_path: Path) -> None:
-    setup = copied(whole, tmp_path)
-    run = transfer.transfer(setup, "A", 3, keep=2)
-    assert run.name == "A3B-keep2"
-    result = run.result
-    assert result is not None
-    assert result["treatment"] == "transfer-keep"
-    assert (result["frozen_layers"], result["n"], result["keep"]) == (3, 3, 2)
-    rows = {(r["layer"], r["origin"], r["state"]) for r in run.layers()}
-    assert rows == {
-        *((n, "copied from baseA", "frozen") for n in (1, 2, 3)),
-        *((n, "copied from baseA", "trained") for n in (4, 5)),
-        *((n, "drawn afresh", "trained") for n in (6, 7, 8)),
-    }
-    base = Run(setup.folder(Treatment("A"))).checkpoint.weights
-    fresh = transfer.start(setup, Treatment("B", "A", 3, keep=2), fresh=True)
-    for name, values in fresh.trainees[0].network.tensors().items():
-        drawn = name.startswith("fc")
-        assert np.array_equal(values, base[name]) == (not drawn), name
-
-
-def test_a_run_made_before_there_was_keep_kept_none(
-    whole: Setup, tmp_path: Path
-) -> None:
-    setup = copied(whole, tmp_path)
-    settings = setup.folder(Treatment("A")) / "config.toml"
+def test_runs_of_earlier_versions_go_on(setup: Setup) -> None:
+    settings = setup.runs / "baseA" / "config.toml"
     lines = settings.read_text().splitlines(keepends=True)
-    assert "keep = 0\n" in lines
-    settings.write_text("".join(line for line in lines if line != "keep = 0\n"))
+    later = ["keep = 0\n", "finetune_after = 0\n", 'precision = "fp32"\n']
+    assert set(later) < set(lines)
+    settings.write_text("".join(line for line in lines if line not in later))
     assert transfer.train_base(setup, "A").result is not None
 
 
-def test_the_head_is_trained_before_all_is_fine_tuned(
-    whole: Setup, tmp_path: Path
-) -> None:
-    setup = copied(whole, tmp_path)
-    base = Run(setup.folder(Treatment("A"))).checkpoint.weights
+def test_the_head_is_trained_before_all_is_fine_tuned(setup: Setup) -> None:
+    base = Run(setup.runs / "baseA").checkpoint.weights
     for after in (23, 22):  # of 23 updates
         treatment = Treatment("B", "A", 3, True, finetune_after=after)
         transfer.start(setup, treatment).run()
@@ -175,8 +133,7 @@ def test_the_head_is_trained_before_all_is_fine_tuned(
         Treatment("B", "A", 3, finetune_after=5)
 
 
-def test_finetune_after_implies_finetune(whole: Setup, tmp_path: Path) -> None:
-    setup = copied(whole, tmp_path)
+def test_finetune_after_implies_finetune(setup: Setup) -> None:
     run = transfer.transfer(setup, "A", 3, finetune_after=5)
     [other] = transfer.transfer_depths(setup, "A", [2], finetune_after=5)
     assert [run.name, other.name] == ["A3B+-after5", "A2B+-after5"]

@@ -19,7 +19,7 @@ from minicnn.results.inference import class_indices
 from minicnn.results.inputs import open_store
 from minicnn.training.run import Run
 from minicnn.training.trainer import Inputs, evaluate_together
-from minicnn.training.transfer import starting_network
+from minicnn.training.transfer import draw_start
 from minicnn.training.treatment import Treatment
 
 Array = NDArray[Any]
@@ -73,12 +73,10 @@ class Net:
             about.get("keep", 0),
             about.get("finetune_after", 0),
         )
-        types, seed = self.run.config.network.precision, about["seed"]
-        outputs, arch = self.run.outputs, self.run.arch
-        weights = base.checkpoint.weights if base else None
-        return starting_network(
-            treatment, seed, arch, types, outputs, self.dev, weights
-        ).tensors()
+        network = self.run.network(self.dev)
+        weights = base.checkpoint.weights if base else {}
+        draw_start(network, treatment, about["seed"], weights)
+        return network.tensors()
 
     def images(self, task: Run, part: str, count: int) -> Loader:
         """Images of a run's task, every class as often as another, in store order.
