@@ -46,9 +46,13 @@ class HostThreads:
             for start in left:
                 work(start, min(start + chunk, total))
 
-        helpers = min(self.threads, len(starts)) - 1
-        if helpers < 1:
-            return take()
+        self.together(take, min(self.threads, len(starts)))
+
+    def together(self, work: Callable[[], object], threads: int) -> None:
+        """Calls work() in as many of the threads at once; raises what one raises."""
+        if threads < 2:
+            work()
+            return
         # What the caller asked of NumPy's warnings does not reach other threads.
         asked = np.geterr()
         ended: SimpleQueue[BaseException | None] = SimpleQueue()
@@ -57,17 +61,17 @@ class HostThreads:
             error = None
             try:
                 with np.errstate(**asked):
-                    take()
+                    work()
             except BaseException as raised:  # the caller's to raise
                 error = raised
             ended.put(error)
 
-        for _ in range(helpers):
+        for _ in range(threads - 1):
             self._tasks.put(quiet)
         try:
-            take()
+            work()
         finally:
-            errors = [ended.get() for _ in range(helpers)]
+            errors = [ended.get() for _ in range(threads - 1)]
         for error in filter(None, errors):
             raise error
 
