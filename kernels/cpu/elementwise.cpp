@@ -15,7 +15,7 @@ INSTANTIATE(relu_backward<float>, relu_backward<double>);
 
 // The parameters, one after another; see Segments in ops/sgd.py.
 struct Solver {
-    double lr, momentum, decay;
+    double momentum, decay;
     int segments;
 };
 
@@ -53,15 +53,15 @@ static void update(i64 count, T* __restrict__ w, const T* __restrict__ g, i64 ap
     }
 }
 
-// Items: numbers of w. places: where each segment's gradient begins in g.
+// Items: numbers of w. lr: one. places: where each segment's gradient begins in g.
 template <typename T>
-EXPORT void sgd_update(i64 start, i64 stop, T* w, const T* g, T* v, bf16* copy,
+EXPORT void sgd_update(i64 start, i64 stop, T* w, const T* g, T* v, bf16* copy, const double* lr,
                        const Solver* solver, const i64* starts, const i64* places,
                        const int* slices, const double* rates, const double* decays) {
     for (int s = 0; s < solver->segments; s++) {
         const i64 first = std::max(start, starts[s]), last = std::min(stop, starts[s + 1]);
         if (first >= last) continue;
-        const T rate = solver->lr * rates[s], decay = solver->decay * decays[s];
+        const T rate = *lr * rates[s], decay = solver->decay * decays[s];
         update<T>(last - first, w + first, g + places[s] + first - starts[s],
                   starts[s + 1] - starts[s], slices[s], v + first, rate, solver->momentum, decay,
                   copy ? copy + first : nullptr);
@@ -73,18 +73,18 @@ INSTANTIATE(sgd_update<float>, sgd_update<double>);
 
 // As philox.py: words 4·i to 4·i + 3 belong to the counter (i, stream, step).
 struct Mask {
-    u64 seed, step;
+    u64 seed;
     u32 stream, threshold;
     double factor;
 };
 constexpr int COUNTERS = 32, WORDS = 4 * COUNTERS;
 
 // Philox4x32-10 of COUNTERS neighbouring counters.
-static void philox_words(const Mask& mask, u32 first, u32* __restrict__ words) {
+static void philox_words(const Mask& mask, u64 step, u32 first, u32* __restrict__ words) {
     u32 a[COUNTERS], b[COUNTERS], c[COUNTERS], d[COUNTERS];
     for (int i = 0; i < COUNTERS; i++) {
         a[i] = first + i, b[i] = mask.stream;
-        c[i] = (u32)mask.step, d[i] = (u32)(mask.step >> 32);
+        c[i] = (u32)step, d[i] = (u32)(step >> 32);
     }
     u32 low = (u32)mask.seed, high = (u32)(mask.seed >> 32);
     for (int round = 0; round < 10; round++, low += 0x9E3779B9, high += 0xBB67AE85)
@@ -99,15 +99,16 @@ static void philox_words(const Mask& mask, u32 first, u32* __restrict__ words) {
     }
 }
 
-// Items: WORDS numbers each of x and y, which may be the same; `count` numbers in all.
+// Items: WORDS numbers each of x and y, which may be the same; `count` numbers in all. step: one.
 template <typename T>
-EXPORT void dropout(i64 start, i64 stop, const T* x, T* y, const Mask* mask, i64 count) {
+EXPORT void dropout(i64 start, i64 stop, const T* x, T* y, const Mask* mask, const i64* step,
+                    i64 count) {
     const T factor = mask->factor;
     const u32 threshold = mask->threshold;
     u32 words[WORDS];
     T factors[WORDS];
     for (i64 item = start; item < stop; item++) {
-        philox_words(*mask, (u32)(item * COUNTERS), words);
+        philox_words(*mask, *step, (u32)(item * COUNTERS), words);
         for (int i = 0; i < WORDS; i++) factors[i] = words[i] >= threshold ? factor : T(0);
         const i64 from = item * WORDS;
         const int size = (int)std::min<i64>(WORDS, count - from);

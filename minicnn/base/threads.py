@@ -45,6 +45,13 @@ class HostThreads:
             for start in left:
                 work(start, min(start + chunk, total))
 
+        self.together(take, min(self.threads, len(starts)))
+
+    def together(self, work: Callable[[], object], threads: int) -> None:
+        """Calls work() in as many of the threads at once; raises what one raises."""
+        if threads < 2:
+            work()
+            return
         # What the caller asked of NumPy's warnings does not reach other threads.
         asked = np.geterr()
         ended: SimpleQueue[BaseException | None] = SimpleQueue()
@@ -53,18 +60,17 @@ class HostThreads:
             error = None
             try:
                 with np.errstate(**asked):
-                    take()
+                    work()
             except BaseException as raised:  # the caller's to raise
                 error = raised
             ended.put(error)
 
-        helpers = range(min(self.threads, len(starts)) - 1)
-        for _ in helpers:
+        for _ in range(threads - 1):
             self._tasks.put(help_out)
         try:
-            take()
+            work()
         finally:
-            errors = [ended.get() for _ in helpers]
+            errors = [ended.get() for _ in range(threads - 1)]
         for error in filter(None, errors):
             raise error
 

@@ -21,14 +21,6 @@ from minicnn.compile.kernel_source import Parameter
 ALIGNMENT = 16
 
 
-class UncachedFields(dict[str, Any]):
-    """A struct's fields, some of them new at every call: packed anew, not cached.
-
-    Other packed structs are cached, since each step passes the same ones. These would
-    only fill the cache and push the others out.
-    """
-
-
 class Memory(Protocol):
     """A kind of memory: its arrays' type, and their addresses."""
 
@@ -148,8 +140,6 @@ def _struct(parameter: Parameter, value: Any) -> np.ndarray:
         )
     listed = [value[name] for name in names]
     numbers = tuple([tuple(n) if isinstance(n, list | tuple) else n for n in listed])
-    if isinstance(value, UncachedFields):
-        return _pack(parameter, numbers)
     # Numbers of different kinds may be equal, and only some of them fit.
     return _packed(parameter, numbers, tuple(map(type, numbers)))
 

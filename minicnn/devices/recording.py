@@ -13,8 +13,8 @@ What changes from step to step must therefore lie in arrays of the device, writt
 whoever calls: a number that Python passes is recorded for good. On the emulated device
 a record is the list of launches, so that a step that depends on the host goes wrong
 there too. On the cpu device it is the list of loops over threads, whose arguments are
-checked once; an op that reads a number on the host, or has no compiled form, is called
-again as a whole (`Device.once`).
+checked once, and which all threads run through together; an op that reads a number on
+the host, or has no compiled form, is called again as a whole (`Device.once`).
 
 Environment:
     MINICNN_GRAPH   0 runs every step without a record.

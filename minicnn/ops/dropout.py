@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minicnn.base import philox
-from minicnn.compile.arguments import UncachedFields
 from minicnn.compile.native import NativeFile
 from minicnn.devices.device import Device
 from minicnn.devices.launch import KernelFile
@@ -31,7 +30,7 @@ WORDS = 128  # numbers of one item of compiled code
 THREADS = 256
 
 
-@op(writes=("y",), reads=("step",))
+@op(writes=("y",))
 def apply(
     dev: Device, x: Array, y: Array, rate: float, seed: int, stream: int, step: Step
 ) -> None:
@@ -57,9 +56,9 @@ def apply(
 def apply_native(
     dev: Device, x: Array, y: Array, rate: float, seed: int, stream: int, step: Step
 ) -> None:
-    key = {"seed": seed, "step": int(step[0]), "stream": stream}
-    mask = UncachedFields(key, threshold=int(rate * 2**32), factor=1 / (1 - rate))
-    arguments, sizes = (x, y, mask, x.size), {"y": x.size}
+    kept = {"threshold": int(rate * 2**32), "factor": 1 / (1 - rate)}
+    mask = {"seed": seed, "stream": stream, **kept}
+    arguments, sizes = (x, y, mask, step, x.size), {"y": x.size, "step": 1}
     items = -(-x.size // WORDS)
     NATIVE.get("dropout", x.dtype)(dev, items, arguments, sizes, work=4 * WORDS)
 

@@ -121,7 +121,7 @@ class Segments:
         return cls(*map(dev.from_host, tables))
 
 
-@op(writes=("copy",), updates=("w", "v"), narrow=("copy",), reads=("lr",))
+@op(writes=("copy",), updates=("w", "v"), narrow=("copy",))
 def update(
     dev: Device,
     w: Array,
@@ -192,9 +192,9 @@ def update_native(
     s, count = segments, len(segments.rates)
     sizes = dict.fromkeys(("w", "v", "copy"), w.size)
     sizes |= dict.fromkeys(("places", "slices", "rates", "decays"), count)
-    sizes |= {"starts": count + 1, "g": int(s.slices @ np.diff(s.starts))}
-    rates = {"lr": float(lr[0]), "momentum": momentum, "decay": decay}
-    arguments = w, g, v, copy, {**rates, "segments": count}, *s.table
+    sizes |= {"starts": count + 1, "g": int(s.slices @ np.diff(s.starts)), "lr": 1}
+    solver = {"momentum": momentum, "decay": decay, "segments": count}
+    arguments = w, g, v, copy, lr, solver, *s.table
     NATIVE.get("sgd_update", w.dtype)(dev, w.size, arguments, sizes, work=2)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 import weakref
+from functools import partial
 
 import numpy as np
 import pytest
@@ -51,6 +52,37 @@ def test_a_failure_in_a_thread_is_raised() -> None:
 
     with pytest.raises(ValueError, match="two"):
         device.get("cpu", 2).for_chunks(work, 4, 1)
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_recorded_loops_wait_for_the_one_before_and_raise(native: bool) -> None:
+    dev = device.get("cpu", 3)
+    dev.native = native and dev.native
+    done = np.zeros((20, 7), int)
+    failing = -1
+
+    def loop(number: int, start: int, stop: int) -> None:
+        if number == failing and start == 4:
+            raise KeyboardInterrupt
+        if number and failing < 0:
+            assert (done[number - 1] == done[number, start] + 1).all()
+        done[number, start:stop] += 1
+
+    def step() -> None:
+        for number in range(len(done)):
+            dev.for_chunks(partial(loop, number), 7, 1)
+
+    repeat = dev.record(step)
+    for _ in range(50):
+        repeat()
+    assert (done == 51).all()
+    failing = 10
+    with pytest.raises(KeyboardInterrupt):
+        repeat()
+    failing = -1
+    done[:] = 0
+    repeat()
+    assert (done == 1).all()
 
 
 def test_a_device_that_nothing_needs_leaves_no_threads_and_no_arrays() -> None:
