@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 
 from minicnn.base.errors import MinicnnError
-from minicnn.ops.conv.shape import Pair, four, pair
+from minicnn.ops.windows import Pair, four, pair
 
 
 @dataclass(frozen=True)

@@ -11,19 +11,23 @@ from minicnn.base.precision import BF16
 from minicnn.devices import device
 from minicnn.devices.device import CpuDevice, Device
 from minicnn.experiments.bench.ops import Step
-from minicnn.ops import op
+from minicnn.ops import Forms, op
 from minicnn.ops.conv import conv
 
 Array = np.ndarray
 
 
 @op(writes=("y",), updates=("z",))
-def shifted(dev: Device, x: Array, y: Array, z: Array | None = None) -> None:
+def shifted(dev: Device, x: Array, y: Array, z: Array | None = None) -> Forms:
     """y = x + 1, and z −= 1 in place."""
-    assert {x.dtype, y.dtype} == {np.dtype(np.float32)}
-    np.add(x, 1, out=y)
-    if z is not None:
-        z -= 1
+
+    def numpy() -> None:
+        assert {x.dtype, y.dtype} == {np.dtype(np.float32)}
+        np.add(x, 1, out=y)
+        if z is not None:
+            z[...] -= 1
+
+    return Forms(numpy, numpy)
 
 
 @pytest.fixture
