@@ -17,7 +17,6 @@ copies, and what they write is rounded to bfloat16 afterwards, as a kernel would
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections.abc import Callable
 from typing import Any, Concatenate, Generic, NamedTuple, ParamSpec
@@ -62,8 +61,13 @@ class Op(Generic[Args]):
             self.forms(dev, *args, **kwargs).kernel()
             return
         given: dict[str, Any] = dict(zip(self._names, args, strict=False), **kwargs)
-        if self._reads or self._narrowed(given):
-            dev.once(lambda: self._on_host(dev, given))
+        narrow = {
+            id(value): value
+            for name, value in given.items()
+            if getattr(value, "dtype", None) == BF16 and name not in self._narrow
+        }
+        if self._reads or narrow:
+            dev.once(lambda: self._widened(dev, given, narrow))
             return
         forms = self.forms(dev, **given)
         if dev.native and forms.native:
@@ -71,26 +75,18 @@ class Op(Generic[Args]):
         else:
             dev.once(forms.numpy)
 
-    def _narrowed(self, given: dict[str, Any]) -> dict[str, Any]:
-        """The arrays of bfloat16 that no form takes."""
-        return {
-            name: value
-            for name, value in given.items()
-            if getattr(value, "dtype", None) == BF16 and name not in self._narrow
-        }
-
-    def _on_host(self, dev: Device, given: dict[str, Any]) -> None:
-        """Runs the native or the NumPy form; bfloat16 is widened."""
-        # An array given twice, where an op works in place, is widened once.
-        narrow = self._narrowed(given).values()
-        wide = {id(value): value.astype(np.float32) for value in narrow}
+    def _widened(
+        self, dev: Device, given: dict[str, Any], narrow: dict[int, Any]
+    ) -> None:
+        """Runs the native or the NumPy form with these arrays, by id, in float32."""
+        wide = {key: array.astype(np.float32) for key, array in narrow.items()}
         named = {name: wide.get(id(value), value) for name, value in given.items()}
         forms = self.forms(dev, **named)
         native = forms.native if dev.native else None
         (native or forms.numpy)()
         for name in (*self.writes, *self.updates):
-            if (array := wide.get(id(given.get(name)))) is not None:
-                given[name][...] = array
+            if (key := id(given.get(name))) in wide:
+                narrow[key][...] = wide[key]
 
 
 def op(
@@ -124,7 +120,6 @@ def select(values: np.ndarray, where: np.ndarray, out: np.ndarray) -> None:
     np.bitwise_and(values.view(bits), whole, out=out.view(bits))
 
 
-@functools.cache
 def vector_width(channels: int, dtype: np.dtype) -> int:
     """Neighbouring channels that a kernel's thread takes: 16 bytes of them, or one."""
     width = 16 // dtype.itemsize

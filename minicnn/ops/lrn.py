@@ -12,7 +12,7 @@ Source: Krizhevsky, Sutskever, Hinton, NIPS 2012, section 3.3.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +56,6 @@ class Normalising:
         """Whether compiled code has this β."""
         return self.beta == 0.75
 
-    @cache  # noqa: B019 (a program has few of them, and they are small)
     def fields(self) -> dict[str, float]:
         """The struct of compiled code."""
         numbers = {"share": self.share, "slope": self.slope, "k": self.k}
@@ -192,7 +191,6 @@ def _launch(
     kernel(dev, -(-rows // block[1]), block, arguments, size)
 
 
-@cache
 def walk(channels: int, width: int) -> tuple[int, int]:
     """Threads of a block along a row of channels, `width` each, and rows of a block."""
     along = min(channels // width, THREADS)

@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import accumulate, pairwise
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -76,9 +76,10 @@ def allocate_slices(
     return allocate(dev, rows, dtype)
 
 
-@dataclass(frozen=True)
-class Segments:
+class Segments(NamedTuple):
     """The parts of S parameters in the flat arrays, as columns on a device.
+
+    Compiled code and kernels take them in this order.
 
     Attributes:
         starts: (S + 1,) int64, as `layout` has them.
@@ -92,11 +93,6 @@ class Segments:
     slices: NDArray[np.int32]
     rates: NDArray[np.float64]
     decays: NDArray[np.float64]
-
-    @property
-    def table(self) -> tuple[NDArray, ...]:
-        """All columns, in the order of compiled code and kernels."""
-        return self.starts, self.places, self.slices, self.rates, self.decays
 
     @classmethod
     def of(
@@ -146,7 +142,7 @@ def update(
 
     def numpy() -> None:
         rate = float(lr[0])
-        starts, *columns = (column.tolist() for column in segments.table)
+        starts, *columns = (column.tolist() for column in segments)
         rows = list(zip(pairwise(starts), *columns, strict=True))
 
         def work(start: int, stop: int) -> None:
@@ -157,9 +153,11 @@ def update(
                 ws, vs = w[part], v[part]
                 partial = g[place : place + slices * (last - first)].reshape(slices, -1)
                 gradient = partial[:, part.start - first : part.stop - first]
-                step = dev.scratch("step", ws.shape, w.dtype)
-                np.multiply(ws, decay * decays, out=step)
-                step += gradient[0] if slices == 1 else _sum(dev, gradient)
+                step, decayed = dev.scratch("sgd", (2, ws.size), w.dtype)
+                np.copyto(step, gradient[0])
+                for more in gradient[1:]:
+                    step += more
+                step += np.multiply(ws, decay * decays, out=decayed)
                 step *= rate * rates
                 vs *= momentum
                 vs += step
@@ -173,25 +171,19 @@ def update(
         if not w.size:
             return
         blocks = min(BLOCKS, -(-w.nbytes // (16 * THREADS)))
-        arguments = w, g, v, copy, w.size, *segments.table, lr, momentum, decay
+        arguments = w, g, v, copy, w.size, *segments, lr, momentum, decay
         KERNELS.get("sgd_update", w.dtype)(dev, blocks, THREADS, arguments)
 
     def native() -> None:
-        s, count = segments, len(segments.rates)
+        count = len(segments.rates)
         sizes = dict.fromkeys(("w", "v", "copy"), w.size)
         sizes |= dict.fromkeys(("places", "slices", "rates", "decays"), count)
-        sizes |= {"starts": count + 1, "g": int(s.slices @ np.diff(s.starts))}
+        sizes |= {
+            "starts": count + 1,
+            "g": int(segments.slices @ np.diff(segments.starts)),
+        }
         rates = {"lr": float(lr[0]), "momentum": momentum, "decay": decay}
-        arguments = w, g, v, copy, {**rates, "segments": count}, *s.table
+        arguments = w, g, v, copy, {**rates, "segments": count}, *segments
         NATIVE.get("sgd_update", w.dtype)(dev, w.size, arguments, sizes, work=2)
 
     return Forms(numpy, kernel, native)
-
-
-def _sum(dev: Device, partial: Array) -> Array:
-    """Σ of the rows, in their order, in scratch."""
-    total = dev.scratch("gradient", partial.shape[1:], partial.dtype)
-    np.copyto(total, partial[0])
-    for row in partial[1:]:
-        total += row
-    return total

@@ -37,26 +37,22 @@ THREADS = 256
 
 @dataclass(frozen=True)
 class Blocks:
-    """How a convolution's images and filters lie in blocks.
+    """How a convolution's images and filters lie in blocks, one block a stride.
 
     Attributes:
         pixels: the convolution over pixels; x (N,H,W,C), w (K,R,S,C).
+
+    Raises:
+        MinicnnError: it has groups.
     """
 
     pixels: ConvShape
 
-    @classmethod
-    def of(cls, pixels: ConvShape) -> Blocks:
-        """The blocks of a convolution, one block a stride.
-
-        Raises:
-            MinicnnError: it has groups.
-        """
-        if pixels.groups != 1:
+    def __post_init__(self) -> None:
+        if self.pixels.groups != 1:
             raise MinicnnError(
-                f"conv groups {pixels.groups}: space-to-depth takes one group only"
+                f"conv groups {self.pixels.groups}: space-to-depth takes one group only"
             )
-        return cls(pixels)
 
     @property
     def filters(self) -> tuple[int, int, int, int]:
@@ -150,13 +146,5 @@ def unblock_gradient(dev: Device, dblocked: Array, dw: Array, blocks: Blocks) ->
 def _filters(blocks: Blocks) -> dict[str, int | Pair]:
     """The struct Filters of the kernels."""
     x, (_, rows, columns, channels) = blocks.pixels, blocks.filters
-    return {
-        "k": x.k,
-        "r": x.r,
-        "s": x.s,
-        "c": x.c,
-        "rows": rows,
-        "columns": columns,
-        "channels": channels,
-        "stride": x.stride,
-    }
+    sizes = {"rows": rows, "columns": columns, "channels": channels}
+    return {"k": x.k, "r": x.r, "s": x.s, "c": x.c, **sizes, "stride": x.stride}
