@@ -20,7 +20,7 @@ from minicnn.base.errors import MinicnnError
 from minicnn.nn import architectures as arch
 from minicnn.nn.architectures import Architecture, LayerSpec
 from minicnn.ops.conv.shape import ConvShape
-from minicnn.ops.pool_shape import PoolShape
+from minicnn.ops.pool import PoolShape
 
 KINDS: dict[str, Any] = {"conv": arch.Conv, "fc": arch.FullyConnected}
 KINDS |= {"pool": arch.Pool, "lrn": arch.LRN, "dropout": arch.Dropout}

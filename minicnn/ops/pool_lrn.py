@@ -23,7 +23,7 @@ from minicnn.devices.device import Device
 from minicnn.devices.launch import KernelFile
 from minicnn.ops import Forms, lrn, op, pool, select, vector_width
 from minicnn.ops.conv.plan import PROCESSORS
-from minicnn.ops.pool_shape import PoolShape
+from minicnn.ops.pool import PoolShape
 
 Array = NDArray[np.floating]
 

@@ -1,4 +1,4 @@
-"""Pooling and LRN as one op against the float64 oracle, PyTorch and by hand."""
+"""Pooling and LRN as one op against the float64 oracle and by hand."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from minicnn.experiments.proofs.problems import PoolLrnCase
 from minicnn.ops import lrn, pool_lrn
 from minicnn.ops.pool import PoolShape
 from tests.ops.test_pool import problem as pool_problem
-from tests.support.gradients import check_against_torch, check_gradients
+from tests.support.gradients import check_gradients
 from tests.support.helpers import (
     Array,
     Arrays,
@@ -189,21 +189,3 @@ def test_reference_gradients(case: PoolLrnCase) -> None:
         return reference.forward(np.maximum(x, 0), windows(case), channels(case))[2]
 
     check_gradients(through_relu, before_relu(case), forward)
-
-
-@SMALL
-def test_reference_agrees_with_torch(case: PoolLrnCase) -> None:
-    shape = case.pool
-    if any(2 * p > s for p, s in zip(shape.pad, shape.window, strict=True)):
-        pytest.skip("PyTorch allows padding up to half the window only")
-
-    def function(torch: Any, x: Any) -> Any:
-        layers, how = torch.nn.functional, (shape.window, shape.stride, shape.pad)
-        images = layers.relu(x.permute(0, 3, 1, 2))
-        u = layers.max_pool2d(images, *how, ceil_mode=shape.ceil)
-        return layers.local_response_norm(u, *channels(case)).permute(0, 2, 3, 1)
-
-    def through_relu(x: Array, dy: Array) -> Arrays:
-        return expected(np.maximum(x, 0), dy, case)
-
-    check_against_torch(function, through_relu, before_relu(case))
