@@ -18,7 +18,7 @@ from minicnn.ops.conv import conv
 from minicnn.ops.conv import plan as conv_plan
 from minicnn.ops.conv.conv import ConvShape
 from minicnn.ops.conv.plan import DATA, FORWARD, WEIGHTS
-from tests.support.gradients import check_against_torch, check_gradients
+from tests.support.gradients import check_against_torch
 from tests.support.helpers import (
     Array,
     Arrays,
@@ -36,8 +36,6 @@ SMALL = pytest.mark.parametrize("shape", cases.CONV.values(), ids=cases.CONV)
 LARGE = pytest.mark.parametrize(
     "shape", cases.CONV_CAFFENET.values(), ids=cases.CONV_CAFFENET
 )
-# Small enough for central differences, with everything in it.
-GENERAL = ConvShape(2, 5, 4, 4, 6, 3, 2, (2, 1), (1, 1), groups=2)
 # test_conv_tensor_cores.py has the others. All three kernels have the same.
 TILES = [
     (dtype, tile)
@@ -203,9 +201,10 @@ def test_agrees_with_reference_on_any_shape(
 
 
 def test_without_bias(dev: Device, dtype: type) -> None:
-    given = inputs(GENERAL)
+    shape = cases.CONV["two groups"]
+    given = inputs(shape)
     del given["b"]
-    check(dev, dtype, GENERAL, given)
+    check(dev, dtype, shape, given)
 
 
 @pytest.mark.parametrize(
@@ -291,10 +290,6 @@ def test_infinity_stays_within_its_patches(dev: Device, dtype: type, name: str) 
     for part in "y", "dx":
         assert 0 < np.isinf(right[part]).mean() < 1
         assert np.array_equal(np.isfinite(got[part]), np.isfinite(right[part]))
-
-
-def test_reference_gradients() -> None:
-    check_gradients(partial(expected, shape=GENERAL), inputs(GENERAL))
 
 
 @SMALL
