@@ -222,7 +222,7 @@ def _recording(layers: list[Layer]) -> Iterator[list[Call]]:
         nonlocal inside
         if inside:
             return original(self, dev, *args, **kwargs)
-        given = inspect.signature(self._form).bind(dev, *args, **kwargs)
+        given = inspect.signature(self.forms).bind(dev, *args, **kwargs)
         given.apply_defaults()
         arguments = {k: v for k, v in given.arguments.items() if k != "dev"}
         calls.append(Call(place[-1], self, arguments))

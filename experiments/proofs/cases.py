@@ -207,7 +207,7 @@ def _pool_lrn(name: str, case: problems.PoolLrnCase) -> Case:
 
 def _space_to_depth(name: str, shape: ConvShape) -> Case:
     """Filters over blocks of pixels, and their gradient, in one slice."""
-    how = blocks.Blocks.of(shape)
+    how = blocks.Blocks(shape)
     x, dy = _normals((shape.k, shape.r, shape.s, shape.c), how.filters)
 
     def forward(dev: Device, a: Arrays) -> Arrays:

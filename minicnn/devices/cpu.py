@@ -69,7 +69,7 @@ class CpuDevice(Device):
     """NumPy, with the batch cut into chunks that run on threads.
 
     Each chunk calls BLAS on one thread: the work on an image then stays in one core's
-    cache from the im2col matrix to the bias, and the chunks, hence the order of every
+    cache from the first tap to the bias, and the chunks, hence the order of every
     sum, depend on the problem alone. So results do not depend on the thread count.
     """
 

@@ -250,7 +250,7 @@ class BlockedConvLayer(ConvLayer):
 
     def infer_shapes(self) -> None:
         super().infer_shapes()
-        self.blocks = space_to_depth.Blocks.of(self.problem)
+        self.blocks = space_to_depth.Blocks(self.problem)
         self.problem = over = self.blocks.conv
         self.x_shape = (over.h, over.w, over.c)
 

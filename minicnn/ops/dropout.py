@@ -17,7 +17,7 @@ from minicnn.base import philox
 from minicnn.compile.native import NativeFile
 from minicnn.devices.device import Device
 from minicnn.devices.launch import KernelFile
-from minicnn.ops import op
+from minicnn.ops import Forms, op
 
 Array = NDArray[np.floating]
 Step = NDArray[np.int64]
@@ -33,7 +33,7 @@ THREADS = 256
 @op(writes=("y",))
 def apply(
     dev: Device, x: Array, y: Array, rate: float, seed: int, stream: int, step: Step
-) -> None:
+) -> Forms:
     """Writes y = x · mask / (1 − rate); the backward pass is the same on dy.
 
     Args:
@@ -41,33 +41,30 @@ def apply(
         rate: probability of a zero, 0 ≤ rate < 1.
         step: (1,), on the device, where a recorded step reads it anew.
     """
-    flat_x, flat_y = x.reshape(-1), y.reshape(-1)
-    threshold = np.uint32(int(rate * 2**32))
-    factor, number = x.dtype.type(1 / (1 - rate)), int(step[0])
+    threshold, factor = int(rate * 2**32), 1 / (1 - rate)
 
-    def work(start: int, stop: int) -> None:
-        kept = philox.words(seed, stream, number, stop - start, start) >= threshold
-        np.multiply(flat_x[start:stop], kept * factor, out=flat_y[start:stop])
+    def numpy() -> None:
+        flat_x, flat_y = x.reshape(-1), y.reshape(-1)
+        least, kept_factor = np.uint32(threshold), x.dtype.type(factor)
 
-    dev.for_chunks(work, flat_x.size, CHUNK)
+        def work(start: int, stop: int) -> None:
+            words = philox.words(seed, stream, int(step[0]), stop - start, start)
+            kept = words >= least
+            np.multiply(flat_x[start:stop], kept * kept_factor, out=flat_y[start:stop])
 
+        dev.for_chunks(work, flat_x.size, CHUNK)
 
-@apply.native
-def apply_native(
-    dev: Device, x: Array, y: Array, rate: float, seed: int, stream: int, step: Step
-) -> None:
-    kept = {"threshold": int(rate * 2**32), "factor": 1 / (1 - rate)}
-    mask = {"seed": seed, "stream": stream, **kept}
-    arguments, sizes = (x, y, mask, step, x.size), {"y": x.size, "step": 1}
-    items = -(-x.size // WORDS)
-    NATIVE.get("dropout", x.dtype)(dev, items, arguments, sizes, work=4 * WORDS)
+    def kernel() -> None:
+        part = max(4, 16 // x.itemsize)  # numbers a thread
+        blocks = -(-x.size // (part * THREADS))
+        arguments = x, y, x.size, threshold, factor, seed, stream, step
+        KERNELS.get("dropout", x.dtype)(dev, blocks, THREADS, arguments)
 
+    def native() -> None:
+        key = {"seed": seed, "stream": stream}
+        mask = {**key, "threshold": threshold, "factor": factor}
+        arguments, sizes = (x, y, mask, step, x.size), {"y": x.size, "step": 1}
+        items = -(-x.size // WORDS)
+        NATIVE.get("dropout", x.dtype)(dev, items, arguments, sizes, work=4 * WORDS)
 
-@apply.kernel
-def apply_kernel(
-    dev: Device, x: Array, y: Array, rate: float, seed: int, stream: int, step: Step
-) -> None:
-    part = max(4, 16 // x.itemsize)  # numbers a thread
-    blocks = -(-x.size // (part * THREADS))
-    numbers = x.size, int(rate * 2**32), 1 / (1 - rate), seed, stream, step
-    KERNELS.get("dropout", x.dtype)(dev, blocks, THREADS, (x, y, *numbers))
+    return Forms(numpy, kernel, native)

@@ -12,8 +12,7 @@ Source: Krizhevsky, Sutskever, Hinton, NIPS 2012, section 3.3.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache, cached_property
-from typing import Any
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +21,7 @@ from minicnn.base.precision import accumulator
 from minicnn.compile.native import NativeFile
 from minicnn.devices.device import Device
 from minicnn.devices.launch import KernelFile
-from minicnn.ops import op, vector_width
+from minicnn.ops import Forms, op, vector_width
 
 Array = NDArray[np.floating]
 
@@ -57,7 +56,6 @@ class Normalising:
         """Whether compiled code has this β."""
         return self.beta == 0.75
 
-    @cache  # noqa: B019 (a program has few of them, and they are small)
     def fields(self) -> dict[str, float]:
         """The struct of compiled code."""
         numbers = {"share": self.share, "slope": self.slope, "k": self.k}
@@ -91,37 +89,32 @@ def power(scale: Array, beta: float, out: Array) -> None:
 
 
 @op(writes=("y", "scale"))
-def forward(dev: Device, x: Array, y: Array, scale: Array, norm: Normalising) -> None:
+def forward(dev: Device, x: Array, y: Array, scale: Array, norm: Normalising) -> Forms:
     """Writes y and scale, both (N,H,W,C), from x.
 
     Args:
         scale: of x's type; where that is bfloat16, of float32.
     """
-    channels = x.shape[-1]
-    x, y, scale = (array.reshape(-1, channels) for array in (x, y, scale))
 
-    def work(start: int, stop: int) -> None:
-        xs, ys, ss = x[start:stop], y[start:stop], scale[start:stop]
-        norm.scale(xs, ys, ss)
-        power(ss, norm.beta, ys)
-        ys *= xs
+    def numpy() -> None:
+        rows = [array.reshape(-1, x.shape[-1]) for array in (x, y, scale)]
 
-    dev.for_chunks(work, len(x), max(1, CHUNK // channels))
+        def work(start: int, stop: int) -> None:
+            xs, ys, ss = (array[start:stop] for array in rows)
+            norm.scale(xs, ys, ss)
+            power(ss, norm.beta, ys)
+            ys *= xs
 
+        dev.for_chunks(work, len(rows[0]), max(1, CHUNK // x.shape[-1]))
 
-@forward.native
-def forward_native(
-    dev: Device, x: Array, y: Array, scale: Array, norm: Normalising
-) -> Any:
-    return _on_rows(dev, "lrn_forward", {"x": x, "y": y, "scale": scale}, norm)
+    def kernel() -> None:
+        numbers = norm.size, norm.share, norm.beta, norm.k
+        _launch(dev, "lrn_forward", (x, y, scale), numbers)
 
+    def native() -> None:
+        _on_rows(dev, "lrn_forward", {"x": x, "y": y, "scale": scale}, norm)
 
-@forward.kernel
-def forward_kernel(
-    dev: Device, x: Array, y: Array, scale: Array, norm: Normalising
-) -> None:
-    numbers = norm.share, norm.beta, norm.k
-    _launch(dev, "lrn_forward", (x, y, scale), norm.size, numbers, False)
+    return Forms(numpy, kernel, native if norm.is_native else None)
 
 
 @op(writes=("dx",))
@@ -133,92 +126,71 @@ def backward(
     dy: Array,
     dx: Array,
     norm: Normalising,
-) -> None:
+) -> Forms:
     """Writes dx (N,H,W,C) from the forward pass's x, y and scale and from dy."""
-    channels = x.shape[-1]
-    x, y, scale, dy, dx = (a.reshape(-1, channels) for a in (x, y, scale, dy, dx))
 
-    def work(start: int, stop: int) -> None:
-        part = slice(start, stop)
-        ratio = dev.scratch("ratio", x[part].shape, x.dtype)
-        total = dev.scratch("total", x[part].shape, x.dtype)
-        np.multiply(dy[part], y[part], out=ratio)
-        ratio /= scale[part]
-        window_sum(ratio, norm.size, total)
-        total *= x[part]
-        total *= -norm.slope
-        power(scale[part], norm.beta, ratio)
-        ratio *= dy[part]
-        np.add(ratio, total, out=dx[part])
+    def numpy() -> None:
+        rows = [array.reshape(-1, x.shape[-1]) for array in (x, y, scale, dy, dx)]
 
-    dev.for_chunks(work, len(x), max(1, CHUNK // channels))
+        def work(start: int, stop: int) -> None:
+            xs, ys, ss, ds, out = (array[start:stop] for array in rows)
+            ratio = dev.scratch("ratio", xs.shape, x.dtype)
+            total = dev.scratch("total", xs.shape, x.dtype)
+            np.multiply(ds, ys, out=ratio)
+            ratio /= ss
+            window_sum(ratio, norm.size, total)
+            total *= xs
+            total *= -norm.slope
+            power(ss, norm.beta, ratio)
+            ratio *= ds
+            np.add(ratio, total, out=out)
 
+        dev.for_chunks(work, len(rows[0]), max(1, CHUNK // x.shape[-1]))
 
-@backward.native
-def backward_native(
-    dev: Device,
-    x: Array,
-    y: Array,
-    scale: Array,
-    dy: Array,
-    dx: Array,
-    norm: Normalising,
-) -> Any:
-    arrays = {"x": x, "y": y, "scale": scale, "dy": dy, "dx": dx}
-    return _on_rows(dev, "lrn_backward", arrays, norm)
+    def kernel() -> None:
+        numbers = norm.size, norm.slope, norm.beta
+        _launch(dev, "lrn_backward", (x, scale, dy, dx), numbers, shared=True)
 
+    def native() -> None:
+        arrays = {"x": x, "y": y, "scale": scale, "dy": dy, "dx": dx}
+        _on_rows(dev, "lrn_backward", arrays, norm)
 
-@backward.kernel
-def backward_kernel(
-    dev: Device,
-    x: Array,
-    y: Array,
-    scale: Array,
-    dy: Array,
-    dx: Array,
-    norm: Normalising,
-) -> None:
-    numbers = norm.slope, norm.beta
-    _launch(dev, "lrn_backward", (x, scale, dy, dx), norm.size, numbers, True)
+    return Forms(numpy, kernel, native if norm.is_native else None)
 
 
 def _on_rows(
     dev: Device, name: str, arrays: dict[str, Array], norm: Normalising
-) -> Any:
+) -> None:
     """Runs compiled code on the rows of channels of arrays of one shape."""
-    if not norm.is_native:
-        return NotImplemented
     x = arrays["x"]
-    channels = x.shape[-1]
+    channels, sizes = x.shape[-1], dict.fromkeys(arrays, x.size)
     arguments = *arrays.values(), norm.fields(), channels
-    sizes = dict.fromkeys(arrays, x.size)
-    rows, work = x.size // channels, 4 * channels
-    NATIVE.get(name, x.dtype)(dev, rows, arguments, sizes, work)
+    function = NATIVE.get(name, x.dtype)
+    function(dev, x.size // channels, arguments, sizes, work=4 * channels)
 
 
 def _launch(
     dev: Device,
     name: str,
     arrays: tuple[Array, ...],
-    size: int,
     numbers: tuple[float, ...],
-    shared: bool,
+    shared: bool = False,
 ) -> None:
-    """Launches a kernel; a block takes as many rows as it has threads for."""
+    """Launches a kernel; a block takes as many rows as it has threads for.
+
+    Args:
+        shared: whether it keeps them in shared memory.
+    """
     x = arrays[0]
     channels, rows = x.shape[-1], x.size // x.shape[-1]
     width = vector_width(channels, x.dtype)
     block = walk(channels, width)
-    KERNELS.get(name, x.dtype, width)(
-        dev,
-        -(-rows // block[1]),
-        block,
-        (*arrays, rows, channels, size, *numbers),
-        shared=shared * block[1] * channels * accumulator(x.dtype).itemsize,
-    )
+    size = block[1] * channels * accumulator(x.dtype).itemsize if shared else 0
+    arguments = *arrays, rows, channels, *numbers
+    kernel = KERNELS.get(name, x.dtype, width)
+    kernel(dev, -(-rows // block[1]), block, arguments, size)
 
 
-@cache
 def walk(channels: int, width: int) -> tuple[int, int]:
     """Threads of a block along a row of channels, `width` each, and rows of a block."""
     along = min(channels // width, THREADS)

@@ -9,16 +9,18 @@ whose place in the window, r·S + s, the forward pass keeps as one byte.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache, cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from minicnn.base.errors import MinicnnError
 from minicnn.compile.native import NativeFile
 from minicnn.devices.device import Device
 from minicnn.devices.launch import KernelFile
-from minicnn.ops import op, select, vector_width
-from minicnn.ops.pool_shape import PoolShape
+from minicnn.ops import Forms, op, select, vector_width
+from minicnn.ops.windows import Pair, Region, four, pair, taps
 
 Array = NDArray[np.floating]
 
@@ -29,25 +31,98 @@ NATIVE = NativeFile("pool_lrn.cpp")
 THREADS = 256
 
 
-def _taps(shape: PoolShape) -> Iterator[tuple[int, slice, slice, slice, slice]]:
-    """The window's taps: number, then the outputs and inputs it joins, by axis."""
+@dataclass(frozen=True)
+class PoolShape:
+    """One pooling problem: x (N,H,W,C), y and argmax (N,P,Q,C)."""
 
-    def span(axis: int, offset: int) -> tuple[slice, slice]:
-        size, count = ((shape.h, shape.p), (shape.w, shape.q))[axis]
-        pad, stride = shape.pad[axis], shape.stride[axis]
-        first = max(0, -(-(pad - offset) // stride))
-        last = min(count - 1, (size - 1 + pad - offset) // stride)
-        start = first * stride + offset - pad
-        return (
-            slice(first, max(first, last + 1)),
-            slice(start, max(start, start + (last - first) * stride + 1), stride),
-        )
+    n: int
+    h: int
+    w: int
+    c: int
+    window: Pair = (3, 3)
+    stride: Pair = (2, 2)
+    pad: Pair = (0, 0)
+    ceil: bool = True
 
-    for r in range(shape.window[0]):
-        ps, hs = span(0, r)
-        for s in range(shape.window[1]):
-            qs, ws = span(1, s)
-            yield r * shape.window[1] + s, ps, qs, hs, ws
+    @classmethod
+    def of(
+        cls,
+        x_shape: tuple[int, ...],
+        window: int | Pair = 3,
+        stride: int | Pair = 2,
+        pad: int | Pair = 0,
+        ceil: bool = True,
+    ) -> PoolShape:
+        """The problem of this input.
+
+        Raises:
+            MinicnnError: an array without four axes, an empty window, a window of
+                over 256 places, padding as large as the window, or an empty output.
+        """
+        sizes = four("pool x", x_shape, "N,H,W,C")
+        window, stride = pair("pool window", window), pair("pool stride", stride)
+        shape = cls(*sizes, window, stride, pair("pool pad", pad), ceil)
+        (r, s), (top, left) = shape.window, shape.pad
+        if min(r, s, *shape.stride) < 1 or r * s > 256:
+            raise MinicnnError(
+                f"pool window {r}x{s} stride {shape.stride}: both must be at least 1, "
+                "and the window at most 256 places (the argmax is one byte)"
+            )
+        if min(shape.pad) < 0 or top >= r or left >= s:
+            raise MinicnnError(
+                f"pool pad {shape.pad}: must be at least 0 and smaller than the window "
+                f"{r}x{s}, or a window would hold no pixel"
+            )
+        if shape.p < 1 or shape.q < 1:
+            raise MinicnnError(
+                f"pool window {r}x{s}: larger than the padded input of "
+                f"{shape.h}x{shape.w} with pad {shape.pad}; use ceil=True or less"
+            )
+        return shape
+
+    def _outputs(self, axis: int) -> int:
+        size = (self.h, self.w)[axis]
+        pad, stride = self.pad[axis], self.stride[axis]
+        room = size + 2 * pad - self.window[axis]
+        count = (-(-room // stride) if self.ceil else room // stride) + 1
+        # A window must start inside the image or its first padding (Caffe, PyTorch).
+        if self.ceil and (count - 1) * stride >= size + pad:
+            count -= 1
+        return count
+
+    @cached_property
+    def p(self) -> int:
+        """Output height."""
+        return self._outputs(0)
+
+    @cached_property
+    def q(self) -> int:
+        """Output width."""
+        return self._outputs(1)
+
+    def sizes(self) -> dict[str, int]:
+        """Element counts of the ops' arrays, by parameter."""
+        pixels = self.n * self.h * self.w * self.c
+        windows = self.n * self.p * self.q * self.c
+        outputs = dict.fromkeys(("y", "dy", "u", "argmax"), windows)
+        return {"x": pixels, "dx": pixels, **outputs}
+
+    @cache  # noqa: B019 (a program has few shapes, and they are small)
+    def fields(self) -> dict[str, int | Pair]:
+        """The struct Pooling of the kernels.
+
+        Raises:
+            MinicnnError: an image has more numbers than they can count.
+        """
+        if max(self.h * self.w, self.p * self.q) * self.c >= 2**31:
+            raise MinicnnError(f"{self}: an image is too large for the kernels")
+        names = ("h", "w", "c", "p", "q", "window", "stride", "pad")
+        return {name: getattr(self, name) for name in names}
+
+
+def _taps(shape: PoolShape) -> list[tuple[int, int, Region, Region]]:
+    image, outputs = (shape.h, shape.w), (shape.p, shape.q)
+    return list(taps(image, outputs, shape.window, shape.stride, shape.pad))
 
 
 def _chunk(shape: PoolShape) -> int:
@@ -57,80 +132,71 @@ def _chunk(shape: PoolShape) -> int:
 @op(writes=("y", "argmax"))
 def forward(
     dev: Device, x: Array, y: Array, argmax: NDArray[np.uint8], shape: PoolShape
-) -> None:
+) -> Forms:
     """Writes y and argmax (N,P,Q,C) from x (N,H,W,C)."""
-    taps = list(_taps(shape))
 
-    def work(start: int, stop: int) -> None:
-        best, place = y[start:stop], argmax[start:stop]
-        best[...] = -np.inf
-        place[...] = 0
-        for number, ps, qs, hs, ws in taps:
-            here = x[start:stop, hs, ws]
-            so_far = best[:, ps, qs]
-            # Places come in rising order, so the larger number is the later winner.
-            better = dev.scratch("better", here.shape, np.uint8)
-            np.greater(here, so_far, out=better.view(bool))
-            better *= np.uint8(number)
-            np.maximum(place[:, ps, qs], better, out=place[:, ps, qs])
-            np.maximum(here, so_far, out=so_far)
+    def numpy() -> None:
+        met = _taps(shape)
 
-    dev.for_chunks(work, shape.n, _chunk(shape))
+        def images(start: int, stop: int) -> None:
+            values, best, place = (each[start:stop] for each in (x, y, argmax))
+            best[...] = -np.inf
+            place[...] = 0
+            for r, s, outputs, pixels in met:
+                here, so_far = values[pixels], best[outputs]
+                # Places come in rising order, so the larger number is the later winner.
+                better = dev.scratch("better", here.shape, np.uint8)
+                np.greater(here, so_far, out=better.view(bool))
+                better *= np.uint8(r * shape.window[1] + s)
+                np.maximum(place[outputs], better, out=place[outputs])
+                np.maximum(here, so_far, out=so_far)
 
+        dev.for_chunks(images, shape.n, _chunk(shape))
 
-@forward.native
-def forward_native(
-    dev: Device, x: Array, y: Array, argmax: NDArray[np.uint8], shape: PoolShape
-) -> None:
-    function = NATIVE.get("pool_forward", x.dtype)
-    arguments = x, y, argmax, shape.fields()
-    work = 4 * shape.q * shape.c
-    function(dev, shape.n * shape.p, arguments, shape.sizes(), work)
+    def kernel() -> None:
+        _launch(dev, "pool_forward", (x, y, argmax), shape, shape.p * shape.q)
 
+    def native() -> None:
+        function = NATIVE.get("pool_forward", x.dtype)
+        arguments, work = (x, y, argmax, shape.fields()), 4 * shape.q * shape.c
+        function(dev, shape.n * shape.p, arguments, shape.sizes(), work)
 
-@forward.kernel
-def forward_kernel(
-    dev: Device, x: Array, y: Array, argmax: NDArray[np.uint8], shape: PoolShape
-) -> None:
-    _launch(dev, "pool_forward", (x, y, argmax), shape, shape.p * shape.q)
+    return Forms(numpy, kernel, native)
 
 
 @op(writes=("dx",))
 def backward(
     dev: Device, dy: Array, argmax: NDArray[np.uint8], dx: Array, shape: PoolShape
-) -> None:
+) -> Forms:
     """Writes dx (N,H,W,C): each dy goes to the place its window's maximum came from.
 
     All other places get 0, even of dy that is NaN.
     """
-    taps = list(_taps(shape))
 
-    def work(start: int, stop: int) -> None:
-        dx[start:stop] = 0
-        for number, ps, qs, hs, ws in taps:
-            place = argmax[start:stop, ps, qs]
-            part = dev.scratch("part", place.shape, dx.dtype)
-            select(dy[start:stop, ps, qs], place == number, part)
-            dx[start:stop, hs, ws] += part
+    def numpy() -> None:
+        met = _taps(shape)
 
-    dev.for_chunks(work, shape.n, _chunk(shape))
+        def images(start: int, stop: int) -> None:
+            gradient, place, out = (each[start:stop] for each in (dy, argmax, dx))
+            out[...] = 0
+            for r, s, outputs, pixels in met:
+                here = place[outputs] == r * shape.window[1] + s
+                part = dev.scratch("part", here.shape, dx.dtype)
+                select(gradient[outputs], here, part)
+                out[pixels] += part
 
+        dev.for_chunks(images, shape.n, _chunk(shape))
 
-@backward.native
-def backward_native(
-    dev: Device, dy: Array, argmax: NDArray[np.uint8], dx: Array, shape: PoolShape
-) -> None:
-    function = NATIVE.get("pool_backward", dx.dtype)
-    arguments = dy, argmax, dx, shape.fields()
-    work = 4 * shape.p * shape.q * shape.c
-    function(dev, shape.n, arguments, shape.sizes(), work)
+    def kernel() -> None:
+        _launch(dev, "pool_backward", (dy, argmax, dx), shape, shape.h * shape.w)
 
+    def native() -> None:
+        function = NATIVE.get("pool_backward", dx.dtype)
+        arguments = dy, argmax, dx, shape.fields()
+        work = 4 * shape.p * shape.q * shape.c
+        function(dev, shape.n, arguments, shape.sizes(), work)
 
-@backward.kernel
-def backward_kernel(
-    dev: Device, dy: Array, argmax: NDArray[np.uint8], dx: Array, shape: PoolShape
-) -> None:
-    _launch(dev, "pool_backward", (dy, argmax, dx), shape, shape.h * shape.w)
+    return Forms(numpy, kernel, native)
 
 
 def _launch(

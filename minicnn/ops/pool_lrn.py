@@ -11,7 +11,7 @@ for it. Backward needs u and argmax alone: LRN's scale is made again from u. See
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +21,9 @@ from minicnn.base.precision import accumulator
 from minicnn.compile.native import NativeFile
 from minicnn.devices.device import Device
 from minicnn.devices.launch import KernelFile
-from minicnn.ops import lrn, op, pool, select, vector_width
+from minicnn.ops import Forms, lrn, op, pool, select, vector_width
 from minicnn.ops.conv.plan import PROCESSORS
-from minicnn.ops.pool_shape import PoolShape
+from minicnn.ops.pool import PoolShape
 
 Array = NDArray[np.floating]
 
@@ -43,49 +43,30 @@ def forward(
     y: Array,
     shape: PoolShape,
     norm: lrn.Normalising,
-) -> None:
+) -> Forms:
     """Writes u, argmax and y (N,P,Q,C) from x (N,H,W,C)."""
-    scale = dev.scratch("pool_lrn scale", y.shape, y.dtype)
-    pool.forward(dev, x, u, argmax, shape)
-    lrn.forward(dev, u, y, scale, norm)
 
+    def numpy() -> None:
+        scale = dev.scratch("pool_lrn scale", y.shape, y.dtype)
+        pool.forward(dev, x, u, argmax, shape)
+        lrn.forward(dev, u, y, scale, norm)
 
-@forward.native
-def forward_native(
-    dev: Device,
-    x: Array,
-    u: Array,
-    argmax: NDArray[np.uint8],
-    y: Array,
-    shape: PoolShape,
-    norm: lrn.Normalising,
-) -> Any:
-    if not norm.is_native:
-        return NotImplemented
-    function = NATIVE.get("pool_lrn_forward", x.dtype)
-    arguments = x, u, argmax, y, shape.fields(), norm.fields()
-    work = 8 * shape.q * shape.c
-    function(dev, shape.n * shape.p, arguments, shape.sizes(), work)
+    def kernel() -> None:
+        width = vector_width(shape.c, x.dtype)
+        block = lrn.walk(shape.c, width)
+        blocks = -(-shape.p * shape.q // block[1])
+        numbers = shape.fields(), blocks, norm.size, norm.share, norm.beta, norm.k
+        shared = block[1] * shape.c * accumulator(x.dtype).itemsize
+        launch = KERNELS.get("pool_lrn_forward", x.dtype, width)
+        launch(dev, shape.n * blocks, block, (x, u, argmax, y, *numbers), shared)
 
+    def native() -> None:
+        function = NATIVE.get("pool_lrn_forward", x.dtype)
+        arguments = x, u, argmax, y, shape.fields(), norm.fields()
+        work = 8 * shape.q * shape.c
+        function(dev, shape.n * shape.p, arguments, shape.sizes(), work)
 
-@forward.kernel
-def forward_kernel(
-    dev: Device,
-    x: Array,
-    u: Array,
-    argmax: NDArray[np.uint8],
-    y: Array,
-    shape: PoolShape,
-    norm: lrn.Normalising,
-) -> None:
-    width = vector_width(shape.c, x.dtype)
-    block = lrn.walk(shape.c, width)
-    blocks = -(-shape.p * shape.q // block[1])
-    numbers = shape.fields(), blocks, norm.size, norm.share, norm.beta, norm.k
-    kernel = KERNELS.get("pool_lrn_forward", x.dtype, width)
-    shared = block[1] * shape.c * accumulator(x.dtype).itemsize
-    grid = shape.n * blocks
-    kernel(dev, grid, block, (x, u, argmax, y, *numbers), shared=shared)
+    return Forms(numpy, kernel, native if norm.is_native else None)
 
 
 @op(writes=("dx",))
@@ -97,69 +78,49 @@ def backward(
     dx: Array,
     shape: PoolShape,
     norm: lrn.Normalising,
-) -> None:
+) -> Forms:
     """Writes dx (N,H,W,C), of the ReLU's input, from dy (N,P,Q,C) and the forward's u
     and argmax."""
-    du = dev.scratch("pool_lrn du", u.shape, u.dtype)
-    rows = [array.reshape(-1, shape.c) for array in (u, dy, du)]
 
-    def work(start: int, stop: int) -> None:
-        x, d, out = (array[start:stop] for array in rows)
-        scale = dev.scratch("pool_lrn scale", x.shape, x.dtype)
-        ratio = dev.scratch("pool_lrn ratio", x.shape, x.dtype)
-        norm.scale(x, ratio, scale)
-        lrn.power(scale, norm.beta, out)
-        out *= d
-        np.multiply(out, x, out=ratio)
-        ratio /= scale
-        total = scale  # no longer needed
-        lrn.window_sum(ratio, norm.size, total)
-        total *= x
-        total *= norm.slope
-        out -= total
-        select(out, x > 0, out)
+    def numpy() -> None:
+        du = dev.scratch("pool_lrn du", u.shape, u.dtype)
+        rows = [array.reshape(-1, shape.c) for array in (u, dy, du)]
 
-    dev.for_chunks(work, len(rows[0]), max(1, lrn.CHUNK // shape.c))
-    pool.backward(dev, du, argmax, dx, shape)
+        def work(start: int, stop: int) -> None:
+            x, d, out = (array[start:stop] for array in rows)
+            scale = dev.scratch("pool_lrn scale", x.shape, x.dtype)
+            ratio = dev.scratch("pool_lrn ratio", x.shape, x.dtype)
+            norm.scale(x, ratio, scale)
+            lrn.power(scale, norm.beta, out)
+            out *= d
+            np.multiply(out, x, out=ratio)
+            ratio /= scale
+            total = scale  # no longer needed
+            lrn.window_sum(ratio, norm.size, total)
+            total *= x
+            total *= norm.slope
+            out -= total
+            select(out, x > 0, out)
 
+        dev.for_chunks(work, len(rows[0]), max(1, lrn.CHUNK // shape.c))
+        pool.backward(dev, du, argmax, dx, shape)
 
-@backward.native
-def backward_native(
-    dev: Device,
-    dy: Array,
-    u: Array,
-    argmax: NDArray[np.uint8],
-    dx: Array,
-    shape: PoolShape,
-    norm: lrn.Normalising,
-) -> Any:
-    if not norm.is_native:
-        return NotImplemented
-    function = NATIVE.get("pool_lrn_backward", u.dtype)
-    arguments = dy, u, argmax, dx, shape.fields(), norm.fields()
-    work = 8 * shape.p * shape.q * shape.c
-    function(dev, shape.n, arguments, shape.sizes(), work)
+    def kernel() -> None:
+        sums = accumulator(u.dtype).itemsize
+        tile, width = Tile.of(shape, sums), vector_width(shape.c, u.dtype)
+        numbers = norm.size, norm.share, norm.slope, norm.beta, norm.k
+        arguments = dy, u, argmax, dx, shape.fields(), tile._asdict(), *numbers
+        grid, block = shape.n * tile.down * tile.across, lrn.walk(shape.c, width)
+        launch = KERNELS.get("pool_lrn_backward", u.dtype, width)
+        launch(dev, grid, block, arguments, shared=tile.numbers(shape) * sums)
 
+    def native() -> None:
+        function = NATIVE.get("pool_lrn_backward", u.dtype)
+        arguments = dy, u, argmax, dx, shape.fields(), norm.fields()
+        work = 8 * shape.p * shape.q * shape.c
+        function(dev, shape.n, arguments, shape.sizes(), work)
 
-@backward.kernel
-def backward_kernel(
-    dev: Device,
-    dy: Array,
-    u: Array,
-    argmax: NDArray[np.uint8],
-    dx: Array,
-    shape: PoolShape,
-    norm: lrn.Normalising,
-) -> None:
-    sums = accumulator(u.dtype).itemsize
-    tile = Tile.of(shape, sums)
-    width = vector_width(shape.c, u.dtype)
-    numbers = norm.size, norm.share, norm.slope, norm.beta, norm.k
-    arguments = dy, u, argmax, dx, shape.fields(), tile._asdict(), *numbers
-    kernel = KERNELS.get("pool_lrn_backward", u.dtype, width)
-    grid = shape.n * tile.down * tile.across
-    block = lrn.walk(shape.c, width)
-    kernel(dev, grid, block, arguments, shared=tile.numbers(shape) * sums)
+    return Forms(numpy, kernel, native if norm.is_native else None)
 
 
 class Tile(NamedTuple):

@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import accumulate, pairwise
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -25,7 +25,7 @@ from numpy.typing import DTypeLike, NDArray
 from minicnn.compile.native import NativeFile
 from minicnn.devices.device import Device
 from minicnn.devices.launch import KernelFile
-from minicnn.ops import op
+from minicnn.ops import Forms, op
 
 Array = NDArray[np.floating]
 Shape = tuple[int, ...]
@@ -76,9 +76,10 @@ def allocate_slices(
     return allocate(dev, rows, dtype)
 
 
-@dataclass(frozen=True)
-class Segments:
+class Segments(NamedTuple):
     """The parts of S parameters in the flat arrays, as columns on a device.
+
+    Compiled code and kernels take them in this order.
 
     Attributes:
         starts: (S + 1,) int64, as `layout` has them.
@@ -92,11 +93,6 @@ class Segments:
     slices: NDArray[np.int32]
     rates: NDArray[np.float64]
     decays: NDArray[np.float64]
-
-    @property
-    def table(self) -> tuple[NDArray, ...]:
-        """All columns, in the order of compiled code and kernels."""
-        return self.starts, self.places, self.slices, self.rates, self.decays
 
     @classmethod
     def of(
@@ -132,7 +128,7 @@ def update(
     momentum: float,
     decay: float,
     copy: Array | None = None,
-) -> None:
+) -> Forms:
     """Updates w and v in place.
 
     Args:
@@ -143,77 +139,49 @@ def update(
         momentum, decay: of all parameters.
         copy: flat like w, of bfloat16; written with the new w unless None.
     """
-    rate = float(lr[0])
-    starts, *columns = (column.tolist() for column in segments.table)
-    rows = list(zip(pairwise(starts), *columns, strict=True))
 
-    def work(start: int, stop: int) -> None:
-        for (first, last), place, slices, rates, decays in rows:
-            part = slice(max(start, first), min(stop, last))
-            if part.start >= part.stop:
-                continue
-            ws, vs = w[part], v[part]
-            partial = g[place : place + slices * (last - first)].reshape(slices, -1)
-            gradient = partial[:, part.start - first : part.stop - first]
-            step = dev.scratch("step", ws.shape, w.dtype)
-            np.multiply(ws, decay * decays, out=step)
-            step += gradient[0] if slices == 1 else _sum(dev, gradient)
-            step *= rate * rates
-            vs *= momentum
-            vs += step
-            ws -= vs
-            if copy is not None:
-                copy[part] = ws
+    def numpy() -> None:
+        rate = float(lr[0])
+        starts, *columns = (column.tolist() for column in segments)
+        rows = list(zip(pairwise(starts), *columns, strict=True))
 
-    dev.for_chunks(work, w.size, CHUNK)
+        def work(start: int, stop: int) -> None:
+            for (first, last), place, slices, rates, decays in rows:
+                part = slice(max(start, first), min(stop, last))
+                if part.start >= part.stop:
+                    continue
+                ws, vs = w[part], v[part]
+                partial = g[place : place + slices * (last - first)].reshape(slices, -1)
+                gradient = partial[:, part.start - first : part.stop - first]
+                step, decayed = dev.scratch("sgd", (2, ws.size), w.dtype)
+                np.copyto(step, gradient[0])
+                for more in gradient[1:]:
+                    step += more
+                step += np.multiply(ws, decay * decays, out=decayed)
+                step *= rate * rates
+                vs *= momentum
+                vs += step
+                ws -= vs
+                if copy is not None:
+                    copy[part] = ws
 
+        dev.for_chunks(work, w.size, CHUNK)
 
-def _sum(dev: Device, partial: Array) -> Array:
-    """Σ of the rows, in their order, in scratch."""
-    total = dev.scratch("gradient", partial.shape[1:], partial.dtype)
-    np.copyto(total, partial[0])
-    for row in partial[1:]:
-        total += row
-    return total
+    def kernel() -> None:
+        if not w.size:
+            return
+        blocks = min(BLOCKS, -(-w.nbytes // (16 * THREADS)))
+        arguments = w, g, v, copy, w.size, *segments, lr, momentum, decay
+        KERNELS.get("sgd_update", w.dtype)(dev, blocks, THREADS, arguments)
 
+    def native() -> None:
+        count = len(segments.rates)
+        sizes = dict.fromkeys(("w", "v", "copy"), w.size)
+        sizes |= dict.fromkeys(("places", "slices", "rates", "decays"), count)
+        numbers = int(segments.slices @ np.diff(segments.starts))
+        sizes |= {"starts": count + 1, "g": numbers, "lr": 1}
+        solver = {"momentum": momentum, "decay": decay, "segments": count}
+        arguments = w, g, v, copy, lr, solver, *segments
+        NATIVE.get("sgd_update", w.dtype)(dev, w.size, arguments, sizes, work=2)
 
-@update.native
-def update_native(
-    dev: Device,
-    w: Array,
-    g: Array,
-    v: Array,
-    segments: Segments,
-    lr: NDArray[np.float64],
-    momentum: float,
-    decay: float,
-    copy: Array | None = None,
-) -> None:
-    s, count = segments, len(segments.rates)
-    sizes = dict.fromkeys(("w", "v", "copy"), w.size)
-    sizes |= dict.fromkeys(("places", "slices", "rates", "decays"), count)
-    sizes |= {"starts": count + 1, "g": int(s.slices @ np.diff(s.starts)), "lr": 1}
-    solver = {"momentum": momentum, "decay": decay, "segments": count}
-    arguments = w, g, v, copy, lr, solver, *s.table
-    NATIVE.get("sgd_update", w.dtype)(dev, w.size, arguments, sizes, work=2)
-
-
-@update.kernel
-def update_kernel(
-    dev: Device,
-    w: Array,
-    g: Array,
-    v: Array,
-    segments: Segments,
-    lr: NDArray[np.float64],
-    momentum: float,
-    decay: float,
-    copy: Array | None = None,
-) -> None:
-    if not w.size:
-        return
-    vectors = w.size * w.itemsize // 16
-    blocks = min(BLOCKS, -(-vectors // THREADS))
-    kernel = KERNELS.get("sgd_update", w.dtype)
-    arguments = w, g, v, copy, w.size, *segments.table, lr, momentum, decay
-    kernel(dev, blocks, THREADS, arguments)
+    return Forms(numpy, kernel, native)

@@ -15,7 +15,7 @@ The compiled form has its own exponential function and order of sums.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from minicnn.compile.native import NativeFile
 from minicnn.devices.device import Device
 from minicnn.devices.launch import KernelFile
-from minicnn.ops import op
+from minicnn.ops import Forms, op
 
 Array = NDArray[np.floating]
 
@@ -47,62 +47,50 @@ def cross_entropy(
     labels: NDArray[np.int32],
     dlogits: Array | None,
     totals: NDArray[np.float64],
-) -> None:
+) -> Forms:
     """Scores logits (N,K) against labels (N,).
 
     Args:
         dlogits: (N,K), written unless None.
         totals: (3,) float64, to which the `Score` of this batch is added.
     """
-    rows = np.flatnonzero(labels >= 0)
-    z, label = logits[rows], labels[rows]
-    at = np.arange(len(rows)), label
-    mine = z[at][:, None]
-    smaller = np.arange(z.shape[1]) < label[:, None]
-    rank = ((z > mine) | ((z == mine) & smaller)).sum(axis=1)
-    z = z - z.max(axis=1, keepdims=True, initial=-np.inf)
-    e = np.exp(z)
-    total = e.sum(axis=1, keepdims=True)
-    losses = np.log(total[:, 0]) - z[at]
-    if dlogits is not None:
-        gradient = e / total
-        gradient[at] -= 1
-        dlogits[...] = 0
-        dlogits[rows] = gradient / max(len(rows), 1)
-    # NaN compares false with everything and would look like the best rank.
-    rank[np.isnan(losses)] = max(z.shape[1], 5)
-    totals += losses.sum(dtype=np.float64), (rank < 1).sum(), (rank < 5).sum()
-
-
-@cross_entropy.native
-def cross_entropy_native(
-    dev: Device,
-    logits: Array,
-    labels: NDArray[np.int32],
-    dlogits: Array | None,
-    totals: NDArray[np.float64],
-) -> Any:
     n, k = logits.shape
-    if labels.max(initial=-1) >= k:
-        return NotImplemented  # NumPy refuses such an index by itself
-    scores = dev.scratch("softmax scores", (3, n), np.float64)
-    counted = int(np.count_nonzero(labels >= 0))
-    arguments = logits, labels, dlogits, scores, n, k, counted
-    sizes = {"labels": n, "dlogits": n * k}
-    NATIVE.get("softmax_rows", logits.dtype)(dev, n, arguments, sizes, work=4 * k)
-    totals += scores.sum(axis=1)
 
+    def numpy() -> None:
+        rows = np.flatnonzero(labels >= 0)
+        z, label = logits[rows], labels[rows]
+        at = np.arange(len(rows)), label
+        mine = z[at][:, None]
+        smaller = np.arange(k) < label[:, None]
+        rank = ((z > mine) | ((z == mine) & smaller)).sum(axis=1)
+        z = z - z.max(axis=1, keepdims=True, initial=-np.inf)
+        e = np.exp(z)
+        total = e.sum(axis=1, keepdims=True)
+        losses = np.log(total[:, 0]) - z[at]
+        if dlogits is not None:
+            gradient = e / total
+            gradient[at] -= 1
+            dlogits[...] = 0
+            dlogits[rows] = gradient / max(len(rows), 1)
+        # NaN compares false with everything and would look like the best rank.
+        rank[np.isnan(losses)] = max(k, 5)
+        sums = losses.sum(dtype=np.float64), (rank < 1).sum(), (rank < 5).sum()
+        totals[...] += sums
 
-@cross_entropy.kernel
-def cross_entropy_kernel(
-    dev: Device,
-    logits: Array,
-    labels: NDArray[np.int32],
-    dlogits: Array | None,
-    totals: NDArray[np.float64],
-) -> None:
-    n, k = logits.shape
-    scores = dev.scratch("softmax scores", (3, n), np.float64)
-    score_rows = KERNELS.get("softmax_rows", logits.dtype)
-    score_rows(dev, n, THREADS, (logits, labels, dlogits, scores, n, k))
-    KERNELS.get("add_scores")(dev, 3, THREADS, (scores, totals, n))
+    def kernel() -> None:
+        scores = dev.scratch("softmax scores", (3, n), np.float64)
+        score_rows = KERNELS.get("softmax_rows", logits.dtype)
+        score_rows(dev, n, THREADS, (logits, labels, dlogits, scores, n, k))
+        KERNELS.get("add_scores")(dev, 3, THREADS, (scores, totals, n))
+
+    def native() -> None:
+        if labels.max(initial=-1) >= k:
+            return numpy()  # refuses such an index
+        scores = dev.scratch("softmax scores", (3, n), np.float64)
+        counted = int(np.count_nonzero(labels >= 0))
+        arguments = logits, labels, dlogits, scores, n, k, counted
+        sizes = {"labels": n, "dlogits": n * k}
+        NATIVE.get("softmax_rows", logits.dtype)(dev, n, arguments, sizes, work=4 * k)
+        totals[...] += scores.sum(axis=1)
+
+    return Forms(numpy, kernel, native)

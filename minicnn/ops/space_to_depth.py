@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 from minicnn.base.errors import MinicnnError
 from minicnn.devices.device import Device
 from minicnn.devices.launch import KernelFile
-from minicnn.ops import op
-from minicnn.ops.conv.shape import ConvShape, Pair
+from minicnn.ops import Forms, op
+from minicnn.ops.conv.shape import ConvShape
+from minicnn.ops.windows import Pair
 
 Array = NDArray[np.floating]
 
@@ -36,26 +37,22 @@ THREADS = 256
 
 @dataclass(frozen=True)
 class Blocks:
-    """How a convolution's images and filters lie in blocks.
+    """How a convolution's images and filters lie in blocks, one block a stride.
 
     Attributes:
         pixels: the convolution over pixels; x (N,H,W,C), w (K,R,S,C).
+
+    Raises:
+        MinicnnError: it has groups.
     """
 
     pixels: ConvShape
 
-    @classmethod
-    def of(cls, pixels: ConvShape) -> Blocks:
-        """The blocks of a convolution, one block a stride.
-
-        Raises:
-            MinicnnError: it has groups.
-        """
-        if pixels.groups != 1:
+    def __post_init__(self) -> None:
+        if self.pixels.groups != 1:
             raise MinicnnError(
-                f"conv groups {pixels.groups}: space-to-depth takes one group only"
+                f"conv groups {self.pixels.groups}: space-to-depth takes one group only"
             )
-        return cls(pixels)
 
     @property
     def filters(self) -> tuple[int, int, int, int]:
@@ -103,59 +100,51 @@ def fill(blocked: Array, pixels: Array, stride: Pair) -> None:
 
 
 @op(writes=("blocked",))
-def block_filters(dev: Device, w: Array, blocked: Array, blocks: Blocks) -> None:
+def block_filters(dev: Device, w: Array, blocked: Array, blocks: Blocks) -> Forms:
     """Writes the filters over blocks, `blocks.filters`, from w (K,R,S,C)."""
-    fill(blocked, w, blocks.pixels.stride)
 
+    def numpy() -> None:
+        fill(blocked, w, blocks.pixels.stride)
 
-@block_filters.kernel
-def block_filters_kernel(dev: Device, w: Array, blocked: Array, blocks: Blocks) -> None:
-    grid = -(-blocked.size // THREADS)
-    kernel = KERNELS.get("block_filters", w.dtype)
-    kernel(dev, grid, THREADS, (w, blocked, _filters(blocks)))
+    def kernel() -> None:
+        launch = KERNELS.get("block_filters", w.dtype)
+        arguments = w, blocked, _filters(blocks)
+        launch(dev, -(-blocked.size // THREADS), THREADS, arguments)
+
+    return Forms(numpy, kernel)
 
 
 @op(writes=("dw",))
-def unblock_gradient(dev: Device, dblocked: Array, dw: Array, blocks: Blocks) -> None:
+def unblock_gradient(dev: Device, dblocked: Array, dw: Array, blocks: Blocks) -> Forms:
     """Writes dw (K,R,S,C) from the gradient of the filters over blocks.
 
     Args:
         dblocked: (slices, numbers), whose sum is the gradient: of each row the first
             numbers are a slice, as `sgd.allocate_slices` lays them out.
     """
-    x, (k, r, s, _) = blocks.pixels, blocks.filters
-    (down, right), colours = x.stride, x.c
-    whole = k, r, s, -1
-    count = int(np.prod(blocks.filters))
-    total = dblocked[0, :count].copy()
-    for part in dblocked[1:, :count]:
-        total += part
-    pixels = total.reshape(whole)[..., : down * right * colours]
-    apart = pixels.reshape(k, r, s, down, right, colours).transpose(0, 1, 3, 2, 4, 5)
-    joined = apart.reshape(k, r * down, s * right, colours)
-    dw[...] = joined[:, : x.r, : x.s]
 
+    def numpy() -> None:
+        x, (k, r, s, channels) = blocks.pixels, blocks.filters
+        down, right = x.stride
+        total = dblocked[0, : k * r * s * channels].copy()
+        for part in dblocked[1:, : total.size]:
+            total += part
+        pixels = total.reshape(k, r, s, channels)[..., : down * right * x.c]
+        apart = pixels.reshape(k, r, s, down, right, x.c).transpose(0, 1, 3, 2, 4, 5)
+        joined = apart.reshape(k, r * down, s * right, x.c)
+        dw[...] = joined[:, : x.r, : x.s]
 
-@unblock_gradient.kernel
-def unblock_gradient_kernel(
-    dev: Device, dblocked: Array, dw: Array, blocks: Blocks
-) -> None:
-    slices, apart = dblocked.shape
-    kernel = KERNELS.get("unblock_gradient", dw.dtype)
-    arguments = dblocked, dw, _filters(blocks), apart, slices
-    kernel(dev, -(-dw.size // THREADS), THREADS, arguments)
+    def kernel() -> None:
+        slices, apart = dblocked.shape
+        launch = KERNELS.get("unblock_gradient", dw.dtype)
+        arguments = dblocked, dw, _filters(blocks), apart, slices
+        launch(dev, -(-dw.size // THREADS), THREADS, arguments)
+
+    return Forms(numpy, kernel)
 
 
 def _filters(blocks: Blocks) -> dict[str, int | Pair]:
     """The struct Filters of the kernels."""
     x, (_, rows, columns, channels) = blocks.pixels, blocks.filters
-    return {
-        "k": x.k,
-        "r": x.r,
-        "s": x.s,
-        "c": x.c,
-        "rows": rows,
-        "columns": columns,
-        "channels": channels,
-        "stride": x.stride,
-    }
+    sizes = {"rows": rows, "columns": columns, "channels": channels}
+    return {"k": x.k, "r": x.r, "s": x.s, "c": x.c, **sizes, "stride": x.stride}

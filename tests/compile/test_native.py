@@ -12,7 +12,7 @@ from minicnn.cli import doctor
 from minicnn.compile import host_compiler, native
 from minicnn.compile.native import NativeFile
 from minicnn.devices import device
-from minicnn.ops import op
+from minicnn.ops import Forms, op
 from minicnn.training import environment
 
 SOURCE = """
@@ -75,24 +75,25 @@ def test_arrays_live_as_long_as_a_bound_function(file: NativeFile) -> None:
     assert len(held) == 100
 
 
-def test_an_op_runs_in_numpy_where_it_is_told_or_the_compiled_form_declines() -> None:
+def test_an_op_runs_in_numpy_where_it_is_told_or_has_no_compiled_form() -> None:
     ran = []
 
     @op()
-    def double(dev: device.Device, x: np.ndarray) -> None:
-        ran.append("numpy")
+    def double(dev: device.Device, x: np.ndarray) -> Forms:
+        def native() -> None:
+            ran.append("native")
 
-    @double.native
-    def double_native(dev: device.Device, x: np.ndarray) -> object:
-        ran.append("native")
-        return NotImplemented if x.size == 1 else None
+        def numpy() -> None:
+            ran.append("numpy")
+
+        return Forms(numpy, numpy, None if x.size == 1 else native)
 
     dev, plain = device.CpuDevice(1), device.CpuDevice(1)
     dev.native, plain.native = True, False
     double(dev, np.ones(2))
     double(dev, np.ones(1))
     double(plain, np.ones(2))
-    assert ran == ["native", "native", "numpy", "numpy"]
+    assert ran == ["native", "numpy", "numpy"]
 
 
 def test_it_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:

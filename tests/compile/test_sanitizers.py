@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from minicnn.base.precision import BF16
 from minicnn.compile import emulator, native
 from minicnn.compile.emulator import EmulatedLauncher
 from minicnn.compile.host_compiler import compiler as host_compiler
@@ -39,10 +40,12 @@ from minicnn.ops import (
     space_to_depth,
 )
 from minicnn.ops.conv import conv
+from minicnn.ops.conv.plan import FORWARD
+from minicnn.ops.conv.shape import ConvShape
 from tests.ops import (
     test_augment,
     test_conv,
-    test_conv_mistakes,
+    test_conv_tensor_cores,
     test_dropout,
     test_lrn,
     test_pool,
@@ -164,7 +167,9 @@ ASTRAY: dict[str, tuple[ModuleType, str, str, str, Callable[[device.Device], Non
         "conv_forward<bf16, 128, 64, 8>",
         "inside = (k_left > 0)",
         "inside = (k_left >= 0)",
-        test_conv_mistakes.run_forward,
+        lambda dev: test_conv_tensor_cores.check(
+            dev, BF16, ConvShape(1, 9, 11, 40, 72, 3, 3, pad=(1, 1)), kernels=(FORWARD,)
+        ),
     ),
     "a window over the lower edge": (
         pool,

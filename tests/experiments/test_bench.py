@@ -21,7 +21,7 @@ from minicnn.nn import architectures
 from minicnn.ops import Op, augment, lrn, pool, pool_lrn, sgd, space_to_depth
 from minicnn.ops.conv import conv
 from minicnn.ops.conv.shape import ConvShape
-from minicnn.ops.pool_shape import PoolShape
+from minicnn.ops.pool import PoolShape
 from tests.support.dry_device import DryDevice
 from tests.support.runs import MINIATURE
 

@@ -18,10 +18,11 @@ from minicnn.devices.launch import KernelFile
 from minicnn.experiments.proofs import gradcheck
 from minicnn.nn.pool_layers import PoolLRNLayer
 from minicnn.ops import (
+    Forms,
+    Op,
     augment,
     dropout,
     lrn,
-    op,
     pool,
     pool_lrn,
     sgd,
@@ -80,19 +81,22 @@ def test_everything_passes(dev: Device) -> None:
     }
 
 
-def spoil(
-    monkeypatch: pytest.MonkeyPatch, each: op, attribute: str, output: str
-) -> None:
-    """Makes an op's form or launch write an output that is off by a little."""
-    right, signature = getattr(each, attribute), inspect.signature(each._form)
+def spoil(monkeypatch: pytest.MonkeyPatch, each: Op, form: str, output: str) -> None:
+    """Makes a form of an op write an output that is off by a little."""
+    right, signature = each.forms, inspect.signature(each.forms)
 
-    def wrong(dev: Device, *args: Any, **kwargs: Any) -> None:
-        right(dev, *args, **kwargs)
+    def wrong(dev: Device, *args: Any, **kwargs: Any) -> Forms:
+        forms = right(dev, *args, **kwargs)
         array = signature.bind(dev, *args, **kwargs).arguments[output]
-        if array is not None:
-            array *= FACTOR
 
-    monkeypatch.setattr(each, attribute, wrong)
+        def run() -> None:
+            getattr(forms, form)()
+            if array is not None:
+                array[...] *= FACTOR
+
+        return forms._replace(**{form: run})
+
+    monkeypatch.setattr(each, "forms", wrong)
 
 
 def first_case_only(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,10 +106,10 @@ def first_case_only(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("name", "each", "output"), OUTPUTS, ids=IDS)
 def test_a_kernel_that_is_off_by_a_little_fails(
-    name: str, each: op, output: str, monkeypatch: pytest.MonkeyPatch
+    name: str, each: Op, output: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dev = device.get("emulated", 1)
-    spoil(monkeypatch, each, "_kernel", output)
+    spoil(monkeypatch, each, "kernel", output)
     first_case_only(name, monkeypatch)
     failed = {
         (c.against, c.dtype) for c in gradcheck.gradcheck(dev, [name]) if not c.ok
@@ -119,9 +123,9 @@ def test_a_kernel_that_is_off_by_a_little_fails(
     ids=[each for each in IDS if each.rpartition(" ")[2].startswith("d")],
 )
 def test_a_gradient_that_is_off_by_a_little_fails_on_the_cpu(
-    name: str, each: op, output: str, monkeypatch: pytest.MonkeyPatch
+    name: str, each: Op, output: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spoil(monkeypatch, each, "_form", output)
+    spoil(monkeypatch, each, "numpy", output)
     first_case_only(name, monkeypatch)
     dev = device.get("cpu")
     dev.native = False
@@ -130,7 +134,12 @@ def test_a_gradient_that_is_off_by_a_little_fails_on_the_cpu(
 
 
 def test_an_output_left_unwritten_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lrn.backward, "_kernel", lambda *args: None)
+    right = lrn.backward.forms
+
+    def unwritten(*args: Any, **kwargs: Any) -> Forms:
+        return right(*args, **kwargs)._replace(kernel=lambda: None)
+
+    monkeypatch.setattr(lrn.backward, "forms", unwritten)
     first_case_only("lrn", monkeypatch)
     checks = gradcheck.gradcheck(device.get("emulated", 1), ["lrn"])
     assert [c.ok for c in checks] == [False] * 3
@@ -161,15 +170,19 @@ def test_a_wrong_phase_of_the_stride_fails(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_one_wrong_number_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    launch = conv.backward_weights._kernel
-    assert launch is not None
+    right = conv.backward_weights.forms
 
-    def wrong(dev: Device, x: Any, dy: Any, dw: Any, db: Any, shape: Any) -> None:
-        launch(dev, x, dy, dw, db, shape)
-        filters = dw[0].reshape(shape.k, shape.r, shape.s, shape.depth)
-        filters[2, 0, 1, 1] += 1
+    def wrong(dev: Device, x: Any, dy: Any, dw: Any, db: Any, shape: Any) -> Forms:
+        forms = right(dev, x, dy, dw, db, shape)
 
-    monkeypatch.setattr(conv.backward_weights, "_kernel", wrong)
+        def kernel() -> None:
+            forms.kernel()
+            filters = dw[0].reshape(shape.k, shape.r, shape.s, shape.depth)
+            filters[2, 0, 1, 1] += 1
+
+        return forms._replace(kernel=kernel)
+
+    monkeypatch.setattr(conv.backward_weights, "forms", wrong)
     first_case_only("conv", monkeypatch)
     checks = gradcheck.gradcheck(device.get("emulated", 1), ["conv"])
     against = [c for c in checks if c.against == "reference"]
@@ -203,7 +216,7 @@ def test_the_command_prints_a_table_and_json(monkeypatch: pytest.MonkeyPatch) ->
     good = invoke("--op=pool", "--op=relu")
     assert good.exit_code == 0
     assert "checks on cpu, 0 failed." in good.stdout
-    spoil(monkeypatch, pool.backward, "_form", "dx")
+    spoil(monkeypatch, pool.backward, "numpy", "dx")
     bad = invoke("--op=pool", "--json")
     assert bad.exit_code == 1
     record = json.loads(bad.stdout)

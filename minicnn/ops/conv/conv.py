@@ -5,14 +5,17 @@
 where c runs over the input channels of k's group and x is zero outside the image. A
 fully connected layer is the case whose filter covers the whole image.
 
-NumPy form: matrix products of patches, see `numpy_form`. Kernels: the same products
-without patches in memory, see kernels/conv.cu. x, w, b, y, dx and dy have one dtype; dw
-and db too, but for bfloat16, where they are float32. Tensor cores multiply bfloat16,
-and float32 as tf32 or tf32x3 on request.
+NumPy form: of each tap a matrix product of the pixels that it meets. Kernels: a product
+of patches that are not in memory, see kernels/conv.cu. x, w, b, y, dx and dy have one
+dtype; dw and db too, but for bfloat16, where they are float32. Tensor cores multiply
+bfloat16, and float32 as tf32 or tf32x3 on request.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,9 +25,8 @@ from minicnn.base.precision import accumulator
 from minicnn.compile.native import NativeFile
 from minicnn.devices.device import Device
 from minicnn.devices.launch import KernelFile
-from minicnn.ops import op, select, vector_width
-from minicnn.ops.conv import native_form as conv_native
-from minicnn.ops.conv import numpy_form as conv_numpy
+from minicnn.ops import Forms, op, select, vector_width
+from minicnn.ops.conv import native_form
 from minicnn.ops.conv.plan import (
     DATA,
     FORWARD,
@@ -35,12 +37,15 @@ from minicnn.ops.conv.plan import (
     plan,
 )
 from minicnn.ops.conv.shape import ConvShape
+from minicnn.ops.windows import Region, taps
 
 Array = NDArray[np.floating]
 
 KERNELS = KernelFile("conv.cu")
 NATIVE = NativeFile("elementwise.cpp")
 THREADS = 256
+# Of the NumPy forms: least rows of a product; features of a thread's chunk of dw.
+ROWS, FEATURES = 64, 64
 
 
 @op(writes=("y",))
@@ -53,7 +58,7 @@ def forward(
     shape: ConvShape,
     relu: bool = False,
     tensor: str | None = None,
-) -> None:
+) -> Forms:
     """Writes y (N,P,Q,K) from x (N,H,W,C), w (K,R,S,C/groups) and b (K,).
 
     Args:
@@ -62,27 +67,36 @@ def forward(
         tensor: type in which tensor cores multiply float32, "tf32" or "tf32x3"; None
             for float32 itself, without tensor cores.
     """
-    conv_numpy.forward(dev, x, w, b, y, shape, relu)
 
+    def numpy() -> None:
+        filters = _filters(w, shape)
 
-forward.native(conv_native.forward_native)
+        def images(start: int, stop: int) -> None:
+            out = y[start:stop]
+            out[...] = 0 if b is None else b
+            for r, s, outputs, pixels in _taps(shape):
+                sums = _rows(x[start:stop][pixels], shape) @ filters[:, r, s]
+                _add(out[outputs], sums)
+            if relu:
+                np.maximum(out, 0, out=out)
 
+        dev.for_chunks(images, shape.n, _images(shape))
 
-@forward.kernel
-def forward_kernel(
-    dev: Device,
-    x: Array,
-    w: Array,
-    b: Array | None,
-    y: Array,
-    shape: ConvShape,
-    relu: bool = False,
-    tensor: str | None = None,
-) -> None:
-    shape = shape.in_one_row()
-    size = shape.n * shape.p * shape.q, shape.features, shape.taps
-    chosen = _plan(dev, FORWARD, x.dtype, size, shape, tensor)
-    _write(dev, chosen, shape, (x, w, b, relu), y, (b, relu, None))
+    def kernel() -> None:
+        row = shape.in_one_row()
+        size = row.n * row.p * row.q, row.features, row.taps
+        chosen = _plan(FORWARD, x.dtype, size, row, tensor)
+        _write(dev, chosen, row, (x, w, b, relu), y, (b, relu, None))
+
+    def native() -> None:
+        if shape.is_product:
+            arrays = native_form.panels(dev, "turn", x, shape), w, b, y
+            items = ceil_div(shape.k, native_form.FEATURES)
+            native_form.multiply(dev, "forward", items, arrays, shape, relu)
+        else:
+            native_form.convolve(dev, x, w, b, None, y, shape, relu)
+
+    return Forms(numpy, kernel, native)
 
 
 @op(writes=("dx",))
@@ -94,43 +108,59 @@ def backward_data(
     shape: ConvShape,
     relu_y: Array | None = None,
     tensor: str | None = None,
-) -> None:
-    """Writes dx (N,H,W,C): convolutions of dy with w turned round.
+) -> Forms:
+    """Writes dx (N,H,W,C), the gradient of x.
 
-    Each dx[h,w] gathers the outputs that its pixel took part in, so nothing is summed
-    out of order. With a stride, the pixels of each phase meet taps of their own: each
-    phase is a convolution with those alone (kernels/conv.cu has the formula).
+    Kernels and compiled code gather each dx[h,w] from the outputs that its pixel took
+    part in: convolutions of dy with w turned round. With a stride, the pixels of each
+    phase meet taps of their own: each phase is a convolution with those alone
+    (kernels/conv.cu has the formula); the cpu device leaves these to NumPy.
 
     Args:
         relu_y: x, if it is a ReLU's output, and dx the gradient of the ReLU's input is
             wanted: dx is 0 where it is not positive. None: dx is x's gradient.
         tensor: as for `forward`.
     """
-    conv_numpy.backward_data(dev, dy, w, dx, shape, relu_y)
 
+    def numpy() -> None:
+        filters = _filters(w, shape)
 
-backward_data.native(conv_native.backward_data_native)
+        def images(start: int, stop: int) -> None:
+            out = dx[start:stop]
+            out[...] = 0
+            for r, s, outputs, pixels in _taps(shape):
+                rows = _rows(dy[start:stop][outputs], shape)
+                _add(out[pixels], rows @ filters[:, r, s].swapaxes(1, 2))
+            if relu_y is not None:
+                select(out, relu_y[start:stop] > 0, out)
 
+        dev.for_chunks(images, shape.n, _images(shape))
 
-@backward_data.kernel
-def backward_data_kernel(
-    dev: Device,
-    dy: Array,
-    w: Array,
-    dx: Array,
-    shape: ConvShape,
-    relu_y: Array | None = None,
-    tensor: str | None = None,
-) -> None:
-    shape = shape.in_one_row()
-    # Of the largest phase; see the kernel.
-    down, right = shape.stride
-    pixels = shape.n * ceil_div(shape.h, down) * ceil_div(shape.w, right)
-    taps = ceil_div(shape.r, down) * ceil_div(shape.s, right) * shape.features
-    size, phases = (pixels, shape.depth, taps), down * right
-    chosen = _plan(dev, DATA, dx.dtype, size, shape, tensor, phases)
-    inputs, finish = (dy, w, relu_y), (None, False, relu_y)
-    _write(dev, chosen, shape, inputs, dx, finish, phases)
+    def kernel() -> None:
+        row = shape.in_one_row()
+        # Of the largest phase; see the kernel.
+        down, right = row.stride
+        pixels = row.n * ceil_div(row.h, down) * ceil_div(row.w, right)
+        taps = ceil_div(row.r, down) * ceil_div(row.s, right) * row.features
+        size, phases = (pixels, row.depth, taps), down * right
+        chosen = _plan(DATA, dx.dtype, size, row, tensor, phases)
+        inputs, finish = (dy, w, relu_y), (None, False, relu_y)
+        _write(dev, chosen, row, inputs, dx, finish, phases)
+
+    pad = shape.r - 1 - shape.pad[0], shape.s - 1 - shape.pad[1]
+
+    def native() -> None:
+        if shape.is_product:
+            wide = w.nbytes > native_form.LARGE
+            stretch = native_form.WIDE if wide else native_form.NARROW
+            items, arrays = ceil_div(shape.taps, stretch), (dy, w, relu_y, dx)
+            native_form.multiply(dev, "backward", items, arrays, shape, stretch)
+        else:
+            turned = replace(shape, h=shape.p, w=shape.q, c=shape.k, k=shape.c, pad=pad)
+            native_form.convolve(dev, dy, w, None, relu_y, dx, turned, turned=True)
+
+    offered = shape.is_product or (shape.stride == (1, 1) and min(pad) >= 0)
+    return Forms(numpy, kernel, native if offered else None)
 
 
 @op(writes=("dw", "db"))
@@ -142,7 +172,7 @@ def backward_weights(
     db: Array | None,
     shape: ConvShape,
     tensor: str | None = None,
-) -> None:
+) -> Forms:
     """Writes slices whose sums over the batch are dw (K,R,S,C/groups) and db (K,).
 
     Args:
@@ -151,27 +181,42 @@ def backward_weights(
             and the rest is left alone. Both are float32 where x and dy are bfloat16.
         tensor: as for `forward`.
     """
-    conv_numpy.backward_weights(dev, x, dy, dw, db, shape)
+    # On the host there is one slice.
+    flat_dw = dw[0, : shape.k * shape.taps]
+    flat_db = None if db is None else db[0, : shape.k]
 
+    def numpy() -> None:
+        filters = _filters(flat_dw, shape)
 
-backward_weights.native(conv_native.backward_weights_native)
+        def features(start: int, stop: int) -> None:
+            for r, s, outputs, pixels in _taps(shape):
+                rows = _rows(dy[outputs], shape)[:, :, start:stop]
+                images = _rows(x[pixels], shape)
+                np.matmul(
+                    images.swapaxes(1, 2), rows, out=filters[:, r, s, :, start:stop]
+                )
 
+        dev.for_chunks(features, shape.features, FEATURES)
+        if flat_db is not None:
+            np.sum(dy.reshape(-1, shape.k), axis=0, out=flat_db)
 
-@backward_weights.kernel
-def backward_weights_kernel(
-    dev: Device,
-    x: Array,
-    dy: Array,
-    dw: Array,
-    db: Array | None,
-    shape: ConvShape,
-    tensor: str | None = None,
-) -> None:
-    shape = shape.in_one_row()
-    chosen = _weights_plan(dev, x.dtype, shape, tensor, len(dw))
-    apart = dw.shape[1], 0 if db is None else db.shape[1]
-    arguments = x, dy, dw, db, shape.fields(), *apart, chosen.steps
-    _launch(dev, chosen, shape.groups, arguments)
+    def kernel() -> None:
+        row = shape.in_one_row()
+        chosen = _weights_plan(x.dtype, row, tensor, len(dw))
+        apart = dw.shape[1], 0 if db is None else db.shape[1]
+        arguments = x, dy, dw, db, row.fields(), *apart, chosen.steps
+        _launch(dev, chosen, row.groups, arguments)
+
+    def native() -> None:
+        if shape.is_product:
+            panels = native_form.panels(dev, "cut", x, shape)
+            arrays = panels, dy, flat_dw, flat_db
+            items = ceil_div(shape.k, native_form.FEATURES)
+            native_form.multiply(dev, "weights", items, arrays, shape)
+        else:
+            native_form.differentiate(dev, x, dy, flat_dw, flat_db, shape)
+
+    return Forms(numpy, kernel, native)
 
 
 def gradient_slices(
@@ -188,52 +233,87 @@ def gradient_slices(
     """
     slices = 1
     if dev.has_kernels:
-        how = _weights_plan(dev, np.dtype(dtype), shape.in_one_row(), tensor)
+        how = _weights_plan(np.dtype(dtype), shape.in_one_row(), tensor)
         slices = how.slices
     return slices, slices
 
 
 @op(updates=("dy",))
-def relu_backward(dev: Device, y: Array, dy: Array) -> None:
+def relu_backward(dev: Device, y: Array, dy: Array) -> Forms:
     """dy ← dy where the ReLU's output y is positive, else 0; in place.
 
     Where y is 0 or NaN the gradient is 0, even if dy is NaN; so in all forms, and in
     all ops that take a ReLU's gradient.
     """
-    flat_y, flat_dy = y.reshape(-1), dy.reshape(-1)
 
-    def work(start: int, stop: int) -> None:
-        part = flat_dy[start:stop]
-        select(part, flat_y[start:stop] > 0, part)
+    def numpy() -> None:
+        flat_y, flat_dy = y.reshape(-1), dy.reshape(-1)
 
-    dev.for_chunks(work, flat_y.size, 1 << 16)
+        def numbers(start: int, stop: int) -> None:
+            part = flat_dy[start:stop]
+            select(part, flat_y[start:stop] > 0, part)
+
+        dev.for_chunks(numbers, flat_y.size, 1 << 16)
+
+    def kernel() -> None:
+        blocks = min(8 * PROCESSORS, ceil_div(dy.nbytes, 16 * THREADS))
+        KERNELS.get("relu_backward", dy.dtype)(dev, blocks, THREADS, (y, dy, dy.size))
+
+    def native() -> None:
+        sizes = {"y": dy.size, "dy": dy.size}
+        NATIVE.get("relu_backward", dy.dtype)(dev, dy.size, (y, dy), sizes, work=1)
+
+    return Forms(numpy, kernel, native)
 
 
-@relu_backward.native
-def relu_backward_native(dev: Device, y: Array, dy: Array) -> None:
-    sizes = {"y": dy.size, "dy": dy.size}
-    NATIVE.get("relu_backward", dy.dtype)(dev, dy.size, (y, dy), sizes, work=1)
+# Of the NumPy forms: filters are (groups, R, S, C/groups, K/groups), images rows of
+# pixels, (groups, pixels, C/groups).
 
 
-@relu_backward.kernel
-def relu_backward_kernel(dev: Device, y: Array, dy: Array) -> None:
-    blocks = min(8 * PROCESSORS, ceil_div(dy.nbytes, 16 * THREADS))
-    KERNELS.get("relu_backward", dy.dtype)(dev, blocks, THREADS, (y, dy, dy.size))
+def _taps(shape: ConvShape) -> Iterator[tuple[int, int, Region, Region]]:
+    image, outputs = (shape.h, shape.w), (shape.p, shape.q)
+    return taps(image, outputs, (shape.r, shape.s), shape.stride, shape.pad)
+
+
+def _images(shape: ConvShape) -> int:
+    """Images of a thread's chunk: enough for products of ROWS rows."""
+    return max(1, ROWS // (shape.p * shape.q))
+
+
+def _filters(w: Array, shape: ConvShape) -> Array:
+    """A view of w."""
+    sizes = shape.groups, shape.features, shape.r, shape.s, shape.depth
+    return np.moveaxis(w.reshape(sizes), 1, -1)
+
+
+def _rows(images: Array, shape: ConvShape) -> Array:
+    """A copy of the images."""
+    *places, channels = images.shape
+    depth = channels // shape.groups
+    apart = np.moveaxis(images.reshape(*places, shape.groups, depth), 3, 0)
+    return apart.reshape(shape.groups, math.prod(places), depth)
+
+
+def _add(images: Array, rows: Array) -> None:
+    """images += rows."""
+    apart = rows.reshape(len(rows), *images.shape[:3], rows.shape[-1])
+    images += np.moveaxis(apart, 0, 3).reshape(images.shape)
+
+
+# Of the kernels.
 
 
 def _weights_plan(
-    dev: Device,
     dtype: np.dtype,
     shape: ConvShape,
     tensor: str | None,
     slices: int | None = None,
 ) -> Plan:
     size = shape.features, shape.taps, shape.n * shape.p * shape.q
-    return _plan(dev, WEIGHTS, dtype, size, shape, tensor, slices=slices)
+    return _plan(WEIGHTS, dtype, size, shape, tensor, slices=slices)
 
 
 def _plan(
-    dev: Device,
     kernel: str,
     dtype: np.dtype,
     size: tuple[int, int, int],

@@ -183,18 +183,16 @@ def _best(
     plans = []
     for tile in speeds:
         tiles = ceil_div(m, tile[0]) * ceil_div(n, tile[1])
-        if slices is not None:
-            each = ceil_div(steps, slices)
-            plans.append(Plan(kernel, kind, tile, tiles, each, slices))
-            continue
         # Slices that fill one to four rounds of blocks; fewer where K is short.
         fits = [rounds * PROCESSORS // (tiles * products) for rounds in range(1, 5)]
         # Slices in y or dx need add_slices: 16 bytes a read, and a pass of its own.
         fills = tiles * products >= PROCESSORS or tile[2] == 1
         most = 1 if fills and kernel != WEIGHTS else steps * step // least_products
-        for count in {max(1, min(fit, most)) for fit in fits}:
+        best = {max(1, min(fit, most)) for fit in fits}
+        for count in best if slices is None else {slices}:
             each = ceil_div(steps, count)
-            plans.append(Plan(kernel, kind, tile, tiles, each, ceil_div(steps, each)))
+            count = slices or ceil_div(steps, each)
+            plans.append(Plan(kernel, kind, tile, tiles, each, count))
 
     def time(p: Plan) -> float:
         rounds = ceil_div(p.tiles * p.slices * products, PROCESSORS)

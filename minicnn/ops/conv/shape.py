@@ -5,45 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 
-import numpy as np
-
 from minicnn.base.errors import MinicnnError
-
-Pair = tuple[int, int]
-Shape = tuple[int, ...]
-
-
-def pair(argument: str, value: int | Pair) -> Pair:
-    """An int or a pair as a pair (vertical, horizontal).
-
-    Args:
-        argument: what an error calls it, such as "conv stride".
-
-    Raises:
-        MinicnnError: it is neither.
-    """
-    both = (value, value) if isinstance(value, int | np.integer) else tuple(value)
-    if len(both) != 2:
-        raise MinicnnError(f"{argument} {value}: must be a number or a pair of them")
-    return int(both[0]), int(both[1])
-
-
-def four(argument: str, shape: Shape, axes: str) -> tuple[int, int, int, int]:
-    """The four sizes of an array.
-
-    Args:
-        argument: what an error calls it, such as "conv x".
-        axes: what they are, such as "N,H,W,C".
-
-    Raises:
-        MinicnnError: it has another number of axes.
-    """
-    if len(shape) != 4:
-        raise MinicnnError(
-            f"{argument} {tuple(shape)}: must have the four axes ({axes})"
-        )
-    a, b, c, d = shape
-    return a, b, c, d
+from minicnn.ops.windows import Pair, Shape, four, pair
 
 
 @dataclass(frozen=True)
