@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from minicnn.base.errors import MinicnnError
-from minicnn.cli.look import device_options
+from minicnn.cli import shared
 
 NOTHING = "nothing"
 SIZE = 32  # pixels a side that a net from nothing is trained on in minutes
@@ -48,12 +48,11 @@ def _held_out(store: Path, folder: Path) -> Path | None:
     "--from",
     "source",
     default="tiny-imagenet",
-    show_default=True,
     help="Net to start from: tiny-imagenet, which comes with minicnn; a PATH as for "
     "'minicnn transfer'; or nothing.",
 )
 @click.option("--fresh", is_flag=True, help="Start over, as after adding images.")
-@device_options
+@shared.device_options
 @click.pass_context
 def start(
     context: click.Context,

@@ -94,5 +94,13 @@ def test_a_net_that_fits_is_trained_where_one_trained_whole_would_not(
     assert capsys.readouterr().out == "300 updates of 4 images.\n"
 
 
+def test_the_emulated_device_is_not_timed(capsys: pytest.CaptureFixture[str]) -> None:
+    few = replace(setup("solver.batch=4"), dev=device.get("emulated", 1))
+    with click.Context(click.Command("train-base")):
+        announce.tell(few, trainer(0))
+    said = "300 updates of 4 images, on the emulated device: slow.\n"
+    assert capsys.readouterr().out == said
+
+
 def test_the_rate_is_measured_on_the_device() -> None:
     assert 0 < announce._rate(setup("solver.batch=4")) < 1e6

@@ -80,6 +80,9 @@ def test_the_task_all_takes_the_split_all(
     done = called("train-base", "--data=tiny.h5", "--task=all", *QUICK)
     assert done.exit_code == 0
     assert Path("runs/tiny-all/baseall/result.json").exists()
+    moving = ["transfer", "--data=tiny.h5", "--n=2", *QUICK]
+    assert called(*moving, "--from=all", "--to=all").exit_code == 0
+    assert called(*moving, "--from=runs/tiny-all/baseall", "--to=A").exit_code == 0
 
 
 def test_a_batch_of_more_images_than_there_are(
