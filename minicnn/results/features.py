@@ -55,7 +55,6 @@ def batches(
 
     Args:
         layer: such as "conv5", "pool5" or "fc7", see the module; "" for the logits.
-        size: images a batch.
 
     Yields:
         (N,P,Q,K), of fully connected layers (N,K): float32, or the run's float64.
@@ -77,9 +76,9 @@ def batches(
         for start in range(0, len(images), size):
             which = slice(start, start + size)
             rows = images.arrays["rows"][which]
-            pixels, unknown = images.read(which), np.full(len(rows), -1, np.int32)
-            place = run.mean.shape[:2], network.arch.crop, rows
-            yield Batch.centred(*place, unknown, pixels)
+            unknown, where = np.full(len(rows), -1, np.int32), run.mean.shape[:2]
+            pixels = images.read(which)
+            yield Batch.centred(where, network.arch.crop, rows, unknown, pixels)
 
     inputs = Inputs(network, run.mean, min(size, len(images)))
     for _, (found,) in outputs(trunk, inputs, read(), [layer]):
