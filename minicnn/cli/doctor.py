@@ -146,11 +146,10 @@ def _stranger() -> Iterator[Finding]:
 def _packages() -> Iterator[Finding]:
     """What all need, and what an extra brings; versions are read, nothing is loaded."""
     for wanted in importlib.metadata.requires(DISTRIBUTION) or []:
-        requirement, _, condition = wanted.partition(";")
-        [package] = re.findall(r"^[\w.-]+", requirement)
-        extra = "".join(re.findall(r"extra == \W(\w+)", condition))
-        too_new = "python_version" in condition and sys.version_info >= (3, 11)
-        if too_new or (extra and extra not in EXTRAS):
+        [package] = re.findall(r"^[\w.-]+", wanted)
+        extra = "".join(re.findall(r"extra == \W(\w+)", wanted))
+        too_new = "python_version" in wanted and sys.version_info >= (3, 11)
+        if too_new or extra not in ("", *EXTRAS):
             continue
         need = f"only {EXTRAS[extra]} need it" if extra else ""
         try:
@@ -258,10 +257,7 @@ CHECKS: list[Callable[[], Iterator[Finding]]] = [
 )
 @shared.device_options
 @shared.json_option
-@click.pass_context
-def doctor(
-    context: click.Context, compiles: bool, device: str, threads: int | None
-) -> None:
+def doctor(compiles: bool, device: str, threads: int | None) -> None:
     """Say what this machine has and lacks, and what mends it.
 
     With --compile, fill the caches of compiled kernels instead, so that nothing waits
@@ -281,7 +277,8 @@ def doctor(
         built.append(each)
         say(each)
     put([vars(each) for each in built])
-    context.exit(1 if any(each.error for each in built) else 0)
+    if any(each.error for each in built):
+        raise click.exceptions.Exit(1)
 
 
 COMMANDS = [doctor]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
@@ -24,16 +25,13 @@ if TYPE_CHECKING:
     "augment or network; may be repeated.",
 )
 @shared.json_option
-@click.pass_context
-def gradcheck(context: click.Context, ops: tuple[str, ...], dev: Device) -> None:
+def gradcheck(ops: tuple[str, ...], dev: Device) -> None:
     """Check the gradients of every op and of small networks.
 
     Gradients are compared with central differences in float64, outputs with those of
     the cpu device in float64, which the tests hold to plain loops. Exit status 1 if a
     check fails.
     """
-    from dataclasses import asdict
-
     from minicnn.base.progress import Progress
     from minicnn.experiments.proofs import gradcheck as checks
 
@@ -47,7 +45,8 @@ def gradcheck(context: click.Context, ops: tuple[str, ...], dev: Device) -> None
     verdict = f"{counted(len(done), 'check')} on {dev.name}, {failed} failed."
     told = {"device": dev.name, "checks": records}
     put(told, f"{checks.table(done)}\n\n{verdict}")
-    context.exit(1 if failed else 0)
+    if failed:
+        raise click.exceptions.Exit(1)
 
 
 @click.command()

@@ -111,9 +111,7 @@ def plan(
 )
 @shared.device_option
 @shared.json_option
-@click.pass_context
 def run(
-    context: click.Context,
     engine: str,
     address: str | None,
     jobs: int | None,
@@ -140,7 +138,8 @@ def run(
     states = done.study.states()
     told = summary(done.outcome, done.nodes, states)
     put(shows.to_dict(done.study, states), f"{shows.table(done.study, states)}\n{told}")
-    context.exit(1 if done.outcome.failed else 0)
+    if done.outcome.failed:
+        raise click.exceptions.Exit(1)
 
 
 @study.command()
