@@ -170,28 +170,20 @@ def _loading() -> Iterator[Finding]:
     yield Finding("loading", "all that a training needs")
 
 
-def _compiler() -> Iterator[Finding]:
-    from minicnn.compile import host_compiler
-
-    try:
-        program = host_compiler.compiler()
-    except MinicnnError as error:
-        yield Finding("C++ compiler", str(error), OPTIONAL)
-        return
-    version = _output(*program, "--version") or ["of an unknown version"]
-    yield Finding("C++ compiler", f"{version[0]}, {program[0]}")
-
-
 def _native() -> Iterator[Finding]:
-    """The compiled forms of the cpu device's ops; compiles them at the first time."""
-    from minicnn.compile import native
+    """The compiled forms of the cpu device's ops; compiles them at the first time.
+
+    The emulated device needs the same compiler.
+    """
+    from minicnn.compile import host_compiler, native
 
     if reason := native.missing():
-        told = " ".join(reason.split())[:200]
+        told = " ".join(reason.split())[:300]
         mend = "unset MINICNN_NATIVE" if reason == native.OFF else ""
         yield Finding("cpu ops", f"in NumPy, and slower: {told}", OPTIONAL, mend)
     else:
-        yield Finding("cpu ops", "compiled")
+        program = " ".join(host_compiler.compiler())
+        yield Finding("cpu ops", f"compiled by {program}")
 
 
 def _gpu() -> Iterator[Finding]:
@@ -212,21 +204,20 @@ def _gpu() -> Iterator[Finding]:
         return
     for card in cards:
         yield Finding("GPU", f"driver {card}")
-    new = cards and int(cards[0].partition(".")[0]) >= CUDA13
     try:
         import cupy
-    except Exception as error:  # a missing library shows in many ways
-        mend = _pip("cuda13" if new else "cuda12")
-        yield Finding("CuPy", f"does not work: {_reason(error)}", MISSING, mend)
-        return
-    yield Finding("CuPy", cupy.__version__)
-    try:
+
         cupy.cuda.runtime.getDeviceCount()  # says why, where no GPU answers
-        yield Finding("cuda", f"works: --device {device.get('cuda').name}")
-    except Exception as error:
+        name = device.get("cuda").name
+        yield Finding("cuda", f"works: --device {name}, by CuPy {cupy.__version__}")
+    except Exception as error:  # a missing library shows in many ways
+        new = cards and int(cards[0].partition(".")[0]) >= CUDA13
+        loaded = sys.modules.get("cupy")
+        mend = "" if loaded else _pip("cuda13" if new else "cuda12")
         hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
         also = "" if hidden is None else f"; CUDA_VISIBLE_DEVICES is {hidden!r}"
-        yield Finding("cuda", f"does not work: {_reason(error)}{also}", MISSING)
+        told = f"does not work: {_reason(error)}{also}"
+        yield Finding("cuda", told, MISSING, mend)
 
 
 def _device() -> Iterator[Finding]:
@@ -245,10 +236,8 @@ def _cache() -> Iterator[Finding]:
     yield Finding("cache", f"{cache_folder()}: compiled code, the demo set")
 
 
-CHECKS: list[Callable[[], Iterator[Finding]]] = [
-    *(_machine, _stranger, _packages, _loading),
-    *(_compiler, _native, _gpu, _device, _cache),
-]
+CHECKS: tuple[Callable[[], Iterator[Finding]], ...]
+CHECKS = _machine, _stranger, _packages, _loading, _native, _gpu, _device, _cache
 
 
 @click.command()
