@@ -218,8 +218,7 @@ class Analyst:
             )
             found = measures.cka(
                 ([x[n] for n in layers], [y[n] for n in layers])
-                for (x, labels), (y, _) in zip(*batches, strict=True)
-                if len(labels) > 3
+                for (x, _), (y, _) in zip(*batches, strict=True)
             )
             common = about(second) | {"pair": pair, "with": first.name}
             return [

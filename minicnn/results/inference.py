@@ -99,10 +99,8 @@ def predict(
 
     Each file is decoded by its content and resized by the rule of the store that the
     run was trained on; then come the centre crop, the mean image and the softmax.
-    Outputs that stand for no class of the task are never named.
-
-    Args:
-        top: guesses an image; all classes where there are fewer.
+    Outputs that stand for no class of the task are never named. `top` is the number of
+    guesses an image; all classes where there are fewer.
 
     Raises:
         MinicnnError: no checkpoint, a file is not an image, or top is under 1.

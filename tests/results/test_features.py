@@ -74,7 +74,7 @@ def test_every_layer_of_a_store(run: Run, dev: Device) -> None:
     expected = oracle(run, store.images[rows])
     assert list(features.layer_outputs(run.network(dev))) == NAMES
     for name in NAMES:
-        found = np.concatenate(list(features.batches(run, dev, images, name, 16)))
+        found = np.concatenate(list(features.batches(run, dev, images, name)))
         assert found.shape == expected[name].shape, name
         worst = np.abs(found - expected[name]).max()
         assert worst < TOLERANCE * np.abs(expected[name]).max(), name

@@ -59,10 +59,13 @@ def cka(
     Nguyen, Raghu, Kornblith, ICLR 2021, section 2.
 
     Args:
-        batches: of the same images, each layer's features (N, D) in both nets.
+        batches: of the same images, each layer's features (N, D) in both nets; one
+            with N < 4 is left out.
     """
     both, first, second = np.zeros((1, 1)), np.zeros(1), np.zeros(1)
     for one, two in batches:
+        if len(one[0]) < 4:
+            continue
         left, right = [_kernel(x) for x in one], [_kernel(x) for x in two]
         first = first + [unbiased_hsic(k, k) for k in left]
         second = second + [unbiased_hsic(k, k) for k in right]
