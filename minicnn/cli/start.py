@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+import minicnn
 from minicnn.base.errors import MinicnnError
 from minicnn.cli import shared
 
@@ -34,9 +35,7 @@ def _choices(source: str) -> tuple[int, int, str]:
 
 def _held_out(store: Path, folder: Path) -> Path | None:
     """An image that was not trained on; None where it lies in an archive."""
-    from minicnn.data.store import Store
-
-    opened = Store(store)
+    opened = minicnn.Store(store)
     row = opened.rows(range(len(opened.wnids)), "val")[0]
     path = folder / opened.files[row]
     return path if path.is_file() else None

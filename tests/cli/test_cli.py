@@ -99,9 +99,6 @@ def test_all_depths_in_one_command(minicnn: Invoke) -> None:
     assert status == 0
     assert [n for n in range(1, 5) if f"A{n}B is done already" in out] == [2, 4]
     assert out.count(": top-1") == 4
-    status, out, _ = minicnn(*transfer("--n=1", "--keep=2"))
-    assert status == 0
-    assert "A1B-keep2: top-1" in out
 
 
 def test_help_imports_nothing_heavy() -> None:
