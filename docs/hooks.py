@@ -109,7 +109,8 @@ def _helps(
     command: click.Command, parent: click.Context | None, name: str
 ) -> Iterator[str]:
     """A heading and the help of a command, or of each of a group's."""
-    context = click.Context(command, parent, name, terminal_width=88)
+    how = {"terminal_width": 88, **command.context_settings}
+    context = click.Context(command, parent, name, **how)
     if isinstance(command, click.Group):
         for each in command.list_commands(context):
             child = command.get_command(context, each)

@@ -231,7 +231,7 @@ def sections(device: str) -> dict[str, Section]:
     # Without a card: a small net, and PyTorch on the cpu device, in fp32 alone.
     host, kinds = (device, ("bf16", "fp32", "tf32")) if card else ("cpu", ("fp32",))
     net, batch = ("caffenet", 256) if card else ("caffenet32", 1)
-    sizes, on = f"--arch={net} --batch={batch} --json={FILE}", f"--device={device}"
+    sizes, on = f"--arch={net} --batch={batch}", f"--device={device}"
     small = "caffenet64 64" if card else f"{net} {batch}"
     module = f"{PYTHON} -m"
     grad = f"{module} minicnn gradcheck {on} --json"
@@ -248,10 +248,10 @@ def sections(device: str) -> dict[str, Section]:
         modes = [mode for mode in torch_step.modes(card) if mode.precision == kind]
         names = ",".join(m.name for m in modes if bool(m.compiled) is compiled)
         code = f"{module} minicnn.experiments.bench.step_against_torch {sizes}"
-        code += f" --device={host} --rounds=5 --modes='{names}'"
+        code += f" --json={FILE} --device={host} --rounds=5 --modes='{names}'"
         return Section(75, host, code)
 
-    bench = f"{module} minicnn bench {sizes} {on} --precision="
+    bench = f"{module} minicnn bench {sizes} {on} --json --precision="
     rates = {f"roofline {k}": Section(25, device, bench + k) for k in PRECISIONS}
     every = {
         ENVIRONMENT: Section(20, device, f"{CALL} environment {FILE} {device}"),

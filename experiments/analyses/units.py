@@ -212,17 +212,17 @@ class Analyst:
         def work(first: Run, second: Run) -> list[Row]:
             one, two = self.net(first), self.net(second)
             layers = one.layers
-            found = measures.MinibatchCKA(len(layers), len(layers))
             batches = (
                 net.batches(net.images(second, "val", self.budget.val))
                 for net in (one, two)
             )
-            for (x, labels), (y, _) in zip(*batches, strict=True):
-                if len(labels) > 3:
-                    found.add([x[n] for n in layers], [y[n] for n in layers])
+            found = measures.cka(
+                ([x[n] for n in layers], [y[n] for n in layers])
+                for (x, _), (y, _) in zip(*batches, strict=True)
+            )
             common = about(second) | {"pair": pair, "with": first.name}
             return [
-                common | {"row": a, "column": b, "cka": float(found.value[i, j])}
+                common | {"row": a, "column": b, "cka": float(found[i, j])}
                 for i, a in enumerate(layers)
                 for j, b in enumerate(layers)
             ]

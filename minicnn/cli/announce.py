@@ -10,7 +10,7 @@ from contextlib import suppress
 import click
 
 from minicnn.base.errors import MinicnnError, counted
-from minicnn.cli.output import say
+from minicnn.cli.shared import say
 from minicnn.experiments.bench.ops import Step
 from minicnn.experiments.study import cost
 from minicnn.training.run import Run
@@ -57,10 +57,10 @@ def period(length: float) -> str:
 
 
 def tell(setup: Setup, trainer: Trainer) -> None:
-    """Prints the number of updates and their time; if long, smaller choices."""
+    """Says the number of updates and their time; if long, smaller choices."""
     solver = setup.config.solver
     told = f"{counted(solver.iterations, 'update')} of {counted(solver.batch, 'image')}"
-    if setup.dev.has_kernels and setup.dev.on_host:
+    if setup.dev.name == "emulated":
         say(f"{told}, on the emulated device: slow.")
         return
     length = 0.0
@@ -78,18 +78,17 @@ def tell(setup: Setup, trainer: Trainer) -> None:
     say(f"Smaller choices: {'; '.join(smaller)}. Ctrl-C stops and saves at any time.")
 
 
-def print_layers(run: Run) -> None:
-    """Prints which layers were copied or drawn, frozen or trained."""
-    rows = run.layers()
+def _say_layers(run: Run) -> None:
+    """Says which layers were copied or drawn, frozen or trained."""
     say(f"{'layer':7}{'weights':18}{'origin':27}state")
-    for row in rows:
+    for row in run.layers():
         if row["tensor"].endswith(".w"):
             shape = "x".join(map(str, row["shape"]))
             say(f"{row['tensor'][:-2]:7}{shape:18}{row['origin']:27}{row['state']}")
 
 
-def print_spans(run: Run) -> None:
-    """Prints the same of a run's layers in one line."""
+def _say_spans(run: Run) -> None:
+    """Says the same of a run's layers in one line."""
     spans: dict[tuple[str, str], list[int]] = {}
     for row in run.layers():
         spans.setdefault((row["origin"], row["state"]), []).append(row["layer"])
@@ -101,11 +100,7 @@ def print_spans(run: Run) -> None:
 
 
 def announce(setup: Setup, why: str, trainer: Trainer) -> None:
-    """Prints what is about to be trained, if anything is.
-
-    Args:
-        why: the recipe, and why it was chosen.
-    """
+    """Says what is about to be trained, if anything is."""
     unfinished = [each.folder for each in trainer.trainees]
     runs = [run for run in trainer.runs if run.folder in unfinished]
     if not runs:
@@ -128,7 +123,7 @@ def announce(setup: Setup, why: str, trainer: Trainer) -> None:
         )
     for run in runs:
         if len(runs) > 1:
-            print_spans(run)
+            _say_spans(run)
         elif run.about["source"]:
-            print_layers(run)
+            _say_layers(run)
     tell(setup, trainer)

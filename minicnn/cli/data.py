@@ -8,26 +8,23 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from minicnn.base.errors import counted
+import minicnn
+from minicnn.base.errors import MinicnnError, counted
 from minicnn.base.interrupt import SIGNALS
-from minicnn.cli.output import json_option, put
+from minicnn.cli import shared
+from minicnn.cli.shared import put
 
 if TYPE_CHECKING:
     from minicnn.data_prep.prepare import Outcome
 
-_SOURCE = click.Path(path_type=Path)
-_FILE = click.Path(path_type=Path, dir_okay=False)
 _jobs = click.option(
     "-j",
     "--jobs",
     type=click.IntRange(min=1),
     help="Parallel workers; default: one a core.",
 )
-split_option = click.option(
-    "--split",
-    help="random-S, natural-manmade, file:PATH or all; default: random-0, or all for "
-    "the task all.",
-)
+_output_store = shared.output_option("Store to make.")
+_store = click.argument("store", type=shared.FILE)
 
 
 def default_split(task: str) -> str:
@@ -41,19 +38,17 @@ def data() -> None:
 
 
 @data.command()
-@click.argument("source", type=_SOURCE)
-@click.option("-o", "--output", type=_FILE, required=True, help="Store to make.")
+@click.argument("source", type=click.Path(path_type=Path))
+@_output_store
 @click.option(
     "--size",
     type=click.IntRange(1, 4096),
     help="Height and width in pixels; default: 256, Tiny ImageNet 64, CIFAR 32.",
 )
-@click.option(
+@shared.choice_option(
     "--resize",
-    type=click.Choice(["warp", "short-center"]),
-    default="warp",
-    show_default=True,
-    help="Stretch to the square, or cut it from the middle.",
+    ["warp", "short-center"],
+    "Stretch to the square, or cut it from the middle.",
 )
 @click.option(
     "--val-fraction",
@@ -61,20 +56,16 @@ def data() -> None:
     help="Part of each class to hold out for validation where the source has no "
     "validation part; default: 0.1.",
 )
-@click.option(
-    "--seed", default=0, show_default=True, help="Seed that holds images out."
-)
+@click.option("--seed", default=0, help="Seed that holds images out.")
 @click.option(
     "--groups",
-    type=_FILE,
+    type=shared.FILE,
     help="TOML file with two lists of classes, natural and manmade.",
 )
-@click.option(
+@shared.choice_option(
     "--on-error",
-    type=click.Choice(["fail", "skip"]),
-    default="fail",
-    show_default=True,
-    help="Stop at a file that cannot be read as an image, or leave it out.",
+    ["fail", "skip"],
+    "Stop at a file that cannot be read as an image, or leave it out.",
 )
 @click.option(
     "--exact",
@@ -86,7 +77,7 @@ def data() -> None:
 @click.option(
     "--fresh", is_flag=True, help="Discard unfinished work and replace the store."
 )
-@json_option
+@shared.json_option
 def prepare(source: Path, output: Path, **options: Any) -> None:
     """Make a store of the images in SOURCE.
 
@@ -96,17 +87,7 @@ def prepare(source: Path, output: Path, **options: Any) -> None:
 
     Stopped at any moment, the same command goes on where it stopped.
     """
-    from minicnn.data_prep.prepare import Options
-    from minicnn.data_prep.prepare import prepare as make
-
-    _report(make(source, output, Options(**options)), output)
-
-
-def _report(outcome: Outcome, output: Path) -> None:
-    told = {**vars(outcome), "store": output}
-    if outcome.state == "already":
-        put(told, f"{output} is done already: {outcome.rows} images.")
-        return
+    outcome = minicnn.prepare(source, output, minicnn.Options(**options))
     if outcome.state == "interrupted":
         done = f" after {outcome.kept + outcome.converted} of {outcome.rows} images"
         click.echo(
@@ -115,6 +96,12 @@ def _report(outcome: Outcome, output: Path) -> None:
             err=True,
         )
         sys.exit(SIGNALS[outcome.signal_name])
+    put({**vars(outcome), "store": output}, _told(outcome, output))
+
+
+def _told(outcome: Outcome, output: Path) -> str:
+    if outcome.state == "already":
+        return f"{output} is done already: {outcome.rows} images."
     speed = outcome.converted / max(outcome.seconds, 1e-9)
     kept = f", {outcome.kept} kept from before" if outcome.kept else ""
     text = (
@@ -126,61 +113,59 @@ def _report(outcome: Outcome, output: Path) -> None:
             f"\n{counted(len(outcome.bad), 'image')} could not be read, and left out: "
             f"see {output}.bad.txt."
         )
-    put(told, text)
+    return text
 
 
 @data.command()
-@click.option("-o", "--output", type=_FILE, required=True, help="Store to make.")
-@click.option("--size", default=32, show_default=True, help="Pixels a side.")
-@click.option("--seed", default=0, show_default=True, help="Seed of the drawing.")
+@_output_store
+@click.option("--size", default=32, help="Pixels a side.")
+@click.option("--seed", default=0, help="Seed of the drawing.")
 @_jobs
 @click.option("--fresh", is_flag=True, help="Replace what is there.")
-@json_option
-def demo(output: Path, size: int, seed: int, jobs: int | None, fresh: bool) -> None:
+@shared.json_option
+def demo(output: Path, **options: Any) -> None:
     """Draw the demo set, 40 classes, where there is no data."""
     from minicnn.data_prep.demo.store import prepare_demo
 
-    drawn = prepare_demo(output, size=size, seed=seed, jobs=jobs, fresh=fresh)
+    drawn = prepare_demo(output, **options)
     text = ": the demo set is drawn." if drawn else " is done already: the demo set."
     put({"state": "done" if drawn else "already", "store": output}, f"{output}{text}")
 
 
 @data.command()
-@click.argument("store", type=_FILE)
-@json_option
+@_store
+@shared.json_option
 def info(store: Path) -> None:
     """Show what STORE holds."""
-    from minicnn.data.store import Store
     from minicnn.data_prep.inspect import describe
 
-    told = describe(Store(store))
+    told = describe(minicnn.Store(store))
     height, width = told["image_size"]
-    rows = [
-        ("store", told["store"]),
-        ("size on disk", f"{told['bytes'] / 1e6:,.1f} MB"),
-        ("images", f"{told['images']:,} of {height}x{width}x3 bytes"),
-        ("classes", f"{told['classes']:,}"),
-    ]
+    rows = {
+        "store": told["store"],
+        "size on disk": f"{told['bytes'] / 1e6:,.1f} MB",
+        "images": f"{told['images']:,} of {height}x{width}x3 bytes",
+        "classes": f"{told['classes']:,}",
+    }
     for part, counts in told["parts"].items():
         each = f"{counts['class_min']} to {counts['class_max']} a class"
-        rows.append((part, f"{counts['images']:,} images, {each}"))
-    rows.append(("excluded", f"{told['excluded']:,} images that could not be read"))
+        rows[part] = f"{counts['images']:,} images, {each}"
+    rows["excluded"] = f"{told['excluded']:,} images that could not be read"
     groups = (f"{group} {count}" for group, count in told["groups"].items() if count)
-    rows.append(("groups", ", ".join(groups)))
-    rows += [(key, str(value)) for key, value in sorted(told["attributes"].items())]
-    put(told, "\n".join(f"{key:14}{value}" for key, value in rows))
+    rows["groups"] = ", ".join(groups)
+    lines = [*rows.items(), *sorted(told["attributes"].items())]
+    put(told, "\n".join(f"{key:14}{value}" for key, value in lines))
 
 
 @data.command()
-@click.argument("store", type=_FILE)
+@_store
 @_jobs
-@json_option
+@shared.json_option
 def verify(store: Path, jobs: int | None) -> None:
     """Check STORE's checksums; exit status 1 if an image is damaged."""
-    from minicnn.data.store import Store
     from minicnn.data_prep import inspect
 
-    opened = Store(store)
+    opened = minicnn.Store(store)
     damaged = inspect.verify(opened, jobs)
     lines = [
         f"row {each.row}, class {each.wnid} ({each.name}), {each.file}: {each.reason}"
@@ -195,82 +180,63 @@ def verify(store: Path, jobs: int | None) -> None:
 
 
 @data.command()
-@click.argument("store", type=_FILE)
-@click.option("-o", "--output", type=_FILE, required=True, help="Picture to write.")
+@_store
+@shared.output_option("Picture to write.")
 @click.option(
     "--classes", help="Indices, class ids or names, with commas; default: all."
 )
+@shared.choice_option("--part", ["train", "val"], "Which images to draw from.")
 @click.option(
-    "--part",
-    type=click.Choice(["train", "val"]),
-    default="train",
-    show_default=True,
-    help="Which images to draw from.",
+    "--rows", type=click.IntRange(1, 100), default=8, help="Images down the sheet."
 )
 @click.option(
-    "--rows",
-    type=click.IntRange(1, 100),
-    default=8,
-    show_default=True,
-    help="Images down the sheet.",
+    "--cols", type=click.IntRange(1, 100), default=10, help="Images across the sheet."
 )
-@click.option(
-    "--cols",
-    type=click.IntRange(1, 100),
-    default=10,
-    show_default=True,
-    help="Images across the sheet.",
-)
-@click.option("--seed", default=0, show_default=True, help="Seed that picks images.")
-@json_option
-def show(
-    store: Path, output: Path, classes: str | None, part: str, **grid: Any
-) -> None:
+@click.option("--seed", default=0, help="Seed that picks images.")
+@shared.json_option
+def show(store: Path, output: Path, classes: str | None, **grid: Any) -> None:
     """Draw a sheet of STORE's images over their class names."""
-    from minicnn.data.store import Store
     from minicnn.data_prep.inspect import contact_sheet, find_classes, write_picture
 
-    opened = Store(store)
+    opened = minicnn.Store(store)
     wanted = [each.strip() for each in (classes or "").split(",") if each.strip()]
-    sheet = contact_sheet(opened, find_classes(opened, wanted), part=part, **grid)
+    sheet = contact_sheet(opened, find_classes(opened, wanted), **grid)
     write_picture(sheet, output)
     told = {"written": output, "width": sheet.width, "height": sheet.height}
     put(told, f"{output}: {sheet.width}x{sheet.height} pixels.")
 
 
 @click.command()
-@click.option("--data", "store", type=_FILE, help="Image store; default: the demo set.")
+@shared.data_option("the demo set")
 @click.option(
     "--classes",
     "known",
     type=click.Choice(["ilsvrc2012"]),
     help="A class list in place of a store.",
 )
-@split_option
+@shared.split_option
 @click.option("--task", required=True, help="A, B, or all.")
-@click.option("--groups", type=_FILE, help="Groups file for --split natural-manmade.")
-@json_option
+@shared.groups_option
+@shared.json_option
 def splits(
-    store: Path | None,
+    data: Path | None,
     known: str | None,
     split: str | None,
     task: str,
     groups: Path | None,
 ) -> None:
     """List the classes of a task."""
-    from minicnn.base.errors import MinicnnError
     from minicnn.data.classes import ilsvrc2012
     from minicnn.data.splits import split_report, split_table, task_classes
 
-    if store and known:
-        raise MinicnnError(f"--data {store} and --classes {known}: give one of them")
-    if known:
-        classes = ilsvrc2012()
-    else:
-        from minicnn.data.store import Store
-        from minicnn.data_prep.demo.store import ensure_demo
-
-        classes = Store(store or ensure_demo()).classes
+    if data and known:
+        raise MinicnnError(f"--data {data} and --classes {known}: give one of them")
+    classes = (
+        ilsvrc2012() if known else minicnn.Store(data or minicnn.ensure_demo()).classes
+    )
     chosen = task_classes(split or default_split(task), task, classes, groups)
     told = split_report(chosen, classes)
     put(told, split_table(told))
+
+
+COMMANDS = [data, splits]

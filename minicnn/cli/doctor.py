@@ -1,62 +1,77 @@
-"""What this machine has, what it lacks, and the command that mends it.
+"""The command `doctor`: what this machine has, what it lacks, and what mends it.
 
 Nothing here raises because a thing is missing: each check answers with a `Finding`.
 """
 
 from __future__ import annotations
 
+import glob
 import importlib.metadata
-import importlib.util
 import os
 import platform
+import re
 import shlex
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from minicnn import __version__
-from minicnn.cli import doctor_gpu
-from minicnn.cli.finding import (
-    DISTRIBUTION,
-    GIGA,
-    MISSING,
-    OK,
-    OPTIONAL,
-    STRANGER,
-    Finding,
-    installed,
-    output,
-    pip,
-)
-from minicnn.training.environment import processor
+import click
 
-# Packages without a check of their own: of all, and of whom installs an extra.
-PACKAGES = (
-    *("jinja2", "click", "tqdm", "ml-dtypes", "safetensors", "matplotlib"),
-    *("threadpoolctl", "filelock", "platformdirs"),
-)
+from minicnn import __version__
+from minicnn.base.cores import available_cores
+from minicnn.base.errors import MinicnnError
+from minicnn.cli import shared
+from minicnn.cli.shared import put, say
+
+OK, OPTIONAL, MISSING = "ok", "optional", "missing"
+# The name on PyPI. `minicnn` is another project's there; its folder is MiniCNN, that is
+# this one's where file names ignore case, as on macOS.
+DISTRIBUTION, STRANGER = "minicnn-transfer", "minicnn"
+# Extras that one thing each needs. CuPy, of the extras cuda12 and cuda13, is looked for
+# where there is a GPU.
 EXTRAS = {
-    "PyTorch": ("torch", "compare", "comparisons"),
-    "scikit-learn": ("scikit-learn", "analyse", "linear probes"),
-    "Ray": ("ray", "ray", "studies on a cluster"),
-    "ONNX": ("onnx", "onnx", "exports to ONNX"),
-    "TensorBoard": ("tensorboard", "tensorboard", "event files"),
+    "analyse": "linear probes",
+    "compare": "comparisons",
+    "ray": "studies on a cluster",
+    "onnx": "exports to ONNX",
+    "tensorboard": "event files",
 }
-# Stores and runs looked into; a folder may hold thousands.
-LISTED = 20
+VENDORS = "/sys/bus/pci/devices/*/vendor"
+NVIDIA = "10de"
+CUDA13 = 580  # first release of NVIDIA's driver that runs CUDA 13
+TIMEOUT = 5.0  # seconds for another program to answer
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked for.
+
+    Attributes:
+        what: its name.
+        found: what was found, or what its lack means.
+        state: "ok", "optional" (absent, and only some things need it) or "missing".
+        mend: the one command that mends it, or "".
+    """
+
+    what: str
+    found: str
+    state: str = OK
+    mend: str = ""
 
 
 def examine() -> list[Finding]:
-    """Looks at this machine and the current folder; takes about a second."""
+    """Looks at this machine; takes about a second."""
     findings: list[Finding] = []
-    for what, look in CHECKS:
+    for look in CHECKS:
         try:
             findings += look()
         except Exception as error:  # a broken library may raise anything when loaded
-            reason = f"cannot be told: {type(error).__name__}: {error}"
-            mend = pip("") if isinstance(error, ImportError) else ""
-            findings.append(Finding(what, " ".join(reason.split()), MISSING, mend))
+            mend = _pip("") if isinstance(error, ImportError) else ""
+            told = f"cannot be told: {_reason(error)}"
+            findings.append(Finding(look.__name__.strip("_"), told, MISSING, mend))
     return findings
 
 
@@ -69,27 +84,46 @@ def table(findings: list[Finding]) -> str:
         lines.append(f"{marks[each.state]}{each.what:{width}}  {each.found}")
         if each.mend:
             lines.append(f"  {'':{width}}  > {each.mend}")
-    lacking = sum(each.state == MISSING for each in findings)
-    optional = sum(each.state == OPTIONAL for each in findings)
-    lines.append("")
+    states = [each.state for each in findings]
     lines.append(
-        f"{lacking} missing (!), {optional} optional absent (-); '>' is the command "
-        "that mends it."
+        f"\n{states.count(MISSING)} missing (!), {states.count(OPTIONAL)} optional "
+        "absent (-); '>' is the command that mends it."
     )
     return "\n".join(lines)
 
 
+def _pip(extra: str, verb: str = "install", package: str = DISTRIBUTION) -> str:
+    """The command that installs an extra into this very Python, or does `verb`."""
+    python = (sys.executable or "python3").removeprefix(os.getcwd() + os.sep)
+    wanted = f"{package}[{extra}]" if extra else package
+    return f"{shlex.quote(python)} -m pip {verb} {shlex.quote(wanted)}"
+
+
+def _output(*command: str) -> list[str]:
+    """The lines that a program prints; none where it is absent, fails or hangs."""
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=TIMEOUT, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return done.stdout.strip().splitlines()
+
+
+def _reason(error: Exception) -> str:
+    kind = "" if isinstance(error, MinicnnError) else f"{type(error).__name__}: "
+    return " ".join(f"{kind}{error}".split())[:300]
+
+
 def _machine() -> Iterator[Finding]:
+    from minicnn.training.environment import processor
+
     yield Finding("minicnn", f"{__version__} in {Path(__file__).parents[1]}")
     yield Finding("Python", f"{platform.python_version()}, {sys.executable}")
     yield Finding("system", f"{platform.platform(terse=True)}, {platform.machine()}")
-    from minicnn.base.cores import available_cores
-
     cores, everyone = available_cores(), os.cpu_count() or 1
     usable = f"{cores} cores" if cores == everyone else f"{cores} of {everyone} cores"
     yield Finding("processor", f"{processor()}, {usable}")
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    yield Finding("memory", f"{total / GIGA:.1f} GB")
 
 
 def _stranger() -> Iterator[Finding]:
@@ -105,182 +139,135 @@ def _stranger() -> Iterator[Finding]:
         f"{STRANGER} {other.version} in {other.locate_file('')} is another project's; "
         f"this one is {DISTRIBUTION}"
     )
-    mend = pip("", "uninstall --yes", STRANGER)
+    mend = _pip("", "uninstall --yes", STRANGER)
     yield Finding("same name", found, MISSING, mend)
 
 
-def _numpy() -> Iterator[Finding]:
-    import numpy
-    from threadpoolctl import threadpool_info
-
-    yield Finding("NumPy", numpy.__version__)
-    blas = [each for each in threadpool_info() if each["user_api"] == "blas"]
-    for each in blas:
-        name, version = each["internal_api"], each.get("version") or "unknown version"
-        cores = each.get("architecture")
-        kernels = f" ({cores} kernels)" if cores else ""
-        yield Finding(
-            "BLAS", f"{name} {version}{kernels}, {each['num_threads']} threads"
-        )
-    if not blas:
-        yield Finding("BLAS", "of an unknown kind; its threads cannot be set", OPTIONAL)
-
-
-def _hdf5() -> Iterator[Finding]:
-    import h5py
-
-    yield Finding("h5py", f"{h5py.__version__}, HDF5 {h5py.version.hdf5_version}")
-
-
-def _pillow() -> Iterator[Finding]:
-    from PIL import __version__ as version
-    from PIL import features
-
-    turbo = features.version("libjpeg_turbo")
-    jpeg = f"libjpeg-turbo {turbo}" if turbo else "plain libjpeg (slower)"
-    yield Finding("Pillow", f"{version}, {jpeg}")
-
-
 def _packages() -> Iterator[Finding]:
-    """The other packages that all need; read without loading them."""
-    for package in PACKAGES if sys.version_info >= (3, 11) else (*PACKAGES, "tomli"):
-        version = installed(package)
-        if version:
-            yield Finding(package, version)
-        else:
-            yield Finding(package, "not installed", MISSING, pip(""))
+    """What all need, and what an extra brings; versions are read, nothing is loaded."""
+    for wanted in importlib.metadata.requires(DISTRIBUTION) or []:
+        [package] = re.findall(r"^[\w.-]+", wanted)
+        extra = "".join(re.findall(r"extra == \W(\w+)", wanted))
+        too_new = "python_version" in wanted and sys.version_info >= (3, 11)
+        if too_new or extra not in ("", *EXTRAS):
+            continue
+        need = f"only {EXTRAS[extra]} need it" if extra else ""
+        try:
+            version = importlib.metadata.version(package)
+            yield Finding(package, f"{version} ({need})" if need else version)
+        except importlib.metadata.PackageNotFoundError:
+            absent = f"not installed; {need}" if need else "not installed"
+            state = OPTIONAL if need else MISSING
+            yield Finding(package, absent, state, _pip(extra))
 
 
-def _compiler() -> Iterator[Finding]:
-    for name in (os.environ.get("CXX", ""), "g++", "clang++", "c++"):
-        path = shutil.which(name) if name else None
-        text = output(path, "--version") if path else ""
-        if text:
-            yield Finding("C++ compiler", f"{text.splitlines()[0]}, {path}")
-            return
-    installers = {
-        "apt-get": "sudo apt-get install g++",
-        "dnf": "sudo dnf install gcc-c++",
-        "zypper": "sudo zypper install gcc-c++",
-        "pacman": "sudo pacman -S gcc",
-        "apk": "sudo apk add g++",
-        "xcode-select": "xcode-select --install",
-        "conda": "conda install cxx-compiler",
-    }
-    mend = next((text for tool, text in installers.items() if shutil.which(tool)), "")
-    reason = "none; the emulated device needs one, the cpu device is slower without"
-    yield Finding("C++ compiler", reason, OPTIONAL, mend)
+def _loading() -> Iterator[Finding]:
+    """Whether the packages work, too."""
+    import minicnn.data_prep.prepare
+    import minicnn.results.pictures
+    import minicnn.training.transfer  # noqa: F401
+
+    yield Finding("loading", "all that a training needs")
 
 
 def _native() -> Iterator[Finding]:
-    """The compiled forms of the cpu device's ops; compiles them at the first time."""
-    from minicnn.compile import native
+    """The compiled forms of the cpu device's ops; compiles them at the first time.
 
-    what, without = "cpu ops", "in NumPy, and slower"
-    if not (reason := native.missing()):
-        yield Finding(what, "compiled")
-    elif reason == native.OFF:
-        yield Finding(what, f"{without}: {reason}", OPTIONAL, "unset MINICNN_NATIVE")
+    The emulated device needs the same compiler.
+    """
+    from minicnn.compile import host_compiler, native
+
+    if reason := native.missing():
+        told = " ".join(reason.split())[:300]
+        mend = "unset MINICNN_NATIVE" if reason == native.OFF else ""
+        yield Finding("cpu ops", f"in NumPy, and slower: {told}", OPTIONAL, mend)
     else:
-        reason = " ".join(reason.split())[:200]
-        yield Finding(what, f"{without}: {reason}", OPTIONAL)
+        program = " ".join(host_compiler.compiler())
+        yield Finding("cpu ops", f"compiled by {program}")
+
+
+def _gpu() -> Iterator[Finding]:
+    """What GPUs there are, by their driver, and whether the cuda device works."""
+    from minicnn.devices import device
+
+    columns = "--query-gpu=driver_version,name,memory.total,compute_cap"
+    cards = _output("nvidia-smi", columns, "--format=csv,noheader")
+    if not cards and not device.cuda_count():
+        if any(NVIDIA in Path(each).read_text() for each in glob.glob(VENDORS)):
+            told = "an NVIDIA card, but its driver does not answer"
+            mend = "sudo apt-get install nvidia-driver"
+            if shutil.which("ubuntu-drivers"):
+                mend = "sudo ubuntu-drivers install"
+            yield Finding("GPU", told, MISSING, mend)
+        else:
+            yield Finding("GPU", "no NVIDIA card; the cpu device does all", OPTIONAL)
+        return
+    for card in cards:
+        yield Finding("GPU", f"driver {card}")
+    try:
+        import cupy
+
+        cupy.cuda.runtime.getDeviceCount()  # says why, where no GPU answers
+        name = device.get("cuda").name
+        yield Finding("cuda", f"works: --device {name}, by CuPy {cupy.__version__}")
+    except Exception as error:  # a missing library shows in many ways
+        new = cards and int(cards[0].partition(".")[0]) >= CUDA13
+        loaded = sys.modules.get("cupy")
+        mend = "" if loaded else _pip("cuda13" if new else "cuda12")
+        hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+        also = "" if hidden is None else f"; CUDA_VISIBLE_DEVICES is {hidden!r}"
+        told = f"does not work: {_reason(error)}{also}"
+        yield Finding("cuda", told, MISSING, mend)
 
 
 def _device() -> Iterator[Finding]:
     from minicnn.devices import device
+    from minicnn.training import environment
 
     dev = device.get()
+    yield Finding("BLAS", environment.describe(dev)["blas"])
     yield Finding("device", f"--device auto takes {dev.name}, {dev.threads} threads")
 
 
-def _extras() -> Iterator[Finding]:
-    """Packages that one thing each needs."""
-    for what, (package, extra, user) in EXTRAS.items():
-        version = installed(package)
-        if version:
-            yield Finding(what, f"{version} (for {user} only)")
-        else:
-            reason = f"not installed; only {user} need it"
-            yield Finding(what, reason, OPTIONAL, pip(extra))
+def _cache() -> Iterator[Finding]:
+    from minicnn.base.files import cache_folder, make_folder
+
+    make_folder(cache_folder())
+    yield Finding("cache", f"{cache_folder()}: compiled code, the demo set")
 
 
-def _stores() -> Iterator[Finding]:
-    from minicnn.data_prep.demo.store import default_demo_path
-
-    demo = default_demo_path()
-    if demo.is_file():
-        yield _store("demo set", demo, "minicnn data demo")
-    else:
-        reason = f"not drawn yet (first use draws it in {demo.parent})"
-        yield Finding(
-            "demo set",
-            reason,
-            OPTIONAL,
-            f"minicnn data demo -o {shlex.quote(str(demo))}",
-        )
-    paths = sorted([*Path().glob("*.h5"), *Path().glob("*/*.h5")])
-    for path in paths[:LISTED]:
-        yield _store("store", path, "minicnn data prepare SOURCE")
-    if not paths:
-        mend = "minicnn data prepare SOURCE -o STORE.h5"
-        reason = "none in this folder; the demo set serves without"
-        yield Finding("stores", reason, OPTIONAL, mend)
-    elif len(paths) > LISTED:
-        yield Finding("stores", f"and {len(paths) - LISTED} more in this folder")
+CHECKS: tuple[Callable[[], Iterator[Finding]], ...]
+CHECKS = _machine, _stranger, _packages, _loading, _native, _gpu, _device, _cache
 
 
-def _store(what: str, path: Path, maker: str) -> Finding:
-    """A store and what is in it; where it is damaged, the command that replaces it."""
-    from minicnn.base.errors import MinicnnError
-    from minicnn.data.store import Store
-
-    try:
-        store = Store(path)
-    except MinicnnError as error:
-        reason = str(error).removeprefix("store ")
-        mend = f"{maker} -o {shlex.quote(str(path))} --fresh"
-        # Another program's HDF5 file is not damaged, and not ours to replace.
-        if "no minicnn store" in reason:
-            return Finding(what, reason, OPTIONAL)
-        return Finding(what, reason, MISSING, mend)
-    height, width = store.image_size
-    return Finding(
-        what,
-        f"{path}: {len(store):,} images of {height}x{width}, "
-        f"{len(store.wnids)} classes",
-    )
-
-
-def _runs() -> Iterator[Finding]:
-    found = sorted(Path("runs").glob("**/config.toml"))
-    done = [each for each in found if each.with_name("result.json").exists()]
-    if found:
-        text = f"{len(done)} finished, {len(found) - len(done)} unfinished in ./runs"
-        yield Finding("runs", text)
-    else:
-        mend = "minicnn train-base --task A"
-        yield Finding("runs", "none in ./runs", OPTIONAL, mend)
-
-
-def _disk() -> Iterator[Finding]:
-    usage = shutil.disk_usage(".")
-    text = f"{usage.free / GIGA:,.1f} of {usage.total / GIGA:,.1f} GB free here"
-    yield Finding("disk", text)
-
-
-CHECKS: tuple[tuple[str, Callable[[], Iterator[Finding]]], ...] = (
-    ("machine", _machine),
-    ("same name", _stranger),
-    ("NumPy", _numpy),
-    ("h5py", _hdf5),
-    ("Pillow", _pillow),
-    ("packages", _packages),
-    ("C++ compiler", _compiler),
-    ("cpu ops", _native),
-    ("GPU", doctor_gpu.look),
-    ("device", _device),
-    ("extras", _extras),
-    ("stores", _stores),
-    ("runs", _runs),
-    ("disk", _disk),
+@click.command()
+@click.option(
+    "--compile", "compiles", is_flag=True, help="Compile all kernels for --device."
 )
+@shared.device_options
+@shared.json_option
+def doctor(compiles: bool, device: str, threads: int | None) -> None:
+    """Say what this machine has and lacks, and what mends it.
+
+    With --compile, fill the caches of compiled kernels instead, so that nothing waits
+    for the compiler later; without a GPU those of the emulated device.
+    """
+    if not compiles:
+        findings = examine()
+        put([vars(each) for each in findings], table(findings))
+        return
+    from minicnn.devices import build
+    from minicnn.devices import device as devices
+
+    if device == "auto":
+        device = "cuda" if devices.cuda_count() else "emulated"
+    built = []
+    for each in build.build_all(devices.get(device, threads)):
+        built.append(each)
+        say(each)
+    put([vars(each) for each in built])
+    if any(each.error for each in built):
+        raise click.exceptions.Exit(1)
+
+
+COMMANDS = [doctor]

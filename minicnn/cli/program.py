@@ -15,12 +15,9 @@ from minicnn.base.interrupt import SIGNALS
 
 
 class Lasting:
-    """A stream that may fail: what is written from then on goes nowhere.
+    """A text stream that may fail: what is written from then on goes nowhere.
 
     So `minicnn train-base ... | head -1` trains to its end.
-
-    Args:
-        stream: text stream with a file descriptor.
 
     Attributes:
         failure: the first error but that of a reader who left.
@@ -31,7 +28,6 @@ class Lasting:
         self.failure: OSError | None = None
 
     def write(self, text: str) -> int:
-        """Writes text; as of all text streams."""
         try:
             return self.stream.write(text)
         except OSError as error:
@@ -39,7 +35,6 @@ class Lasting:
             return len(text)
 
     def flush(self) -> None:
-        """Hands on what is held back; as of all streams."""
         try:
             self.stream.flush()
         except OSError as error:
@@ -81,7 +76,12 @@ def _fail(text: str, status: int = 2) -> int:
     return status
 
 
-def _status(command: click.Command, argv: Sequence[str] | None) -> int:
+def run(command: click.Command, argv: Sequence[str] | None = None) -> int:
+    """Runs a command: its status; what the user can mend is one line and status 2.
+
+    Args:
+        argv: the words after the program's name; None takes the process's own.
+    """
     try:
         with _lasting():
             return command.main(argv, "minicnn", standalone_mode=False) or 0
@@ -103,15 +103,3 @@ def _status(command: click.Command, argv: Sequence[str] | None) -> int:
         more = "" if stop.step is None else saved
         click.echo(f"Stopped by {stop.signal_name}{more}.", err=True)
         return SIGNALS[stop.signal_name]
-
-
-def run(command: click.Command, argv: Sequence[str] | None = None) -> None:
-    """Runs a command and exits; what the user can mend is one line and status 2.
-
-    Args:
-        argv: the words after the program's name; None takes the process's own.
-
-    Raises:
-        SystemExit: always.
-    """
-    sys.exit(_status(command, argv))

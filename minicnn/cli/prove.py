@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 
 from minicnn.base.errors import counted
-from minicnn.cli.look import device_options, precision_option
-from minicnn.cli.output import json_option, put
+from minicnn.cli import shared
+from minicnn.cli.shared import put, say
+
+if TYPE_CHECKING:
+    from minicnn.devices.device import Device
 
 
 @click.command()
-@device_options
+@shared.on_device
 @click.option(
     "--op",
     "ops",
@@ -20,27 +24,17 @@ from minicnn.cli.output import json_option, put
     help="Only conv, relu, pool, lrn, pool_lrn, space_to_depth, dropout, softmax, sgd, "
     "augment or network; may be repeated.",
 )
-@json_option
-@click.pass_context
-def gradcheck(
-    context: click.Context,
-    ops: tuple[str, ...],
-    device: str,
-    threads: int | None,
-) -> None:
+@shared.json_option
+def gradcheck(ops: tuple[str, ...], dev: Device) -> None:
     """Check the gradients of every op and of small networks.
 
     Gradients are compared with central differences in float64, outputs with those of
     the cpu device in float64, which the tests hold to plain loops. Exit status 1 if a
     check fails.
     """
-    from dataclasses import asdict
-
     from minicnn.base.progress import Progress
-    from minicnn.devices import device as devices
     from minicnn.experiments.proofs import gradcheck as checks
 
-    dev = devices.get(device, threads)
     planned, done = checks.plan(ops), []
     with Progress(len(planned), "cases", f"gradcheck {dev.name}") as bar:
         for name, check in planned:
@@ -51,53 +45,43 @@ def gradcheck(
     verdict = f"{counted(len(done), 'check')} on {dev.name}, {failed} failed."
     told = {"device": dev.name, "checks": records}
     put(told, f"{checks.table(done)}\n\n{verdict}")
-    context.exit(1 if failed else 0)
+    if failed:
+        raise click.exceptions.Exit(1)
 
 
 @click.command()
-@device_options
-@click.option("--arch", default="caffenet", show_default=True, help="Architecture.")
+@shared.on_device
+@click.option("--arch", default="caffenet", help="Architecture.")
 @click.option("--batch", type=int, help="Images; default: 256, on a CPU fewer.")
-@precision_option
+@shared.precision_option
 @click.option(
     "--against",
     type=click.Choice(["torch"]),
     help="Also time the step in all modes of PyTorch; takes minutes.",
 )
-@click.option(
-    "--json", "file", type=click.Path(path_type=Path), help="JSON file to write."
-)
+@shared.json_option
 def bench(
     arch: str,
     batch: int | None,
     precision: str | None,
     against: str | None,
-    file: Path | None,
-    device: str,
-    threads: int | None,
+    dev: Device,
 ) -> None:
     """Time a training step and its ops beside the roofline."""
-    from minicnn.base.files import check_target, write_json
-    from minicnn.devices import device as devices
     from minicnn.experiments.bench import against_torch
     from minicnn.experiments.bench import ops as benches
     from minicnn.experiments.bench.comparison import table
 
-    if file:
-        check_target(file)
-    dev = devices.get(device, threads)
     if against:
         against_torch.require(dev)
     report = benches.bench(dev, arch, batch, precision or "fp32")
     record = report.to_dict()
-    click.echo(benches.table(report))
-    if file:
-        write_json(file, record)
+    say(benches.table(report))
     if against:
         comparison = against_torch.compare(dev, arch, report.batch)
-        click.echo("\n" + table(comparison))
-        if file:
-            write_json(file, {**record, "against_torch": comparison.to_dict()})
+        say("\n" + table(comparison))
+        record["against_torch"] = comparison.to_dict()
+    put(record)
 
 
 COMMANDS = [gradcheck, bench]

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import click
 
+import minicnn
 from minicnn.base.errors import MinicnnError
-from minicnn.cli.look import device_options
+from minicnn.cli import shared
 
 NOTHING = "nothing"
 SIZE = 32  # pixels a side that a net from nothing is trained on in minutes
@@ -34,9 +35,7 @@ def _choices(source: str) -> tuple[int, int, str]:
 
 def _held_out(store: Path, folder: Path) -> Path | None:
     """An image that was not trained on; None where it lies in an archive."""
-    from minicnn.data.store import Store
-
-    opened = Store(store)
+    opened = minicnn.Store(store)
     row = opened.rows(range(len(opened.wnids)), "val")[0]
     path = folder / opened.files[row]
     return path if path.is_file() else None
@@ -48,12 +47,11 @@ def _held_out(store: Path, folder: Path) -> Path | None:
     "--from",
     "source",
     default="tiny-imagenet",
-    show_default=True,
     help="Net to start from: tiny-imagenet, which comes with minicnn; a PATH as for "
     "'minicnn transfer'; or nothing.",
 )
 @click.option("--fresh", is_flag=True, help="Start over, as after adding images.")
-@device_options
+@shared.device_options
 @click.pass_context
 def start(
     context: click.Context,

@@ -1,61 +1,45 @@
-"""The commands `minicnn study plan`, `run` and `status`: parse, call, print."""
+"""The commands of studies, `study`, `report` and `analyse`: parse, call, print."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from minicnn.base.errors import Stopped
-from minicnn.cli.look import device_options
-from minicnn.cli.output import json_option, put
+from minicnn.base.errors import MinicnnError, Stopped, counted
+from minicnn.cli import shared
+from minicnn.cli.shared import put
 
-_FILE = click.Path(path_type=Path, dir_okay=False)
-_FOLDER = click.Path(path_type=Path, file_okay=False)
+if TYPE_CHECKING:
+    from minicnn.devices.device import Device
 
-
-def plan_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that say what is to be trained."""
-    options: list[Callable[[Callable[..., Any]], Any]] = [
-        click.argument("plan", metavar="PLAN"),
-        click.option(
-            "-o",
-            "--study",
-            "folder",
-            type=_FOLDER,
-            help="Study folder; default: studies/NAME-OF-THE-PLAN.",
-        ),
-        click.option("--data", type=_FILE, help="Image store; default: the plan's."),
-        click.option(
-            "--groups", type=_FILE, help="Groups file for the split natural-manmade."
-        ),
-        click.option(
-            "--only",
-            "patterns",
-            multiple=True,
-            metavar="GLOB",
-            help="Only nets of matching names, such as 'A*B+' or 'random-0/*', and the "
-            "bases they need; may be repeated.",
-        ),
-        click.option(
-            "--set",
-            "settings",
-            multiple=True,
-            metavar="SECTION.KEY=VALUE",
-            help="Change a setting of all nets, such as solver.iterations=100; may be "
-            "repeated.",
-        ),
-        click.option(
-            "--share-trunk",
-            is_flag=True,
-            help="Train all depths of a frozen treatment in one pass over the data.",
-        ),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
+plan_options = shared.together(
+    click.argument("plan", metavar="PLAN"),
+    click.option(
+        "-o",
+        "--study",
+        "folder",
+        type=shared.FOLDER,
+        help="Study folder; default: studies/NAME-OF-THE-PLAN.",
+    ),
+    shared.data_option("the plan's"),
+    shared.groups_option,
+    click.option(
+        "--only",
+        "patterns",
+        multiple=True,
+        metavar="GLOB",
+        help="Only nets of matching names, such as 'A*B+' or 'random-0/*', and the "
+        "bases they need; may be repeated.",
+    ),
+    shared.set_option,
+    click.option(
+        "--share-trunk",
+        is_flag=True,
+        help="Train all depths of a frozen treatment in one pass over the data.",
+    ),
+)
 
 
 @click.group()
@@ -68,7 +52,7 @@ def study() -> None:
 
 @study.command()
 @plan_options
-@click.option("--workers", default=8, show_default=True, help="GPUs, or jobs on CPUs.")
+@click.option("--workers", default=8, help="GPUs, or jobs on CPUs.")
 @click.option(
     "--rate",
     type=float,
@@ -76,8 +60,8 @@ def study() -> None:
     help="Speed of a base net on one worker; default: as measured in the study folder.",
 )
 @click.option("--measure", is_flag=True, help="Measure the rate now, on --device.")
-@device_options
-@json_option
+@shared.device_options
+@shared.json_option
 def plan(
     workers: int,
     rate: float | None,
@@ -90,24 +74,20 @@ def plan(
     from minicnn.experiments.study import run as runs
     from minicnn.experiments.study import status as shows
 
-    request = runs.Request(**options)
     measure_on = (device, threads) if measure else None
-    found = runs.preview(request, workers, rate, measure_on)
+    found = runs.preview(runs.Request(**options), workers, rate, measure_on)
     put(shows.plan_dict(found), shows.plan_text(found))
 
 
 @study.command()
 @plan_options
-@click.option(
+@shared.choice_option(
     "--engine",
-    type=click.Choice(["local", "ray"]),
-    default="local",
-    show_default=True,
-    help="Processes on this machine, or tasks of a Ray cluster.",
+    ["local", "ray"],
+    "Processes on this machine, or tasks of a Ray cluster.",
 )
 @click.option(
-    "--address",
-    help="A running Ray cluster, auto or HOST:PORT; default: start one.",
+    "--address", help="A running Ray cluster, auto or HOST:PORT; default: start one."
 )
 @click.option(
     "-j",
@@ -121,16 +101,9 @@ def plan(
     type=int,
     help="CPU threads of each net; default: an equal share of the cores.",
 )
-@click.option(
-    "--device",
-    default="auto",
-    show_default=True,
-    help="auto, cpu, cuda, cuda:N or emulated.",
-)
-@json_option
-@click.pass_context
+@shared.device_option
+@shared.json_option
 def run(
-    context: click.Context,
     engine: str,
     address: str | None,
     jobs: int | None,
@@ -156,12 +129,13 @@ def run(
     states = done.study.states()
     told = f"{shows.table(done.study, states)}\n{done.summary(states)}"
     put(shows.to_dict(done.study, states), told)
-    context.exit(1 if done.failed else 0)
+    if done.failed:
+        raise click.exceptions.Exit(1)
 
 
 @study.command()
-@click.argument("folder", metavar="STUDY", type=_FOLDER)
-@json_option
+@click.argument("folder", metavar="STUDY", type=shared.FOLDER)
+@shared.json_option
 def status(folder: Path) -> None:
     """Show how far each net of a study is: treatments by depths."""
     from minicnn.experiments.study import status as shows
@@ -172,4 +146,84 @@ def status(folder: Path) -> None:
     put(shows.to_dict(found, states), shows.table(found, states))
 
 
-COMMANDS = [study]
+@click.command()
+@click.argument("study", required=False, type=shared.FOLDER)
+@click.option(
+    "--published", is_flag=True, help="Report on the published numbers instead."
+)
+@shared.output_option("Folder to write the page, figures and tables to.", shared.FOLDER)
+@shared.choice_option(
+    "--score",
+    ["final", "best10"],
+    "Score to draw and to judge by: the final top-1, or the published mean of the 10 "
+    "best.",
+)
+@shared.json_option
+def report(study: Path | None, published: bool, output: Path, score: str) -> None:
+    """Write a page of a study: figures, the paper's claims, tables."""
+    if (study is None) != published:
+        raise MinicnnError(
+            "report: give a study folder, as 'minicnn study run' makes them, or "
+            "--published" + (", not both" if study else "")
+        )
+    from minicnn.experiments.report.build import build
+
+    built = build(study, output, score)
+    for error in built.left_out.values():
+        click.echo(f"warning: left out: {error}", err=True)
+    claims = [
+        {"claim": e.claim.number, "verdict": e.verdict, "title": e.claim.title}
+        for e in built.findings
+    ]
+    lines = ["{claim:4}{verdict:17}{title}".format(**each) for each in claims]
+    lines.append(
+        f"Written: {built.page} and {counted(len(built.files) - 1, 'file')} beside it."
+    )
+    told = {"page": built.page, "files": built.files, "claims": claims}
+    put({**told, "left_out": built.left_out}, "\n".join(lines))
+
+
+@click.command()
+@click.argument(
+    "targets", metavar="STUDY|RUN...", nargs=-1, required=True, type=shared.FOLDER
+)
+@click.option("--only", help="Some of probe,reset,cka,line,distance,logme.")
+@click.option(
+    "-o", "--output", type=shared.FOLDER, help="Default: analyses in the first target."
+)
+@shared.data_option("the runs' own")
+@click.option("--images", default=2000, help="Most validation images.")
+@click.option(
+    "--train-images", default=5000, help="Most training images, for probes and LogME."
+)
+@shared.on_device
+@shared.json_option
+def analyse(
+    targets: tuple[Path, ...],
+    only: str | None,
+    output: Path | None,
+    data: Path | None,
+    images: int,
+    train_images: int,
+    dev: Device,
+) -> None:
+    """Analyse finished nets, layer by layer.
+
+    Linear probes, layers set back, CKA, lines between nets, distances, LogME. Earlier
+    calls' results are kept."""
+    from minicnn.experiments.analyses.run import ANALYSES, analyse
+    from minicnn.experiments.analyses.units import Budget
+
+    names = only.split(",") if only else []
+    for name in names:
+        if name not in ANALYSES:
+            raise MinicnnError(f"--only {name}: one of {', '.join(ANALYSES)}")
+    for option, value in (("images", images), ("train-images", train_images)):
+        if value < 4:
+            raise MinicnnError(f"--{option} {value}: must be at least 4")
+    output = output or targets[0] / "analyses"
+    written = analyse(targets, dev, output, names, Budget(images, train_images), data)
+    put({"written": written}, "\n".join(map(str, written)))
+
+
+COMMANDS = [report, study, analyse]

@@ -2,68 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from minicnn.cli.data import default_split, split_option
-from minicnn.cli.look import device_options, precision_option
-from minicnn.cli.output import json_option, put, say
+import minicnn
+from minicnn.base.errors import MinicnnError
+from minicnn.cli import shared
+from minicnn.cli.data import default_split
+from minicnn.cli.shared import put, say
 
 if TYPE_CHECKING:
+    from minicnn.devices.device import Device
     from minicnn.nn.architectures import Architecture
-    from minicnn.training.run import Run
-    from minicnn.training.setup import Setup
     from minicnn.training.trainer import Trainer
     from minicnn.training.treatment import Treatment
 
-
-def setup_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that train-base and transfer share."""
-    folder = click.Path(file_okay=False, path_type=Path)
-    file = click.Path(dir_okay=False, path_type=Path)
-    options: list[Callable[[Callable[..., Any]], Any]] = [
-        click.option("--data", type=file, help="Image store; default: the demo set."),
-        split_option,
-        click.option(
-            "--groups", type=file, help="Groups file for --split natural-manmade."
-        ),
-        click.option(
-            "--recipe",
-            help="paper, tiny-imagenet, small, demo or a TOML file; default: chosen by "
-            "the number and size of images, the classes and the device.",
-        ),
-        click.option(
-            "--set",
-            "settings",
-            multiple=True,
-            metavar="SECTION.KEY=VALUE",
-            help="Change a setting, such as solver.lr=0.02; may be repeated.",
-        ),
-        click.option("--seed", default=0, show_default=True, help="Seed of the run."),
-        click.option(
-            "--runs", type=folder, help="Folder for runs; default: runs/STORE-SPLIT."
-        ),
-        device_options,
-        precision_option,
-        click.option(
-            "--log",
-            type=click.Choice(["tensorboard"]),
-            help="Also write event files into the run folders.",
-        ),
-        click.option("--fresh", is_flag=True, help="Start over instead of going on."),
-        json_option,
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
+setup_options = shared.together(
+    shared.data_option("the demo set"),
+    shared.split_option,
+    shared.groups_option,
+    click.option(
+        "--recipe",
+        help="paper, tiny-imagenet, small, demo or a TOML file; default: chosen by "
+        "the number and size of images, the classes and the device.",
+    ),
+    shared.set_option,
+    click.option("--seed", default=0, help="Seed of the run."),
+    click.option(
+        "--runs", type=shared.FOLDER, help="Folder for runs; default: runs/STORE-SPLIT."
+    ),
+    shared.on_device,
+    shared.precision_option,
+    click.option(
+        "--log",
+        type=click.Choice(["tensorboard"]),
+        help="Also write event files into the run folders.",
+    ),
+    click.option("--fresh", is_flag=True, help="Start over instead of going on."),
+    shared.json_option,
+)
 
 
 def make_setup(
     task: str,
     arch: Architecture | None,
+    dev: Device,
     data: Path | None,
     split: str | None,
     groups: Path | None,
@@ -71,42 +56,32 @@ def make_setup(
     settings: tuple[str, ...],
     seed: int,
     runs: Path | None,
-    device: str,
-    threads: int | None,
     precision: str | None,
-) -> tuple[Setup, str]:
+) -> tuple[minicnn.Setup, str]:
     """The Setup that the shared options describe, and why its recipe was chosen.
 
     Args:
         task: that is trained.
         arch: of the source that layers are copied from, if that is known.
     """
-    from minicnn.base import config
     from minicnn.data.splits import task_classes
-    from minicnn.data.store import Store
-    from minicnn.data_prep.demo.store import ensure_demo
-    from minicnn.devices import device as devices
     from minicnn.training import advice
-    from minicnn.training.setup import Setup
 
-    store = data or ensure_demo()
-    dev = devices.get(device, threads)
+    store = data or minicnn.ensure_demo()
     split = split or default_split(task)
     if recipe:
-        chosen, why = config.load_recipe(recipe), f"recipe {recipe}"
+        chosen, why = minicnn.load_recipe(recipe), f"recipe {recipe}"
     else:
-        opened = Store(store)
+        opened = minicnn.Store(store)
         classes = task_classes(split, task, opened.classes, groups).classes
         suited = advice.choose(opened, classes, gpu=not dev.on_host)
-        chosen = suited.config
-        published = "; --recipe paper for the published one"
-        why = (
-            f"recipe {suited.recipe}: {suited.why}{published * (not suited.published)}"
-        )
+        chosen, why = suited.config, f"recipe {suited.recipe}: {suited.why}"
+        if not suited.published:
+            why += "; --recipe paper for the published one"
     named = [f"network.arch={arch.name}"] if arch else []
     own = [f"network.precision={precision}"] if precision else []
-    resolved = config.override(chosen, [*named, *settings, *own])
-    return Setup(store, dev, resolved, split, seed, runs, groups, typed()), why
+    resolved = minicnn.override(chosen, [*named, *settings, *own])
+    return minicnn.Setup(store, dev, resolved, split, seed, runs, groups, _typed()), why
 
 
 def _target_of(source: str, target: str | None) -> tuple[str, Architecture | None]:
@@ -115,6 +90,13 @@ def _target_of(source: str, target: str | None) -> tuple[str, Architecture | Non
     from minicnn.training.source import architecture
     from minicnn.training.treatment import Treatment, default_target
 
+    if not source:
+        raise MinicnnError("--from '': names no net; --from A copies from task A's")
+    if source == "all" and not target:
+        raise MinicnnError(
+            "--from all: there is no other task to learn; --to all learns the same "
+            "classes, and --from runs/STORE-all/baseall --to A those of a split's task"
+        )
     task = target or default_target(source)
     if not Treatment("all", source, 1).is_from_path:
         return task, None
@@ -124,76 +106,63 @@ def _target_of(source: str, target: str | None) -> tuple[str, Architecture | Non
     return task, found
 
 
-def typed() -> tuple[str, ...]:
+def _typed() -> tuple[str, ...]:
     """The words of the command line, but for those that only this command knows."""
     context = click.get_current_context()
-    shared = {each.name for each in train_base.params} - {"task", "fresh", "json"}
+    common = {each.name for each in train_base.params} - {"task", "fresh", "json"}
     words: list[str] = []
     for option in context.command.params:
         name = option.name or ""
         source = context.get_parameter_source(name)
-        if name in shared and source is click.core.ParameterSource.COMMANDLINE:
+        if name in common and source is click.core.ParameterSource.COMMANDLINE:
             value = context.params[name]
             for each in value if isinstance(value, tuple) else (value,):
                 words += [option.opts[0], str(each)]
     return tuple(words)
 
 
-def summary(run: Run, already: bool) -> str:
+def _summary(run: minicnn.Run, already: bool) -> str:
     """What a finished run came to."""
     result = run.result
     assert result is not None
-    lines = []
+    text = ""
     if already:
-        lines.append(f"{run.name} is done already; --fresh trains it again.")
-    frozen = result["frozen_layers"]
-    if frozen:
-        lines.append(f"Frozen layers 1..{frozen}: bytes unchanged (SHA-256).")
+        text = f"{run.name} is done already; --fresh trains it again.\n"
+    if frozen := result["frozen_layers"]:
+        text += f"Frozen layers 1..{frozen}: bytes unchanged (SHA-256).\n"
     best10 = result["top1_mean_of_10_best"]
     best = "" if best10 is None else f"; mean of the 10 best top-1 {best10:.1%}"
-    lines.append(
+    return text + (
         f"{run.name}: top-1 {result['top1']:.1%}, top-5 {result['top5']:.1%}, loss "
         f"{result['loss']:.3f} on {result['val_images']} validation images{best}. In "
         f"{run.folder}."
     )
-    return "\n".join(lines)
 
 
-def train(
-    setup: Setup,
+def _train(
+    setup: minicnn.Setup,
     why: str,
     planned: list[list[Treatment]],
     fresh: bool,
     log: str | None,
-) -> list[Run]:
-    """Trains pass after pass, and says what each run came to.
-
-    Args:
-        why: the recipe, and why it was chosen.
-
-    Returns:
-        The finished runs.
-    """
+) -> None:
+    """Trains pass after pass, and says what each run came to."""
     from minicnn.cli import announce
     from minicnn.results.event_log import EventLog
     from minicnn.training import transfer
-
-    def ended(trainer: Trainer) -> None:
-        trained = [each.folder for each in trainer.trainees]
-        for run in trainer.runs:
-            if run.result is not None:
-                say(summary(run, run.folder not in trained))
 
     def began(trainer: Trainer) -> None:
         announce.announce(setup, why, trainer)
         for trainee in trainer.trainees if log else []:
             trainee.observers.append(EventLog(trainee))
 
-    return transfer.execute(setup, planned, fresh, began, ended)
+    def ended(trainer: Trainer) -> None:
+        trained = [each.folder for each in trainer.trainees]
+        for run in trainer.runs:
+            if run.result is not None:
+                say(_summary(run, run.folder not in trained))
 
-
-def put_results(runs: list[Run]) -> None:
-    """With --json a list of each run's folder and result.json."""
+    runs = transfer.execute(setup, planned, fresh, began, ended)
     put([{"run": run.folder, **(run.result or {})} for run in runs])
 
 
@@ -205,7 +174,7 @@ def train_base(task: str, fresh: bool, log: str | None, **options: Any) -> None:
     from minicnn.training.treatment import Treatment
 
     setup, why = make_setup(task, None, **options)
-    put_results(train(setup, why, [[Treatment(task)]], fresh, log))
+    _train(setup, why, [[Treatment(task)]], fresh, log)
 
 
 @click.command()
@@ -258,9 +227,10 @@ def transfer(
 
     setup, why = make_setup(*_target_of(source, target), **options)
     numbers = parse_depths(depths, setup.arch.depth - 1)
-    more = target, finetune or finetune_after > 0, keep, share_trunk, finetune_after
-    planned = passes(source, numbers, *more)
-    put_results(train(setup, why, planned, fresh, log))
+    planned = passes(
+        source, numbers, target, finetune, keep, share_trunk, finetune_after
+    )
+    _train(setup, why, planned, fresh, log)
 
 
 COMMANDS = [train_base, transfer]

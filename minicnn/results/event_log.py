@@ -20,37 +20,36 @@ class EventLog:
 
     def __init__(self, trainee: Trainee) -> None:
         try:
-            from tensorboard.compat.proto import event_pb2, summary_pb2
-            from tensorboard.summary.writer import event_file_writer
+            from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+            from tensorboard.compat.proto.summary_pb2 import Summary
+            from tensorboard.summary.writer.event_file_writer import EventFileWriter
         except ImportError:
             raise MinicnnError(
                 "--log tensorboard: needs tensorboard; install it with pip install "
                 "'minicnn-transfer[tensorboard]'"
             ) from None
-        self.trainee, self._event, self._summary = trainee, event_pb2, summary_pb2
-        self._writer = event_file_writer.EventFileWriter(str(trainee.folder))
-        self._began = False
+        self.trainee, self._event, self._summary = trainee, Event, Summary
+        self._writer = EventFileWriter(str(trainee.folder))
+        # Comes first: what an earlier session wrote from that step on is void.
+        self._contents: list[dict[str, Any]] = [
+            {"session_log": SessionLog(status=SessionLog.START)}
+        ]
 
     def __call__(self, record: dict[str, Any]) -> None:
         """Writes one record."""
-        if not self._began:  # what an earlier session wrote from here on is void
-            start = self._event.SessionLog(status=self._event.SessionLog.START)
-            self._write(record["step"], session_log=start)
-            self._began = True
-        value = self._summary.Summary.Value
-        values = [
-            value(tag=f"{'evaluation' if 'val' in key else 'training'}/{key}", **number)
-            for key, number in ((k, {"simple_value": v}) for k, v in record.items())
-            if key != "step"
-        ]
+        values = []
+        for key, number in record.items():
+            tag = f"{'evaluation' if 'val' in key else 'training'}/{key}"
+            if key != "step":
+                values.append(self._summary.Value(tag=tag, simple_value=number))
         if "val_loss" in record:
-            values.append(value(tag="filters", image=self._filters()))
-        self._write(record["step"], summary=self._summary.Summary(value=values))
+            values.append(self._summary.Value(tag="filters", image=self._filters()))
+        self._contents.append({"summary": self._summary(value=values)})
+        for content in self._contents:
+            when = {"wall_time": time.time(), "step": record["step"]}
+            self._writer.add_event(self._event(**when, **content))
+        self._contents.clear()
         self._writer.flush()
-
-    def _write(self, step: int, **content: Any) -> None:
-        event = self._event.Event(wall_time=time.time(), step=step, **content)
-        self._writer.add_event(event)
 
     def _filters(self) -> Any:
         """The first layer's filters, as a PNG."""
@@ -61,9 +60,5 @@ class EventLog:
         content = io.BytesIO()
         Image.fromarray((255 * picture).round().astype("uint8")).save(content, "PNG")
         height, width = picture.shape[:2]
-        return self._summary.Summary.Image(
-            height=height,
-            width=width,
-            colorspace=3,
-            encoded_image_string=content.getvalue(),
-        )
+        size = {"height": height, "width": width, "colorspace": 3}
+        return self._summary.Image(**size, encoded_image_string=content.getvalue())

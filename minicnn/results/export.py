@@ -15,30 +15,21 @@ from safetensors.numpy import save as serialise
 
 from minicnn.base.errors import MinicnnError
 from minicnn.base.files import write_atomically
-from minicnn.nn.architectures import (
-    LRN,
-    Architecture,
-    Conv,
-    Dropout,
-    LayerSpec,
-    Pool,
-)
+from minicnn.nn.architectures import LRN, Conv, Dropout, LayerSpec, Pool
 from minicnn.nn.torch_layout import Tensors, to_torch
 from minicnn.training.checkpoint import KEY
 from minicnn.training.run import Run
 
 # ONNX's operators of release 1.8, which all of these are in, and its file format then.
 OPSET, IR_VERSION = 13, 7
-# Operators that take a weight and a bias.
-PRODUCTS = ("Conv", "Gemm")
 
 
-def _about(run: Run, arch: Architecture) -> str:
+def _about(run: Run) -> str:
     """What a file says of itself, as JSON: see the documentation."""
     about = {
-        "arch": arch.name,
-        "crop": arch.crop,
-        "scale": arch.scale,
+        "arch": run.arch.name,
+        "crop": run.arch.crop,
+        "scale": run.arch.scale,
         "size": run.mean.shape[0],
         "outputs": run.outputs,
         "classes": [{"wnid": each.wnid, "name": each.name} for each in run.classes],
@@ -50,10 +41,14 @@ def _about(run: Run, arch: Architecture) -> str:
     return json.dumps(about)
 
 
-def _tensors(run: Run, arch: Architecture) -> Tensors:
+def _tensors(run: Run) -> Tensors:
     """Weights and mean, as PyTorch has them."""
     mean = np.ascontiguousarray(run.mean.transpose(2, 0, 1))
-    return {**to_torch(arch, run.checkpoint.weights), "mean": mean}
+    return {**to_torch(run.arch, run.checkpoint.weights), "mean": mean}
+
+
+def _shapes(tensors: Tensors) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
 def export_torch(run: Run, path: Path) -> dict[str, tuple[int, ...]]:
@@ -70,10 +65,9 @@ def export_torch(run: Run, path: Path) -> dict[str, tuple[int, ...]]:
             f"{path}: a safetensors file, which torch.load does not read; end its name "
             f"in .safetensors, such as {path.with_suffix('.safetensors')}"
         )
-    arch = run.arch
-    tensors = _tensors(run, arch)
-    write_atomically(path, serialise(tensors, {KEY: _about(run, arch)}))
-    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    tensors = _tensors(run)
+    write_atomically(path, serialise(tensors, {KEY: _about(run)}))
+    return _shapes(tensors)
 
 
 def export_onnx(run: Run, path: Path) -> dict[str, tuple[int, ...]]:
@@ -102,7 +96,7 @@ def export_onnx(run: Run, path: Path) -> dict[str, tuple[int, ...]]:
             "'minicnn-transfer[onnx]'"
         ) from None
     arch = run.arch
-    tensors = {k: np.float32(v) for k, v in _tensors(run, arch).items()}
+    tensors = {k: np.asarray(v, np.float32) for k, v in _tensors(run).items()}
     edge = (run.mean.shape[0] - arch.crop) // 2
     within = {"from": [edge] * 2, "to": [edge + arch.crop] * 2, "axes": [2, 3]}
     constants: Tensors = {name: np.array(ints) for name, ints in within.items()}
@@ -115,8 +109,10 @@ def export_onnx(run: Run, path: Path) -> dict[str, tuple[int, ...]]:
     last = "crop"
     for spec in arch.layers:
         for kind, name, options in _onnx_nodes(spec):
-            held = [f"{name}.weight", f"{name}.bias"] if kind in PRODUCTS else []
-            nodes.append(helper.make_node(kind, [last, *held], [name], name, **options))
+            inputs = [last]
+            if kind in ("Conv", "Gemm"):
+                inputs += [f"{name}.weight", f"{name}.bias"]
+            nodes.append(helper.make_node(kind, inputs, [name], name, **options))
             last = name
     nodes[-1].output[0] = "logits"
     size, floats = run.mean.shape[0], TensorProto.FLOAT
@@ -127,10 +123,10 @@ def export_onnx(run: Run, path: Path) -> dict[str, tuple[int, ...]]:
     graph = helper.make_graph(nodes, arch.name, [x], [y], weights)
     opset = [helper.make_opsetid("", OPSET)]
     model = helper.make_model(graph, opset_imports=opset, ir_version=IR_VERSION)
-    helper.set_model_props(model, {KEY: _about(run, arch)})
+    helper.set_model_props(model, {KEY: _about(run)})
     checker.check_model(model)
     write_atomically(path, model.SerializeToString())
-    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    return _shapes(tensors)
 
 
 def _onnx_nodes(spec: LayerSpec) -> list[tuple[str, str, dict[str, Any]]]:

@@ -49,13 +49,12 @@ def layer_outputs(network: Network) -> dict[str, tuple[int, str]]:
 
 
 def batches(
-    run: Run, dev: Device, images: Images, layer: str = "", size: int = BATCH
+    run: Run, dev: Device, images: Images, layer: str = ""
 ) -> Iterator[NDArray[np.floating]]:
     """The features of images, by centre crop, batch after batch in their order.
 
     Args:
         layer: such as "conv5", "pool5" or "fc7", see the module; "" for the logits.
-        size: images a batch.
 
     Yields:
         (N,P,Q,K), of fully connected layers (N,K): float32, or the run's float64.
@@ -64,7 +63,7 @@ def batches(
         MinicnnError: no such layer, no checkpoint, or a file that is no image.
     """
     trunk = run.trunk(dev)
-    network = trunk.networks[0]
+    [network] = trunk.networks
     names = layer_outputs(network)
     layer = layer or list(names)[-1]
     if layer not in names:
@@ -74,14 +73,14 @@ def batches(
     flat = isinstance(network.layers[names[layer][0]].spec, FullyConnected)
 
     def read() -> Iterator[Batch]:
-        for start in range(0, len(images), size):
-            which = slice(start, start + size)
+        for start in range(0, len(images), BATCH):
+            which = slice(start, start + BATCH)
             rows = images.arrays["rows"][which]
-            pixels, unknown = images.read(which), np.full(len(rows), -1, np.int32)
-            place = run.mean.shape[:2], network.arch.crop, rows
-            yield Batch.centred(*place, unknown, pixels)
+            unknown, where = np.full(len(rows), -1, np.int32), run.mean.shape[:2]
+            pixels = images.read(which)
+            yield Batch.centred(where, network.arch.crop, rows, unknown, pixels)
 
-    inputs = Inputs(network, run.mean, min(size, len(images)))
+    inputs = Inputs(network, run.mean, min(BATCH, len(images)))
     for _, (found,) in outputs(trunk, inputs, read(), [layer]):
         rows = found.reshape(len(found), -1) if flat else found
         yield rows.astype(np.promote_types(found.dtype, np.float32))
@@ -114,9 +113,8 @@ def outputs(
 def write(run: Run, dev: Device, images: Images, layer: str, path: Path) -> list[int]:
     """Writes the features of images as .h5 or .safetensors, and returns their shape.
 
-    HDF5 holds `features` and what `Images` has, and `run`, `step`, `layer` as
-    attributes; batch by batch. A safetensors file is made in memory, its texts and
-    attributes in one JSON text under "minicnn".
+    HDF5 holds `features`, batch by batch, what `Images` has, and `run`, `step`, `layer`
+    as attributes; safetensors, made in memory, has texts as JSON under "minicnn".
 
     Raises:
         MinicnnError: another suffix, the file cannot be written, or as for `batches`.

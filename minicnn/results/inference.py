@@ -14,6 +14,7 @@ from minicnn.base.errors import MinicnnError
 from minicnn.data.loader import Loader
 from minicnn.data.store import Store
 from minicnn.devices.device import Device
+from minicnn.nn.trunk import Trunk
 from minicnn.results import features
 from minicnn.results.inputs import image_files, open_store
 from minicnn.training.run import Run
@@ -46,8 +47,6 @@ def evaluate_run(run: Run, dev: Device, store: Path | None = None) -> dict[str, 
     """Scores a run's last checkpoint on the whole validation part, by centre crop.
 
     Args:
-        run: any run with a checkpoint.
-        dev: where to run.
         store: another place or version of the image store; None takes the run's own.
 
     Returns:
@@ -60,21 +59,25 @@ def evaluate_run(run: Run, dev: Device, store: Path | None = None) -> dict[str, 
     """
     source = open_store(run, store)
     classes = class_indices(run, source)
-    trunk, batch, crop = run.trunk(dev), run.config.solver.batch, run.arch.crop
-    loader = Loader(source, classes, crop, batch, seed=0, empty=dev.host_empty)
-    inputs = Inputs(trunk.networks[0], run.mean, batch)
-    with np.errstate(all="ignore"):
-        [scores] = evaluate_together(trunk, trunk.networks, inputs, loader) or []
+    batch = run.config.solver.batch
+    loader = Loader(source, classes, run.arch.crop, batch, 0, empty=dev.host_empty)
+    trunk = run.trunk(dev)
+    scores = score(trunk, Inputs(trunk.networks[0], run.mean, batch), loader)
     return {
         "name": run.name,
         "step": run.checkpoint.step,
-        "top1": scores["val_top1"],
-        "top5": scores["val_top5"],
-        "loss": scores["val_loss"],
+        **scores,
         "val_images": len(loader.val),
         "store": str(source.path),
         "same_store": source.identity == run.about["store_identity"],
     }
+
+
+def score(trunk: Trunk, inputs: Inputs, loader: Loader) -> dict[str, float]:
+    """`top1`, `top5` and `loss`, in nats, of a trunk's one network."""
+    with np.errstate(all="ignore"):
+        [found] = evaluate_together(trunk, trunk.networks, inputs, loader) or []
+    return {key: found[f"val_{key}"] for key in ("top1", "top5", "loss")}
 
 
 def class_indices(run: Run, store: Store) -> list[int]:
@@ -96,11 +99,8 @@ def predict(
 
     Each file is decoded by its content and resized by the rule of the store that the
     run was trained on; then come the centre crop, the mean image and the softmax.
-    Outputs that stand for no class of the task are never named.
-
-    Args:
-        images: files.
-        top: guesses an image; all classes where there are fewer.
+    Outputs that stand for no class of the task are never named. `top` is the number of
+    guesses an image; all classes where there are fewer.
 
     Raises:
         MinicnnError: no checkpoint, a file is not an image, or top is under 1.
@@ -110,12 +110,9 @@ def predict(
     predictions: list[Prediction] = []
     for logits in features.batches(run, dev, image_files(run, images)):
         for row in _softmax(logits):
-            known = row[: len(run.classes)]
-            best = np.argsort(-known, kind="stable")[:top]
-            guesses = [
-                Guess(run.classes[i].wnid, run.classes[i].name, float(known[i]))
-                for i in best
-            ]
+            known = zip(row[: len(run.classes)].tolist(), run.classes, strict=True)
+            best = sorted(known, key=lambda pair: -pair[0])[:top]
+            guesses = [Guess(each.wnid, each.name, share) for share, each in best]
             predictions.append(Prediction(images[len(predictions)], guesses))
     return predictions
 

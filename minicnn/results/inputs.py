@@ -37,11 +37,12 @@ class Images:
 
 def image_files(run: Run, paths: Sequence[Path]) -> Images:
     """Image files, each read by `read_image`."""
-    return Images(
-        lambda which: np.stack([read_image(run, path) for path in paths[which]]),
-        {"rows": np.arange(len(paths), dtype=np.int64)},
-        {"files": [str(path) for path in paths]},
-    )
+
+    def read(which: slice) -> NDArray[np.uint8]:
+        return np.stack([read_image(run, path) for path in paths[which]])
+
+    rows = np.arange(len(paths), dtype=np.int64)
+    return Images(read, {"rows": rows}, {"files": [str(path) for path in paths]})
 
 
 def images_of(run: Run, sources: Sequence[Path] = (), part: str = "all") -> Images:
@@ -60,10 +61,9 @@ def images_of(run: Run, sources: Sequence[Path] = (), part: str = "all") -> Imag
     store = open_store(run, sources[0] if sources else None)
     store.check_labels()
     wanted = store.split != EXCLUDED if part == "all" else store.split == PARTS[part]
-    rows = np.flatnonzero(wanted)
+    rows: NDArray[Any] = np.flatnonzero(wanted)
     if not len(rows):
         raise MinicnnError(f"store {store.path}: no image in its part {part}")
-    arrays: dict[str, NDArray[Any]]
     arrays = {"rows": rows, "labels": store.labels[rows], "split": store.split[rows]}
     texts = {"wnids": store.wnids, "names": store.names}
     return Images(lambda which: store.images[rows[which]], arrays, texts)

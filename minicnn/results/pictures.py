@@ -36,20 +36,15 @@ CHANCE = "0.45"
 MARKS, COLUMNS = 10, 4
 
 
-def _format(path: Path) -> str:
+def _write(figure: Figure, path: Path) -> None:
+    import matplotlib
+
     suffix = path.suffix.lower()
     if suffix not in FORMATS:
         raise MinicnnError(
             f"{path}: unknown kind of picture {path.suffix or '(no suffix)'}; end the "
             f"name in {', '.join(FORMATS)}"
         )
-    return suffix
-
-
-def _write(figure: Figure, path: Path) -> None:
-    import matplotlib
-
-    suffix = _format(path)
     content = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "minicnn"}):
         figure.savefig(content, format=suffix[1:], **FORMATS[suffix])
@@ -87,18 +82,13 @@ def mosaic(w: NDArray[np.floating], pixels: int = 8) -> NDArray[np.float64]:
 
 
 def filters(run: Run, path: Path) -> None:
-    """Draws conv1's filters, each scaled so that it can be seen.
-
-    Args:
-        run: any run with a checkpoint.
-        path: .png, .svg or .pdf.
+    """Draws conv1's filters, each scaled so that it can be seen: .png, .svg or .pdf.
 
     Raises:
         MinicnnError: no checkpoint, another suffix, or the file cannot be written.
     """
     from matplotlib.figure import Figure
 
-    _format(path)
     w = run.checkpoint.weights["conv1.w"]
     largest = np.abs(w).reshape(len(w), -1).max(axis=1)
     count, r, s, _ = w.shape
@@ -126,11 +116,7 @@ def _range(values: NDArray[np.floating]) -> str:
 
 
 def curves(runs: Sequence[Run], path: Path) -> None:
-    """Draws training loss and validation top-1 against iterations.
-
-    Args:
-        runs: one or more runs, finished or not.
-        path: .png, .svg or .pdf.
+    """Draws loss and validation top-1 against iterations: .png, .svg or .pdf.
 
     Raises:
         MinicnnError: no run, a run without metrics, another suffix, or the file cannot
@@ -138,19 +124,19 @@ def curves(runs: Sequence[Run], path: Path) -> None:
     """
     from matplotlib.figure import Figure
 
-    _format(path)
     if not runs:
         raise MinicnnError("curves: no run given; give one run folder or more")
     figure = Figure((9.6, 4.2), layout="constrained")
     loss, top1 = figure.subplots(1, 2)
-    for number, (run, label) in enumerate(zip(runs, _labels(runs), strict=True)):
+    names = [run.name for run in runs]
+    for number, run in enumerate(runs):
+        label = run.name if names.count(run.name) == 1 else str(run.folder)
         _draw_run(run, label, number, loss, top1)
     for classes in sorted({len(run.classes) for run in runs}):
         chance = f"chance, {classes} classes"
-        loss.axhline(math.log(classes), color=CHANCE, ls=":", lw=1.2, zorder=1)
-        top1.axhline(
-            100 / classes, color=CHANCE, ls=":", lw=1.2, zorder=1, label=chance
-        )
+        style: dict[str, Any] = {"color": CHANCE, "ls": ":", "lw": 1.2, "zorder": 1}
+        loss.axhline(math.log(classes), **style)
+        top1.axhline(100 / classes, **style, label=chance)
     for axes, title in ((loss, "training loss"), (top1, "validation top-1 (%)")):
         axes.set_title(title, fontsize=10)
         axes.set_xlabel("iteration")
@@ -166,7 +152,7 @@ def curves(runs: Sequence[Run], path: Path) -> None:
 
 
 def follow(runs: Sequence[Run], path: Path, seconds: float = 2.0) -> None:
-    """Draws `curves` anew whenever a run's metrics grow, until all runs are done.
+    """Draws `curves` anew whenever metrics grow, until all runs are done.
 
     Args:
         seconds: between looks at the metrics.
@@ -183,15 +169,6 @@ def follow(runs: Sequence[Run], path: Path, seconds: float = 2.0) -> None:
         time.sleep(seconds)
 
 
-def _labels(runs: Sequence[Run]) -> list[str]:
-    """The runs' names; their folders where names repeat."""
-    names = [run.name for run in runs]
-    return [
-        name if names.count(name) == 1 else str(run.folder)
-        for name, run in zip(names, runs, strict=True)
-    ]
-
-
 def _draw_run(run: Run, label: str, number: int, loss: Axes, top1: Axes) -> None:
     records = run.metrics()
     trained = [(r["step"], r["loss"]) for r in records if "loss" in r]
@@ -200,17 +177,13 @@ def _draw_run(run: Run, label: str, number: int, loss: Axes, top1: Axes) -> None
         raise MinicnnError(
             f"{run.folder}: no metrics yet; let it train for some iterations first"
         )
-    style: dict[str, Any] = {
-        "color": COLOURS[number % len(COLOURS)],
-        "ls": DASHES[number // len(COLOURS) % len(DASHES)],
-        "marker": MARKERS[number % len(MARKERS)],
-        "ms": 4.5,
-        "lw": 1.4,
-        "label": label,
-    }
+    style: dict[str, Any] = {"lw": 1.4, "ms": 4.5, "label": label, "clip_on": False}
+    style["color"] = COLOURS[number % len(COLOURS)]
+    style["ls"] = DASHES[number // len(COLOURS) % len(DASHES)]
+    style["marker"] = MARKERS[number % len(MARKERS)]
     for axes, points in ((loss, trained), (top1, scored)):
         every = max(1, len(points) // MARKS)
         # Markers of several runs at the same iterations would hide one another.
         start = number * every // len(MARKERS) % every
         steps, values = zip(*points, strict=True) if points else ((), ())
-        axes.plot(steps, values, markevery=(start, every), clip_on=False, **style)
+        axes.plot(steps, values, markevery=(start, every), **style)

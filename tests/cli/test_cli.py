@@ -19,10 +19,9 @@ import click
 import pytest
 
 from minicnn.base.config import load_recipe, override
-from minicnn.cli import data as cli_data
+from minicnn.base.errors import Stopped
 from minicnn.cli import main as cli
 from minicnn.data import store
-from minicnn.data_prep.demo import store as demo
 from minicnn.training import advice
 from minicnn.training.run import Run
 from tests.support import prepare_sources as make
@@ -100,16 +99,6 @@ def test_all_depths_in_one_command(minicnn: Invoke) -> None:
     assert status == 0
     assert [n for n in range(1, 5) if f"A{n}B is done already" in out] == [2, 4]
     assert out.count(": top-1") == 4
-    status, out, _ = minicnn(*transfer("--n=1", "--keep=2"))
-    assert status == 0
-    assert "A1B-keep2: top-1" in out
-
-
-def test_random_filters_for_all_classes(minicnn: Invoke) -> None:
-    line = ["transfer", "--from=random", "--to=all", "--n=2", "--data=tiny.h5", *QUICK]
-    status, out, err = minicnn(*line)
-    assert status == 0, err
-    assert "R2all: caffenet32, 8 classes" in out
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -171,66 +160,50 @@ def test_a_full_disk_harms_nothing(minicnn: Invoke, small_disk: Path) -> None:
     assert "baseA: top-1" in out
 
 
-def test_splits_print_json(minicnn: Invoke) -> None:
-    argv = ["splits", "--classes=ilsvrc2012", "--split=random-0", "--task=A", "--json"]
-    status, out, _ = minicnn(*argv)
-    assert status == 0
-    told = json.loads(out)
-    assert (told["split"], told["task"], len(told["classes"])) == ("random-0", "A", 500)
-    assert told["classes"][0].keys() == {"index", "wnid", "name"}
-
-
 FULL = os.strerror(errno.ENOSPC)
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "status", "said"),
     [
-        (OSError(errno.ENOSPC, FULL), f"minicnn: error: {FULL}\n"),
-        (OSError(errno.ENOSPC, FULL, "a.h5"), f"minicnn: error: a.h5: {FULL}\n"),
-        (OSError("encoder error"), "minicnn: error: encoder error\n"),
+        (OSError(errno.ENOSPC, FULL), 2, f"minicnn: error: {FULL}\n"),
+        (OSError(errno.ENOSPC, FULL, "a.h5"), 2, f"minicnn: error: a.h5: {FULL}\n"),
+        (OSError("encoder error"), 2, "minicnn: error: encoder error\n"),
+        (MemoryError("1 TB"), 2, "minicnn: error: out of memory (1 TB)\n"),
+        (Stopped("SIGTERM"), 143, "Stopped by SIGTERM.\n"),
+        (KeyboardInterrupt(), 130, "\nminicnn: error: stopped by Ctrl-C\n"),
     ],
 )
-def test_a_system_error_is_one_line(
-    error: OSError, said: str, minicnn: Invoke, monkeypatch: pytest.MonkeyPatch
+def test_what_ends_a_command_is_one_line(
+    error: BaseException,
+    status: int,
+    said: str,
+    minicnn: Invoke,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def fail(*_: object) -> None:
         raise error
 
     monkeypatch.setattr(store, "Store", fail)
-    assert minicnn("data", "info", "tiny.h5") == (2, "", said)
+    assert minicnn("data", "info", "tiny.h5") == (status, "", said)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_while_the_demo_set_is_drawn(
-    number: signal.Signals, minicnn: Invoke, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    draw = demo._draw_rows
-
-    def stopped(common: Any, share: Any) -> Any:
-        os.kill(os.getpid(), number)
-        return draw(common, share)
-
-    monkeypatch.setattr(demo, "_draw_rows", stopped)
-    status, out, err = minicnn("data", "demo", "-o", "demo.h5", "-j1")
-    assert status == 128 + number
-    assert err.splitlines()[-1] == f"Stopped by {number.name}."
-    assert not out
-    assert not Path("demo.h5").exists()
+def commands(group: click.Group) -> Iterator[tuple[str, click.Command]]:
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands(command)
+        else:
+            yield name, command
 
 
-def test_every_option_has_help() -> None:
-    """And the options of one name that choose the device say the same everywhere."""
-    texts: dict[str, set[str]] = {"device": set(), "threads": set()}
-    groups = [cli.cli.commands.items(), cli_data.data.commands.items()]
-    for name, command in (each for group in groups for each in group):
-        for option in command.params:
-            if isinstance(option, click.Option):
-                assert option.help, (name, option.name)
-                if option.name in texts:
-                    texts[option.name].add(option.help)
-    assert texts["device"] == {"auto, cpu, cuda, cuda:N or emulated."}
-    assert len(texts["threads"]) == 1
+def test_every_option_has_help_and_every_command_json() -> None:
+    lacking = set()
+    for name, command in commands(cli.cli):
+        options = [each for each in command.params if isinstance(each, click.Option)]
+        assert all(each.help for each in options), name
+        if not any("--json" in each.opts and each.is_flag for each in options):
+            lacking.add(name)
+    assert lacking == {"start"}  # what it runs has it
 
 
 def test_gradcheck_help_names_every_op() -> None:
@@ -243,12 +216,11 @@ def test_gradcheck_help_names_every_op() -> None:
 def test_every_command_that_reports_prints_json(minicnn: Invoke) -> None:
     """One value on standard output; what people read goes to standard error."""
     make.class_folders(Path("photos"), {"a": 4, "b": 4})
-    store_file = ["prepare", "photos", "-o", "own.h5", "--size=36", "-j1"]
-    assert cli_data.data.commands.keys() >= {"prepare", "info", "verify", "show"}
     values: dict[str, Any] = {}
     run = "runs/tiny-random-0/baseA"
     lines = {
-        "prepare": ["data", *store_file],
+        "prepare": ["data", "prepare", "photos", "--output=own.h5", "--size=36", "-j1"],
+        "splits": ["splits", "--classes=ilsvrc2012", "--split=random-0", "--task=A"],
         "info": ["data", "info", "own.h5"],
         "verify": ["data", "verify", "own.h5"],
         "show": ["data", "show", "own.h5", "-o", "sheet.png"],
@@ -263,6 +235,9 @@ def test_every_command_that_reports_prints_json(minicnn: Invoke) -> None:
         status, out, _ = minicnn(*line, "--json")
         assert status == 0, name
         values[name] = json.loads(out)
+    told = values["splits"]
+    assert (told["split"], told["task"], len(told["classes"])) == ("random-0", "A", 500)
+    assert told["classes"][0].keys() == {"index", "wnid", "name"}
     assert values["prepare"]["rows"] == 8
     assert values["prepare"]["store"] == "own.h5"
     result = json.loads(Path(run, "result.json").read_text())
@@ -271,23 +246,6 @@ def test_every_command_that_reports_prints_json(minicnn: Invoke) -> None:
     assert values["evaluate"]["top1"] == result["top1"]
     assert values["curves"] == {"written": "curves.png"}
     assert len(values["report"]["claims"]) > 5
-
-
-def commands(group: click.Group) -> Iterator[tuple[str, click.Command]]:
-    for name, command in group.commands.items():
-        if isinstance(command, click.Group):
-            yield from commands(command)
-        else:
-            yield name, command
-
-
-def test_no_command_lacks_json() -> None:
-    lacking = {
-        name
-        for name, command in commands(cli.cli)
-        if not any("--json" in option.opts for option in command.params)
-    }
-    assert lacking == {"start"}  # what it runs has it
 
 
 def test_start_runs_what_it_prints(

@@ -55,10 +55,3 @@ def test_an_old_python_is_one_line(tmp_path: Path) -> None:
         "make PYTHON=..."
     ]
     assert not (tmp_path / "env").exists()
-
-
-def test_every_target_waits_for_the_whole_environment() -> None:
-    """None is content with bin/python, which comes first."""
-    text = MAKEFILE.read_text()
-    assert text.count("| $(BIN)/pip") == 3
-    assert "| $(BIN)/python" not in text

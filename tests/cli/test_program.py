@@ -22,6 +22,13 @@ QUICK = [
 ]
 
 
+@pytest.fixture
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A current folder with the store tiny.h5."""
+    monkeypatch.chdir(tmp_path)
+    make_store(Path("tiny.h5"))
+
+
 def called(*argv: str) -> Result:
     return CliRunner().invoke(Program("minicnn"), argv)
 
@@ -71,22 +78,19 @@ def test_closed_streams_are_written_to_in_vain(closed: str, tmp_path: Path) -> N
     assert names == {"store.h5", "sheet.png"}
 
 
-def test_the_task_all_takes_the_split_all(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    make_store(Path("tiny.h5"))
+@pytest.mark.usefixtures("tiny")
+def test_the_task_all_takes_the_split_all() -> None:
     assert "8 classes" in called("splits", "--data=tiny.h5", "--task=all").stdout
     done = called("train-base", "--data=tiny.h5", "--task=all", *QUICK)
     assert done.exit_code == 0
     assert Path("runs/tiny-all/baseall/result.json").exists()
+    moving = ["transfer", "--data=tiny.h5", "--n=2", *QUICK]
+    assert called(*moving, "--from=all", "--to=all").exit_code == 0
+    assert called(*moving, "--from=runs/tiny-all/baseall", "--to=A").exit_code == 0
 
 
-def test_a_batch_of_more_images_than_there_are(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    make_store(Path("tiny.h5"))
+@pytest.mark.usefixtures("tiny")
+def test_a_batch_of_more_images_than_there_are() -> None:
     for batch, warned in ((49, True), (48, False)):
         argv = ["train-base", "--task=A", "--data=tiny.h5", *QUICK, "--fresh"]
         argv += ["--set=solver.iterations=1", f"--set=solver.batch={batch}"]
@@ -99,11 +103,8 @@ def started(*argv: str, **streams: int) -> subprocess.Popen[str]:
     return subprocess.Popen(command, text=True, **streams)
 
 
-def test_a_closed_pipe_does_not_stop_a_training(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    make_store(Path("tiny.h5"))
+@pytest.mark.usefixtures("tiny")
+def test_a_closed_pipe_does_not_stop_a_training() -> None:
     read, write = os.pipe()
     os.close(read)
     argv = ["train-base", "--task=A", "--data=tiny.h5", *QUICK]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -219,16 +218,13 @@ def test_the_report(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", ["cpu", "emulated"])
-def test_the_command(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_command(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("minicnn.devices.meter.SECONDS", 0.001)
-    file = tmp_path / "bench.json"
-    argv = ["bench", "--arch=miniature", "--batch=1", f"--json={file}"]
-    done = CliRunner().invoke(cli, [*argv, f"--device={name}"])
+    argv = ["bench", "--arch=miniature", "--batch=1", "--json", f"--device={name}"]
+    done = CliRunner().invoke(cli, argv)
     assert done.exit_code == 0, done.output
-    assert ("say nothing about a GPU" in done.stdout) == (name == "emulated")
-    record = json.loads(file.read_text())
+    assert ("say nothing about a GPU" in done.stderr) == (name == "emulated")
+    record = json.loads(done.stdout)
     assert record["batch"] == 1
     assert all(row["seconds"] > 0 for row in record["rows"])
     assert record["ceilings"]["bytes"] > 0

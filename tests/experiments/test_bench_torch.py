@@ -157,17 +157,16 @@ def test_the_emulator_is_not_compared() -> None:
     assert "compare with nothing" in str(refused.exception)
 
 
-def test_the_command(torch: Any, tmp_path: Path) -> None:
-    file = tmp_path / "bench.json"
-    options = ["--arch=miniature", "--batch=2", "--device=cpu", f"--json={file}"]
+def test_the_command(torch: Any) -> None:
+    options = ["--arch=miniature", "--batch=2", "--device=cpu", "--json"]
     done = CliRunner().invoke(cli, ["bench", "--against=torch", *options])
     assert done.exit_code == 0, done.output
-    ops, modes, turns = done.stdout.split("\n\n")[1], *done.stdout.split("\n\n")[-2:]
+    ops, modes, turns = done.stderr.split("\n\n")[1], *done.stderr.split("\n\n")[-2:]
     assert "conv.forward" in ops
     assert "fp32 channels_last" in modes
     assert "ratio" in turns
     assert "Other programs kept 0.5 processors busy" in turns
-    record = json.loads(file.read_text())
+    record = json.loads(done.stdout)
     assert record["step"] > 0
     assert record["against_torch"]["theirs"][0]["ratios"]["fp32"] > 0
 

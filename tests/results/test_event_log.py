@@ -72,8 +72,7 @@ def test_the_command_logs(setup: Setup) -> None:
 
 
 def test_without_tensorboard(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("tensorboard.compat.proto", "tensorboard.summary.writer"):
-        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setitem(sys.modules, "tensorboard.compat.proto.event_pb2", None)
     with pytest.raises(
         MinicnnError, match=r"pip install 'minicnn-transfer\[tensorboard\]'"
     ):

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
-from PIL import Image
 
 from minicnn.base.errors import MinicnnError
-from minicnn.cli.main import cli
 from minicnn.results import pictures
 from minicnn.training.run import Run
 from tests.support.runs import make_run
@@ -22,7 +19,7 @@ MAGIC = {".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF"}
 MEAN = np.zeros((32, 32, 3))
 
 
-def made(folder: Path, metrics: bool = True, **about: str) -> Run:
+def made(folder: Path, **about: str) -> Run:
     """A run with filters and a few metrics, as the trainer writes them."""
     w = np.random.default_rng(0).normal(0, 0.1, (7, 5, 5, 3)).astype(np.float32)
     records = [
@@ -30,7 +27,7 @@ def made(folder: Path, metrics: bool = True, **about: str) -> Run:
         {"step": 20, "loss": 1.5, "lr": 0.1},
         {"step": 20, "val_loss": 1.25, "val_top1": 0.5, "val_top5": 0.75},
     ]
-    text = "".join(json.dumps(each) + "\n" for each in records) if metrics else ""
+    text = "".join(json.dumps(each) + "\n" for each in records)
     weights = {"conv1.w": w, "fc8.b": np.zeros(4)}
     return make_run(folder, "caffenet32", weights, MEAN, 4, text, **about)
 
@@ -38,6 +35,14 @@ def made(folder: Path, metrics: bool = True, **about: str) -> Run:
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     return made(tmp_path / "baseA")
+
+
+@pytest.fixture
+def figures(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The figures that would be written."""
+    kept: list[Any] = []
+    monkeypatch.setattr(pictures, "_write", lambda figure, path: kept.append(figure))
+    return kept
 
 
 def test_a_filter_is_scaled_about_grey_by_its_largest_weight() -> None:
@@ -74,10 +79,8 @@ def test_each_suffix_gives_its_format_and_equal_bytes(
 
 
 def test_the_curves_go_through_the_recorded_points(
-    run: Run, monkeypatch: pytest.MonkeyPatch
+    run: Run, figures: list[Any]
 ) -> None:
-    figures = []
-    monkeypatch.setattr(pictures, "_write", lambda figure, path: figures.append(figure))
     pictures.curves([run], Path("curves.png"))
     loss, top1 = figures[0].axes
     assert loss.lines[0].get_xydata().tolist() == [[10, 2.5], [20, 1.5]]
@@ -93,12 +96,10 @@ def test_the_curves_go_through_the_recorded_points(
 
 
 def test_runs_are_told_apart_by_more_than_colour(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, figures: list[Any]
 ) -> None:
     names = [f"A{n}B" for n in range(1, 8)] + [f"B{n}A" for n in range(1, 8)]
     runs = [made(tmp_path / name, name=name) for name in names]
-    figures = []
-    monkeypatch.setattr(pictures, "_write", lambda figure, path: figures.append(figure))
     pictures.curves(runs, Path("curves.png"))
     lines = figures[0].axes[0].lines[: len(names)]
     in_grey = {(line.get_marker(), line.get_linestyle()) for line in lines}
@@ -114,21 +115,6 @@ def test_runs_of_one_name_are_called_by_their_folders(run: Run, tmp_path: Path) 
     assert {str(run.folder), str(twin.folder)} <= set(labels)
 
 
-def test_what_is_refused(run: Run, tmp_path: Path) -> None:
+def test_what_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MinicnnError, match="no run given"):
         pictures.curves([], tmp_path / "a.png")
-    with pytest.raises(MinicnnError, match="young: no metrics yet"):
-        pictures.curves(
-            [run, made(tmp_path / "young", metrics=False)], tmp_path / "a.png"
-        )
-    assert not list(tmp_path.glob("*.png"))
-
-
-def test_the_commands_write_pictures(run: Run, tmp_path: Path) -> None:
-    for name in ("filters", "curves"):
-        path = tmp_path / f"{name}.png"
-        done = CliRunner().invoke(cli, [name, str(run.folder), "-o", str(path)])
-        assert done.exit_code == 0, done.output
-        assert str(path) in done.output
-        with Image.open(io.BytesIO(path.read_bytes())) as image:
-            assert image.width > 1000

@@ -30,7 +30,6 @@ FILES = {
     "unknown.toml": 'A = ["c0"]\nB = ["dog"]',
     "twice.toml": 'A = ["c0", "c1"]\nB = ["c2", "c1"]',
     "half.toml": 'A = ["c0"]',
-    "none.toml": 'A = ["c0"]\nB = []',
     "text.toml": 'A = "c0"\nB = ["c1"]',
     "number.toml": 'A = ["c0"]\nB = [3]',
     "three.toml": 'A = ["c0"]\nB = ["c1"]\nC = ["c2"]',
@@ -39,7 +38,6 @@ FILES = {
     "dogs.toml": 'natural = ["dog"]\nmanmade = ["a"]',
     "lone.toml": 'natural = ["a"]',
     # Plans.
-    "plan-cut.toml": "[[nets]",
     "plan-empty.toml": 'name = "p"\nrecipe = "demo"',
     "plan-name.toml": 'name = "a/b"\nrecipe = "demo"',
     "plan-recipe.toml": 'name = "p"',
@@ -76,7 +74,6 @@ def make_stores() -> None:
     make_store(Path("small.h5"), size=24)
     whole = Path("tiny.h5").read_bytes()
     Path("truncated.h5").write_bytes(whole[:-1000])
-    Path("empty.h5").write_bytes(b"")
     with h5py.File("other.h5", "w") as file:
         file["a"] = 1
     names = ("version", "incomplete", "part", "label", "unheld", "untrained")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,32 +50,27 @@ def unbiased_hsic(k: Array, l: Array) -> float:  # noqa: E741 (the paper's lette
     return (pairs + apart - chains) / (n * (n - 3))
 
 
-class MinibatchCKA:
-    """Linear CKA of each layer of one net with each of another, summed over batches.
+def cka(
+    batches: Iterable[tuple[Sequence[Array], Sequence[Array]]],
+) -> NDArray[np.float64]:
+    """Linear CKA of each layer of one net (rows) with each of another, at most about 1.
 
     Source: Kornblith, Norouzi, Lee, Hinton, ICML 2019; the minibatch estimator of
     Nguyen, Raghu, Kornblith, ICLR 2021, section 2.
 
     Args:
-        rows, columns: layers of the first and of the second net.
+        batches: of the same images, each layer's features (N, D) in both nets; one
+            with N < 4 is left out.
     """
-
-    def __init__(self, rows: int, columns: int) -> None:
-        self.both = np.zeros((rows, columns))
-        self.first, self.second = np.zeros(rows), np.zeros(columns)
-
-    def add(self, first: Sequence[Array], second: Sequence[Array]) -> None:
-        """One batch of the same images: each layer's features (N, D) in both nets."""
-        left = [_kernel(x) for x in first]
-        right = [_kernel(x) for x in second]
-        self.first += [unbiased_hsic(k, k) for k in left]
-        self.second += [unbiased_hsic(k, k) for k in right]
-        self.both += [[unbiased_hsic(k, l) for l in right] for k in left]  # noqa: E741
-
-    @property
-    def value(self) -> NDArray[np.float64]:
-        """(rows, columns), at most about 1."""
-        return self.both / np.sqrt(np.outer(self.first, self.second))
+    both, first, second = np.zeros((1, 1)), np.zeros(1), np.zeros(1)
+    for one, two in batches:
+        if len(one[0]) < 4:
+            continue
+        left, right = [_kernel(x) for x in one], [_kernel(x) for x in two]
+        first = first + [unbiased_hsic(k, k) for k in left]
+        second = second + [unbiased_hsic(k, k) for k in right]
+        both = both + [[unbiased_hsic(k, l) for l in right] for k in left]  # noqa: E741
+    return both / np.sqrt(np.outer(first, second))
 
 
 def _kernel(features: Array) -> NDArray[np.float64]:
@@ -142,8 +137,7 @@ def probe(train: Array, labels: Array, val: Array, val_labels: Array) -> dict[st
     of the training images; then it is trained on all of them.
 
     Args:
-        train, val: (N, D) features.
-        labels, val_labels: (N,) classes.
+        train, val: (N, D) features; their labels are (N,) classes.
 
     Returns:
         `top1` on `val`, and the penalty's inverse `strength`.

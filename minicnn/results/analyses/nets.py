@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,10 @@ from minicnn.devices.device import Device
 from minicnn.nn.network import Network
 from minicnn.results import features
 from minicnn.results.analyses.measures import pooled
-from minicnn.results.inference import class_indices
+from minicnn.results.inference import class_indices, score
 from minicnn.results.inputs import open_store
 from minicnn.training.run import Run
-from minicnn.training.trainer import Inputs, evaluate_together
+from minicnn.training.trainer import Inputs
 from minicnn.training.transfer import draw_start
 from minicnn.training.treatment import Treatment
 
@@ -64,18 +65,13 @@ class Net:
         Args:
             base: that its first layers were copied from, if they were.
         """
-        about = self.run.about
-        treatment = Treatment(
-            about["target"],
-            about["source"],
-            about["n"],
-            about["finetune"],
-            about.get("keep", 0),
-            about.get("finetune_after", 0),
-        )
-        network = self.run.network(self.dev)
+        run = self.run
+        # Runs made before a field existed have its default.
+        known = {f.name for f in fields(Treatment)} & run.about.keys()
+        treatment = Treatment(**{name: run.about[name] for name in known})
+        network = run.network(self.dev)
         weights = base.checkpoint.weights if base else {}
-        draw_start(network, treatment, about["seed"], weights)
+        draw_start(network, treatment, run.about["seed"], weights)
         return network.tensors()
 
     def images(self, task: Run, part: str, count: int) -> Loader:
@@ -94,10 +90,8 @@ class Net:
 
     def score(self, images: Loader) -> dict[str, float]:
         """Mean loss, in nats, and top-1 on images of its own task."""
-        with np.errstate(all="ignore"):
-            whole = self.trunk, self.trunk.networks, self.inputs
-            [found] = evaluate_together(*whole, images) or []
-        return {"loss": found["val_loss"], "top1": found["val_top1"]}
+        found = score(self.trunk, self.inputs, images)
+        return {"loss": found["loss"], "top1": found["top1"]}
 
     def batches(self, images: Loader) -> Iterator[tuple[dict[int, Array], Array]]:
         """Each layer's output on the host, and the labels (N,), batch by batch.
