@@ -24,7 +24,7 @@ from minicnn.base.errors import MinicnnError, Stopped, reason
 from minicnn.base.files import check_target, held_alone
 from minicnn.base.interrupt import Interrupt, raising
 from minicnn.base.progress import Progress
-from minicnn.data import resample, store
+from minicnn.data import store
 from minicnn.data.images import RESIZES, decoder
 from minicnn.data_prep.journal import Journal
 from minicnn.data_prep.layout import Files, Plan, lay_out, pixels_at, sync
@@ -244,11 +244,6 @@ class _Preparation:
             return interrupt.requested
 
         recipe = self._recipe()
-        if not (recipe.exact or recipe.resampler):
-            _say(
-                "note: Pillow resizes, to the same bytes but slower; a C++ compiler, "
-                "AVX2 and Pillow 11.2 or later are wanted"
-            )
         kept = self._check_done(workers, recipe, stop)
         done_before = self.journal.done.keys()
         todo = [chunk for chunk in self._chunks() if chunk.start not in done_before]
@@ -273,7 +268,6 @@ class _Preparation:
             self.source.orientation,
             self.source.codec,
             self.plan.exact,
-            "" if self.plan.exact else resample.compiled(),
         )
 
     def _chunks(self) -> Iterator[Chunk]:

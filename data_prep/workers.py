@@ -31,9 +31,8 @@ class Recipe(NamedTuple):
     Attributes:
         path: the file to write.
         offset: byte offset of row 0's pixels in it.
-        size, resize, orientation: as `to_rgb` takes them.
+        size, resize, orientation, exact: as `to_rgb` takes them.
         codec: "image" or "cifar".
-        exact, resampler: as `to_rgb` takes them.
     """
 
     path: str
@@ -43,7 +42,6 @@ class Recipe(NamedTuple):
     orientation: str
     codec: str
     exact: bool = False
-    resampler: str = ""
 
     @property
     def row_bytes(self) -> int:
@@ -114,10 +112,10 @@ def _decoded(recipe: Recipe, place: Place) -> NDArray[np.uint8]:
     except Exception as error:  # the disk, or a damaged zip: this image's fault alone
         why = reason(error) if isinstance(error, OSError) else error
         raise BadImageError(f"cannot be read: {why}") from None
-    size, resize, how = recipe.size, recipe.resize, (recipe.exact, recipe.resampler)
+    size, resize = recipe.size, recipe.resize
     if recipe.codec == "cifar":
-        return cifar_to_rgb(data, size, resize, *how)
-    return to_rgb(data, size, resize, recipe.orientation, *how)
+        return cifar_to_rgb(data, size, resize)
+    return to_rgb(data, size, resize, recipe.orientation, recipe.exact)
 
 
 def write_at(descriptor: int, data: memoryview, offset: int) -> None:

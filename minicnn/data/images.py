@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 from PIL import Image, ImageChops, UnidentifiedImageError, features
 from PIL import __version__ as pillow_version
 
-from minicnn.data import resample
-
 RESIZES = ("warp", "short-center")
 ORIENTATIONS = ("ignored", "applied")
 PIXEL_LIMIT = 89_478_485
@@ -54,7 +52,6 @@ def to_rgb(
     resize: str,
     orientation: str,
     exact: bool = False,
-    resampler: str = "",
 ) -> NDArray[np.uint8]:
     """Decodes, converts to RGB and resizes one image file.
 
@@ -68,9 +65,10 @@ def to_rgb(
         resize: "warp" stretches to size×size; "short-center" keeps the shape and cuts
             the central square. Both filter with Pillow's (antialiased) bilinear.
         orientation: "applied" turns the image as its EXIF tag says, "ignored" does not.
-        exact: decode all of a JPEG, and resize by one call of Pillow's `resize`; see
-            `resample` for how the default differs from that.
-        resampler: of `resample.compiled`, or "" for Pillow; the bytes are the same.
+        exact: decode all of a JPEG, and resize by one call of Pillow's `resize`. From
+            release 13 on that call may begin with the columns, and what is rounded in
+            between then differs by one grey level; the default begins with the rows in
+            every release.
 
     Returns:
         (size, size, 3) uint8.
@@ -96,11 +94,8 @@ def to_rgb(
             image = _rgb(image)
             if exact:
                 image = _turned(image, tag)
-                return _square(image, image.size, size, resize, exact)
-            pixels = _square(image, edges, size, resize, exact, resampler)
-            if tag == 1:
-                return pixels
-            return np.asarray(_turned(Image.fromarray(pixels), tag))
+                return np.asarray(_square(image, image.size, size, resize, exact))
+            return np.asarray(_turned(_square(image, edges, size, resize), tag))
     except (BadImageError, MemoryError):
         raise
     except Exception as error:  # a damaged file can make a decoder raise anything
@@ -108,9 +103,7 @@ def to_rgb(
         raise BadImageError(text) from None
 
 
-def cifar_to_rgb(
-    data: bytes, size: int, resize: str, exact: bool = False, resampler: str = ""
-) -> NDArray[np.uint8]:
+def cifar_to_rgb(data: bytes, size: int, resize: str) -> NDArray[np.uint8]:
     """One record of CIFAR's binary version, three planes of 32×32 bytes.
 
     Returns:
@@ -120,7 +113,7 @@ def cifar_to_rgb(
         raise BadImageError(f"record of {len(data)} bytes, truncated")
     planes = np.frombuffer(data, np.uint8).reshape(3, _CIFAR_SIDE, _CIFAR_SIDE)
     image = Image.fromarray(planes.transpose(1, 2, 0))
-    return _square(image, image.size, size, resize, exact, resampler)
+    return np.asarray(_square(image, image.size, size, resize))
 
 
 def _square(
@@ -128,19 +121,20 @@ def _square(
     edges: tuple[float, float],
     size: int,
     resize: str,
-    exact: bool,
-    resampler: str = "",
-) -> NDArray[np.uint8]:
+    exact: bool = False,
+) -> Image.Image:
     """An RGB image that ends at those right and lower edges, resized."""
     width, height = edges
-    box: resample.Box = (0, 0, width, height)
+    left, top, right, bottom = 0.0, 0.0, width, height
     if resize != "warp":
         side = min(edges)
         left, top = (width - side) / 2, (height - side) / 2
-        box = (left, top, left + side, top + side)
+        right, bottom = left + side, top + side
+    bilinear = Image.Resampling.BILINEAR
     if exact:
-        return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box))
-    return resample.square(image, box, size, resampler)
+        return image.resize((size, size), bilinear, (left, top, right, bottom))
+    image = image.resize((size, image.height), bilinear, (left, 0, right, image.height))
+    return image.resize((size, size), bilinear, (0, top, size, bottom))
 
 
 def _open(data: bytes) -> Image.Image:

@@ -15,7 +15,6 @@ from PIL import Image
 from minicnn.base.errors import MinicnnError
 from minicnn.cli.data import data as data_commands
 from minicnn.data.store import TRAIN, VAL, Store
-from minicnn.data_prep import prepare as module
 from minicnn.data_prep.prepare import Options, prepare
 from tests.support import prepare_sources as make
 from tests.support.preparing import only_the_store, run
@@ -102,27 +101,6 @@ def test_what_is_no_store_is_not_overwritten(source: Path, target: Path) -> None
     with pytest.raises(MinicnnError, match="not a readable HDF5 file"):
         run(source, target)
     assert target.read_text() == "my thesis"
-
-
-def test_without_a_compiler_the_bytes_are_the_same(
-    tmp_path: Path,
-    target: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    source = tmp_path / "jpegs"
-    for number in range(6):
-        noise = Image.effect_noise((30 + 9 * number, 70 - 9 * number), 90)
-        path = source / "ab"[number % 2] / f"{number}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        noise.save(path)
-    run(source, target)
-    right = target.read_bytes()
-    assert ("Pillow" in capsys.readouterr().err) == (not module.resample.compiled())
-    monkeypatch.setattr(module.resample, "compiled", lambda: "")
-    run(source, target, fresh=True)
-    assert target.read_bytes() == right
-    assert "Pillow resizes, to the same bytes but slower" in capsys.readouterr().err
 
 
 def test_command_line(source: Path, target: Path) -> None:
