@@ -20,8 +20,8 @@ from minicnn.base.precision import BF16, FP64
 from minicnn.data.loader import Batch
 from minicnn.devices import device
 from minicnn.devices.device import Device
-from minicnn.experiments.proofs import gradcheck
-from minicnn.experiments.proofs.gradcheck import BATCH, LABELS, OUTPUTS
+from minicnn.experiments.proofs import cases
+from minicnn.experiments.proofs.cases import BATCH, LABELS, OUTPUTS
 from minicnn.nn.architectures import (
     LRN,
     Architecture,
@@ -46,7 +46,7 @@ from tests.support.reference import conv as reference
 from tests.support.training import contents, make_setup
 
 # Pixels of about unit size, as the small relatives have them.
-MINIATURE = replace(gradcheck.MINIATURE, scale=1 / 64)
+MINIATURE = replace(cases.MINIATURE, scale=1 / 64)
 KEY = 11, 3  # dropout's seed and step
 # Of a gradient's norm, against float64's. tf32 rounds each factor by 2⁻¹¹, bfloat16
 # every stored number by 2⁻⁹: through eight layers that comes to a few times as much,
