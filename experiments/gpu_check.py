@@ -240,7 +240,7 @@ def sections(device: str) -> dict[str, Section]:
     if not card:
         grad += " --op=lrn"
         tests += " -p tests.support.cupy_stand_in tests/ops/test_lrn.py"
-        proofs += " --iterations=8 --compared=8 --batch=8 --classes=2"
+        proofs += " --iterations=8 --compared=8 --batch=8"
     ncu = "ncu --csv --page=raw --print-units=base --clock-control=none"
     ncu += f" --section=SpeedOfLight --section=LaunchStats --log-file={FILE}"
 
