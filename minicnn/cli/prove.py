@@ -88,16 +88,15 @@ def bench(
     dev = devices.get(device, threads)
     if against:
         against_torch.require(dev)
-    report = benches.bench(dev, arch, batch, precision or "fp32")
-    record = report.to_dict()
-    click.echo(benches.table(report))
+    record = benches.bench(dev, arch, batch, precision or "fp32")
+    click.echo(benches.table(record))
     if file:
         write_json(file, record)
     if against:
-        comparison = against_torch.compare(dev, arch, report.batch)
+        comparison = against_torch.compare(dev, arch, record["batch"])
         click.echo("\n" + table(comparison))
         if file:
-            write_json(file, {**record, "against_torch": comparison.to_dict()})
+            write_json(file, {**record, "against_torch": comparison})
 
 
 COMMANDS = [gradcheck, bench]
