@@ -15,6 +15,7 @@ where anything else did.
 
 from __future__ import annotations
 
+import itertools
 import sys
 from pathlib import Path
 from typing import Any
@@ -38,12 +39,10 @@ RESULTS = ROOT / "experiments" / "results"
 FAILED, TORCH_FAILED = 2, 3  # exit statuses
 Nets = list[tuple[str, int]]
 # What is compared unless asked for otherwise, by kind of device: networks and batches.
-SMALL: Nets = [("caffenet32", 32), ("caffenet32", 128)]
-NETS: dict[str, Nets] = {
-    "cpu": [("caffenet", 32), ("caffenet64", 128), *SMALL],
-    "cuda": [("caffenet", 256), ("caffenet64", 256)],
+NETS: dict[str, dict[str, tuple[int, ...]]] = {
+    "cpu": {"caffenet": (32,), "caffenet64": (128,), "caffenet32": (32, 128)},
+    "cuda": {"caffenet": (256,), "caffenet64": (256,)},
 }
-
 
 TIMES = "ms (least–most)", "images/s"
 HEAD = ("network", "batch", "minicnn", *TIMES, "PyTorch's best", *TIMES, "ratio")
@@ -172,12 +171,11 @@ def wanted(archs: str | None, batches: str | None, kind: str) -> Nets:
     Raises:
         click.BadParameter: there is not one batch, or one for each network.
     """
-    defaults = NETS[kind]
-    names = archs.split(",") if archs else list(dict(defaults))
+    usual = NETS[kind]
+    names = archs.split(",") if archs else list(usual)
     if not batches:
-        usual = max(batch for _, batch in defaults)
-        usually = {name: [net for net in defaults if net[0] == name] for name in names}
-        return [net for n, nets in usually.items() for net in nets or [(n, usual)]]
+        largest = [max(itertools.chain(*usual.values()))]
+        return [(n, batch) for n in names for batch in usual.get(n, largest)]
     given = batches.split(",") * (len(names) if "," not in batches else 1)
     if len(given) != len(names) or not all(each.isdigit() for each in given):
         what = f"{batches}: give a number of images, or one for each of {names}"

@@ -187,18 +187,12 @@ def check(
 @click.argument("options", nargs=-1, type=click.UNPROCESSED)
 @click.option("--kills", default=20, show_default=True, help="How often to kill.")
 @click.option("--seed", default=0, show_default=True, help="Of the random moments.")
-@click.option("--folder", type=click.Path(path_type=Path), help="Where all is written.")
 @json_option
 def main(
-    work: str,
-    options: tuple[str, ...],
-    kills: int,
-    seed: int,
-    folder: Path | None,
-    out: Path | None,
+    work: str, options: tuple[str, ...], kills: int, seed: int, out: Path | None
 ) -> None:
     """Kill -9 at random moments and resume: the same bytes as never killed."""
-    with tempfile.TemporaryDirectory(dir=folder) as place:
+    with tempfile.TemporaryDirectory() as place:
         result = check(work, kills, seed, Path(place), list(options))
     result = {"provenance": provenance(), **result}
     click.echo(json.dumps(result))

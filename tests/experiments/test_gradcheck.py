@@ -54,7 +54,6 @@ OUTPUTS = [
     )
     for output in outputs.split()
 ]
-GRADIENTS = [each for each in OUTPUTS if str(each.values[2]).startswith("d")]
 
 
 def test_everything_passes(dev: Device) -> None:
@@ -100,22 +99,11 @@ def test_a_kernel_that_is_off_by_a_little_fails(
     dev = device.get("emulated", 1)
     spoil(monkeypatch, each, "_kernel", output)
     first_case_only(name, monkeypatch)
-    failed = {
-        (c.against, c.dtype) for c in gradcheck.gradcheck(dev, [name]) if not c.ok
-    }
+    checks = gradcheck.gradcheck(dev, [name])
+    failed = {(c.against, c.dtype) for c in checks if not c.ok}
     assert failed >= {("reference", "float64"), ("reference", "float32")}
-
-
-@pytest.mark.parametrize(("name", "each", "output"), GRADIENTS)
-def test_a_gradient_that_is_off_by_a_little_fails_on_the_cpu(
-    name: str, each: op, output: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    spoil(monkeypatch, each, "_form", output)
-    first_case_only(name, monkeypatch)
-    dev = device.get("cpu")
-    dev.native = False
-    failed = [c for c in gradcheck.gradcheck(dev, [name]) if not c.ok]
-    assert [c.against for c in failed] == ["differences"]
+    if output.startswith("d"):
+        assert ("differences", "float64") in failed
 
 
 def test_an_output_left_unwritten_fails(monkeypatch: pytest.MonkeyPatch) -> None:
