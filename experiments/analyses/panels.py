@@ -122,10 +122,9 @@ def _cka(cases: Sequence[Row]) -> Figure:
     figure, many = _figure(len(pairs), 2.6)
     for axes, pair in zip(many, pairs, strict=True):
         found: dict[tuple[int, int], list[float]] = {}
-        for case in cases:
-            if case["pair"] == pair:
-                at = case["row"], case["column"]
-                found.setdefault(at, []).append(case["cka"]["mean"])
+        for case in (each for each in cases if each["pair"] == pair):
+            at = case["row"], case["column"]
+            found.setdefault(at, []).append(case["cka"]["mean"])
         layers = sorted({row for row, _ in found})
         table = [[np.mean(found[row, n]) for n in layers] for row in layers]
         names = [*map(str, layers)]

@@ -42,15 +42,14 @@ class Budget:
 
 @dataclass(frozen=True)
 class Group:
-    """The finished runs of one split and seed, by name: they share data and bases."""
+    """The finished runs of one split and seed, by name: they share data and bases.
+
+    Attributes:
+        folder: that the run folders lie in.
+    """
 
     folder: Path
     runs: dict[str, Run]
-
-    @property
-    def name(self) -> str:
-        """Of the folder that the run folders lie in."""
-        return self.folder.name
 
     def source(self, run: Run) -> Run | None:
         """The base that a run copied from."""
@@ -119,7 +118,7 @@ class Analyst:
             runs_of, work = getattr(self, f"_{name}_of"), getattr(self, f"_{name}")
             for group in self.groups:
                 for runs in runs_of(group):
-                    yield self._unit(name, group.name, runs, work)
+                    yield self._unit(name, group.folder.name, runs, work)
         if "cka" in analyses:
             for first, second in self._two_seeds():
                 seeds = f"seeds-{first.about['seed']}-{second.about['seed']}"
