@@ -146,10 +146,7 @@ def their_layers(
 def layers(dev: Any, net: Record) -> Record:
     """What `--layers` adds to a network's result."""
     arch, batch = net["arch"], net["batch"]
-    alone = {each["mode"]: each["seconds"] for each in net["tried"]}
-    formats = {last: torch_step.Mode(channels_last=last).name for last in (False, True)}
-    known = {last: alone[name] for last, name in formats.items() if alone.get(name)}
-    last = min(known, key=known.__getitem__, default=True)
+    last = "channels_last" in net["best"].get("fp32", "channels_last")
     ours = our_layers(bench.bench(dev, arch, batch)["rows"])
     theirs = their_layers(against_torch.require(dev), dev, arch, batch, last)
     both = {name: (ours[name], theirs[name]) for name in sorted(ours)}
