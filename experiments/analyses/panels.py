@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 WIDE = 6.6
+KINDS = (".png", ".svg")
 TITLES = {
     "probe": "Linear probes: what a linear classifier reads from each layer",
     "reset": "One layer set back: top-1 lost when it is at its start, or drawn afresh",
@@ -36,7 +37,6 @@ SOURCES = {
     "logme": "You et al., ICML 2021",
 }
 LAYER = "layer"
-RESETS = {"start": "to its start", "fresh": "to a fresh draw"}
 
 
 def drawn(name: str, cases: Sequence[Row]) -> dict[str, bytes]:
@@ -45,10 +45,7 @@ def drawn(name: str, cases: Sequence[Row]) -> dict[str, bytes]:
         figure = _DRAW[name](cases)
         figure.suptitle(TITLES[name], fontsize=10, x=0.02, ha="left")
         source = f"minicnn analyse; {SOURCES[name]}"
-        return {
-            suffix: plotting.content(figure, suffix, source)
-            for suffix in (".png", ".svg")
-        }
+        return {kind: plotting.content(figure, kind, source) for kind in KINDS}
 
 
 def _figure(columns: int, height: float = 3.0) -> tuple[Figure, Any]:
@@ -112,7 +109,8 @@ def _reset(cases: Sequence[Row]) -> Figure:
     lost = {tuple(c[key] for key in keys): 100 * c["change"]["mean"] for c in cases}
     look = {"cmap": "magma", "vmin": min(-1, *lost.values()), "vmax": 0}
     figure, both = _figure(2, 1.4 + 0.28 * len(nets))
-    for axes, (to, words) in zip(both, RESETS.items(), strict=True):
+    titles = ("start", "to its start"), ("fresh", "to a fresh draw")
+    for axes, (to, words) in zip(both, titles, strict=True):
         table = [[lost.get((to, *net, n), np.nan) for n in layers] for net in nets]
         _heat(axes, table, names, layers, **look)
         axes.set(title=words, xlabel="layer set back")
@@ -124,10 +122,9 @@ def _cka(cases: Sequence[Row]) -> Figure:
     figure, many = _figure(len(pairs), 2.6)
     for axes, pair in zip(many, pairs, strict=True):
         found: dict[tuple[int, int], list[float]] = {}
-        for case in cases:
-            if case["pair"] == pair:
-                at = case["row"], case["column"]
-                found.setdefault(at, []).append(case["cka"]["mean"])
+        for case in (each for each in cases if each["pair"] == pair):
+            at = case["row"], case["column"]
+            found.setdefault(at, []).append(case["cka"]["mean"])
         layers = sorted({row for row, _ in found})
         table = [[np.mean(found[row, n]) for n in layers] for row in layers]
         names = [*map(str, layers)]

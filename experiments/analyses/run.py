@@ -14,7 +14,8 @@ import math
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -32,26 +33,15 @@ from minicnn.training.run import Run
 SUMMARY = "summary.json"
 
 
-@dataclass(frozen=True)
-class Analysis:
-    """How an analysis' rows are summed up.
-
-    Attributes:
-        by: columns that tell its cases apart.
-        values: columns whose mean over the units of a case is taken.
-    """
-
-    by: tuple[str, ...]
-    values: tuple[str, ...]
-
-
+# Of each analysis the columns that tell its cases apart, and those whose mean over the
+# units of a case is taken.
 ANALYSES = {
-    "probe": Analysis(("own", "layer"), ("top1",)),
-    "reset": Analysis(("treatment", "n", "to", "layer"), ("top1", "change")),
-    "cka": Analysis(("pair", "n", "row", "column"), ("cka",)),
-    "line": Analysis(("treatment", "n", "share"), ("loss", "top1", "barrier")),
-    "distance": Analysis(("treatment", "n", "layer"), ("distance",)),
-    "logme": Analysis(("layer",), ("logme", "top1", "tau")),
+    "probe": (("own", "layer"), ("top1",)),
+    "reset": (("treatment", "n", "to", "layer"), ("top1", "change")),
+    "cka": (("pair", "n", "row", "column"), ("cka",)),
+    "line": (("treatment", "n", "share"), ("loss", "top1", "barrier")),
+    "distance": (("treatment", "n", "layer"), ("distance",)),
+    "logme": (("layer",), ("logme", "top1", "tau")),
 }
 
 
@@ -83,15 +73,18 @@ def groups_of(targets: Sequence[Path]) -> list[Group]:
     return [Group(folder, runs) for folder, runs in sorted(found.items())]
 
 
-def _kept(file: Path, unit: Unit) -> list[Row] | None:
-    """The rows of a unit that an earlier call made of the same weights."""
-    if not file.exists():
-        return None
-    try:
+def _rows(unit: Unit, file: Path) -> list[Row]:
+    """The rows of a unit, kept in a file or made and kept there."""
+    with suppress(MinicnnError):  # absent, cut off or edited: made again
         found = read_json(file)
-    except MinicnnError:
-        return None  # cut off or edited: made again
-    return found.get("rows") if found.get("key") == unit.key else None
+        if found.get("key") == unit.key:
+            return found["rows"]
+    began = time.perf_counter()
+    rows = unit.work()
+    taken = round(time.perf_counter() - began, 2)
+    make_folder(file.parent)
+    write_json(file, {"key": unit.key, "seconds": taken, "rows": rows})
+    return rows
 
 
 def analyse(
@@ -130,14 +123,7 @@ def analyse(
         with raising(), Progress(len(units), "nets", "analyse") as bar:
             for unit in units:
                 file = output / "units" / unit.analysis / f"{unit.name}.json"
-                found = _kept(file, unit)
-                if found is None:
-                    began = time.perf_counter()
-                    found = unit.work()
-                    taken = round(time.perf_counter() - began, 2)
-                    make_folder(file.parent)
-                    write_json(file, {"key": unit.key, "seconds": taken, "rows": found})
-                rows[unit.analysis] += found
+                rows[unit.analysis] += _rows(unit, file)
                 bar.update(1, f"{unit.analysis} {unit.name}")
     except Stopped:
         print(
@@ -145,25 +131,17 @@ def analyse(
             file=sys.stderr,
         )
         raise
-    return _write(output, {name: made for name, made in rows.items() if made})
-
-
-def _write(output: Path, rows: dict[str, list[Row]]) -> list[Path]:
-    summary = {name: summed_up(name, made) for name, made in rows.items()}
-    files = {f"{name}.csv": as_csv(made, made[0]) for name, made in rows.items()}
+    made = {name: found for name, found in rows.items() if found}
+    summary = {name: summed_up(name, found) for name, found in made.items()}
+    files = {f"{name}.csv": as_csv(found, found[0]) for name, found in made.items()}
     for name, cases in summary.items():
-        drawn = panels.drawn(name, cases).items()
-        files |= {f"{name}{suffix}": content for suffix, content in drawn}
+        for suffix, content in panels.drawn(name, cases).items():
+            files[f"{name}{suffix}"] = content
     for name, content in files.items():
         write_atomically(output / name, content)
     known = read_json(output / SUMMARY) if (output / SUMMARY).exists() else {}
     write_json(output / SUMMARY, known | summary)
     return [output / name for name in (*files, SUMMARY)]
-
-
-def _mean(values: Sequence[float]) -> Interval:
-    known = [each for each in values if not math.isnan(each)]
-    return of_mean(known) if known else Interval(math.nan)
 
 
 def summed_up(name: str, rows: Sequence[Row]) -> list[Row]:
@@ -172,12 +150,15 @@ def summed_up(name: str, rows: Sequence[Row]) -> list[Row]:
     A value that a unit has not, as τ of nets that are all alike, is NaN there, and so
     left out of the mean.
     """
-    by, values = ANALYSES[name].by, ANALYSES[name].values
+    by, values = ANALYSES[name]
     cases: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         cases.setdefault(tuple(row[column] for column in by), []).append(row)
-    return [
-        {**dict(zip(by, case, strict=True)), "units": len(cases[case])}
-        | {value: asdict(_mean([r[value] for r in cases[case]])) for value in values}
-        for case in sorted(cases, key=str)
-    ]
+    summary = []
+    for case in sorted(cases, key=str):
+        of = {**dict(zip(by, case, strict=True)), "units": len(cases[case])}
+        for value in values:
+            known = [r[value] for r in cases[case] if not math.isnan(r[value])]
+            of[value] = asdict(of_mean(known) if known else Interval(math.nan))
+        summary.append(of)
+    return summary

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
@@ -42,23 +42,18 @@ class Budget:
 
 @dataclass(frozen=True)
 class Group:
-    """The finished runs of one split and seed, by name: they share data and bases."""
+    """The finished runs of one split and seed, by name: they share data and bases.
+
+    Attributes:
+        folder: that the run folders lie in.
+    """
 
     folder: Path
     runs: dict[str, Run]
 
-    @property
-    def name(self) -> str:
-        """Of the folder that the run folders lie in."""
-        return self.folder.name
-
-    def base(self, task: str) -> Run | None:
-        """The base of a task."""
-        return self.runs.get(f"base{task}")
-
     def source(self, run: Run) -> Run | None:
         """The base that a run copied from."""
-        return self.base(run.about["source"])
+        return self.runs.get(f"base{run.about['source']}")
 
     def of_kind(self, *kinds: str) -> list[Run]:
         """Its runs of some treatments, by name."""
@@ -72,6 +67,12 @@ class Group:
             if base or run.about["treatment"] == "base":
                 yield [run, base] if base else [run]
 
+    def with_target(self, *kinds: str) -> Iterator[list[Run]]:
+        """Runs of some treatments, each after the base of its task."""
+        for run in self.of_kind(*kinds):
+            if base := self.runs.get(f"base{run.about['target']}"):
+                yield [base, run]
+
 
 @dataclass(frozen=True)
 class Unit:
@@ -80,23 +81,14 @@ class Unit:
     Attributes:
         analysis: whose.
         name: within it.
-        runs: whose weights decide the rows.
-        settings: what else does.
+        key: of all that decides its rows: the runs' weights, the budget.
         work: makes the rows.
     """
 
     analysis: str
     name: str
-    runs: tuple[Run, ...]
-    settings: Row
+    key: str
     work: Callable[[], list[Row]]
-
-    @cached_property
-    def key(self) -> str:
-        """Of all that decides its rows."""
-        weights = [run.result["weights_sha256"] for run in self.runs if run.result]
-        text = json.dumps([self.analysis, weights, self.settings], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def about(run: Run) -> Row:
@@ -118,33 +110,34 @@ class Analyst:
         self.groups, self.dev, self.budget, self.store = groups, dev, budget, store
 
     def net(self, run: Run) -> Net:
-        """The run on the device."""
         return Net(run, self.dev, self.store)
 
     def units(self, analyses: Sequence[str]) -> Iterator[Unit]:
         """Those of some analyses, all that the runs there are allow."""
         for name in analyses:
+            runs_of, work = getattr(self, f"_{name}_of"), getattr(self, f"_{name}")
             for group in self.groups:
-                yield from getattr(self, f"_{name}")(group)
+                for runs in runs_of(group):
+                    yield self._unit(name, group.folder.name, runs, work)
         if "cka" in analyses:
-            yield from self._two_seeds()
+            for first, second in self._two_seeds():
+                seeds = f"seeds-{first.about['seed']}-{second.about['seed']}"
+                place = f"{first.about['split']}-{seeds}"
+                yield self._unit("cka", place, [first, second], self._cka)
 
     def _unit(
         self, analysis: str, group: str, runs: Sequence[Run], work: Callable[..., Any]
     ) -> Unit:
+        weights = [run.result["weights_sha256"] for run in runs if run.result]
+        decides = json.dumps([analysis, weights, asdict(self.budget)], sort_keys=True)
+        key = hashlib.sha256(decides.encode()).hexdigest()[:16]
         name = f"{group}/{'-'.join(run.name for run in runs)}"
-        settings = asdict(self.budget)
-        return Unit(analysis, name, tuple(runs), settings, lambda: work(*runs))
+        return Unit(analysis, name, key, lambda: work(*runs))
 
-    # --- Linear probes --------------------------------------------------------------
+    def _probe_of(self, group: Group) -> Iterator[Sequence[Run]]:
+        return product(group.of_kind("base"), repeat=2)
 
-    def _probe(self, group: Group) -> Iterator[Unit]:
-        bases = group.of_kind("base")
-        for base in bases:
-            for task in bases:
-                yield self._unit("probe", group.name, [base, task], self._probed)
-
-    def _probed(self, base: Run, task: Run) -> list[Row]:
+    def _probe(self, base: Run, task: Run) -> list[Row]:
         net = self.net(base)
         layers = net.layers[:-1]
         train = net.images(task, "train", self.budget.train)
@@ -160,13 +153,10 @@ class Analyst:
             for n in layers
         ]
 
-    # --- Layers set back --------------------------------------------------------------
+    def _reset_of(self, group: Group) -> Iterator[Sequence[Run]]:
+        return group.with_source("base", "transfer+")
 
-    def _reset(self, group: Group) -> Iterator[Unit]:
-        for runs in group.with_source("base", "transfer+"):
-            yield self._unit("reset", group.name, runs, self._were_reset)
-
-    def _were_reset(self, run: Run, base: Run | None = None) -> list[Row]:
+    def _reset(self, run: Run, base: Run | None = None) -> list[Row]:
         net = self.net(run)
         images = net.images(run, "val", self.budget.val)
         start = net.start(base)
@@ -185,58 +175,47 @@ class Analyst:
                 rows.append(about(run) | found | {"change": top1 - trained})
         return rows
 
-    # --- Similarity -------------------------------------------------------------------
-
-    def _cka(self, group: Group) -> Iterator[Unit]:
+    def _cka_of(self, group: Group) -> Iterator[Sequence[Run]]:
         bases = group.of_kind("base")
         if len(bases) == 2:
-            yield self._unit("cka", group.name, bases, self._compared("bases A and B"))
-        for run in group.of_kind("transfer+"):
-            if base := group.base(run.about["target"]):
-                work = self._compared("base B and AnB+")
-                yield self._unit("cka", group.name, [base, run], work)
+            yield bases
+        yield from group.with_target("transfer+")
 
-    def _two_seeds(self) -> Iterator[Unit]:
+    def _two_seeds(self) -> Iterator[Sequence[Run]]:
         """Bases of the same task of one split, trained from different seeds."""
         bases = [base for group in self.groups for base in group.of_kind("base")]
-        for i, first in enumerate(bases):
-            for second in bases[i + 1 :]:
-                same = [first.about[k] == second.about[k] for k in ("split", "target")]
-                if all(same) and first.about["seed"] != second.about["seed"]:
-                    seeds = f"seeds-{first.about['seed']}-{second.about['seed']}"
-                    group = f"{first.about['split']}-{seeds}"
-                    work = self._compared("two seeds of a base")
-                    yield self._unit("cka", group, [first, second], work)
+        for pair in combinations(bases, 2):
+            tasks = [(base.about["split"], base.about["target"]) for base in pair]
+            seeds = {base.about["seed"] for base in pair}
+            if tasks[0] == tasks[1] and len(seeds) == 2:
+                yield pair
 
-    def _compared(self, pair: str) -> Callable[[Run, Run], list[Row]]:
-        def work(first: Run, second: Run) -> list[Row]:
-            one, two = self.net(first), self.net(second)
-            layers = one.layers
-            batches = (
-                net.batches(net.images(second, "val", self.budget.val))
-                for net in (one, two)
-            )
-            found = measures.cka(
-                ([x[n] for n in layers], [y[n] for n in layers])
-                for (x, _), (y, _) in zip(*batches, strict=True)
-            )
-            common = about(second) | {"pair": pair, "with": first.name}
-            return [
-                common | {"row": a, "column": b, "cka": float(found[i, j])}
-                for i, a in enumerate(layers)
-                for j, b in enumerate(layers)
-            ]
+    def _cka(self, first: Run, second: Run) -> list[Row]:
+        pair = "base B and AnB+"
+        if second.about["treatment"] == "base":
+            same = first.about["target"] == second.about["target"]
+            pair = "two seeds of a base" if same else "bases A and B"
+        one, two = self.net(first), self.net(second)
+        layers = one.layers
+        batches = (
+            net.batches(net.images(second, "val", self.budget.val))
+            for net in (one, two)
+        )
+        found = measures.cka(
+            ([x[n] for n in layers], [y[n] for n in layers])
+            for (x, _), (y, _) in zip(*batches, strict=True)
+        )
+        common = about(second) | {"pair": pair, "with": first.name}
+        return [
+            common | {"row": a, "column": b, "cka": float(found[i, j])}
+            for i, a in enumerate(layers)
+            for j, b in enumerate(layers)
+        ]
 
-        return work
+    def _line_of(self, group: Group) -> Iterator[Sequence[Run]]:
+        return group.with_target("transfer+", "selffer+")
 
-    # --- Lines ------------------------------------------------------------------------
-
-    def _line(self, group: Group) -> Iterator[Unit]:
-        for run in group.of_kind("transfer+", "selffer+"):
-            if base := group.base(run.about["target"]):
-                yield self._unit("line", group.name, [base, run], self._along)
-
-    def _along(self, base: Run, run: Run) -> list[Row]:
+    def _line(self, base: Run, run: Run) -> list[Row]:
         net, start = self.net(run), base.checkpoint.weights
         images = net.images(run, "val", self.budget.val)
         rows = []
@@ -247,13 +226,10 @@ class Analyst:
         height = measures.barrier([row["loss"] for row in rows])
         return [row | {"barrier": height} for row in rows]
 
-    # --- Distance ---------------------------------------------------------------------
+    def _distance_of(self, group: Group) -> Iterator[Sequence[Run]]:
+        return group.with_source("base", "transfer+", "selffer+")
 
-    def _distance(self, group: Group) -> Iterator[Unit]:
-        for runs in group.with_source("base", "transfer+", "selffer+"):
-            yield self._unit("distance", group.name, runs, self._moved)
-
-    def _moved(self, run: Run, base: Run | None = None) -> list[Row]:
+    def _distance(self, run: Run, base: Run | None = None) -> list[Row]:
         net = self.net(run)
         far = distances(net.network, net.weights, net.start(base))
         return [
@@ -262,19 +238,16 @@ class Analyst:
             for n, distance in far.items()
         ]
 
-    # --- LogME ------------------------------------------------------------------------
-
-    def _logme(self, group: Group) -> Iterator[Unit]:
+    def _logme_of(self, group: Group) -> Iterator[Sequence[Run]]:
         for target in group.of_kind("base"):
             task = target.about["target"]
             frozen = group.of_kind("transfer")
             frozen = [run for run in frozen if run.about["target"] == task]
             frozen.sort(key=lambda run: run.about["n"])
             if len(frozen) > 1 and (source := group.source(frozen[0])):
-                runs = [source, target, *frozen]
-                yield self._unit("logme", group.name, runs, self._ranked)
+                yield [source, target, *frozen]
 
-    def _ranked(self, source: Run, target: Run, *frozen: Run) -> list[Row]:
+    def _logme(self, source: Run, target: Run, *frozen: Run) -> list[Row]:
         net = self.net(source)
         depths = [run.about["n"] for run in frozen]
         images = net.images(target, "train", self.budget.train)

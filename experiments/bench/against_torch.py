@@ -3,23 +3,17 @@
 First both networks are given the same weights and the same batch, and must compute the
 same loss, before and after one update. Then every mode of PyTorch that `torch_step`
 knows is timed alone, and the two fastest of each precision take turns with minicnn: a
-round is a turn of each, and a turn a few steps. So whatever else the machine does
-meets all alike. What counts is the median of the rounds.
-
-Both keep off the cores while the other runs: minicnn's threads sleep between steps, and
-PyTorch's, as many, stop spinning during a pause before each turn. minicnn's turns also
-augment their images, of which PyTorch is spared. The machine should be idle: PyTorch's
-threads wait for each other after every layer, so that other work slows them down more.
-How many processors were busy before is a part of the result.
+round is a turn of each, and a turn a few steps. docs/performance.md says why.
 """
 
 from __future__ import annotations
 
 import gc
+import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -27,10 +21,10 @@ import numpy as np
 from minicnn.base.errors import MinicnnError
 from minicnn.base.progress import Progress
 from minicnn.devices.device import Device
-from minicnn.experiments.bench import torch_step
-from minicnn.experiments.bench.busy import busy_cores
-from minicnn.experiments.bench.comparison import AS_EXACT, Comparison, Tried, Turns
+from minicnn.experiments.bench import comparison, torch_step
+from minicnn.experiments.bench.comparison import Record
 from minicnn.experiments.bench.ops import OUTPUTS, Step
+from minicnn.experiments.bench.provenance import busy_cores
 from minicnn.experiments.bench.torch_step import Mode
 from minicnn.nn.torch_layout import to_torch
 
@@ -64,40 +58,50 @@ def theirs(what: str) -> Iterator[None]:
         raise TorchFailed(failed) from error
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """Its kind and the first line of what it says."""
     return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 @dataclass
 class Contender:
-    """A step that can be timed."""
+    """A step that can be timed.
+
+    Attributes:
+        steps: in a turn.
+        seconds: of a step in each round.
+    """
 
     name: str
     precision: str
     step: Callable[[], None]
     synchronize: Callable[[], None]
+    steps: int = 1
+    seconds: list[float] = field(default_factory=list)
 
     def turn(self, count: int) -> float:
         """Seconds of a step, of `count` in a row."""
         time.sleep(PAUSE)
-        self.synchronize()
-        began = time.perf_counter()
-        for _ in range(count):
-            self.step()
-        self.synchronize()
+        with nullcontext() if self.name == OURS else theirs(self.name):
+            self.synchronize()
+            began = time.perf_counter()
+            for _ in range(count):
+                self.step()
+            self.synchronize()
         return (time.perf_counter() - began) / count
 
     def settled(self) -> float:
         """Seconds of a step, once libraries have compiled and chosen what they run."""
         self.turn(torch_step.WARM_UP)
-        first = self.turn(1)
-        return min(self.turn(steps(first)) for _ in range(2))
+        self.steps = max(1, round(TURN / self.turn(1)))
+        return min(self.turn(self.steps) for _ in range(2))
 
-
-def steps(seconds: float) -> int:
-    """How many steps of so many seconds make a turn."""
-    return max(1, round(TURN / seconds))
+    def turns(self, batch: int) -> Record:
+        """Its rounds so far, for JSON; the median is what counts."""
+        median = statistics.median(self.seconds)
+        about = {"name": self.name, "precision": self.precision}
+        rate = {"median": median, "images_per_second": batch / median}
+        return {**about, "seconds": [*self.seconds], **rate}
 
 
 def require(dev: Device) -> Any:
@@ -119,7 +123,7 @@ def require(dev: Device) -> Any:
             "--against torch: PyTorch is not installed; it is the extra 'compare': "
             "pip install 'minicnn-transfer[compare]'"
         ) from None
-    if _on_gpu(dev) and not torch.cuda.is_available():
+    if not dev.on_host and not torch.cuda.is_available():
         raise TorchFailed(
             f"--against torch: PyTorch {torch.__version__} finds no GPU; install a "
             "build of it for CUDA, or use --device cpu"
@@ -127,11 +131,7 @@ def require(dev: Device) -> Any:
     return torch
 
 
-def _on_gpu(dev: Device) -> bool:
-    return dev.name.startswith("cuda")
-
-
-def compare(dev: Device, arch: str, batch: int, *how: Any) -> Comparison:
+def compare(dev: Device, arch: str, batch: int, *how: Any) -> Record:
     """As `comparing`, once all rounds are over."""
     *_, made = comparing(dev, arch, batch, *how)
     return made
@@ -143,7 +143,7 @@ def comparing(
     batch: int,
     rounds: int = ROUNDS,
     modes: Sequence[Mode] | None = None,
-) -> Iterator[Comparison]:
+) -> Iterator[Record]:
     """Measures a training step of a network, 1000 classes, beside PyTorch's.
 
     Args:
@@ -151,7 +151,10 @@ def comparing(
         modes: of PyTorch; None takes all that suit the device.
 
     Yields:
-        What there is before the first round, and after each.
+        What there is before the first round, and after each: `comparison.compared`,
+        and "torch", its version; "busy", the processors that other programs used
+        before; "losses" of one batch, before and after an update, by whose; "tried",
+        each mode alone, with its seconds or its error.
 
     Raises:
         MinicnnError: minicnn fails, or computes another loss than PyTorch.
@@ -161,36 +164,33 @@ def comparing(
     for what, value in (("--batch", batch), ("--rounds", rounds)):
         if value < 1:
             raise MinicnnError(f"{what} {value}: must be at least 1")
-    modes = torch_step.modes(_on_gpu(dev)) if modes is None else modes
-    busy = busy_cores()
-    with torch_step.settings(torch, dev.threads), np.errstate(all="ignore"):
+    modes = torch_step.modes(not dev.on_host) if modes is None else modes
+    record: Record = {"arch": arch, "batch": batch, "device": dev.name}
+    record |= {"threads": dev.threads, "torch": torch.__version__, "busy": busy_cores()}
+    torch_step.prepare(torch, dev.threads)
+    label = f"bench {arch}, batch {batch}, against PyTorch"
+    with np.errstate(all="ignore"):
         place = on_torch(torch, dev)
-        losses = check(torch, dev, place, arch, batch)
-        about = arch, batch, dev.name, dev.threads, torch.__version__, busy, losses
-        names = rivals(modes, _on_gpu(dev))
-        ours = [_ours(dev, arch, batch, precision) for precision in names]
-        step = Step(dev, arch, batch)
-        label = f"bench {arch}, batch {batch}, against PyTorch"
+        record["losses"] = check(torch, dev, place, arch, batch)
+        kinds = [mode.precision for mode in modes]
+        if not dev.on_host:
+            kinds = [name for kind in kinds for name in comparison.as_exact(kind)]
+        ours = [_ours(dev, arch, batch, kind) for kind in dict.fromkeys(kinds)]
         with Progress(len(modes) + rounds, "measurements", label) as bar:
-            tried, best = _try_all(torch, place, step, modes, bar)
-            yield Comparison(*about, tried, [], [])
+            step = Step(dev, arch, batch)
+            record["tried"], best = _try_all(torch, place, step, modes, bar)
+            yield record | comparison.compared([], [])
             if not best:
-                raise TorchFailed(f"--against torch: failed in all; {tried[0].error}")
-            for turns in _take_turns([*ours, *best], rounds, bar):
-                yield Comparison(*about, tried, turns[: len(ours)], turns[len(ours) :])
-
-
-def rivals(modes: Sequence[Mode], on_gpu: bool) -> list[str]:
-    """minicnn's precisions beside those of PyTorch's modes.
-
-    Args:
-        on_gpu: whether those that are as exact as another are not the same.
-    """
-    names = dict.fromkeys(mode.precision for mode in modes)
-    if on_gpu:
-        for name in list(names):
-            names |= dict.fromkeys(AS_EXACT.get(name, ()))
-    return list(names)
+                failed = record["tried"][0]["error"]
+                raise TorchFailed(f"--against torch: failed in all; {failed}")
+            for each in (*ours, *best):
+                each.settled()
+            for _ in range(rounds):
+                for each in (*ours, *best):
+                    each.seconds.append(each.turn(each.steps))
+                bar.update(1)
+                turns = ([each.turns(batch) for each in some] for some in (ours, best))
+                yield record | comparison.compared(*turns)
 
 
 def _ours(dev: Device, arch: str, batch: int, precision: str) -> Contender:
@@ -204,7 +204,7 @@ def _ours(dev: Device, arch: str, batch: int, precision: str) -> Contender:
 
 def on_torch(torch: Any, dev: Device) -> Any:
     """PyTorch's name of the device, made the current one."""
-    if not _on_gpu(dev):
+    if dev.on_host:
         return torch.device("cpu")
     place = torch.device("cuda", int(dev.name.partition(":")[2] or 0))
     torch.cuda.set_device(place)
@@ -227,10 +227,8 @@ def batch_of(torch: Any, place: Any, step: Step) -> tuple[Any, Any]:
         crop = (image - mean)[inside] * arch.scale
         crops.append(crop[:, ::-1] if batch.mirror[number] else crop)
     seen = np.ascontiguousarray(np.stack(crops).transpose(0, 3, 1, 2), np.float32)
-    step.dev.synchronize()  # what fails of minicnn's work must not show as PyTorch's
-    with theirs("copying a batch"):
-        labels = torch.from_numpy(batch.labels).long()
-        return torch.from_numpy(seen).to(place), labels.to(place)
+    labels = torch.from_numpy(batch.labels).long()
+    return torch.from_numpy(seen).to(place), labels.to(place)
 
 
 def check(
@@ -245,28 +243,28 @@ def check(
     step = Step(dev, arch, batch, lr=RATE)
     network = step.network
     weights = to_torch(network.arch, network.tensors())
-    images, targets = batch_of(torch, place, step)
-    with theirs("building the network"):
+    dev.synchronize()
+    ours, others = [], []
+    with theirs("a float32 step"):
+        images, targets = batch_of(torch, place, step)
         net = torch_step.build(torch, network.arch, OUTPUTS)
         net.load_state_dict({name: torch.from_numpy(w) for name, w in weights.items()})
         net = net.to(place).eval()
         torch_step.use(torch, "fp32")
         update = torch_step.optimizer(torch, net, RATE)
+        for _ in range(2):
+            loss = torch.nn.functional.cross_entropy(net(images), targets)
+            others.append(loss.item())
+            update.zero_grad()
+            loss.backward()
+            update.step()
     x, labels = step.inputs.fill(step.batch)
-    ours, others = [], []
     for _ in range(2):
         network.forward(x)
         ours.append(network.scored(labels, gradient=True).loss / batch)
         network.backward()
         step.solver.set_rate(0)
         step.solver.update()
-        dev.synchronize()
-        with theirs("a float32 step"):
-            loss = torch.nn.functional.cross_entropy(net(images), targets)
-            others.append(loss.item())
-            update.zero_grad()
-            loss.backward()
-            update.step()
     if not np.allclose(ours, others, rtol=TOLERANCE, atol=0):
         raise MinicnnError(
             f"--against torch: on the same weights and batch the losses are {ours} "
@@ -278,59 +276,35 @@ def check(
 
 def _try_all(
     torch: Any, place: Any, step: Step, modes: Sequence[Mode], bar: Progress
-) -> tuple[list[Tried], list[Contender]]:
+) -> tuple[list[Record], list[Contender]]:
     """Times each mode alone, and keeps the fastest of each precision."""
-    tried: list[Tried] = []
+    tried: list[Record] = []
     best: dict[str, list[tuple[float, Contender]]] = {}
     images, labels = batch_of(torch, place, step)
     cuda = place.type == "cuda"
     wait = torch.cuda.synchronize if cuda else step.dev.synchronize
 
-    def timed(mode: Mode) -> Tried:
+    def seconds(mode: Mode) -> float:
+        gc.collect()  # the memory of those that are out is wanted
+        if cuda:
+            torch.cuda.empty_cache()
         torch.manual_seed(0)
-        about = mode.name, mode.precision
-        try:
-            net = torch_step.build(torch, step.network.arch, OUTPUTS).to(place)
-            work = torch_step.make(torch, net, images, labels, mode)
-            contender = Contender(*about, work, wait)
-            seconds = contender.settled()
-        except Exception as error:  # no compiler, no memory: the others go on
-            return Tried(*about, None, first_line(error))
+        net = torch_step.build(torch, step.network.arch, OUTPUTS).to(place)
+        work = torch_step.make(torch, net, images, labels, mode)
+        contender = Contender(mode.name, mode.precision, work, wait)
+        taken = contender.settled()
         kept = best.setdefault(mode.precision, [])
-        kept.append((seconds, contender))
+        kept.append((taken, contender))
         kept.sort(key=lambda each: each[0])
         del kept[FASTEST:]
-        return Tried(*about, seconds)
+        return taken
 
     for mode in modes:
-        with theirs(mode.name):
-            tried.append(timed(mode))
-            gc.collect()  # the memory of those that are out is wanted
-            if cuda:
-                torch.cuda.empty_cache()
+        about = {"mode": mode.name, "precision": mode.precision}
+        try:
+            tried.append({**about, "seconds": seconds(mode), "error": ""})
+        except Exception as error:  # no compiler, no memory: the others go on
+            why = first_line(error.__cause__ or error)
+            tried.append({**about, "seconds": None, "error": why})
         bar.update(1, mode.name)
     return tried, [contender for kept in best.values() for _, contender in kept]
-
-
-def _take_turns(
-    contenders: Sequence[Contender], rounds: int, bar: Progress
-) -> Iterator[list[Turns]]:
-    """Seconds of each contender's steps in the rounds so far, after each."""
-
-    def whose(each: Contender) -> AbstractContextManager[None]:
-        return nullcontext() if each.name == OURS else theirs(each.name)
-
-    counts = []
-    for each in contenders:
-        with whose(each):
-            counts.append(steps(each.settled()))
-    times: list[list[float]] = [[] for _ in contenders]
-    for _ in range(rounds):
-        for each, count, taken in zip(contenders, counts, times, strict=True):
-            with whose(each):
-                taken.append(each.turn(count))
-        bar.update(1)
-        yield [
-            Turns(each.name, each.precision, list(taken))
-            for each, taken in zip(contenders, times, strict=True)
-        ]

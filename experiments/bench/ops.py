@@ -11,7 +11,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -35,6 +35,7 @@ from minicnn.training.environment import describe
 from minicnn.training.solver import Solver
 from minicnn.training.trainer import Inputs
 
+Record = dict[str, Any]
 OUTPUTS = 1000
 # Images of a step unless asked for otherwise: what a device manages in about a minute.
 BATCHES = {"cpu": 16, "emulated": 1}
@@ -62,61 +63,23 @@ class Call:
         return f"{self.op.__module__.rpartition('.')[2]}.{self.op.__name__}"
 
 
-@dataclass(frozen=True)
-class Row:
-    """One op's line: medians.
-
-    Attributes:
-        place: the layer, or what else the step does there.
-        op: module and name.
-        seconds: of one call.
-        gflop, gbyte: what a call must do and move; see `roofline`.
-        share: of the roofline, 0 to 1.
-    """
-
-    place: str
-    op: str
-    seconds: float
-    gflop: float
-    gbyte: float
-    share: float
-
-
-@dataclass(frozen=True)
-class Report:
-    """What `bench` measured.
-
-    Attributes:
-        step: seconds of a whole training step whose images are on the device.
-        upload: seconds of one that also copies them from the host.
-    """
-
-    arch: str
-    batch: int
-    precision: str
-    note: str
-    ceilings: Ceilings
-    rows: list[Row]
-    step: float
-    upload: float
-    environment: dict[str, Any] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON: all of it, and images a second."""
-        return asdict(self) | {"images_per_second": self.batch / self.step}
-
-
 def bench(
     dev: Device,
     arch: str = "caffenet",
     batch: int | None = None,
     precision: str = "fp32",
-) -> Report:
+) -> Record:
     """Measures a training step of a network of 1000 classes.
 
     Args:
         batch: images; None takes 256, fewer on a CPU.
         precision: "fp32", "tf32x3", "tf32", "bf16" or "fp64".
+
+    Returns:
+        For JSON. "rows": of each op the place in the network, the median "seconds" of a
+        call, "gflop" and "gbyte" that it must do and move, and the "share" of the
+        roofline, 0 to 1. "step": seconds of a whole step whose images are on the
+        device; "upload": of one that also copies them from the host.
 
     Raises:
         MinicnnError: no such architecture or precision, or the batch does not fit.
@@ -136,9 +99,18 @@ def bench(
                 bar.update(1, call.place)
         resident = meter.seconds(step.resident, cold=False)
         uploading = meter.seconds(step.whole, cold=False)
-    note = NOTES.get(dev.name, NOTE)
-    measured = ceilings, rows, resident, uploading, describe(dev)
-    return Report(arch, batch, precision, note, *measured)
+    return {
+        "arch": arch,
+        "batch": batch,
+        "precision": precision,
+        "note": NOTES.get(dev.name, NOTE),
+        "ceilings": asdict(ceilings),
+        "rows": rows,
+        "step": resident,
+        "upload": uploading,
+        "environment": describe(dev),
+        "images_per_second": batch / resident,
+    }
 
 
 class Step:
@@ -254,7 +226,7 @@ def _recording(layers: list[Layer]) -> Iterator[list[Call]]:
             del layer.forward, layer.backward
 
 
-def _measure(dev: Device, meter: Meter, call: Call, ceilings: Ceilings) -> Row:
+def _measure(dev: Device, meter: Meter, call: Call, ceilings: Ceilings) -> Record:
     """Times one call alone; on the host as a recorded step runs it.
 
     Repeated, an op finds the same numbers, but that dropout in place scales what it
@@ -268,48 +240,53 @@ def _measure(dev: Device, meter: Meter, call: Call, ceilings: Ceilings) -> Row:
     else:
         seconds = meter.seconds(work)
     share = ceilings.share(spent, seconds)
-    gflop, gbyte = spent.flops / 1e9, spent.bytes / 1e9
-    return Row(call.place, call.name, seconds, gflop, gbyte, share)
+    done = {"gflop": spent.flops / 1e9, "gbyte": spent.bytes / 1e9}
+    about = {"place": call.place, "op": call.name, "seconds": seconds}
+    return {**about, **done, "share": share}
 
 
-def table(report: Report) -> str:
+def table(report: Record) -> str:
     """The report for people."""
-    about, ceilings = report.environment, report.ceilings
+    about, ceilings, rows = (report[k] for k in ("environment", "ceilings", "rows"))
     name = about.get("gpu") or about["processor"]
-    measured = [f"{_number(ceilings.bytes / 1e9)} GB/s copy"]
-    if math.isfinite(ceilings.flops):
-        rate = _number(ceilings.flops / 1e9)
-        measured.append(f"{rate} GFLOP/s product in {ceilings.precision}")
-    total = sum(row.seconds for row in report.rows)
-    gflop = sum(row.gflop for row in report.rows)
-    share = sum(row.share * row.seconds for row in report.rows) / total
-    whole = Row("", "sum of the ops", total, gflop, 0.0, share)
-
-    def cells(row: Row) -> dict[str, str]:
-        return {
-            "layer": row.place,
-            "op": row.op,
-            "ms": f"{row.seconds * 1e3:.3f}",
-            "of sum": f"{row.seconds / total:.1%}",
-            "GFLOP/s": _number(row.gflop / row.seconds) if row.gflop else "",
-            "GB/s": _number(row.gbyte / row.seconds) if row.gbyte else "",
-            "roofline": f"{row.share:.0%}",
-        }
+    measured = [f"{_number(ceilings['bytes'] / 1e9)} GB/s copy"]
+    if math.isfinite(ceilings["flops"]):
+        rate = _number(ceilings["flops"] / 1e9)
+        measured.append(f"{rate} GFLOP/s product in {ceilings['precision']}")
+    total = sum(row["seconds"] for row in rows)
+    gflop = sum(row["gflop"] for row in rows)
+    share = sum(row["share"] * row["seconds"] for row in rows) / total
+    whole = {"place": "", "op": "sum of the ops", "seconds": total, "gflop": gflop}
+    lines = []
+    for row in (*rows, {**whole, "gbyte": 0.0, "share": share}):
+        seconds = row["seconds"]
+        lines.append(
+            {
+                "layer": row["place"],
+                "op": row["op"],
+                "ms": f"{seconds * 1e3:.3f}",
+                "of sum": f"{seconds / total:.1%}",
+                "GFLOP/s": _number(row["gflop"] / seconds) if row["gflop"] else "",
+                "GB/s": _number(row["gbyte"] / seconds) if row["gbyte"] else "",
+                "roofline": f"{row['share']:.0%}",
+            }
+        )
 
     def step(what: str, seconds: float) -> str:
         return (
             f"Whole step, images {what}: {seconds * 1e3:.3f} ms, "
-            f"{_number(report.batch / seconds)} images/s, "
+            f"{_number(report['batch'] / seconds)} images/s, "
             f"{_number(gflop / seconds)} GFLOP/s."
         )
 
     return (
-        f"{report.arch}, batch {report.batch}, {report.precision}: a training step on "
-        f"device {about['device']} ({name}, {counted(about['threads'], 'thread')}); "
-        f"{report.note}.\nCeilings measured in this run: {', '.join(measured)}.\n\n"
-        f"{columns([*map(cells, report.rows), cells(whole)])}\n\n"
-        f"{step('on the device', report.step)}\n"
-        f"{step('copied from the host', report.upload)}"
+        f"{report['arch']}, batch {report['batch']}, {report['precision']}: a training "
+        f"step on device {about['device']} ({name}, "
+        f"{counted(about['threads'], 'thread')}); {report['note']}.\n"
+        f"Ceilings measured in this run: {', '.join(measured)}.\n\n"
+        f"{columns(lines)}\n\n"
+        f"{step('on the device', report['step'])}\n"
+        f"{step('copied from the host', report['upload'])}"
     )
 
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import datetime
+import os
 import shlex
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import click
 
+from minicnn.base.cores import available_cores
 from minicnn.base.files import write_json
+from minicnn.training import environment
 
 ROOT = Path(__file__).resolve().parents[2]
+STAT = Path("/proc/stat")
 json_option = click.option(
     "--json", "out", type=click.Path(path_type=Path), help="Result file."
 )
@@ -20,16 +25,13 @@ json_option = click.option(
 
 def provenance() -> dict[str, str]:
     """What a result file says of the program that is running now."""
-    from minicnn.base.cores import available_cores
-    from minicnn.training.environment import commit, processor
-
     spec = sys.modules["__main__"].__spec__  # of `python -m`
     program = ["-m", spec.name] if spec else [Path(sys.argv[0]).name]
     return {
         "date": str(datetime.date.today()),
-        "machine": f"{available_cores()} cores of {processor()}",
+        "machine": f"{available_cores()} cores of {environment.processor()}",
         "command": shlex.join(["python", *program, *sys.argv[1:]]),
-        "commit": commit(),
+        "commit": environment.commit(),
     }
 
 
@@ -37,3 +39,25 @@ def keep(out: Path | None, result: Any) -> None:
     """Writes a result where `--json` said, if it did."""
     if out:
         write_json(out, result)
+
+
+def busy_cores() -> float | None:
+    """How many processors are kept busy while this process sleeps for a second.
+
+    None where the system does not say.
+    """
+
+    def ticks() -> tuple[int, int]:
+        # user, nice, system, idle, waiting for disks, interrupts, stolen; guests are
+        # counted among users.
+        times = [int(each) for each in STAT.read_text().split()[1:9]]
+        return sum(times), times[3] + times[4]
+
+    try:
+        total, idle = ticks()
+        time.sleep(1)
+        total_after, idle_after = ticks()
+    except OSError:
+        return None
+    busy = 1 - (idle_after - idle) / (total_after - total)
+    return max(0.0, busy) * (os.cpu_count() or 1)

@@ -15,7 +15,7 @@ where anything else did.
 
 from __future__ import annotations
 
-import re
+import itertools
 import sys
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,9 @@ from minicnn.devices import device as devices
 from minicnn.experiments.bench import against_torch, torch_step
 from minicnn.experiments.bench import ops as bench
 from minicnn.experiments.bench.against_torch import Contender, TorchFailed
-from minicnn.experiments.bench.comparison import table
+from minicnn.experiments.bench.comparison import Record, table
 from minicnn.experiments.bench.provenance import ROOT, json_option, keep, provenance
+from minicnn.experiments.bench.torch_step import Mode
 from minicnn.experiments.printing import markdown
 from minicnn.nn import architectures
 from minicnn.training.environment import describe
@@ -38,27 +39,22 @@ RESULTS = ROOT / "experiments" / "results"
 FAILED, TORCH_FAILED = 2, 3  # exit statuses
 Nets = list[tuple[str, int]]
 # What is compared unless asked for otherwise, by kind of device: networks and batches.
-SMALL: Nets = [("caffenet32", 32), ("caffenet32", 128)]
-NETS: dict[str, Nets] = {
-    "cpu": [("caffenet", 32), ("caffenet64", 128), *SMALL],
-    "cuda": [("caffenet", 256), ("caffenet64", 256)],
+NETS: dict[str, dict[str, tuple[int, ...]]] = {
+    "cpu": {"caffenet": (32,), "caffenet64": (128,), "caffenet32": (32, 128)},
+    "cuda": {"caffenet": (256,), "caffenet64": (256,)},
 }
-
 
 TIMES = "ms (least–most)", "images/s"
 HEAD = ("network", "batch", "minicnn", *TIMES, "PyTorch's best", *TIMES, "ratio")
 
 
-def report(result: dict[str, Any]) -> str:
+def report(result: Record) -> str:
     """The result's table, one row a network and precision, and where it is from."""
 
-    def cells(turns: dict[str, Any]) -> list[str]:
-        least, median, most = (
-            1e3 * each
-            for each in (min(turns["seconds"]), turns["median"], max(turns["seconds"]))
-        )
-        rate = f"{turns['images_per_second']:,.1f}"
-        return [f"{median:.2f} ({least:.2f}–{most:.2f})", rate]
+    def cells(turns: Record) -> tuple[str, str]:
+        numbers = turns["median"], min(turns["seconds"]), max(turns["seconds"])
+        median, least, most = (f"{1e3 * each:.2f}" for each in numbers)
+        return f"{median} ({least}–{most})", f"{turns['images_per_second']:,.1f}"
 
     rows = []
     for net in result["nets"]:
@@ -82,7 +78,7 @@ def report(result: dict[str, Any]) -> str:
     return "\n\n".join([markdown(HEAD, rows), origin, *parts])
 
 
-def layers_table(net: dict[str, Any]) -> str:
+def layers_table(net: Record) -> str:
     """A network's layers, one row each."""
     layout = "channels_last" if net["channels_last"] else "NCHW"
     title = f"{net['arch']}, batch {net['batch']}"
@@ -99,22 +95,22 @@ def layer_of(name: str) -> str:
     return f"layer {name[-1]}" if name[-1:].isdigit() else ""
 
 
-def our_layers(report: Any) -> dict[str, float]:
+def our_layers(rows: list[Record]) -> dict[str, float]:
     """Seconds of each layer's ops, of the loss and of the update; without the rest."""
     others = {"softmax.cross_entropy": "loss", "sgd.update": "update"}
     taken: dict[str, float] = {}
-    for row in report.rows:
-        name = layer_of(row.place) or others.get(row.op)
-        if name:
-            taken[name] = taken.get(name, 0.0) + row.seconds
+    for row in rows:
+        if name := layer_of(row["place"]) or others.get(row["op"]):
+            taken[name] = taken.get(name, 0.0) + row["seconds"]
     return taken
 
 
-def their_layers(torch: Any, dev: Any, arch: str, batch: int, last: bool) -> Any:
+def their_layers(
+    torch: Any, dev: Any, arch: str, batch: int, last: bool
+) -> dict[str, float]:
     """Seconds of each layer of PyTorch's, of the loss and of the update, float32."""
     shape = architectures.get(arch)
-    cuda = dev.name.startswith("cuda")
-    wait = torch.cuda.synchronize if cuda else dev.synchronize
+    wait = dev.synchronize if dev.on_host else torch.cuda.synchronize
     layout = torch.channels_last if last else torch.contiguous_format
     place = against_torch.on_torch(torch, dev)
     net = torch_step.build(torch, shape, bench.OUTPUTS).to(place, memory_format=layout)
@@ -124,9 +120,9 @@ def their_layers(torch: Any, dev: Any, arch: str, batch: int, last: bool) -> Any
     x = torch.randn(batch, 3, shape.crop, shape.crop, device=place)
     x = x.contiguous(memory_format=layout)
     labels = torch.zeros(batch, dtype=torch.long, device=place)
-    update, taken = torch_step.optimizer(torch, net), {}
+    taken: dict[str, float] = {}
 
-    def seconds(name: str, work: Any) -> None:
+    def time(name: str, work: Any) -> None:
         taken[name] = Contender(name, "fp32", work, wait).settled()
 
     torch_step.use(torch, "fp32")
@@ -139,36 +135,31 @@ def their_layers(torch: Any, dev: Any, arch: str, batch: int, last: bool) -> Any
             part.zero_grad()
             part(x).backward(dy)
 
-        seconds(name, both)
+        time(name, both)
         x = y.requires_grad_()  # from the second layer on, x has a gradient too
     score = torch.nn.functional.cross_entropy
-    seconds("loss", lambda: score(x, labels).backward())
-    seconds("update", update.step)
+    time("loss", lambda: score(x, labels).backward())
+    time("update", torch_step.optimizer(torch, net).step)
     return taken
 
 
-def layers(dev: Any, net: dict[str, Any]) -> dict[str, Any]:
+def layers(dev: Any, net: Record) -> Record:
     """What `--layers` adds to a network's result."""
-    torch = against_torch.require(dev)
     arch, batch = net["arch"], net["batch"]
-    alone = {each["mode"]: each["seconds"] for each in net["tried"]}
-    formats = {last: torch_step.Mode(channels_last=last).name for last in (False, True)}
-    known = {last: alone[name] for last, name in formats.items() if alone.get(name)}
-    last = min(known, key=known.__getitem__, default=True)
-    ours = our_layers(bench.bench(dev, arch, batch))
-    with torch_step.settings(torch, dev.threads):
-        theirs = their_layers(torch, dev, arch, batch, last)
-    both = {name: (ours[name], theirs[name]) for name in ours.keys() & theirs.keys()}
-    return {"channels_last": last, "layers": dict(sorted(both.items()))}
+    last = "channels_last" in net["best"].get("fp32", "channels_last")
+    ours = our_layers(bench.bench(dev, arch, batch)["rows"])
+    theirs = their_layers(against_torch.require(dev), dev, arch, batch, last)
+    both = {name: (ours[name], theirs[name]) for name in sorted(ours)}
+    return {"channels_last": last, "layers": both}
 
 
 def insert(page: str, mark: str, table: str) -> str:
     """The page with what stands at that mark replaced."""
-    begin, end = f"<!-- {mark} -->\n", "<!-- end -->"
-    pattern = re.escape(begin) + ".*?" + re.escape(end)
-    if not re.search(pattern, page, re.DOTALL):
-        raise click.ClickException(f"{PAGE.name} has no place marked {begin.strip()}")
-    return re.sub(pattern, lambda _: f"{begin}{table}\n{end}", page, flags=re.DOTALL)
+    before, begin, rest = page.partition(f"<!-- {mark} -->\n")
+    _, end, after = rest.partition("<!-- end -->")
+    if not end:
+        raise click.ClickException(f"{PAGE.name} has no place marked <!-- {mark} -->")
+    return f"{before}{begin}{table}\n{end}{after}"
 
 
 def wanted(archs: str | None, batches: str | None, kind: str) -> Nets:
@@ -177,12 +168,11 @@ def wanted(archs: str | None, batches: str | None, kind: str) -> Nets:
     Raises:
         click.BadParameter: there is not one batch, or one for each network.
     """
-    defaults = NETS[kind]
-    names = archs.split(",") if archs else list(dict(defaults))
+    usual = NETS[kind]
+    names = archs.split(",") if archs else list(usual)
     if not batches:
-        usual = max(batch for _, batch in defaults)
-        usually = {name: [net for net in defaults if net[0] == name] for name in names}
-        return [net for n, nets in usually.items() for net in nets or [(n, usual)]]
+        largest = [max(itertools.chain(*usual.values()))]
+        return [(n, batch) for n in names for batch in usual.get(n, largest)]
     given = batches.split(",") * (len(names) if "," not in batches else 1)
     if len(given) != len(names) or not all(each.isdigit() for each in given):
         what = f"{batches}: give a number of images, or one for each of {names}"
@@ -190,7 +180,7 @@ def wanted(archs: str | None, batches: str | None, kind: str) -> Nets:
     return list(zip(names, map(int, given), strict=True))
 
 
-def chosen(which: str, cuda: bool) -> list[Any]:
+def chosen(which: str, cuda: bool) -> list[Mode]:
     """PyTorch's modes that `--modes` means, on a GPU or a CPU.
 
     Raises:
@@ -211,20 +201,15 @@ def chosen(which: str, cuda: bool) -> list[Any]:
 
 
 def measure(
-    dev: Any,
-    nets: Nets,
-    rounds: int,
-    modes: list[Any],
-    by_layer: bool,
-    out: Path | None,
-) -> dict[str, Any]:
+    dev: Any, nets: Nets, rounds: int, modes: list[Mode], by_layer: bool, out: Any
+) -> Record:
     """The comparisons of all networks; prints each one's table.
 
     Args:
         out: where what there is so far is written after every round, so that little is
             lost where time ends, or PyTorch fails.
     """
-    compared: list[dict[str, Any]] = []
+    compared: list[Record] = []
     result = {
         "provenance": provenance(),
         "environment": describe(dev),
@@ -235,11 +220,11 @@ def measure(
     for arch, batch in nets:
         compared.append({})
         for made in against_torch.comparing(dev, arch, batch, rounds, modes):
-            compared[-1] = made.to_dict()
+            compared[-1] = made
             keep(out, result)
         click.echo(table(made) + "\n")
         if by_layer:
-            compared[-1] |= layers(dev, compared[-1])
+            compared[-1] |= layers(dev, made)
     return result
 
 

@@ -10,10 +10,9 @@ PyTorch is handed in as `torch`, so that nothing here needs it to be imported.
 
 from __future__ import annotations
 
-import contextlib
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,31 +104,23 @@ def optimizer(torch: Any, net: Any, lr: float = 0.0) -> Any:
     Args:
         lr: the rate; 0, as in `minicnn bench`, changes no time and keeps the weights.
     """
-    named = list(net.named_parameters())
-    weights = [p for name, p in named if name.endswith("weight")]
-    biases = {"params": [p for name, p in named if name.endswith("bias")]}
-    groups = [{"params": weights}, {**biases, "lr": 2 * lr, "weight_decay": 0.0}]
+    weights = [p for name, p in net.named_parameters() if name.endswith("weight")]
+    biases = [p for name, p in net.named_parameters() if name.endswith("bias")]
+    groups = [
+        {"params": weights},
+        {"params": biases, "lr": 2 * lr, "weight_decay": 0.0},
+    ]
     # One kernel, or one loop over the threads, for many parameters.
     return torch.optim.SGD(groups, lr, MOMENTUM, weight_decay=DECAY, fused=True)
 
 
-@contextlib.contextmanager
-def settings(torch: Any, threads: int) -> Iterator[None]:
-    """PyTorch's switches for the comparison, put back afterwards."""
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = torch.get_num_threads(), matmul.allow_tf32, cudnn.allow_tf32
-    benchmark, cudnn.benchmark = cudnn.benchmark, True  # the fastest convolutions
+def prepare(torch: Any, threads: int) -> None:
+    """PyTorch's settings for a comparison, for the rest of the process."""
     torch.set_num_threads(threads)
+    torch.backends.cudnn.benchmark = True  # the fastest convolutions
     torch.compiler.reset()  # it keeps few compiled forms of a function
-    try:
-        with warnings.catch_warnings():
-            # Of how compiled code might be faster, in the middle of our tables.
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        torch.set_num_threads(before[0])
-        matmul.allow_tf32, cudnn.allow_tf32 = before[1:]
-        cudnn.benchmark = benchmark
+    # Of how compiled code might be faster, in the middle of our tables.
+    warnings.simplefilter("ignore")
 
 
 def use(torch: Any, precision: str) -> None:
@@ -155,11 +146,7 @@ def make(
         last = torch.channels_last
         net, images = net.to(memory_format=last), images.contiguous(memory_format=last)
     update = optimizer(torch, net)
-    casting: Callable[[], Any] = contextlib.nullcontext
-    if mode.precision == "bf16":
-
-        def casting() -> Any:
-            return torch.autocast(images.device.type, torch.bfloat16)
+    narrow, kind = mode.precision == "bf16", images.device.type
 
     def score(images: Any, labels: Any) -> Any:
         logits = net(images).float()
@@ -172,7 +159,7 @@ def make(
     def step() -> None:
         use(torch, mode.precision)
         update.zero_grad(set_to_none=True)
-        with casting():
+        with torch.autocast(kind, torch.bfloat16, enabled=narrow):
             loss = run(images, labels)
         loss.backward()
         update.step()

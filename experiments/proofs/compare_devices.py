@@ -15,23 +15,27 @@ close, only the first losses are compared, and must be equal to rounding.
 
 from __future__ import annotations
 
-import json
 import signal
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from minicnn.base import config
+from minicnn.data.store import Store
+from minicnn.data_prep.demo.store import ensure_demo
+from minicnn.devices import device
+from minicnn.devices.device import Device
 from minicnn.experiments.bench.provenance import json_option, keep, provenance
 from minicnn.experiments.printing import columns
-
-if TYPE_CHECKING:
-    from minicnn.devices.device import Device
-    from minicnn.training.transfer import Setup
+from minicnn.training import advice, transfer
+from minicnn.training.setup import Setup
+from minicnn.training.trainer import Stopped
+from minicnn.training.transfer import Treatment
 
 Record = dict[str, Any]
 # Devices add in other orders: the first updates differ by roundings alone, and training
@@ -42,53 +46,27 @@ AGREE_FLOAT64 = 1e-9
 
 
 def make_setup(
-    store: Path,
-    runs: Path,
-    dev: Device,
-    iterations: int,
-    split: str,
-    settings: Sequence[str],
+    store: Path, runs: Path, dev: Device, iterations: int, settings: Sequence[str]
 ) -> Setup:
     """The recipe of the store's images, cut short, with every loss in its metrics."""
-    from minicnn.base import config
-    from minicnn.data.store import Store
-    from minicnn.training import advice
-    from minicnn.training.setup import Setup
-
     opened = Store(store)
     recipe = advice.choose(opened, range(len(opened.wnids)), gpu=False).config
     names = "solver.iterations", "schedule.evaluate_every", "schedule.checkpoint_every"
     short = [f"{name}={iterations}" for name in names]
     changed = config.override(recipe, [*short, "schedule.log_every=1", *settings])
-    return Setup(store, dev, changed, split, runs=runs)
+    return Setup(store, dev, changed, runs=runs)
 
 
-def few_classes(store: Path, count: int, folder: Path) -> str:
-    """A split whose task A is the first `count` classes; "random-0" for all of them."""
-    from minicnn.data.store import Store
-
-    if not count:
-        return "random-0"
-    wnids = list(Store(store).wnids)
-    lists = {"A": wnids[:count], "B": wnids[count : 2 * count]}
-    path = folder / "few.toml"
-    path.write_text("".join(f"{k} = {json.dumps(v)}\n" for k, v in lists.items()))
-    return f"file:{path}"
-
-
-def train(setup: Setup, stop_at: int | None = None) -> dict[str, Any]:
+def train(setup: Setup, stop_at: int | None = None) -> Record:
     """Trains task A's base net.
 
     Args:
         stop_at: the step at which SIGTERM comes, after which training is resumed.
 
     Returns:
-        Its losses, its weights' fingerprints, its score and images a second.
+        Its losses, its weights' fingerprints, its score and how many seconds it took.
     """
-    from minicnn.base.errors import Stopped
-    from minicnn.training.transfer import Treatment, start
-
-    trainer = start(setup, Treatment("A"))
+    trainer = transfer.start(setup, Treatment("A"))
     if stop_at is not None:
         train_batch = trainer.loader.train_batch
 
@@ -102,7 +80,7 @@ def train(setup: Setup, stop_at: int | None = None) -> dict[str, Any]:
             trainer.run()
             raise click.ClickException(f"SIGTERM at step {stop_at} stopped nothing")
         except Stopped:
-            trainer = start(setup, Treatment("A"))
+            trainer = transfer.start(setup, Treatment("A"))
     began = time.perf_counter()
     for diverged in trainer.run():
         raise diverged
@@ -122,25 +100,30 @@ def side_by_side(ours: list[float], cpu: list[float]) -> list[float]:
     return [abs(a - b) / abs(b) for a, b in zip(ours, cpu, strict=False)]
 
 
-def report(result: Record, differences: list[float]) -> None:
-    """Prints the losses side by side, and what was proven."""
+def report(result: Record, differences: list[float]) -> str:
+    """The losses side by side, and what was proven."""
     rows = zip(result["losses"], result["cpu_losses"], differences, strict=False)
-    heads = "step", result["device"], "cpu", "difference"
     lines = [
-        (step, f"{ours:.6f}", f"{cpu:.6f}", f"{off:.1e}")
+        {
+            "step": step,
+            result["device"]: f"{ours:.6f}",
+            "cpu": f"{cpu:.6f}",
+            "difference": f"{off:.1e}",
+        }
         for step, (ours, cpu, off) in enumerate(rows, 1)
     ]
-    click.echo(columns([dict(zip(heads, line, strict=True)) for line in lines]))
+    said = [columns(lines)]
     if "seconds" in result:
-        click.echo(
+        said.append(
             f"{result['iterations']} updates in {result['seconds']} s, top-1 "
             f"{result['top1']:.1%}; same bits again: {result['same_bits_again']}; "
             f"resumed after SIGTERM: {result['same_bits_resumed']}"
         )
-    click.echo(
+    said.append(
         f"{result['precision']}: largest difference from the CPU's first "
         f"{len(differences)} losses: {max(differences):.1e}"
     )
+    return "\n".join(said)
 
 
 def proven(result: Record, differences: list[float]) -> bool:
@@ -159,7 +142,6 @@ def proven(result: Record, differences: list[float]) -> bool:
 @click.option("--iterations", default=300, show_default=True)
 @click.option("--compared", default=50, show_default=True, help="Losses on the CPU.")
 @click.option("--batch", default=0, help="Images a step; 0: the recipe's.")
-@click.option("--classes", default=0, help="Only so many classes; 0: half of them.")
 @click.option(
     "--precision",
     type=click.Choice(["fp32", "fp64"]),
@@ -174,25 +156,20 @@ def main(
     iterations: int,
     compared: int,
     batch: int,
-    classes: int,
     precision: str,
     out: Path | None,
 ) -> None:
     """Short real trainings that prove a device."""
-    from minicnn.data_prep.demo.store import ensure_demo
-    from minicnn.devices import device
-
     store, exact = (data or ensure_demo()).resolve(), precision == "fp64"
     iterations = compared if exact else iterations
     settings = [f"network.precision={precision}"]
     settings += [f"solver.batch={batch}"] if batch else []
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        split = few_classes(store, classes, folder)
 
-        def run(runs: str, dev: str, length: int, stop_at: int | None = None) -> Any:
-            how = device.get(dev), length, split, settings
-            return train(make_setup(store, folder / runs, *how), stop_at)
+        def run(runs: str, dev: str, length: int, stop_at: int | None = None) -> Record:
+            how = folder / runs, device.get(dev), length, settings
+            return train(make_setup(store, *how), stop_at)
 
         first = run("first", name, iterations)
         result: Record = {"losses": first["losses"]}
@@ -206,16 +183,17 @@ def main(
                 "same_bits_resumed": resumed["weights"] == first["weights"],
             }
         cpu = run("cpu", "cpu", min(compared, iterations))
-        result["cpu_losses"] = cpu["losses"]
-    differences = side_by_side(result["losses"], result["cpu_losses"])
-    about = {"device": name, "precision": precision, "iterations": iterations}
-    largest = {
+    differences = side_by_side(first["losses"], cpu["losses"])
+    result = {
+        **provenance(),
+        **{"device": name, "precision": precision, "iterations": iterations},
+        **result,
+        "cpu_losses": cpu["losses"],
         "largest_difference": max(differences),
         f"largest_difference_of_first_{FIRST}": max(differences[:FIRST]),
     }
-    result = {**provenance(), **about, **result, **largest}
     keep(out, result)
-    report(result, differences)
+    click.echo(report(result, differences))
     sys.exit(0 if proven(result, differences) else 1)
 
 

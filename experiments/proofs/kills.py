@@ -23,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -95,14 +96,12 @@ def wait_for_orphans(group: int) -> None:
         ClickException: one outlived it by PATIENCE.
     """
     until = time.monotonic() + PATIENCE
-    while time.monotonic() < until:
-        try:
+    with suppress(ProcessLookupError):
+        while time.monotonic() < until:
             os.killpg(group, 0)
-        except ProcessLookupError:
-            return
-        time.sleep(0.01)
-    os.killpg(group, signal.SIGKILL)
-    raise click.ClickException(f"a process outlived its parent by {PATIENCE} s")
+            time.sleep(0.01)
+        os.killpg(group, signal.SIGKILL)
+        raise click.ClickException(f"a process outlived its parent by {PATIENCE} s")
 
 
 def run_killed(
@@ -118,12 +117,10 @@ def run_killed(
     Returns:
         How many kills hit it while it ran.
     """
-    hits = 0
-    while True:
+    for hits in range(len(kills) + 1):
         with tempfile.TemporaryFile("w+") as said:
-            process = subprocess.Popen(
-                argv, stdout=said, stderr=subprocess.STDOUT, start_new_session=True
-            )
+            how: Any = {"stdout": said, "stderr": subprocess.STDOUT}
+            process = subprocess.Popen(argv, start_new_session=True, **how)
             try:
                 more = hits < len(kills)
                 process.wait(rng.uniform(0, longest) if more else None)
@@ -131,7 +128,6 @@ def run_killed(
                 kill = os.killpg if kills[hits] == "all" else os.kill
                 kill(process.pid, signal.SIGKILL)
                 process.wait()
-                hits += 1
                 if wait:
                     wait_for_orphans(process.pid)
                 continue
@@ -141,20 +137,17 @@ def run_killed(
             if process.returncode:
                 said.seek(0)
                 raise click.ClickException(f"{' '.join(argv)}: {said.read()}")
-            return hits
+            break
+    return hits
 
 
 def check(
     work: str, kills: int, seed: int, place: Path, options: list[str]
 ) -> dict[str, Any]:
-    """Runs a command undisturbed and killed, and compares.
+    """Runs a command undisturbed and killed, and compares; see `main`.
 
     Args:
-        work: "training", "study" or "prepare".
-        kills: how often to kill.
-        seed: of the random moments.
         place: an empty folder; of a study it may have another plan.toml.
-        options: of the command.
 
     Returns:
         What was done, and the files that differ.
@@ -194,18 +187,12 @@ def check(
 @click.argument("options", nargs=-1, type=click.UNPROCESSED)
 @click.option("--kills", default=20, show_default=True, help="How often to kill.")
 @click.option("--seed", default=0, show_default=True, help="Of the random moments.")
-@click.option("--folder", type=click.Path(path_type=Path), help="Where all is written.")
 @json_option
 def main(
-    work: str,
-    options: tuple[str, ...],
-    kills: int,
-    seed: int,
-    folder: Path | None,
-    out: Path | None,
+    work: str, options: tuple[str, ...], kills: int, seed: int, out: Path | None
 ) -> None:
     """Kill -9 at random moments and resume: the same bytes as never killed."""
-    with tempfile.TemporaryDirectory(dir=folder) as place:
+    with tempfile.TemporaryDirectory() as place:
         result = check(work, kills, seed, Path(place), list(options))
     result = {"provenance": provenance(), **result}
     click.echo(json.dumps(result))

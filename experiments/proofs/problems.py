@@ -10,6 +10,7 @@ emulated device, and each is named after what it would catch.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import cycle
 
 from minicnn.ops.conv.conv import ConvShape
 from minicnn.ops.pool import PoolShape
@@ -252,17 +253,13 @@ class SgdCase:
     @property
     def factors(self) -> list[tuple[float, float]]:
         """Each parameter's factors of lr and decay: a weight's, a bias's, others."""
-        return [((1.0, 1.0), (2.0, 0.0), (0.5, 3.0))[i % 3] for i in range(self.count)]
-
-    @property
-    def count(self) -> int:
-        """How many parameters there are."""
-        return len(self.shapes)
+        kinds = cycle([(1.0, 1.0), (2.0, 0.0), (0.5, 3.0)])
+        return [each for each, _ in zip(kinds, self.shapes, strict=False)]
 
     @property
     def counts(self) -> list[int]:
         """The slices of each parameter's gradient."""
-        return [*self.slices, *[1] * (self.count - len(self.slices))]
+        return [*self.slices, *[1] * (len(self.shapes) - len(self.slices))]
 
 
 SGD = {

@@ -1,6 +1,6 @@
 """Writes docs/proofs.md: what is proven of the kernels, measured by this very run.
 
-    python -m minicnn.experiments.proofs.proofs [--out docs/proofs.md] [--examples 300]
+    python -m minicnn.experiments.proofs.proofs [--out docs/proofs.md]
 
 Runs the tests of every op, of the emulator and of the sanitizers, the gradient checks
 on the emulated device, and NVRTC for each architecture; takes half an hour on two
@@ -11,21 +11,21 @@ any of it fails.
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 import jinja2
 
+from minicnn.base.errors import MinicnnError
+from minicnn.compile.kernel_source import FOLDER
+from minicnn.devices import device, nvrtc
+from minicnn.devices.nvrtc import KernelReport
 from minicnn.experiments import printing
 from minicnn.experiments.bench.provenance import ROOT, provenance
-
-if TYPE_CHECKING:
-    from minicnn.devices.nvrtc import KernelReport
-    from minicnn.experiments.proofs.gradcheck import Check
+from minicnn.experiments.proofs.gradcheck import Check, gradcheck
+from minicnn.training.environment import DIRTY
 
 PAGE = Path(__file__).with_suffix(".md.jinja")
 ARCHITECTURES = ("sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
@@ -46,8 +46,19 @@ MISTAKES = {
     "sanitizers",
 }
 STEPS = (1, 2, 5, 10, 20, 30, 40, 50)  # of the losses that are shown
+Cells = dict[tuple[str, ...], dict[str, str]]  # by a row's names, then by column
 
-markdown = partial(printing.markdown, mark="---")
+
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table whose columns all stand left."""
+    return printing.markdown(head, rows, mark="---")
+
+
+def by_column(names: Sequence[str], cells: Cells) -> str:
+    """A table of rows by their names, and of what each has in a column."""
+    columns = list(dict.fromkeys(c for row in cells.values() for c in row))
+    rows = [[*key, *(row.get(c, "–") for c in columns)] for key, row in cells.items()]
+    return markdown([*names, *columns], rows)
 
 
 class Outcomes:
@@ -97,20 +108,13 @@ def run_tests() -> Outcomes:
 
 def compile_table(reports: Sequence[KernelReport]) -> str:
     """Registers, shared memory, spills and instructions of each kernel."""
-    found = {(report.name, report.arch): report for report in reports}
-
-    def cell(name: str, arch: str) -> str:
-        report = found[name, arch]
-        spills = report.spill_stores + report.spill_loads + report.stack_bytes
-        used = report.registers, report.shared_bytes, spills, report.instructions
-        return ", ".join(map(str, used))
-
-    architectures = list(dict.fromkeys(arch for _, arch in found))
-    rows = [
-        [f"`{name}`", *(cell(name, arch) for arch in architectures)]
-        for name in dict.fromkeys(name for name, _ in found)
-    ]
-    return markdown(["kernel", *architectures], rows)
+    cells: Cells = {}
+    for each in reports:
+        spills = each.spill_stores + each.spill_loads + each.stack_bytes
+        used = each.registers, each.shared_bytes, spills, each.instructions
+        row = cells.setdefault((f"`{each.name}`",), {})
+        row[each.arch] = ", ".join(map(str, used))
+    return by_column(["kernel"], cells)
 
 
 def error_table(worst: Mapping[tuple[str, str, str, str], Any]) -> str:
@@ -119,37 +123,34 @@ def error_table(worst: Mapping[tuple[str, str, str, str], Any]) -> str:
     Args:
         worst: `tests.support.helpers.WORST`.
     """
-    columns = sorted({(device, dtype) for _, device, dtype, _ in worst})
-    outputs = sorted({(op, output) for op, _, _, output in worst})
-    rows = []
-    for op, output in outputs:
-        cells = []
-        for column in columns:
-            found = worst.get((op, *column, output))
-            share = f"{found.error / found.tolerance:.0%}" if found else ""
-            exact = "0" if found and not found.error else ""
-            error = f"{found.error:.1e} ({share})" if found else "–"
-            cells.append(exact or error)
-        rows.append([op, output, *cells])
-    return markdown(["op", "output", *(f"{d} {t}" for d, t in columns)], rows)
+    kinds = sorted({key[1:3] for key in worst})
+    cells: Cells = {}
+    for op, result in sorted({(op, result) for op, _, _, result in worst}):
+        row = cells[op, result] = {}
+        for device_name, dtype in kinds:
+            if found := worst.get((op, device_name, dtype, result)):
+                share = f"{found.error:.1e} ({found.error / found.tolerance:.0%})"
+                row[f"{device_name} {dtype}"] = share if found.error else "0"
+            else:
+                row[f"{device_name} {dtype}"] = "–"
+    return by_column(["op", "output"], cells)
 
 
 def gradient_table(checks: Sequence[Check]) -> str:
     """Each op's worst errors in `minicnn gradcheck`."""
-    kinds = {
-        "against differences, float64": ("differences", "float64"),
-        "against cpu, float64": ("reference", "float64"),
-        "against cpu, float32": ("reference", "float32"),
+    against = {"differences": "differences", "reference": "cpu"}
+    cases: dict[str, set[str]] = {}
+    worst: dict[str, dict[str, float]] = {}
+    for check in checks:
+        cases.setdefault(check.op, set()).add(check.case)
+        kind = f"against {against[check.against]}, {check.dtype}"
+        row = worst.setdefault(check.op, {})
+        row[kind] = max(row.get(kind, 0.0), check.error)
+    cells: Cells = {
+        (op, str(len(cases[op]))): {kind: f"{each:.1e}" for kind, each in row.items()}
+        for op, row in worst.items()
     }
-    rows = []
-    for op in dict.fromkeys(check.op for check in checks):
-        mine = [check for check in checks if check.op == op]
-        cells = [op, str(len({check.case for check in mine}))]
-        for kind in kinds.values():
-            errors = [c.error for c in mine if (c.against, c.dtype) == kind]
-            cells.append(f"{max(errors):.1e}" if errors else "–")
-        rows.append(cells)
-    return markdown(["op", "cases", *kinds], rows)
+    return by_column(["op", "cases"], cells)
 
 
 def mistake_table(outcomes: Outcomes) -> str:
@@ -157,128 +158,67 @@ def mistake_table(outcomes: Outcomes) -> str:
     rows = []
     for test, mistake in MISTAKES.items():
         counts = outcomes.count(f"::{test}")
-        if not counts:
-            raise click.ClickException(f"no test's name begins with {test}")
         caught = f"{counts.get('passed', 0)} of {sum(counts.values())}"
         rows.append([mistake, f"`{test}…`", caught])
     return markdown(["planted", "test", "caught"], rows)
 
 
-def precision_of(result: Mapping[str, Any]) -> str:
-    """The precision of a recorded training."""
-    return result.get("precision", "fp32")
-
-
-def loss_table(results: Sequence[Mapping[str, Any]]) -> str:
+def loss_table(results: Iterable[Mapping[str, Any]]) -> str:
     """Recorded losses beside the CPU's, at some steps.
 
     Args:
         results: what `compare_devices.py --json` wrote.
     """
-    head, rows = ["step"], [[str(step)] for step in STEPS]
+    head, rows, last = ["step"], [[str(step)] for step in STEPS], ["largest"]
     for result in results:
-        precision = precision_of(result)
+        precision = result["precision"]
         head += [f"emulated, {precision}", f"cpu, {precision}", "difference"]
-        pairs = list(zip(result["losses"], result["cpu_losses"], strict=False))
         for row, step in zip(rows, STEPS, strict=True):
-            ours, cpu = pairs[step - 1]
+            ours, cpu = result["losses"][step - 1], result["cpu_losses"][step - 1]
             row += [f"{ours:.6f}", f"{cpu:.6f}", f"{abs(ours - cpu) / abs(cpu):.1e}"]
-    largest = [f"{result['largest_difference']:.1e}" for result in results]
-    rows.append(["largest", *(cell for each in largest for cell in ("", "", each))])
-    return markdown(head, rows)
-
-
-def refuse_changes(commit: str, what: str, again: str) -> None:
-    """Proofs are of code that others can get.
-
-    Raises:
-        ClickException: the commit says that there were changes.
-    """
-    from minicnn.training.environment import DIRTY
-
-    if commit.endswith(DIRTY):
-        raise click.ClickException(
-            f"{what}: made from changes to commit {commit.removesuffix(DIRTY)} that "
-            f"nobody else has; commit them, then: {again}"
-        )
+        last += ["", "", f"{result['largest_difference']:.1e}"]
+    return markdown(head, [*rows, last])
 
 
 def recorded_losses() -> dict[str, dict[str, Any]]:
-    """What `compare_devices.py --json` wrote, by file name; float32 first.
-
-    Raises:
-        ClickException: one is of code that was not committed.
-    """
-    folder = ROOT / "experiments" / "results"
-    files = sorted(folder.glob("*emulated-losses*.json"))
-    found = {path.name: json.loads(path.read_text()) for path in files}
-    for name, each in found.items():
-        refuse_changes(each["commit"], name, each["command"])
-    return dict(sorted(found.items(), key=lambda item: precision_of(item[1])))
+    """What `compare_devices.py --json` wrote, by file name; float32 first."""
+    files = (ROOT / "experiments" / "results").glob("*emulated-losses*.json")
+    found = {path.name: json.loads(path.read_text()) for path in sorted(files)}
+    return dict(sorted(found.items(), key=lambda item: item[1]["precision"]))
 
 
-def loss_sources(losses: Mapping[str, Mapping[str, Any]]) -> str:
-    """Where the recorded losses come from."""
-    return "\n".join(
-        f"- [`{name}`](../experiments/results/{name}): `{each['command']}`; "
-        f"{each['machine']}, {each['date']}, commit {each['commit']}"
-        for name, each in losses.items()
-    )
-
-
-def page(
-    about: Mapping[str, str],
-    examples: int,
-    outcomes: Outcomes,
-    worst: Mapping[tuple[str, str, str, str], Any],
-    checks: Sequence[Check],
-    losses: Mapping[str, Mapping[str, Any]],
-    nvrtc: str,
-    reports: Sequence[KernelReport],
-) -> str:
+def page(outcomes: Outcomes, **found: Any) -> str:
     """The page, of the template proofs.md.jinja.
 
     Args:
-        about: `provenance` of this run.
-        examples: random shapes an op.
         outcomes: of the tests.
-        worst: `tests.support.helpers.WORST`.
-        checks: of `minicnn gradcheck --device emulated`.
-        losses: what `compare_devices.py --json` wrote, by file name.
-        nvrtc: its version.
-        reports: of every kernel.
+        found: what else the template names.
     """
-    ended = outcomes.count().items()
     template = jinja2.Template(PAGE.read_text(), keep_trailing_newline=True)
+    losses = recorded_losses()
     return template.render(
-        about=about,
-        examples=examples,
-        ended=", ".join(f"{number} {how}" for how, number in ended),
-        errors=error_table(worst),
-        checks=len(checks),
-        gradients=gradient_table(checks),
-        losses=loss_table(list(losses.values())),
-        loss_sources=loss_sources(losses),
+        **found,
+        ended=", ".join(f"{n} {how}" for how, n in outcomes.count().items()),
         mistakes=mistake_table(outcomes),
-        nvrtc=nvrtc,
-        kernels=compile_table(reports),
+        loss_table=loss_table(losses.values()),
+        losses=losses,
     )
 
 
-def collect(examples: int) -> str:
+def collect() -> str:
     """Runs everything; the page.
 
     Raises:
-        ClickException: something failed, or NVRTC is absent.
+        ClickException: something failed, NVRTC is absent, or the code that runs is not
+            committed: proofs are of code that others can get.
     """
-    os.environ["MINICNN_FUZZ_EXAMPLES"] = str(examples)
-    from minicnn.base.errors import MinicnnError
-    from minicnn.compile.kernel_source import FOLDER
-    from minicnn.devices import device, nvrtc
-    from minicnn.experiments.proofs.gradcheck import gradcheck
-
-    about, losses = provenance(), recorded_losses()
-    refuse_changes(about["commit"], "docs/proofs.md", "make proofs")
+    about = provenance()
+    if about["commit"].endswith(DIRTY):
+        raise click.ClickException(
+            f"docs/proofs.md: made from changes to commit "
+            f"{about['commit'].removesuffix(DIRTY)} that nobody else has; commit them, "
+            "then: make proofs"
+        )
     try:
         version = nvrtc.version()
         reports = [
@@ -293,9 +233,18 @@ def collect(examples: int) -> str:
     if not all(check.ok for check in checks):
         raise click.ClickException("minicnn gradcheck --device emulated failed")
     outcomes = run_tests()
-    from tests.support.helpers import WORST
+    from tests.support import helpers
 
-    return page(about, examples, outcomes, WORST, checks, losses, version, reports)
+    return page(
+        outcomes,
+        about=about,
+        examples=helpers.FUZZ_EXAMPLES,
+        errors=error_table(helpers.WORST),
+        checks=len(checks),
+        gradients=gradient_table(checks),
+        nvrtc=version,
+        kernels=compile_table(reports),
+    )
 
 
 @click.command()
@@ -305,10 +254,9 @@ def collect(examples: int) -> str:
     default=ROOT / "docs" / "proofs.md",
     help="File to write; default: docs/proofs.md.",
 )
-@click.option("--examples", default=300, show_default=True, help="Random shapes an op.")
-def main(out: Path, examples: int) -> None:
+def main(out: Path) -> None:
     """Write docs/proofs.md afresh."""
-    out.write_text(collect(examples))
+    out.write_text(collect())
     click.echo(f"Written: {out}")
 
 

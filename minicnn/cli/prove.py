@@ -74,13 +74,12 @@ def bench(
 
     if against:
         against_torch.require(dev)
-    report = benches.bench(dev, arch, batch, precision or "fp32")
-    record = report.to_dict()
-    say(benches.table(report))
+    record = benches.bench(dev, arch, batch, precision or "fp32")
+    say(benches.table(record))
     if against:
-        comparison = against_torch.compare(dev, arch, report.batch)
+        comparison = against_torch.compare(dev, arch, record["batch"])
         say("\n" + table(comparison))
-        record["against_torch"] = comparison.to_dict()
+        record["against_torch"] = comparison
     put(record)
 
 

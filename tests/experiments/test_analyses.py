@@ -141,17 +141,13 @@ def test_a_layer_set_back_is_that_layer_alone(study: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("folder", "arguments", "said"),
     [
-        (["--only=probes"], "--only probes: one of probe, reset"),
-        (["--images=3"], "--images 3: must be at least 4"),
+        ("", ["--only=probes"], "--only probes: one of probe, reset"),
+        ("", ["--images=3"], "--images 3: must be at least 4"),
+        ("runs/random-0", [], "neither a study nor a run folder"),
     ],
 )
-def test_bad_input(study: Path, arguments: list[str], said: str) -> None:
-    done = CliRunner().invoke(cli, ["analyse", str(study), *arguments])
+def test_bad_input(study: Path, folder: str, arguments: list[str], said: str) -> None:
+    done = CliRunner().invoke(cli, ["analyse", str(study / folder), *arguments])
     assert said in str(done.exception)
-
-
-def test_a_folder_of_something_else(tmp_path: Path) -> None:
-    done = CliRunner().invoke(cli, ["analyse", str(tmp_path)])
-    assert "neither a study nor a run folder" in str(done.exception)

@@ -19,12 +19,11 @@ def test_a_stopped_training_is_resumed_and_compared(
 ) -> None:
     monkeypatch.setitem(architectures.ARCHITECTURES, "caffenet32", MINIATURE)
     store = make_store(tmp_path / "tiny.h5", size=24)
-    split = compare_devices.few_classes(store, 3, tmp_path)
     dev = device.get("cpu")
 
     def train(runs: str, stop: int | None = None, precision: str = "fp32") -> Any:
         settings = ["solver.batch=5", f"network.precision={precision}"]
-        how = store, tmp_path / runs, dev, 6, split, settings
+        how = store, tmp_path / runs, dev, 6, settings
         return compare_devices.train(compare_devices.make_setup(*how), stop)
 
     whole, resumed = train("whole"), train("resumed", 3)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from minicnn.compile import native
-from minicnn.experiments.bench import compare_forms
+from minicnn.experiments.bench import compare_forms, timed_step
 from minicnn.training import environment
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,7 +40,8 @@ def both(numpy: float, compiled: float) -> dict[str, float]:
 
 
 def test_sums_by_layer() -> None:
-    found = compare_forms.by_layer(OPS)
+    kinds, layers = compare_forms.summed(OPS)
+    found = {name: both(*seconds) for name, seconds in layers.items()}
     assert found == {
         "layer 1 forward": both(1.5, 0.625),
         "layer 1 backward": both(32.0, 16.0),
@@ -48,59 +51,46 @@ def test_sums_by_layer() -> None:
     }
     # In the order of the layers, not of the calls.
     assert [name.split()[1] for name in found] == ["1", "1", "2", "6", "6"]
+    assert kinds["conv forward"].tolist() == [3.0, 0.75]
+    assert kinds["fc forward"].tolist() == [4.0, 4.0]
 
 
-def test_a_small_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("form", ["NumPy", "compiled"])
+def test_a_child_runs_its_form(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if why := native.missing():
         pytest.skip(why)
-    # Work takes a second for each call of compiled code, and a tenth without any.
-    compiled, original = [], native.Function.__call__
+    compiled, original, said = [], native.Function.__call__, io.StringIO()
 
     def counted(self: Any, *args: Any, **kwargs: Any) -> Any:
         compiled.append(self)
         return original(self, *args, **kwargs)
 
-    def seconds(work: Any, *given: Any, **named: Any) -> float:
-        compiled.clear()
-        work(*given, **named)
-        return float(len(compiled)) or 0.1
-
     monkeypatch.setattr(native.Function, "__call__", counted)
-    monkeypatch.setattr(compare_forms, "seconds", seconds)
-    out = tmp_path / "forms.json"
-    argv = [
-        "--arch=miniature",
-        "--batch=2",
-        "--rounds=1",
-        "--threads=1",
-        f"--json={out}",
-    ]
-    done = CliRunner().invoke(compare_forms.main, argv)
-    assert done.exit_code == 0, done.output
-    (net,) = json.loads(out.read_text())["nets"]
-    assert {row["NumPy"] for row in net["ops"]} == {0.1}
-    taken = {row["op"]: row["compiled"] for row in net["ops"]}
-    for op in ("conv.forward", "pool_lrn.backward", "dropout.apply", "sgd.update"):
-        assert taken[op] >= 1.0, op
-    assert net["step"]["NumPy"] == 0.1
-    assert net["step"]["compiled"] >= len(taken)
-    assert "| whole step |" in done.stdout
-    for layer in range(1, 9):
-        for way in "forward", "backward":
-            assert f"| layer {layer} {way} |" in done.stdout
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "stdin", ["again"])
+    monkeypatch.setattr(sys, "stdout", said)
+    timed_step.main(str(ROOT), form, "miniature", "2", "1")
+    about, seconds = map(json.loads, said.getvalue().splitlines())
+    assert len(seconds) == 1 + len(about["ops"])
+    assert bool(compiled) == (form == "compiled")
 
 
-def test_two_checkouts(tmp_path: Path) -> None:
+@pytest.mark.parametrize("before", [True, False])
+def test_the_command(before: bool, tmp_path: Path) -> None:
     if why := native.missing():
         pytest.skip(why)
     out = tmp_path / "versions.json"
     few = "--arch=caffenet32", "--batch=1", "--rounds=1", "--threads=1"
-    argv = [*few, f"--before={ROOT}", f"--json={out}"]
+    argv = [*few, *[f"--before={ROOT}"] * before, f"--json={out}"]
     done = CliRunner().invoke(compare_forms.main, argv)
     assert done.exit_code == 0, done.output
     (net,) = json.loads(out.read_text())["nets"]
-    assert net["before"] == environment.commit()
+    assert net.get("before") == (environment.commit() if before else None)
+    names = ("before", "after") if before else ("NumPy", "compiled")
+    assert f"| caffenet32, batch 1 | {names[0]} ms | {names[1]} ms |" in done.stdout
     for row in [*net["ops"], net["step"]]:
-        assert row["before"] > 0
-        assert row["after"] > 0
-    assert "| caffenet32, batch 1 | before ms | after ms |" in done.stdout
+        assert all(row[name] > 0 for name in names)
+    assert "| whole step |" in done.stdout
+    for layer in range(1, 9):
+        for way in "forward", "backward":
+            assert f"| layer {layer} {way} |" in done.stdout

@@ -25,8 +25,7 @@ from minicnn.training import environment
 ROOT = Path(__file__).resolve().parents[2]
 WRITE = "import os, sys, time; open(sys.argv[1], 'w').write('%s'); "
 NCU = '==PROF==\n"ID","Kernel Name"\n"","ns"\n"0","f"\n"1","g"\n'
-JUNIT = """<testsuite><testcase name='a'/><testcase name='b'><failure message='off'/>
-</testcase><testcase name='c'><skipped/></testcase></testsuite>"""
+PYTEST = "..F\nFAILED tests/ops/test_lrn.py::test_y - off\n1 failed, 2 passed in 0.3s\n"
 
 
 def section(code: str, seconds: float = 60) -> Section:
@@ -91,10 +90,10 @@ def test_what_tests_and_ncu_write(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text(NCU)
     assert gpu_check.summary(gpu_check.read(file)) == "2 kernels"
-    file.write_text(JUNIT)
+    file.write_text(PYTEST)
     found = gpu_check.read(file)
-    assert gpu_check.summary(found) == "1 passed, 1 failure, 1 skipped"
-    assert found["failed"] == {"None::b": "off"}
+    assert gpu_check.summary(found) == "1 failed, 2 passed in 0.3s"
+    assert found["failed"] == ["FAILED tests/ops/test_lrn.py::test_y - off"]
 
 
 def test_smoke_and_tiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,4 +143,3 @@ def test_the_pages_commands_for_gpus_are_understood() -> None:
         assert done.exit_code == 0, done.output
         (name,) = re.findall(r"--kernel-name (?:kns=)?(\w+)", line)
         assert any(e.startswith(f"{name}<") for e in conv.KERNELS.source.instances)
-    assert sum("python experiments/gpu_check.py --minutes 9" in e for e in lines) == 1

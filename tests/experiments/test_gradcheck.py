@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,6 @@ from click.testing import CliRunner
 from minicnn.cli.main import cli
 from minicnn.devices import device
 from minicnn.devices.device import Device
-from minicnn.devices.launch import KernelFile
 from minicnn.experiments.proofs import gradcheck
 from minicnn.nn.pool_layers import PoolLRNLayer
 from minicnn.ops import (
@@ -36,29 +34,27 @@ from minicnn.ops.conv import conv
 FACTOR = 1 + 1e-4
 # Name in the table, op, and each of its outputs.
 OUTPUTS = [
-    ("conv", conv.forward, "y"),
-    ("conv", conv.backward_data, "dx"),
-    ("conv", conv.backward_weights, "dw"),
-    ("conv", conv.backward_weights, "db"),
-    ("relu", conv.relu_backward, "dy"),
-    ("pool", pool.forward, "y"),
-    ("pool", pool.backward, "dx"),
-    ("lrn", lrn.forward, "y"),
-    ("lrn", lrn.forward, "scale"),
-    ("lrn", lrn.backward, "dx"),
-    ("pool_lrn", pool_lrn.forward, "u"),
-    ("pool_lrn", pool_lrn.forward, "y"),
-    ("pool_lrn", pool_lrn.backward, "dx"),
-    ("space_to_depth", space_to_depth.block_filters, "blocked"),
-    ("space_to_depth", space_to_depth.unblock_gradient, "dw"),
-    ("dropout", dropout.apply, "y"),
-    ("softmax", softmax.cross_entropy, "totals"),
-    ("softmax", softmax.cross_entropy, "dlogits"),
-    ("sgd", sgd.update, "w"),
-    ("sgd", sgd.update, "v"),
-    ("augment", augment.crop_mirror, "y"),
+    pytest.param(name, each, output, id=f"{name} {each.__name__} {output}")
+    for name, each, outputs in (
+        ("conv", conv.forward, "y"),
+        ("conv", conv.backward_data, "dx"),
+        ("conv", conv.backward_weights, "dw db"),
+        ("relu", conv.relu_backward, "dy"),
+        ("pool", pool.forward, "y"),
+        ("pool", pool.backward, "dx"),
+        ("lrn", lrn.forward, "y scale"),
+        ("lrn", lrn.backward, "dx"),
+        ("pool_lrn", pool_lrn.forward, "u y"),
+        ("pool_lrn", pool_lrn.backward, "dx"),
+        ("space_to_depth", space_to_depth.block_filters, "blocked"),
+        ("space_to_depth", space_to_depth.unblock_gradient, "dw"),
+        ("dropout", dropout.apply, "y"),
+        ("softmax", softmax.cross_entropy, "totals dlogits"),
+        ("sgd", sgd.update, "w v"),
+        ("augment", augment.crop_mirror, "y"),
+    )
+    for output in outputs.split()
 ]
-IDS = [f"{name} {each.__name__} {output}" for name, each, output in OUTPUTS]
 
 
 def test_everything_passes(dev: Device) -> None:
@@ -73,12 +69,8 @@ def test_everything_passes(dev: Device) -> None:
         differentiable = name not in ("sgd", "augment")
         assert ((name, "differences", "float64") in kinds) == differentiable
     networks = {c.case for c in checks if c.op == "network"}
-    assert networks == {
-        "all layers trained",
-        "layers 1-2 frozen",
-        "layers 1-5 frozen",
-        "layers 1-7 frozen",
-    }
+    frozen = {f"layers 1-{n} frozen" for n in (2, 5, 7)}
+    assert networks == {"all layers trained", *frozen}
 
 
 def spoil(monkeypatch: pytest.MonkeyPatch, each: Op, form: str, output: str) -> None:
@@ -104,33 +96,18 @@ def first_case_only(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(gradcheck.CASES, name, lambda: cases()[:1])
 
 
-@pytest.mark.parametrize(("name", "each", "output"), OUTPUTS, ids=IDS)
+@pytest.mark.parametrize(("name", "each", "output"), OUTPUTS)
 def test_a_kernel_that_is_off_by_a_little_fails(
     name: str, each: Op, output: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dev = device.get("emulated", 1)
     spoil(monkeypatch, each, "kernel", output)
     first_case_only(name, monkeypatch)
-    failed = {
-        (c.against, c.dtype) for c in gradcheck.gradcheck(dev, [name]) if not c.ok
-    }
+    checks = gradcheck.gradcheck(dev, [name])
+    failed = {(c.against, c.dtype) for c in checks if not c.ok}
     assert failed >= {("reference", "float64"), ("reference", "float32")}
-
-
-@pytest.mark.parametrize(
-    ("name", "each", "output"),
-    [each for each in OUTPUTS if each[2].startswith("d")],
-    ids=[each for each in IDS if each.rpartition(" ")[2].startswith("d")],
-)
-def test_a_gradient_that_is_off_by_a_little_fails_on_the_cpu(
-    name: str, each: Op, output: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    spoil(monkeypatch, each, "numpy", output)
-    first_case_only(name, monkeypatch)
-    dev = device.get("cpu")
-    dev.native = False
-    failed = [c for c in gradcheck.gradcheck(dev, [name]) if not c.ok]
-    assert [c.against for c in failed] == ["differences"]
+    if output.startswith("d"):
+        assert ("differences", "float64") in failed
 
 
 def test_an_output_left_unwritten_fails(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,28 +122,6 @@ def test_an_output_left_unwritten_fails(monkeypatch: pytest.MonkeyPatch) -> None
     assert [c.ok for c in checks] == [False] * 3
     assert all(c.error == np.inf for c in checks)
     assert all(c.where.startswith("dx[") for c in checks)
-
-
-def test_a_wrong_phase_of_the_stride_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Where 2 · pad is a multiple of the stride the two remainders are the same.
-    source, file = conv.KERNELS.source, KernelFile(conv.KERNELS.source.path)
-    right, wrong = "(phase + stride - pad % stride) % stride", "(phase + pad) % stride"
-    assert right in source.text
-    kept = {
-        name: each
-        for name, each in source.instances.items()
-        if name.endswith(", 1>") and "bf16" not in name
-    }
-    file.source = replace(
-        source, text=source.text.replace(right, wrong), instances=kept
-    )
-    monkeypatch.setattr(conv, "KERNELS", file)
-    cases = [case for case in gradcheck.CASES["conv"]() if case.small]
-    cases = [case for case in cases if case.name != "two groups of vectors"]
-    monkeypatch.setitem(gradcheck.CASES, "conv", lambda: cases)
-    checks = gradcheck.gradcheck(device.get("emulated", 1), ["conv"])
-    failed = {c.case for c in checks if not c.ok}
-    assert failed == {"stride over pad", "two groups, stride over pad"}
 
 
 def test_one_wrong_number_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,8 +181,3 @@ def test_the_command_prints_a_table_and_json(monkeypatch: pytest.MonkeyPatch) ->
     table = invoke("--op=pool").stdout
     assert "FAILED" in table
     assert "dx[" in table
-
-
-def test_an_unknown_op_is_refused() -> None:
-    refused = invoke("--op=convolution")
-    assert "--op convolution: unknown; choose from conv, relu" in str(refused.exception)

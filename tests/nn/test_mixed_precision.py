@@ -19,8 +19,8 @@ from minicnn.base.precision import FP64
 from minicnn.data.loader import Batch
 from minicnn.devices import device
 from minicnn.devices.device import Device
-from minicnn.experiments.proofs import gradcheck
-from minicnn.experiments.proofs.gradcheck import BATCH, LABELS
+from minicnn.experiments.proofs import cases, gradcheck
+from minicnn.experiments.proofs.cases import BATCH, LABELS, OUTPUTS
 from minicnn.nn.architectures import (
     LRN,
     Architecture,
@@ -42,7 +42,7 @@ from tests.support import runs
 from tests.support.training import contents, make_setup
 
 # Pixels of about unit size, as the small relatives have them.
-MINIATURE = replace(gradcheck.MINIATURE, scale=1 / 64)
+MINIATURE = replace(cases.MINIATURE, scale=1 / 64)
 KEY = 11, 3  # dropout's seed and step
 # Of a gradient's norm, against float64's. tf32 rounds each factor by 2⁻¹¹, bfloat16
 # every stored number by 2⁻⁹: through eight layers that comes to a few times as much,
@@ -56,8 +56,13 @@ SAME = {"fp32": 3e-6, "bf16": 4e-3}
 
 def network_of(dev: Device, how: precision.Precision, frozen: int = 0) -> Network:
     """The small network with every bias random, the same on each device."""
-    network, *_ = gradcheck.make_network(dev, frozen, how)
-    network.arch = MINIATURE
+    network = Network(MINIATURE, OUTPUTS, dev, seed=5, precision=how)
+    rng, weights = np.random.default_rng(8), network.tensors()
+    for name, values in weights.items():
+        if name.endswith(".b"):
+            weights[name] = values + rng.normal(0, 0.1, values.shape)
+    network.load({n: values.astype(np.float32) for n, values in weights.items()})
+    network.freeze(frozen)
     return network
 
 
@@ -205,7 +210,7 @@ def test_lrn_before_pooling_has_the_right_gradient(
     dev = device.get("cpu")
     layers = Network(KRIZHEVSKY, 4, dev, seed=None).layers
     assert any(isinstance(layer, LRNLayer) for layer in layers)
-    monkeypatch.setattr(gradcheck, "MINIATURE", KRIZHEVSKY)
+    monkeypatch.setattr(cases, "MINIATURE", KRIZHEVSKY)
     assert [c for c in gradcheck.gradcheck(dev, ["network"]) if not c.ok] == []
 
 

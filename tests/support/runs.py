@@ -12,7 +12,7 @@ import numpy as np
 from minicnn.base.config import Config, NetworkConfig, SolverConfig, to_toml
 from minicnn.base.files import write_json
 from minicnn.data import store
-from minicnn.experiments.proofs.gradcheck import miniature
+from minicnn.experiments.proofs.cases import miniature
 from minicnn.training import checkpoint
 from minicnn.training.checkpoint import Checkpoint
 from minicnn.training.run import Run
