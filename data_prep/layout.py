@@ -7,8 +7,6 @@ import errno
 import hashlib
 import os
 import shutil
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import h5py
@@ -24,81 +22,56 @@ _PIPELINE = 2
 _SPARE_BYTES = 16 << 20  # the journal, the report, what the file system itself needs
 
 
-@dataclass(frozen=True)
 class Files:
     """The store, and the files beside it that exist while it is made."""
 
-    target: Path
-    partial: Path
-    created: Path
-    journal: Path
-    lock: Path
-    scratch: Path
-    report: Path
-
-    @classmethod
-    def of(cls, target: Path) -> Files:
-        work = ("", ".new", ".journal", ".lock", ".tar")
-        endings = ["", *(".partial" + ending for ending in work), ".bad.txt"]
-        return cls(*(target.with_name(target.name + ending) for ending in endings))
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What the store will be, but for the pixels.
-
-    Attributes:
-        source: classes and rows.
-        size: height and width of every image, in pixels.
-        resize: "warp" or "short-center".
-        exact: whether Pillow alone decides the pixels; see `to_rgb`.
-    """
-
-    source: Source
-    size: int
-    resize: str
-    exact: bool = False
-
-    @cached_property
-    def source_bytes(self) -> int:
-        """Bytes of all image files together; a changed file changes it."""
-        return sum(place.length for place in self.source.places)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """SHA-256 of all that decides the store but the image files' bytes."""
-        source, digest = self.source, hashlib.sha256()
-        head = [str(_PIPELINE), str(store.VERSION), str(self.size), self.resize]
-        head += [source.kind, source.orientation, "exact" if self.exact else ""]
-        for texts in (head, source.wnids, source.names, source.groups, source.files):
-            digest.update(("\0".join(texts) + "\0\0").encode())
-        digest.update(source.labels.tobytes() + source.split.tobytes())
-        return digest.hexdigest()
-
-    @property
-    def contents(self) -> store.Contents:
-        """As `store.create` takes it."""
-        source = self.source
-        return store.Contents(
-            size=(self.size, self.size),
-            labels=source.labels,
-            split=source.split,
-            files=source.files,
-            wnids=source.wnids,
-            names=source.names,
-            groups=source.groups,
-            attributes={
-                "resize": self.resize,
-                "source": source.kind,
-                "orientation": source.orientation,
-                "decoder": decoder(self.exact),
-                "fingerprint": self.fingerprint,
-                "source_bytes": self.source_bytes,
-            },
+    def __init__(self, target: Path) -> None:
+        self.target = target
+        self.report = target.with_name(f"{target.name}.bad.txt")
+        self.partial, self.created, self.journal, self.lock, self.scratch = (
+            target.with_name(f"{target.name}.partial{ending}")
+            for ending in ("", ".new", ".journal", ".lock", ".tar")
         )
 
 
-def lay_out(plan: Plan, files: Files) -> None:
+def plan(source: Source, size: int, resize: str, exact: bool) -> store.Contents:
+    """What the store will be, but for the pixels.
+
+    Args:
+        source: classes and rows.
+        size, resize, exact: as `to_rgb` takes them.
+
+    Returns:
+        As `store.create` takes it. Among its attributes are `source_bytes`, of all
+        image files together: a changed file changes it; and `fingerprint`, the SHA-256
+        of all else that decides the store.
+    """
+    digest = hashlib.sha256()
+    head = [str(_PIPELINE), str(store.VERSION), str(size), resize]
+    head += [source.kind, source.orientation, "exact" if exact else ""]
+    for texts in (head, source.wnids, source.names, source.groups, source.files):
+        digest.update(("\0".join(texts) + "\0\0").encode())
+    digest.update(source.labels.tobytes() + source.split.tobytes())
+    return store.Contents(
+        size=(size, size),
+        labels=source.labels,
+        split=source.split,
+        files=source.files,
+        wnids=source.wnids,
+        names=source.names,
+        groups=source.groups,
+        attributes={
+            "resize": resize,
+            "source": source.kind,
+            "orientation": source.orientation,
+            "decoder": decoder(exact),
+            "fingerprint": digest.hexdigest(),
+            "source_bytes": sum(place.length for place in source.places),
+        },
+    )
+
+
+def lay_out(contents: store.Contents, files: Files) -> None:
     """Makes the partial store at its full size, in place of an older one.
 
     Raises:
@@ -106,18 +79,18 @@ def lay_out(plan: Plan, files: Files) -> None:
         OSError: the disk is full all the same.
     """
     files.partial.unlink(missing_ok=True)
-    _check_disk(plan, files.target)
+    _check_disk(contents, files.target)
     try:
-        store.create(files.created, plan.contents)
+        store.create(files.created, contents)
         _reserve(files.created)
         files.created.rename(files.partial)
     finally:
         files.created.unlink(missing_ok=True)
 
 
-def _check_disk(plan: Plan, target: Path) -> None:
-    row = 3 * plan.size**2 + max(map(len, plan.source.files)) + 16
-    needed = len(plan.source.files) * row + _SPARE_BYTES
+def _check_disk(contents: store.Contents, target: Path) -> None:
+    row = 3 * contents.size[0] ** 2 + max(map(len, contents.files)) + 16
+    needed = len(contents.files) * row + _SPARE_BYTES
     free = shutil.disk_usage(target.parent).free
     if needed > free:
         raise MinicnnError(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -117,11 +118,6 @@ def arc(
     return [(x + width * across, y + height * down) for across, down in unit]
 
 
-def box(left: float, top: float, right: float, bottom: float) -> Points:
-    """The corners of an upright rectangle."""
-    return [(left, top), (right, top), (right, bottom), (left, bottom)]
-
-
 def taper(top: float, half: float, bottom: float, below: float) -> Points:
     """The corners of an upright trapezium with these half widths at its ends."""
     return [(-half, top), (half, top), (below, bottom), (-below, bottom)]
@@ -183,29 +179,24 @@ def blob(dice: Dice, radius: float) -> Points:
     return smooth(ring, pieces=4)
 
 
+@dataclass(frozen=True)
 class Pen:
     """Draws in its own square, −1 to 1, mapped to pixels by an affine map.
 
-    Args:
+    Attributes:
         draw: where to.
-        dice: the picture's random numbers.
         across, down: the pixels that one unit of x, of y goes right and down.
         centre: the pixel of the square's centre.
-        colours: body, accent, line: what the drawing is coloured with.
+        body, accent, line: what the drawing is coloured with.
     """
 
-    def __init__(
-        self,
-        draw: ImageDraw.ImageDraw,
-        dice: Dice,
-        across: Point,
-        down: Point,
-        centre: Point,
-        colours: tuple[Colour, Colour, Colour],
-    ) -> None:
-        self.draw, self.dice = draw, dice
-        self.across, self.down, self.centre = across, down, centre
-        self.body, self.accent, self.line = colours
+    draw: ImageDraw.ImageDraw
+    across: Point
+    down: Point
+    centre: Point
+    body: Colour
+    accent: Colour
+    line: Colour
 
     def to_pixels(self, points: Iterable[Point]) -> Points:
         """The pixels of points of this pen's square."""
@@ -213,12 +204,7 @@ class Pen:
         return [(x0 + ax * x + dx * y, y0 + ay * x + dy * y) for x, y in points]
 
     def at(
-        self,
-        x: float,
-        y: float,
-        turn: float = 0.0,
-        scale: float = 1.0,
-        flip: int = 1,
+        self, x: float, y: float, turn: float = 0.0, scale: float = 1.0, flip: int = 1
     ) -> Pen:
         """A pen whose centre lies at (x, y), turned by degrees, scaled, mirrored."""
         c, s = polar(turn, scale)
@@ -226,8 +212,7 @@ class Pen:
         across = ((ax * c + dx * s) * flip, (ay * c + dy * s) * flip)
         down = (dx * c - ax * s, dy * c - ay * s)
         (centre,) = self.to_pixels([(x, y)])
-        colours = (self.body, self.accent, self.line)
-        return Pen(self.draw, self.dice, across, down, centre, colours)
+        return replace(self, across=across, down=down, centre=centre)
 
     def fill(self, points: Iterable[Point], colour: Colour | None = None) -> None:
         """A filled polygon, in the body's colour unless told otherwise."""
@@ -242,23 +227,13 @@ class Pen:
         self.draw.line(self.to_pixels(points), colour or self.line, pixels, "curve")
 
     def oval(
-        self,
-        x: float,
-        y: float,
-        width: float,
-        height: float,
-        colour: Colour | None = None,
+        self, x: float, y: float, wide: float, high: float, colour: Colour | None = None
     ) -> None:
         """A filled ellipse with the given half axes."""
-        self.fill(arc(x, y, width, height), colour)
+        self.fill(arc(x, y, wide, high), colour)
 
     def rect(
-        self,
-        left: float,
-        top: float,
-        right: float,
-        bottom: float,
-        colour: Colour | None = None,
+        self, x0: float, y0: float, x1: float, y1: float, colour: Colour | None = None
     ) -> None:
-        """A filled rectangle."""
-        self.fill(box(left, top, right, bottom), colour)
+        """A filled upright rectangle between two corners."""
+        self.fill([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], colour)

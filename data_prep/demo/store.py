@@ -31,8 +31,6 @@ VERSION = 1
 SIZE = 32
 TRAIN_IMAGES, VAL_IMAGES = 150, 50
 SMALLEST, LARGEST = 16, 256
-_TRAIN_ROWS = TRAIN_IMAGES * len(CLASSES)
-ROWS = _TRAIN_ROWS + VAL_IMAGES * len(CLASSES)
 _SHARE = 50  # rows drawn at a time
 _SPARE_BYTES = 1_000_000
 """For all of a store but its pixels."""
@@ -44,10 +42,7 @@ def default_demo_path() -> Path:
 
 
 def ensure_demo() -> Path:
-    """The demo store, drawn on first use.
-
-    Returns:
-        Its path.
+    """The path of the demo store, drawn on first use.
 
     Raises:
         MinicnnError: it cannot be written.
@@ -56,7 +51,7 @@ def ensure_demo() -> Path:
     if not path.is_file():
         print(
             f"No --data given: drawing the demo set once, {len(CLASSES)} classes, "
-            f"{ROWS} images, into {path}",
+            f"{len(places())} images, into {path}",
             file=sys.stderr,
         )
         # In this process: others would run a script's main module again, and a script
@@ -86,7 +81,7 @@ def prepare_demo(
         Whether it was drawn; False where this very store was there already.
 
     Raises:
-        MinicnnError: a bad size, seed or jobs; something else is there; or the store
+        MinicnnError: a bad size or seed; something else is there; or the store
             cannot be written.
         Stopped: by Ctrl-C or SIGTERM; nothing is left behind.
     """
@@ -94,13 +89,11 @@ def prepare_demo(
         raise MinicnnError(f"demo size {size}: give one from {SMALLEST} to {LARGEST}")
     if not 0 <= seed < 2**63:
         raise MinicnnError(f"demo seed {seed}: give one from 0 to 2^63 - 1")
-    if jobs is not None and jobs < 1:
-        raise MinicnnError(f"jobs {jobs}: give at least 1")
     make_folder(path.parent)
     check_target(path)
     if not fresh and _is_there(path, size, seed):
         return False
-    needed = ROWS * 3 * size**2 + _SPARE_BYTES
+    needed = len(places()) * 3 * size**2 + _SPARE_BYTES
     free = shutil.disk_usage(path.parent).free
     if needed > free:
         raise MinicnnError(
@@ -135,27 +128,30 @@ def _is_there(path: Path, size: int, seed: int) -> bool:
     )
 
 
-def place(row: int) -> tuple[int, int, int]:
-    """Class, part and picture number of a row.
+def places() -> list[tuple[int, int, int]]:
+    """Part, class and picture number of every row.
 
     The training part comes first; within a part the rows go by class. The numbers of
     validation pictures follow those of the training pictures of their class.
     """
-    if row < _TRAIN_ROWS:
-        kind, number = divmod(row, TRAIN_IMAGES)
-        return kind, TRAIN, number
-    kind, number = divmod(row - _TRAIN_ROWS, VAL_IMAGES)
-    return kind, VAL, TRAIN_IMAGES + number
+    train = range(TRAIN_IMAGES)
+    val = range(TRAIN_IMAGES, TRAIN_IMAGES + VAL_IMAGES)
+    return [
+        (part, kind, number)
+        for part, numbers in ((TRAIN, train), (VAL, val))
+        for kind in range(len(CLASSES))
+        for number in numbers
+    ]
 
 
 def contents(size: int, seed: int) -> Contents:
     """All of the demo store but its pixels."""
-    places = [place(row) for row in range(ROWS)]
+    rows = places()
     return Contents(
         size=(size, size),
-        labels=np.array([kind for kind, _, _ in places], np.int32),
-        split=np.array([part for _, part, _ in places], np.uint8),
-        files=[f"{CLASSES[kind]}/{number:03d}" for kind, _, number in places],
+        labels=np.array([kind for _, kind, _ in rows], np.int32),
+        split=np.array([part for part, _, _ in rows], np.uint8),
+        files=[f"{CLASSES[kind]}/{number:03d}" for _, kind, number in rows],
         wnids=CLASSES,
         names=[wnid.replace("-", " ") for wnid in CLASSES],
         groups=[DRAWINGS[wnid].group for wnid in CLASSES],
@@ -177,23 +173,20 @@ class _Share(NamedTuple):
     pictures: list[tuple[int, int]]
 
 
-def _shares() -> list[_Share]:
-    pictures = [(kind, number) for kind, _, number in map(place, range(ROWS))]
-    starts = range(0, ROWS, _SHARE)
-    return [_Share(first, pictures[first : first + _SHARE]) for first in starts]
-
-
 def _draw_store(path: Path, size: int, seed: int, jobs: int | None) -> None:
     create(path, contents(size, seed))
+    pictures = [(kind, number) for _, kind, number in places()]
+    shares = [
+        _Share(first, pictures[first : first + _SHARE])
+        for first in range(0, len(pictures), _SHARE)
+    ]
     with (
         Interrupt() as interrupt,
         Workers(jobs) as workers,
-        Progress(ROWS, "images", "drawing the demo set") as progress,
+        Progress(len(pictures), "images", "drawing the demo set") as progress,
         h5py.File(path, "r+") as file,
     ):
-        drawing = workers.unordered(
-            _draw_rows, (seed, size), _shares(), lambda: interrupt.requested
-        )
+        drawing = workers.unordered(_draw_rows, (seed, size), shares, interrupt)
         for share, pixels in drawing:
             rows = slice(share.first, share.first + len(pixels))
             file["images"][rows] = pixels

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from PIL import Image, ImageDraw
 from minicnn.base import philox
 from minicnn.base.errors import MinicnnError, Stopped
 from minicnn.cli.data import data
-from minicnn.data import store
 from minicnn.data.store import Store
 from minicnn.data_prep.demo import store as demo
 from minicnn.data_prep.demo.pen import Dice, Pen
@@ -35,8 +35,6 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """A demo set of few pictures."""
     monkeypatch.setattr(demo, "TRAIN_IMAGES", FEW_TRAIN)
     monkeypatch.setattr(demo, "VAL_IMAGES", FEW_VAL)
-    monkeypatch.setattr(demo, "_TRAIN_ROWS", FEW_TRAIN * len(CLASSES))
-    monkeypatch.setattr(demo, "ROWS", (FEW_TRAIN + FEW_VAL) * len(CLASSES))
 
 
 def test_a_picture_depends_on_its_numbers_alone() -> None:
@@ -56,10 +54,10 @@ def test_every_drawing_shows(wnid: str, monkeypatch: pytest.MonkeyPatch) -> None
     """A fair part of the picture is the drawing, and never the same part."""
     kind, sketch = CLASSES.index(wnid), DRAWINGS[wnid]
 
-    def elsewhere(pen: Pen) -> None:
+    def elsewhere(pen: Pen, dice: Dice) -> None:
         """The same drawing with the same dice, on paper that nobody sees."""
-        pen.draw = ImageDraw.Draw(Image.new("RGB", (8, 8)))
-        sketch.draw(pen)
+        paper = ImageDraw.Draw(Image.new("RGB", (8, 8)))
+        sketch.draw(replace(pen, draw=paper), dice)
 
     shown = [render(SEED, kind, number, SIZE).astype(int) for number in range(6)]
     monkeypatch.setitem(DRAWINGS, wnid, sketch._replace(draw=elsewhere))
@@ -247,14 +245,3 @@ def test_dice_go_through_a_stream_of_their_own() -> None:
     drawn = np.concatenate([dice.words(count) for count in (4096, 100)])
     expected = philox.words(1, philox.Stream.DEMO, (2 << 32) | 3, 4196)
     assert np.array_equal(drawn, expected)
-
-
-def test_the_part_numbers_are_the_stores() -> None:
-    parts = {demo.place(row)[1] for row in range(0, demo.ROWS, 50)}
-    assert parts == {store.TRAIN, store.VAL}
-    last = demo.place(demo.ROWS - 1)
-    assert last == (
-        len(CLASSES) - 1,
-        store.VAL,
-        demo.TRAIN_IMAGES + demo.VAL_IMAGES - 1,
-    )

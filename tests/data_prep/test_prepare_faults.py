@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from minicnn.base.errors import MinicnnError
+from minicnn.base.interrupt import Interrupt
 from minicnn.data.store import EXCLUDED, Store
 from minicnn.data_prep import layout, workers
 from minicnn.data_prep import prepare as module
@@ -164,4 +165,4 @@ def test_a_killed_worker_is_one_line() -> None:
         workers.Workers(2) as pool,
         pytest.raises(MinicnnError, match="worker process was killed"),
     ):
-        list(pool.unordered(die, recipe, [1, 2, 3], lambda: False))
+        list(pool.unordered(die, recipe, [1, 2, 3], Interrupt()))
