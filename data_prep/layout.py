@@ -7,6 +7,7 @@ import errno
 import hashlib
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -39,36 +40,28 @@ def plan(source: Source, size: int, resize: str, exact: bool) -> store.Contents:
 
     Args:
         source: classes and rows.
-        size, resize, exact: as `to_rgb` takes them.
+        size, resize, exact: as `to_rgb` takes them; 0 is the source's own size.
 
     Returns:
         As `store.create` takes it. Among its attributes are `source_bytes`, of all
         image files together: a changed file changes it; and `fingerprint`, the SHA-256
         of all else that decides the store.
     """
-    digest = hashlib.sha256()
+    known, digest = source.contents, hashlib.sha256()
+    size = size or known.size[0]
     head = [str(_PIPELINE), str(store.VERSION), str(size), resize]
-    head += [source.kind, source.orientation, "exact" if exact else ""]
-    for texts in (head, source.wnids, source.names, source.groups, source.files):
+    head += [str(known.attributes[key]) for key in ("source", "orientation")]
+    head.append("exact" if exact else "")
+    for texts in (head, known.wnids, known.names, known.groups, known.files):
         digest.update(("\0".join(texts) + "\0\0").encode())
-    digest.update(source.labels.tobytes() + source.split.tobytes())
-    return store.Contents(
-        size=(size, size),
-        labels=source.labels,
-        split=source.split,
-        files=source.files,
-        wnids=source.wnids,
-        names=source.names,
-        groups=source.groups,
-        attributes={
-            "resize": resize,
-            "source": source.kind,
-            "orientation": source.orientation,
-            "decoder": decoder(exact),
-            "fingerprint": digest.hexdigest(),
-            "source_bytes": sum(place.length for place in source.places),
-        },
-    )
+    digest.update(known.labels.tobytes() + known.split.tobytes())
+    more: dict[str, str | int | float] = {
+        "resize": resize,
+        "decoder": decoder(exact),
+        "fingerprint": digest.hexdigest(),
+        "source_bytes": sum(place.length for place in source.places),
+    }
+    return replace(known, size=(size, size), attributes=known.attributes | more)
 
 
 def lay_out(contents: store.Contents, files: Files) -> None:

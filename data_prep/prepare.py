@@ -157,11 +157,11 @@ class _Preparation:
         self, source: Source, files: Files, journal: Journal, options: Options
     ) -> None:
         self.source, self.files, self.journal = source, files, journal
-        self.options, self.size = options, options.size or source.size
-        self.plan = plan(source, self.size, options.resize, options.exact)
-        about = self.plan.attributes
-        self.header = {key: str(about[key]) for key in ("fingerprint", "decoder")}
-        self.rows = len(source.files)
+        self.options = options
+        self.plan = plan(source, options.size or 0, options.resize, options.exact)
+        self.about = self.plan.attributes
+        self.header = {key: str(self.about[key]) for key in ("fingerprint", "decoder")}
+        self.rows, self.size = len(source.places), self.plan.size[0]
 
     def run(self) -> Outcome:
         with raising():
@@ -216,7 +216,7 @@ class _Preparation:
         except MinicnnError as error:
             raise MinicnnError(f"{error}; --fresh replaces it") from None
         keys = ("fingerprint", "source_bytes")
-        if all(found.get(key) == self.plan.attributes[key] for key in keys):
+        if all(found.get(key) == self.about[key] for key in keys):
             return True
         raise MinicnnError(
             f"store {target}: exists, made from another source or with other options; "
@@ -230,8 +230,8 @@ class _Preparation:
             pixels_at(self.files.partial),
             self.size,
             self.options.resize,
-            self.source.orientation,
-            self.source.codec,
+            str(self.about["orientation"]),
+            str(self.about["source"]),
             self.options.exact,
             "" if self.options.exact else resample.compiled(),
         )
@@ -293,7 +293,7 @@ class _Preparation:
             MinicnnError: there are some, and they are not to be skipped.
         """
         bad = [
-            (self.source.files[row], reason)
+            (self.plan.files[row], reason)
             for start in sorted(self.journal.done)
             for row, reason in self.journal.done[start].bad
         ]
@@ -313,10 +313,10 @@ class _Preparation:
 
     def _finish(self) -> None:
         """Writes what is known only now, marks the store complete, names it."""
-        partial, size = self.files.partial, self.plan.attributes["source_bytes"]
+        partial, size = self.files.partial, self.about["source_bytes"]
         done = [self.journal.done[start] for start in sorted(self.journal.done)]
         crc32 = np.concatenate([np.array(each.crc32, np.uint32) for each in done])
-        split = self.source.split.copy()
+        split = self.plan.split.copy()
         split[[row for each in done for row, _ in each.bad]] = store.EXCLUDED
         with h5py.File(partial, "r+") as file:
             file["crc32"][...], file["split"][...] = crc32, split

@@ -33,7 +33,7 @@ class Recipe(NamedTuple):
     Attributes:
         path: the file to write.
         offset: byte offset of row 0's pixels in it.
-        codec: "image" or "cifar".
+        kind: of the source; CIFAR-100's images are raw records, others' files.
         size, resize, orientation, exact, resampler: as `to_rgb` takes them.
     """
 
@@ -42,7 +42,7 @@ class Recipe(NamedTuple):
     size: int
     resize: str
     orientation: str
-    codec: str
+    kind: str
     exact: bool = False
     resampler: str = ""
 
@@ -112,7 +112,7 @@ def _decoded(recipe: Recipe, place: Place) -> NDArray[np.uint8]:
         why = reason(error) if isinstance(error, OSError) else error
         raise BadImageError(f"cannot be read: {why}") from None
     size, resize, how = recipe.size, recipe.resize, (recipe.exact, recipe.resampler)
-    if recipe.codec == "cifar":
+    if recipe.kind == "cifar-100":
         return cifar_to_rgb(data, size, resize, *how)
     return to_rgb(data, size, resize, recipe.orientation, *how)
 

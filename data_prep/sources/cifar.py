@@ -33,7 +33,7 @@ def recognise(tree: Tree) -> Found | None:
         return None
     names = tree.lines(_NAMES)
     train, val = (_records(tree, name, names) for name in ("train.bin", "test.bin"))
-    return Found("cifar-100", SIZE, "ignored", train, val, codec="cifar")
+    return Found("cifar-100", SIZE, train, val)
 
 
 def _records(tree: Tree, name: str, names: list[str]) -> list[Labelled]:

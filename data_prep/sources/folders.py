@@ -17,7 +17,8 @@ def recognise(tree: Tree) -> Found | None:
     if not tops:
         return None
     if "train" not in tops or not tree.children("train"):
-        return Found("folders", SIZE, "applied", class_folders(tree, ""), None)
+        flat = class_folders(tree, "")
+        return Found("folders", SIZE, flat, None, orientation="applied")
     strange = sorted(set(tops) - {"train", "val", "test"})
     if strange:
         raise tree.error(
@@ -30,4 +31,4 @@ def recognise(tree: Tree) -> Found | None:
         )
     notes = ["test/ is left out: only train/ and val/ are read"] * ("test" in tops)
     train, val = class_folders(tree, "train"), class_folders(tree, "val")
-    return Found("folders", SIZE, "applied", train, val, notes=notes)
+    return Found("folders", SIZE, train, val, {}, notes, "applied")

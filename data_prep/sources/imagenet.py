@@ -61,7 +61,7 @@ def recognise(tree: Tree) -> Found | None:
         Labelled(labels[Path(path).name], f"val/{Path(path).name}", place)
         for path, place in files.items()
     ]
-    return Found("imagenet", SIZE, "ignored", train, val, names, notes=notes)
+    return Found("imagenet", SIZE, train, val, names, notes)
 
 
 def _has_wnids(tree: Tree, folder: str) -> bool:

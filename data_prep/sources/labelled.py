@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from minicnn.base.errors import MinicnnError
 from minicnn.base.philox import Stream, permutation
 from minicnn.data.classes import ClassList, group_classes, ilsvrc2012
-from minicnn.data.store import TRAIN, VAL
+from minicnn.data.store import TRAIN, VAL, Contents
 from minicnn.data_prep.sources.tree import Place, Tree
 
 VAL_FRACTION = 0.1
@@ -40,46 +39,34 @@ class Found:
     Attributes:
         kind: "imagenet", "tiny-imagenet", "cifar-100" or "folders".
         size: default height and width of the store's images.
-        orientation: what happens to EXIF orientation, "ignored" or "applied".
         train, val: the images; `val` is None where it is to be held out of `train`.
         names: names of classes by wnid, where the source tells.
-        codec: "image" (files that Pillow reads) or "cifar" (raw records).
         notes: what the user should know, one line each.
+        orientation: what happens to EXIF orientation, "ignored" or "applied".
     """
 
     kind: str
     size: int
-    orientation: str
     train: list[Labelled]
     val: list[Labelled] | None
     names: dict[str, str] = field(default_factory=dict)
-    codec: str = "image"
     notes: list[str] = field(default_factory=list)
+    orientation: str = "ignored"
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(NamedTuple):
     """A recognised source with its rows in store order: part, class, path.
 
     Attributes:
-        kind, size, orientation, codec, notes: as in `Found`.
-        wnids, names, groups: K texts each, by class index.
-        labels: (N,) int32; split: (N,) uint8, TRAIN or VAL.
-        files: N paths; places: where their bytes are.
+        contents: of a store of it, with the default size, and of its attributes only
+            `source`, the kind as in `Found`, and `orientation`.
+        places: where the bytes of each row's image are.
+        notes: as in `Found`.
     """
 
-    kind: str
-    size: int
-    orientation: str
-    codec: str
-    notes: list[str]
-    wnids: list[str]
-    names: list[str]
-    groups: list[str]
-    labels: NDArray[np.int32]
-    split: NDArray[np.uint8]
-    files: list[str]
+    contents: Contents
     places: list[Place]
+    notes: list[str]
 
 
 def class_folders(tree: Tree, base: str) -> list[Labelled]:
@@ -172,20 +159,17 @@ def assemble(
         )
     elif missing := len(wnids) - len(held):
         notes.append(f"{missing} of {len(wnids)} classes have no validation images")
-    return Source(
-        found.kind,
-        found.size,
-        found.orientation,
-        found.codec,
-        notes,
-        wnids,
-        names,
-        group_classes(ClassList(wnids, names, [""] * len(wnids)), groups),
-        np.array(labels, np.int32),
-        np.array(parts, np.uint8),
-        files,
-        places,
+    contents = Contents(
+        size=(found.size, found.size),
+        labels=np.array(labels, np.int32),
+        split=np.array(parts, np.uint8),
+        files=files,
+        wnids=wnids,
+        names=names,
+        groups=group_classes(ClassList(wnids, names, [""] * len(wnids)), groups),
+        attributes={"source": found.kind, "orientation": found.orientation},
     )
+    return Source(contents, places, notes)
 
 
 def hold_out(

@@ -30,7 +30,7 @@ def recognise(tree: Tree) -> Found | None:
         )
     words = tree.lines("words.txt") if "words.txt" in tree.files else []
     names = dict(line.split("\t", 1) for line in words if "\t" in line)
-    return Found("tiny-imagenet", SIZE, "ignored", train, _val(tree), names)
+    return Found("tiny-imagenet", SIZE, train, _val(tree), names)
 
 
 def _val(tree: Tree) -> list[Labelled]:

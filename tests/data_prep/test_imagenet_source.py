@@ -13,7 +13,7 @@ from minicnn.data.store import TRAIN, VAL
 from minicnn.data_prep.sources.mat5 import read_struct
 from minicnn.data_prep.sources.tree import read
 from tests.support import prepare_sources as make
-from tests.support.prepare_sources import opened, rows
+from tests.support.prepare_sources import about, opened, rows
 
 # Written by scipy 1.17's savemat: `synsets`, 4×1, with fields, types and nesting as in
 # the devkit's meta.mat, after another variable; compressed.
@@ -62,15 +62,15 @@ def test_imagenet_with_each_kind_of_labels(
         make.imagenet_folders(folder, nested=False)
     LABELS[labels](folder)
     source = opened(folder)
-    assert (source.kind, source.size, source.orientation) == (
+    assert about(source) == (
         "imagenet",
         256,
         "ignored",
     )
     assert rows(source) == imagenet_rows()
-    assert source.names == ["tench", "goldfish", "tabby", "water bottle"]
-    assert source.groups == ["natural", "natural", "natural", "manmade"]
-    for name, place in zip(source.files, source.places, strict=True):
+    assert source.contents.names == ["tench", "goldfish", "tabby", "water bottle"]
+    assert source.contents.groups == ["natural", "natural", "natural", "manmade"]
+    for name, place in zip(source.contents.files, source.places, strict=True):
         data = read(place)
         assert len(data) == place.length
         assert data == make.picture(make.colour(Path(name).name)), name
@@ -101,7 +101,7 @@ def test_imagenet_archives_and_folders_name_the_same_files(tmp_path: Path) -> No
     folders = make.imagenet_folders(tmp_path / "b", nested=False)
     for folder in (archives, folders):
         make.add_devkit(folder)
-    assert opened(archives).files == opened(folders).files
+    assert opened(archives).contents.files == opened(folders).contents.files
 
 
 def test_caffe_numbers_count_synsets_where_there_are(folder: Path) -> None:

@@ -89,7 +89,7 @@ def test_only_damaged_or_changed_chunks_are_done_again(
 
 
 def _planned(source: Path) -> list[str]:
-    return module.open_source(source, source / "unused").files
+    return module.open_source(source, source / "unused").contents.files
 
 
 @pytest.mark.parametrize("tear", ["line", "header", "empty header", "middle"])

@@ -228,8 +228,15 @@ def opened(path: Path, **options: object) -> Source:
     return open_source(path, path.parent / "scratch.tar", **options)
 
 
+def about(source: Source) -> tuple[object, int, object]:
+    """Its kind, its own size, and what happens to EXIF orientation."""
+    known = source.contents
+    return known.attributes["source"], known.size[0], known.attributes["orientation"]
+
+
 def rows(source: Source) -> list[tuple[int, str, str]]:
     """(part, wnid, file name) of each row."""
-    wnids = [source.wnids[label] for label in source.labels]
-    names = [Path(name).name for name in source.files]
-    return list(zip(source.split.tolist(), wnids, names, strict=True))
+    known = source.contents
+    wnids = [known.wnids[label] for label in known.labels]
+    names = [Path(name).name for name in known.files]
+    return list(zip(known.split.tolist(), wnids, names, strict=True))
