@@ -9,6 +9,7 @@ import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import h5py
 
@@ -62,6 +63,28 @@ def plan(source: Source, size: int, resize: str, exact: bool) -> store.Contents:
         "source_bytes": sum(place.length for place in source.places),
     }
     return replace(known, size=(size, size), attributes=known.attributes | more)
+
+
+def is_there(target: Path, wanted: dict[str, Any], other: str, fresh: bool) -> bool:
+    """Whether the target is a store with these attributes, or this `image_size`.
+
+    Args:
+        other: what the error says of one that has others.
+        fresh: it is not, whatever it is, and may be overwritten.
+
+    Raises:
+        MinicnnError: it is something else, which must not be overwritten.
+    """
+    if fresh or not target.exists():
+        return False
+    try:
+        found = store.Store(target)
+    except MinicnnError as error:
+        raise MinicnnError(f"{error}; --fresh replaces it") from None
+    about = {**found.attributes, "image_size": found.image_size}
+    if all(about.get(key) == value for key, value in wanted.items()):
+        return True
+    raise MinicnnError(f"store {target}: exists, {other}; --fresh replaces it")
 
 
 def lay_out(contents: store.Contents, files: Files) -> None:

@@ -27,7 +27,7 @@ from minicnn.base.progress import Progress
 from minicnn.data import resample, store
 from minicnn.data.images import RESIZES
 from minicnn.data_prep.journal import Journal
-from minicnn.data_prep.layout import Files, lay_out, pixels_at, plan, sync
+from minicnn.data_prep.layout import Files, is_there, lay_out, pixels_at, plan, sync
 from minicnn.data_prep.sources.labelled import Source
 from minicnn.data_prep.sources.recognise import open_source
 from minicnn.data_prep.workers import Chunk, Recipe, Workers, convert, is_intact
@@ -177,8 +177,7 @@ class _Preparation:
         with Interrupt() as interrupt, Workers(self.options.jobs) as workers:
             outcome = self._convert(workers, interrupt)
         if outcome.state == "done":
-            outcome.bad = self._bad_files()
-            self._finish()
+            outcome.bad = self._finish()
         return outcome
 
     def _resumes(self) -> bool:
@@ -203,25 +202,10 @@ class _Preparation:
         return True
 
     def _is_there(self) -> bool:
-        """Whether the target is already this very store.
-
-        Raises:
-            MinicnnError: it is something else, which must not be overwritten.
-        """
-        target = self.files.target
-        if self.options.fresh or not target.exists():
-            return False
-        try:
-            found = store.Store(target).attributes
-        except MinicnnError as error:
-            raise MinicnnError(f"{error}; --fresh replaces it") from None
         keys = ("fingerprint", "source_bytes")
-        if all(found.get(key) == self.about[key] for key in keys):
-            return True
-        raise MinicnnError(
-            f"store {target}: exists, made from another source or with other options; "
-            "--fresh replaces it"
-        )
+        wanted = {key: self.about[key] for key in keys}
+        other = "made from another source or with other options"
+        return is_there(self.files.target, wanted, other, self.options.fresh)
 
     def _convert(self, workers: Workers, interrupt: Interrupt) -> Outcome:
         """Does every chunk that is not done yet."""
@@ -286,42 +270,39 @@ class _Preparation:
                     self.journal.done[old.start] = old
         return sum(len(old.crc32) for old in self.journal.done.values())
 
-    def _bad_files(self) -> list[tuple[str, str]]:
-        """Lists the bad files in the report.
+    def _finish(self) -> list[tuple[str, str]]:
+        """Writes what is known only now, marks the store complete, names it.
+
+        Returns:
+            The bad files, which the report lists, too.
 
         Raises:
             MinicnnError: there are some, and they are not to be skipped.
         """
-        bad = [
-            (self.plan.files[row], reason)
-            for start in sorted(self.journal.done)
-            for row, reason in self.journal.done[start].bad
-        ]
-        if not bad:
-            self.files.report.unlink(missing_ok=True)
-            return bad
-        lines = [f"{path}\t{reason}\n" for path, reason in bad]
-        self.files.report.write_text("".join(lines), encoding="utf-8")
-        if self.options.on_error == "fail":
-            path, reason = bad[0]
+        files, size = self.files, self.about["source_bytes"]
+        done = [self.journal.done[start] for start in sorted(self.journal.done)]
+        rows = [row for each in done for row, _ in each.bad]
+        bad = [(self.plan.files[row], why) for each in done for row, why in each.bad]
+        if bad:
+            lines = [f"{path}\t{why}\n" for path, why in bad]
+            files.report.write_text("".join(lines), encoding="utf-8")
+        else:
+            files.report.unlink(missing_ok=True)
+        if bad and self.options.on_error == "fail":
+            path, why = bad[0]
             raise MinicnnError(
                 f"{len(bad)} of {self.rows} images cannot be read, all listed in "
-                f"{self.files.report}; the first: {path}: {reason}; mend them, or "
-                "leave them out with --on-error skip: what is done is kept"
+                f"{files.report}; the first: {path}: {why}; mend them, or leave them "
+                "out with --on-error skip: what is done is kept"
             )
-        return bad
-
-    def _finish(self) -> None:
-        """Writes what is known only now, marks the store complete, names it."""
-        partial, size = self.files.partial, self.about["source_bytes"]
-        done = [self.journal.done[start] for start in sorted(self.journal.done)]
-        crc32 = np.concatenate([np.array(each.crc32, np.uint32) for each in done])
         split = self.plan.split.copy()
-        split[[row for each in done for row, _ in each.bad]] = store.EXCLUDED
-        with h5py.File(partial, "r+") as file:
-            file["crc32"][...], file["split"][...] = crc32, split
+        split[rows] = store.EXCLUDED
+        with h5py.File(files.partial, "r+") as file:
+            file["crc32"][...] = np.concatenate([each.crc32 for each in done])
+            file["split"][...] = split
             file.attrs.modify("source_bytes", np.int64(size))
-        store.mark_complete(partial)
-        sync(partial)
-        partial.rename(self.files.target)
-        sync(self.files.target.parent)
+        store.mark_complete(files.partial)
+        sync(files.partial)
+        files.partial.rename(files.target)
+        sync(files.target.parent)
+        return bad

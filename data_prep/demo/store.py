@@ -22,8 +22,9 @@ from minicnn.base.errors import MinicnnError, Stopped
 from minicnn.base.files import cache_folder, check_target, make_folder, written_whole
 from minicnn.base.interrupt import Interrupt
 from minicnn.base.progress import Progress
-from minicnn.data.store import TRAIN, VAL, Contents, Store, create, mark_complete
+from minicnn.data.store import TRAIN, VAL, Contents, create, mark_complete
 from minicnn.data_prep.demo.scene import CLASSES, DRAWINGS, render
+from minicnn.data_prep.layout import is_there
 from minicnn.data_prep.workers import Workers
 
 VERSION = 1
@@ -91,7 +92,9 @@ def prepare_demo(
         raise MinicnnError(f"demo seed {seed}: give one from 0 to 2^63 - 1")
     make_folder(path.parent)
     check_target(path)
-    if not fresh and _is_there(path, size, seed):
+    wanted = {"source": "demo", "demo_version": VERSION, "seed": seed}
+    wanted |= {"image_size": (size, size)}
+    if is_there(path, wanted, "and is not this demo set", fresh):
         return False
     needed = len(places()) * 3 * size**2 + _SPARE_BYTES
     free = shutil.disk_usage(path.parent).free
@@ -106,26 +109,6 @@ def prepare_demo(
     with written_whole(path, mend, partial):
         _draw_store(partial, size, seed, jobs)
     return True
-
-
-def _is_there(path: Path, size: int, seed: int) -> bool:
-    """Whether this very demo store is there.
-
-    Raises:
-        MinicnnError: something else is, which must not be overwritten.
-    """
-    if not path.exists():
-        return False
-    try:
-        store = Store(path)
-    except MinicnnError as error:
-        raise MinicnnError(f"{error}; --fresh replaces it") from None
-    found = [store.attributes.get(key) for key in ("source", "demo_version", "seed")]
-    if found == ["demo", VERSION, seed] and store.image_size == (size, size):
-        return True
-    raise MinicnnError(
-        f"store {path}: exists, and is not this demo set; --fresh replaces it"
-    )
 
 
 def places() -> list[tuple[int, int, int]]:
