@@ -97,13 +97,6 @@ def test_another_store_is_not_overwritten(
     assert Store(target).image_size == (size, size)
 
 
-def test_what_is_no_store_is_not_overwritten(source: Path, target: Path) -> None:
-    target.write_text("my thesis")
-    with pytest.raises(MinicnnError, match="not a readable HDF5 file"):
-        run(source, target)
-    assert target.read_text() == "my thesis"
-
-
 def test_without_a_compiler_the_bytes_are_the_same(
     tmp_path: Path,
     target: Path,

@@ -26,22 +26,14 @@ def test_tiny_imagenet_folder_and_zip_are_one(tmp_path: Path) -> None:
             lambda name, data: file.writestr(f"tiny-imagenet-200/{name}", data)
         )
     plain, zipped = opened(folder), opened(archive)
-    assert about(plain) == (
-        "tiny-imagenet",
-        64,
-        "ignored",
-    )
-    assert plain.contents.wnids == make.WNIDS
-    truth = make.val_truth()
+    assert about(plain) == about(zipped) == ("tiny-imagenet", 64, "ignored")
     assert rows(plain) == [
         (TRAIN, wnid, f"{wnid}_{n}.JPEG")
         for wnid in make.WNIDS
         for n in range(make.TRAIN_EACH)
-    ] + sorted((VAL, wnid, f"val_{n}.JPEG") for n, wnid in enumerate(truth))
-    assert (zipped.contents.files, zipped.contents.names) == (
-        plain.contents.files,
-        plain.contents.names,
-    )
+    ] + sorted((VAL, wnid, f"val_{n}.JPEG") for n, wnid in enumerate(make.val_truth()))
+    assert zipped.contents.files == plain.contents.files
+    assert zipped.contents.names == plain.contents.names
     assert list(map(read, zipped.places)) == list(map(read, plain.places))
 
 
@@ -62,29 +54,16 @@ def test_tiny_imagenet_faults(folder: Path, name: str, text: str, message: str) 
 
 def test_cifar_binary_archive(folder: Path) -> None:
     members = make.cifar_members()
-    archive = make.tar(folder / "cifar-100-binary.tar.gz", members, "w:gz")
-    source = opened(archive)
+    source = opened(make.tar(folder / "cifar-100-binary.tar.gz", members, "w:gz"))
     assert about(source) == ("cifar-100", 32, "ignored")
-    assert source.contents.wnids == ["apple", "bear", "clock"]
-    assert source.contents.labels.tolist() == [
-        0,
-        0,
-        0,
-        1,
-        1,
-        1,
-        2,
-        2,
-        2,
-        0,
-        0,
-        1,
-        1,
-        2,
-        2,
+    counts = {(TRAIN, "train.bin"): 3, (VAL, "test.bin"): 2}
+    expected = [
+        (part, name, file)
+        for (part, file), count in counts.items()
+        for name in ("apple", "bear", "clock")
+        for _ in range(count)
     ]
-    assert source.contents.split.tolist() == [TRAIN] * 9 + [VAL] * 6
-    assert source.contents.files[4] == "train.bin#00004"
+    assert [(*each, file.split("#")[0]) for *each, file in rows(source)] == expected
     for name, place in zip(source.contents.files, source.places, strict=True):
         which, number = name.split("#")
         record = members[f"cifar-100-binary/{which}"][int(number) * 3074 :][:3074]
@@ -99,25 +78,17 @@ def test_cifar_python_version_is_refused(folder: Path) -> None:
 
 
 def test_held_out_part_is_seeded_and_of_every_class(folder: Path) -> None:
+    def held(seed: int = 0) -> list[tuple[str, str]]:
+        """Class and file of what is held out."""
+        found = rows(opened(folder, val_fraction=0.25, seed=seed))
+        return [(wnid, name) for part, wnid, name in found if part == VAL]
+
     make.class_folders(folder, {"cat": 10, "dog": 24, "ant": 2})
-    source = opened(folder, val_fraction=0.25)
-    held = source.contents.labels[source.contents.split == VAL]
-    assert source.contents.wnids == ["ant", "cat", "dog"]
-    assert np.bincount(held).tolist() == [1, 3, 6]  # 2.5 rounds up
-    again = opened(folder, val_fraction=0.25)
-    other = opened(folder, val_fraction=0.25, seed=1)
-    assert source.contents.files == again.contents.files != other.contents.files
+    first = held()
+    assert [wnid for wnid, _ in first] == ["ant"] + ["cat"] * 3 + ["dog"] * 6
+    assert first == held() != held(seed=1)
     make.class_folders(folder, {"bee": 5})
-    larger = opened(folder, val_fraction=0.25)
-    held_dogs = [
-        [
-            name
-            for name, part in zip(each.contents.files, each.contents.split, strict=True)
-            if part == VAL
-        ]
-        for each in (source, larger)
-    ]
-    assert [name for name in held_dogs[1] if "bee" not in name] == held_dogs[0]
+    assert [each for each in held() if each[0] != "bee"] == first
 
 
 def test_that_nothing_is_held_out_is_noted(folder: Path) -> None:
@@ -146,10 +117,8 @@ def test_own_train_and_val(folder: Path) -> None:
 @pytest.mark.parametrize("packed", ["zip", "tar", "tgz"])
 def test_class_folders_in_archives(tmp_path: Path, packed: str) -> None:
     folder = make.class_folders(tmp_path / "mine", {"a": 3, "b": 3})
-    files = {
-        str(path.relative_to(tmp_path)): path.read_bytes()
-        for path in sorted(folder.rglob("*.png"))
-    }
+    paths = sorted(folder.rglob("*.png"))
+    files = {str(path.relative_to(tmp_path)): path.read_bytes() for path in paths}
     archive = tmp_path / f"mine.{packed}"
     if packed == "zip":
         with zipfile.ZipFile(archive, "w") as file:
@@ -161,9 +130,8 @@ def test_class_folders_in_archives(tmp_path: Path, packed: str) -> None:
         make.tar(archive, files, "w:gz" if packed == "tgz" else "w")
     source = opened(archive)
     assert source.contents.files == opened(folder).contents.files
-    assert [read(place) for place in source.places] == [
-        files[f"mine/{name}"] for name in source.contents.files
-    ]
+    data = [files[f"mine/{name}"] for name in source.contents.files]
+    assert list(map(read, source.places)) == data
 
 
 def test_groups_file(folder: Path, tmp_path: Path) -> None:
@@ -181,18 +149,9 @@ def test_the_real_tiny_imagenet(tmp_path: Path) -> None:
     command = [sys.executable, packs / "unpack.py", tmp_path, packs / "part0.pack"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     source = opened(tmp_path)
-    assert source.contents.attributes["source"] == "tiny-imagenet"
-    assert len(source.contents.wnids) == 200
-    assert (
-        np.bincount(source.contents.labels[source.contents.split == TRAIN]).tolist()
-        == [125] * 200
-    )
-    assert (
-        np.bincount(source.contents.labels[source.contents.split == VAL]).tolist()
-        == [50] * 200
-    )
-    assert (
-        source.contents.groups.count("natural"),
-        source.contents.groups.count("manmade"),
-    ) == (72, 128)
-    assert source.contents.names[:2] == ["goldfish", "European fire salamander"]
+    assert about(source) == ("tiny-imagenet", 64, "ignored")
+    known = source.contents
+    for part, each in ((TRAIN, 125), (VAL, 50)):
+        assert np.bincount(known.labels[known.split == part]).tolist() == [each] * 200
+    assert (known.groups.count("natural"), known.groups.count("manmade")) == (72, 128)
+    assert known.names[:2] == ["goldfish", "European fire salamander"]
