@@ -11,8 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import h5py
-
 from minicnn.base.errors import MinicnnError
 from minicnn.data import store
 from minicnn.data.images import decoder
@@ -113,12 +111,6 @@ def _check_disk(contents: store.Contents, target: Path) -> None:
             f"store {target}: needs {needed / 1e9:.2f} GB, {target.parent.resolve()} "
             f"has {free / 1e9:.2f} GB free; free some space or choose another folder"
         )
-
-
-def pixels_at(path: Path) -> int:
-    """Byte offset of row 0's pixels in a laid-out store."""
-    with h5py.File(path, "r") as file:
-        return file["images"].id.get_offset()
 
 
 def sync(path: Path) -> None:

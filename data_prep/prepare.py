@@ -27,7 +27,7 @@ from minicnn.base.progress import Progress
 from minicnn.data import resample, store
 from minicnn.data.images import RESIZES
 from minicnn.data_prep.journal import Journal
-from minicnn.data_prep.layout import Files, is_there, lay_out, pixels_at, plan, sync
+from minicnn.data_prep.layout import Files, is_there, lay_out, plan, sync
 from minicnn.data_prep.sources.labelled import Source
 from minicnn.data_prep.sources.recognise import open_source
 from minicnn.data_prep.workers import Chunk, Recipe, Workers, convert, is_intact
@@ -209,9 +209,11 @@ class _Preparation:
 
     def _convert(self, workers: Workers, interrupt: Interrupt) -> Outcome:
         """Does every chunk that is not done yet."""
+        with h5py.File(self.files.partial, "r") as file:
+            offset = file["images"].id.get_offset()
         recipe = Recipe(
             str(self.files.partial.resolve()),
-            pixels_at(self.files.partial),
+            offset,
             self.size,
             self.options.resize,
             str(self.about["orientation"]),

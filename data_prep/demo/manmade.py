@@ -23,8 +23,7 @@ def book(pen: Pen, d: Dice) -> None:
     """Open, from above: two pages with lines of text and a spine."""
     wide, high = d.uniform(0.75, 0.92), d.uniform(0.5, 0.65)
     drop, lines = d.uniform(0.08, 0.25), d.integer(3, 5)
-    for side in (-1, 1):
-        half = pen.at(0, 0, flip=side)
+    for half in pen.halves():
         outer = [(wide, -high - drop), (wide, high - drop)]
         page = [(0, -high), *outer, (0, high)]
         half.at(0, 0, scale=1.1).fill(page, pen.accent)
@@ -61,8 +60,7 @@ def bridge(pen: Pen, d: Dice) -> None:
     """A suspension bridge: two towers, sagging cables, hangers, a flat deck."""
     deck, tower = d.uniform(0.25, 0.45), d.uniform(0.4, 0.6)
     top = d.uniform(-0.8, -0.5)
-    for side in (-1, 1):
-        half = pen.at(0, 0, flip=side)
+    for half in pen.halves():
         half.rect(tower - 0.07, top, tower + 0.07, 0.9, pen.accent)
         half.stroke([(tower, top), (1.1, deck)], 0.05)
     depth = deck - 0.1 - top
@@ -112,9 +110,7 @@ def clock(pen: Pen, d: Dice) -> None:
     rim = d.uniform(0.75, 0.85)
     pen.oval(0, 0, 0.95, 0.95, pen.line)
     pen.oval(0, 0, rim, rim)
-    count = d.choice((4, 12))
-    for number in range(count):
-        mark = pen.at(0, 0, turn=number * 360 / count)
+    for mark in pen.around(d.choice((4, 12))):
         mark.rect(-0.04, -rim + 0.04, 0.04, -rim + 0.2, pen.line)
     for long, half in ((0.6, 0.04), (0.4, 0.055)):
         hand = pen.at(0, 0, turn=d.uniform(0, 360))
@@ -151,8 +147,7 @@ def gear(pen: Pen, d: Dice) -> None:
     teeth, root = d.integer(7, 10), d.uniform(0.64, 0.74)
     half, hole = 1.05 / teeth * d.uniform(0.7, 0.9), d.uniform(0.2, 0.32)
     pen.oval(0, 0, root, root)
-    for number in range(teeth):
-        tooth = pen.at(0, 0, turn=number * 360 / teeth)
+    for tooth in pen.around(teeth):
         tooth.fill(taper(-0.97, half * 0.7, -root + 0.1, half))
     pen.oval(0, 0, hole + 0.1, hole + 0.1, pen.accent)
     pen.oval(0, 0, hole, hole, pen.line)

@@ -38,8 +38,7 @@ def butterfly(pen: Pen, d: Dice) -> None:
     """From above: two pairs of mirrored wings, spotted, and a thin body."""
     upper, lower = d.uniform(0.6, 0.95), d.uniform(0.45, 0.75)
     lift, spot = d.uniform(-0.95, -0.6), d.uniform(0.08, 0.17)
-    for side in (-1, 1):
-        half = pen.at(0, 0, flip=side)
+    for half in pen.halves():
         half.fill(smooth([(0, 0), (0.5 * lower, 0.75), (lower, 0.5), (0.6, 0.1)]))
         half.fill(smooth([(0, 0.05), (0.25, -0.5), (upper, lift), (0.85, 0.0)]))
         half.oval(0.68 * upper, lift * 0.6, spot, spot, pen.accent)
@@ -69,7 +68,7 @@ def cat(pen: Pen, d: Dice) -> None:
     ear, wide = d.uniform(0.75, 1.0), d.uniform(0.62, 0.8)
     eye, apart = d.uniform(0.1, 0.17), d.uniform(0.26, 0.36)
     narrow, droop = d.uniform(0.6, 1.1), d.uniform(0.0, 0.12)
-    halves = [pen.at(0, 0, flip=side) for side in (-1, 1)]
+    halves = pen.halves()
     for half in halves:
         half.fill([(wide * 0.95, 0.1), (wide, -ear), (0.1, -0.45)])
         inner = [(wide * 0.8, -0.2), (wide * 0.9, 0.2 - ear), (0.3, -0.4)]
@@ -132,8 +131,7 @@ def flower(pen: Pen, d: Dice) -> None:
     count = d.integer(5, 9)
     wide, inner = 1.5 / count * d.uniform(0.8, 1.15), d.uniform(0.2, 0.34)
     vein = mix(pen.body, pen.line, 0.5)
-    for number in range(count):
-        petal = pen.at(0, 0, turn=number * 360 / count)
+    for petal in pen.around(count):
         petal.oval(0, -0.55, wide, 0.42)
         petal.stroke([(0, -0.3), (0, -0.8)], 0.04, vein)
     pen.oval(0, 0, inner, inner, pen.accent)

@@ -24,21 +24,14 @@ Points = list[Point]
 Colour = tuple[int, int, int]
 T = TypeVar("T")
 
-_INDEX_BITS = 32
-_BLOCK = 4096
+_BLOCK = 4096  # words drawn at a time, at least
 
 
 class Dice:
-    """Random numbers for one picture, a pure function of (seed, class, number).
-
-    Args:
-        seed: of the whole set.
-        kind: number of the class.
-        number: of the picture within the class.
-    """
+    """Random numbers for one picture, a pure function of seed, class and number."""
 
     def __init__(self, seed: int, kind: int, number: int) -> None:
-        self._seed, self._step = seed, (kind << _INDEX_BITS) | number
+        self._seed, self._step = seed, (kind << 32) | number
         self._words: NDArray[np.uint32] = np.empty(0, np.uint32)
         self._used = self._drawn = 0
 
@@ -76,13 +69,10 @@ class Dice:
     def colour(self, dark: float, bright: float) -> Colour:
         """A colour of any hue whose brightness (Rec. 601) is about dark .. bright."""
         grey, spread = self.uniform(dark, bright), self.uniform(0, 90)
-        red, green, blue = (self.uniform(-spread, spread) for _ in range(3))
-        grey -= 0.299 * red + 0.587 * green + 0.114 * blue
-        return _byte(grey + red), _byte(grey + green), _byte(grey + blue)
-
-
-def _byte(value: float) -> int:
-    return min(max(round(value), 0), 255)
+        tints = [self.uniform(-spread, spread) for _ in range(3)]
+        grey -= 0.299 * tints[0] + 0.587 * tints[1] + 0.114 * tints[2]
+        red, green, blue = (min(max(round(grey + t), 0), 255) for t in tints)
+        return red, green, blue
 
 
 def mix(one: Colour, other: Colour, share: float) -> Colour:
@@ -129,13 +119,7 @@ def mirrored(side: Points) -> Points:
 
 
 def smooth(points: Points, closed: bool = True, pieces: int = 5) -> Points:
-    """A Catmull–Rom curve through the points.
-
-    Args:
-        points: at least two.
-        closed: whether the last point is joined to the first.
-        pieces: straight pieces from each point to the next.
-    """
+    """A Catmull–Rom curve through two points or more, of so many pieces between two."""
     last = len(points) - 1
     around = [points[-1], *points, points[0], points[1]]
     if not closed:
@@ -155,12 +139,7 @@ def smooth(points: Points, closed: bool = True, pieces: int = 5) -> Points:
 
 
 def ribbon(spine: Points, widths: Sequence[float]) -> Points:
-    """The outline of a band along a spine, down one side and back the other.
-
-    Args:
-        spine: its middle line.
-        widths: its full width at each point of the spine.
-    """
+    """The outline of a band of these widths about its middle line, the spine."""
     one, other = [], []
     for k, ((x, y), width) in enumerate(zip(spine, widths, strict=True)):
         (ax, ay), (bx, by) = spine[max(k - 1, 0)], spine[min(k + 1, len(spine) - 1)]
@@ -213,6 +192,14 @@ class Pen:
         down = (dx * c - ax * s, dy * c - ay * s)
         (centre,) = self.to_pixels([(x, y)])
         return replace(self, across=across, down=down, centre=centre)
+
+    def around(self, count: int) -> list[Pen]:
+        """So many pens of the same centre, each turned further."""
+        return [self.at(0, 0, turn=number * 360 / count) for number in range(count)]
+
+    def halves(self) -> list[Pen]:
+        """A pen for the left half, which draws it mirrored, and one for the right."""
+        return [self.at(0, 0, flip=side) for side in (-1, 1)]
 
     def fill(self, points: Iterable[Point], colour: Colour | None = None) -> None:
         """A filled polygon, in the body's colour unless told otherwise."""
