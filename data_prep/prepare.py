@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import h5py
@@ -228,9 +229,9 @@ class _Preparation:
             )
         kept = self._check_done(workers, recipe, interrupt)
         todo = [each for each in self._chunks() if each.start not in self.journal.done]
-        began = time.monotonic()
+        work, began = partial(convert, recipe), time.monotonic()
         with Progress(self.rows, "images", "preparing", initial=kept) as progress:
-            for _, done in workers.unordered(convert, recipe, todo, interrupt):
+            for _, done in workers.unordered(work, todo, interrupt):
                 self.journal.note(done)
                 progress.update(len(done.crc32))
             converted = progress.done - kept
@@ -265,8 +266,9 @@ class _Preparation:
         if not noted:
             return 0
         total = sum(len(old.crc32) for old in noted)
+        check = partial(is_intact, recipe)
         with Progress(total, "images", "checking what is done") as progress:
-            for old, intact in workers.unordered(is_intact, recipe, noted, interrupt):
+            for old, intact in workers.unordered(check, noted, interrupt):
                 progress.update(len(old.crc32))
                 if intact:
                     self.journal.done[old.start] = old

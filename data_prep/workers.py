@@ -22,7 +22,6 @@ from minicnn.base.interrupt import Interrupt
 from minicnn.data.images import BadImageError, cifar_to_rgb, to_rgb
 from minicnn.data_prep.sources.tree import Place, read
 
-Common = TypeVar("Common")
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -133,17 +132,15 @@ class Workers:
 
     def unordered(
         self,
-        work: Callable[[Common, Item], Result],
-        common: Common,
+        work: Callable[[Item], Result],
         items: Iterable[Item],
         interrupt: Interrupt,
     ) -> Iterator[tuple[Item, Result]]:
-        """Yields each item and work(common, item), as they finish.
+        """Yields each item and work(item), as they finish.
 
         Args:
-            work: a function of a module, so that other processes find it.
-            common: its first argument, the same for all.
-            items: its second, one at a time.
+            work: a function of a module, so that other processes find it, or a partial
+                one.
             interrupt: once it is requested, no more is begun.
 
         Raises:
@@ -153,7 +150,7 @@ class Workers:
             for item in items:
                 if interrupt.requested:
                     return
-                yield item, work(common, item)
+                yield item, work(item)
             return
         waiting = iter(items)
         running: dict[Future[Result], Item] = {}
@@ -161,7 +158,7 @@ class Workers:
             while True:
                 free = 0 if interrupt.requested else 2 * self.jobs - len(running)
                 for item in islice(waiting, free):
-                    running[self._pool.submit(work, common, item)] = item
+                    running[self._pool.submit(work, item)] = item
                 if not running:
                     return
                 finished, _ = wait(running, return_when=FIRST_COMPLETED)

@@ -11,6 +11,7 @@ import os
 import shutil
 import sys
 import zlib
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -169,8 +170,8 @@ def _draw_store(path: Path, size: int, seed: int, jobs: int | None) -> None:
         Progress(len(pictures), "images", "drawing the demo set") as progress,
         h5py.File(path, "r+") as file,
     ):
-        drawing = workers.unordered(_draw_rows, (seed, size), shares, interrupt)
-        for share, pixels in drawing:
+        work = partial(_draw_rows, (seed, size))
+        for share, pixels in workers.unordered(work, shares, interrupt):
             rows = slice(share.first, share.first + len(pixels))
             file["images"][rows] = pixels
             file["crc32"][rows] = [zlib.crc32(picture.data) for picture in pixels]

@@ -135,9 +135,8 @@ def die(*_: object) -> None:
 
 
 def test_a_killed_worker_is_one_line() -> None:
-    recipe = workers.Recipe("unused", 0, 1, "warp", "ignored", "image")
     with (
         workers.Workers(2) as pool,
         pytest.raises(MinicnnError, match="worker process was killed"),
     ):
-        list(pool.unordered(die, recipe, [1, 2, 3], Interrupt()))
+        list(pool.unordered(die, [1, 2, 3], Interrupt()))
