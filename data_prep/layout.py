@@ -28,9 +28,9 @@ class Files:
     def __init__(self, target: Path) -> None:
         self.target = target
         self.report = target.with_name(f"{target.name}.bad.txt")
-        self.partial, self.created, self.journal, self.lock, self.scratch = (
+        self.partial, self.journal, self.lock, self.scratch = (
             target.with_name(f"{target.name}.partial{ending}")
-            for ending in ("", ".new", ".journal", ".lock", ".tar")
+            for ending in ("", ".journal", ".lock", ".tar")
         )
 
 
@@ -95,11 +95,11 @@ def lay_out(contents: store.Contents, files: Files) -> None:
     files.partial.unlink(missing_ok=True)
     _check_disk(contents, files.target)
     try:
-        store.create(files.created, contents)
-        _reserve(files.created)
-        files.created.rename(files.partial)
-    finally:
-        files.created.unlink(missing_ok=True)
+        store.create(files.partial, contents)
+        _reserve(files.partial)
+    except BaseException:  # a kill leaves it, but the journal has no header yet
+        files.partial.unlink(missing_ok=True)
+        raise
 
 
 def _check_disk(contents: store.Contents, target: Path) -> None:

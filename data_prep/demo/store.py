@@ -105,10 +105,10 @@ def prepare_demo(
             f"{free / 1e6:.0f} MB free; free some space or give another path"
         )
     # A name of its own: two first uses at once do not disturb each other.
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     mend = "; free some space or give another path"
-    with written_whole(path, mend, partial):
-        _draw_store(partial, size, seed, jobs)
+    with written_whole(path, mend, temporary):
+        _draw_store(temporary, size, seed, jobs)
     return True
 
 
