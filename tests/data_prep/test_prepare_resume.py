@@ -9,7 +9,6 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import h5py
 import pytest
@@ -38,16 +37,8 @@ def right(source: Path, target: Path) -> bytes:
 
 def interrupted(source: Path, target: Path, chunks: int) -> Outcome:
     """Prepares until a SIGTERM of our own in the last of so many chunks."""
-    convert, calls = workers.convert, []
-
-    def counted(*arguments: Any) -> object:
-        calls.append(1)
-        if len(calls) == chunks:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return convert(*arguments)
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "convert", counted)
+        count_conversions(patch, stop_at=chunks)
         return run(source, target)
 
 
@@ -145,15 +136,12 @@ def test_killed_at_the_very_end(
 ) -> None:
     """After the store is marked complete, and after it has its name."""
 
-    class KilledError(Exception):
-        pass
-
     def killed(*_: object) -> None:
-        raise KilledError
+        raise SystemExit
 
     with monkeypatch.context() as patch:
         patch.setattr(module, "sync", killed)
-        with pytest.raises(KilledError):
+        with pytest.raises(SystemExit):
             run(source, target)
     assert not target.exists()
     assert run(source, target).kept == 25
