@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import io
-import os
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,9 +22,8 @@ from minicnn.base.philox import Stream, permutation
 from minicnn.base.progress import Progress
 from minicnn.data.classes import class_index
 from minicnn.data.store import EXCLUDED, GROUPS, PARTS, Store
-from minicnn.data_prep.sources.tree import read_at
 
-_PIECE_BYTES = 16 << 20
+_PIECE = 64  # rows that a thread verifies at a time
 _SMALLEST_TILE, _LARGEST_TILE = 96, 192
 _TEXT, _MARGIN = 12, 4
 
@@ -84,54 +83,43 @@ def verify(store: Store, jobs: int | None = None) -> list[Damage]:
     Returns:
         The damaged images in row order; empty where all is well.
     """
-    height, width = store.image_size
-    size = height * width * 3
-    step = max(1, _PIECE_BYTES // size)
-    starts = range(0, len(store), step)
-    descriptor = os.open(store.path, os.O_RDONLY)
-
-    def check(start: int) -> list[tuple[int, str]]:
-        rows = range(start, min(start + step, len(store)))
-        return list(_damaged(store, descriptor, rows, size))
-
-    found = []
-    try:
-        with (
-            Progress(len(store), "images", "verifying") as progress,
-            ThreadPoolExecutor(jobs or available_cores()) as pool,
-        ):
-            for start, damaged in zip(starts, pool.map(check, starts), strict=True):
-                found += damaged
-                progress.update(min(step, len(store) - start))
-    finally:
-        os.close(descriptor)
-    return [_damage(store, row, reason) for row, reason in found]
+    rows = range(len(store))
+    pieces = [rows[start : start + _PIECE] for start in rows[::_PIECE]]
+    found: list[Damage] = []
+    with (
+        Progress(len(store), "images", "verifying") as progress,
+        ThreadPoolExecutor(jobs or available_cores()) as pool,
+    ):
+        checked = pool.map(partial(_damaged, store), pieces)
+        for piece, damaged in zip(pieces, checked, strict=True):
+            found += damaged
+            progress.update(len(piece))
+    return found
 
 
-def _damaged(
-    store: Store, descriptor: int, rows: range, size: int
-) -> Iterator[tuple[int, str]]:
-    """Read with pread: a bad sector is then an error of its row, not a fatal signal."""
-    begin = store.images.offset
-    for row in rows:
-        try:
-            data = read_at(descriptor, size, begin + row * size)
-        except OSError as error:
-            yield row, f"cannot be read: {error.strerror}"
-            continue
-        if zlib.crc32(data) != store.crc32[row]:
-            yield row, "checksum differs"
-        elif not 0 <= store.labels[row] < len(store.wnids):
-            yield row, f"label {store.labels[row]} out of range"
-        elif store.split[row] not in (*PARTS.values(), EXCLUDED):
-            yield row, f"unknown split {store.split[row]}"
-
-
-def _damage(store: Store, row: int, reason: str) -> Damage:
-    label = store.labels[row]
-    known = 0 <= label < len(store.wnids)
-    wnid, name = (store.wnids[label], store.names[label]) if known else ("?", "?")
-    return Damage(row, wnid, name, store.files[row], reason)
+def _damaged(store: Store, rows: range) -> list[Damage]:
+    """Reads, not maps: a bad sector is then an error of its row, not a fatal signal."""
+    size, found = store.images[0].nbytes, []
+    with open(store.path, "rb") as file:
+        for row in rows:
+            label, reason = store.labels[row], ""
+            known = 0 <= label < len(store.wnids)
+            try:
+                file.seek(store.images.offset + row * size)
+                if zlib.crc32(file.read(size)) != store.crc32[row]:
+                    reason = "checksum differs"
+                elif not known:
+                    reason = f"label {label} out of range"
+                elif store.split[row] not in (*PARTS.values(), EXCLUDED):
+                    reason = f"unknown split {store.split[row]}"
+            except OSError as error:
+                reason = f"cannot be read: {error.strerror}"
+            if reason:
+                wnid, name = "?", "?"
+                if known:
+                    wnid, name = store.wnids[label], store.names[label]
+                found.append(Damage(row, wnid, name, store.files[row], reason))
+    return found
 
 
 def find_classes(store: Store, wanted: Sequence[str]) -> list[int]:
@@ -177,42 +165,44 @@ def contact_sheet(
     Raises:
         MinicnnError: the part has no image of these classes.
     """
-    chosen = list(dict.fromkeys(classes)) or list(range(len(store.wnids)))
-    tiles = rows * cols
-    if len(chosen) > tiles:
-        chosen = [chosen[tile * len(chosen) // tiles] for tile in range(tiles)]
-    members = [store.rows([label], part) for label in chosen]
-    # One image of each class, then a second of each that has one, and so on.
-    turns = sorted(
-        (k, at) for at, m in enumerate(members) for k in range(min(len(m), tiles))
-    )
-    shown = sorted((at, k) for k, at in turns[:tiles])
+    shown = _dealt(store, classes, part, rows * cols, seed)
     if not shown:
         raise MinicnnError(f"store {store.path}: no {part} images of these classes")
     cols = min(cols, len(shown))
-    rows = -(-len(shown) // cols)
-    side = _side(store.image_size[0])
-    pitch = (side + _MARGIN, side + _TEXT + 2 * _MARGIN)
-    sheet = Image.new(
-        "RGB", (cols * pitch[0] + _MARGIN, rows * pitch[1] + _MARGIN), "white"
-    )
-    enlarged = side > store.image_size[0]
-    way = Image.Resampling.NEAREST if enlarged else Image.Resampling.BILINEAR
+    size = store.image_size[0]
+    # Small images are enlarged by a whole number.
+    side = min(size * -(-_SMALLEST_TILE // size), _LARGEST_TILE)
+    way = Image.Resampling.NEAREST if side > size else Image.Resampling.BILINEAR
+    wide, high = side + _MARGIN, side + _TEXT + 2 * _MARGIN
+    extent = cols * wide + _MARGIN, -(-len(shown) // cols) * high + _MARGIN
+    sheet = Image.new("RGB", extent, "white")
     draw, (font, glyphs) = ImageDraw.Draw(sheet), _font()
-    for tile, (at, k) in enumerate(shown):
-        label, count = chosen[at], len(members[at])
-        order = permutation(seed, Stream.SUBSET, label, count)
-        pixels = store.images[members[at][order[k]]]
-        image = Image.fromarray(pixels).resize((side, side), way)
-        left = _MARGIN + tile % cols * pitch[0]
-        top = _MARGIN + tile // cols * pitch[1]
+    for tile, row in enumerate(shown):
+        left, top = _MARGIN + tile % cols * wide, _MARGIN + tile // cols * high
+        image = Image.fromarray(store.images[row]).resize((side, side), way)
         sheet.paste(image, (left, top))
-        text = store.names[label]
+        text = store.names[store.labels[row]]
         if not glyphs.issuperset(map(ord, text)):  # it would be a row of boxes
-            text = f"class {label}"
-        text = _fitted(text, font, side)
-        draw.text((left, top + side + 1), text, "black", font)
+            text = f"class {store.labels[row]}"
+        draw.text((left, top + side + 1), _fitted(text, font, side), "black", font)
     return sheet
+
+
+def _dealt(
+    store: Store, classes: Sequence[int], part: str, tiles: int, seed: int
+) -> list[int]:
+    """The rows of a sheet of at most so many tiles; see `contact_sheet`."""
+    chosen = list(dict.fromkeys(classes)) or list(range(len(store.wnids)))
+    if len(chosen) > tiles:
+        chosen = [chosen[tile * len(chosen) // tiles] for tile in range(tiles)]
+    members = []
+    for label in chosen:
+        rows = store.rows([label], part)
+        order = permutation(seed, Stream.SUBSET, label, len(rows))
+        members.append(rows[order[:tiles]].tolist())
+    # One image of each class, then a second of each that has one, and so on.
+    turns = sorted((k, at) for at, m in enumerate(members) for k in range(len(m)))
+    return [members[at][k] for at, k in sorted((at, k) for k, at in turns[:tiles])]
 
 
 def write_picture(image: Image.Image, path: Path) -> None:
@@ -228,11 +218,6 @@ def write_picture(image: Image.Image, path: Path) -> None:
     except (KeyError, OSError, ValueError):  # Pillow's, for what it does not write
         raise MinicnnError(f"{path}: unknown ending; use .png") from None
     write_atomically(path, encoded.getvalue())
-
-
-def _side(size: int) -> int:
-    """A tile's side: small images are enlarged by a whole number."""
-    return min(size * -(-_SMALLEST_TILE // size), _LARGEST_TILE)
 
 
 def _font() -> tuple[ImageFont.FreeTypeFont, set[int]]:

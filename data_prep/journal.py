@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from minicnn.data_prep.workers import Done
@@ -16,32 +17,26 @@ class Journal:
     line being written. Lines that do not parse are ignored: their chunk is done again.
 
     Attributes:
-        header: what the work was begun with; None where it was not.
+        header: what the work was begun with; empty where it was not.
         done: finished chunks by first row.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self.header: dict[str, str] | None = None
+        self.header: dict[str, str] = {}
         self.done: dict[int, Done] = {}
-        self._file = open(path, "a+b", buffering=0)  # noqa: SIM115
-        self._read()
-
-    def _read(self) -> None:
+        self._file = open(path, "a+b")  # noqa: SIM115
         self._file.seek(0)
         text = self._file.read()
         whole = text.rfind(b"\n") + 1
         self._file.truncate(whole)
         for line in text[:whole].splitlines():
-            try:
+            with suppress(ValueError, TypeError, KeyError):
                 fields = json.loads(line)
-                if self.header is None:
-                    self.header = dict(fields)
-                else:
-                    fields["bad"] = [tuple(each) for each in fields["bad"]]
-                    self.done[fields["start"]] = Done(**fields)
-            except (ValueError, TypeError, KeyError):
-                continue
+                if "fingerprint" in fields:
+                    self.header = fields
+                    continue
+                fields["bad"] = [tuple(each) for each in fields["bad"]]
+                self.done[fields["start"]] = Done(**fields)
 
     def begin(self, header: dict[str, str]) -> None:
         """Forgets everything and writes a new header."""
@@ -55,9 +50,8 @@ class Journal:
         self._append(done._asdict())
 
     def _append(self, fields: Mapping[str, object]) -> None:
-        line = memoryview(json.dumps(fields, separators=(",", ":")).encode() + b"\n")
-        while line:
-            line = line[self._file.write(line) :]
+        self._file.write(json.dumps(fields, separators=(",", ":")).encode() + b"\n")
+        self._file.flush()
 
     def close(self) -> None:
         self._file.close()

@@ -7,11 +7,9 @@ import errno
 import hashlib
 import os
 import shutil
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
-
-import h5py
+from typing import Any
 
 from minicnn.base.errors import MinicnnError
 from minicnn.data import store
@@ -24,81 +22,70 @@ _PIPELINE = 2
 _SPARE_BYTES = 16 << 20  # the journal, the report, what the file system itself needs
 
 
-@dataclass(frozen=True)
 class Files:
     """The store, and the files beside it that exist while it is made."""
 
-    target: Path
-    partial: Path
-    created: Path
-    journal: Path
-    lock: Path
-    scratch: Path
-    report: Path
-
-    @classmethod
-    def of(cls, target: Path) -> Files:
-        work = ("", ".new", ".journal", ".lock", ".tar")
-        endings = ["", *(".partial" + ending for ending in work), ".bad.txt"]
-        return cls(*(target.with_name(target.name + ending) for ending in endings))
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What the store will be, but for the pixels.
-
-    Attributes:
-        source: classes and rows.
-        size: height and width of every image, in pixels.
-        resize: "warp" or "short-center".
-        exact: whether Pillow alone decides the pixels; see `to_rgb`.
-    """
-
-    source: Source
-    size: int
-    resize: str
-    exact: bool = False
-
-    @cached_property
-    def source_bytes(self) -> int:
-        """Bytes of all image files together; a changed file changes it."""
-        return sum(place.length for place in self.source.places)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """SHA-256 of all that decides the store but the image files' bytes."""
-        source, digest = self.source, hashlib.sha256()
-        head = [str(_PIPELINE), str(store.VERSION), str(self.size), self.resize]
-        head += [source.kind, source.orientation, "exact" if self.exact else ""]
-        for texts in (head, source.wnids, source.names, source.groups, source.files):
-            digest.update(("\0".join(texts) + "\0\0").encode())
-        digest.update(source.labels.tobytes() + source.split.tobytes())
-        return digest.hexdigest()
-
-    @property
-    def contents(self) -> store.Contents:
-        """As `store.create` takes it."""
-        source = self.source
-        return store.Contents(
-            size=(self.size, self.size),
-            labels=source.labels,
-            split=source.split,
-            files=source.files,
-            wnids=source.wnids,
-            names=source.names,
-            groups=source.groups,
-            attributes={
-                "resize": self.resize,
-                "source": source.kind,
-                "orientation": source.orientation,
-                "decoder": decoder(self.exact),
-                "fingerprint": self.fingerprint,
-                "source_bytes": self.source_bytes,
-            },
+    def __init__(self, target: Path) -> None:
+        self.target = target
+        self.report = target.with_name(f"{target.name}.bad.txt")
+        self.partial, self.journal, self.lock, self.scratch = (
+            target.with_name(f"{target.name}.partial{ending}")
+            for ending in ("", ".journal", ".lock", ".tar")
         )
 
 
-def lay_out(plan: Plan, files: Files) -> None:
+def plan(source: Source, size: int, resize: str, exact: bool) -> store.Contents:
+    """What the store will be, but for the pixels.
+
+    Args:
+        source: classes and rows.
+        size, resize, exact: as `to_rgb` takes them; 0 is the source's own size.
+
+    Returns:
+        As `store.create` takes it. Among its attributes are `source_bytes`, of all
+        image files together: a changed file changes it; and `fingerprint`, the SHA-256
+        of all else that decides the store.
+    """
+    known, digest = source.contents, hashlib.sha256()
+    size = size or known.size[0]
+    head = [str(_PIPELINE), str(store.VERSION), str(size), resize]
+    head += [str(known.attributes[key]) for key in ("source", "orientation")]
+    head.append("exact" if exact else "")
+    for texts in (head, known.wnids, known.names, known.groups, known.files):
+        digest.update(("\0".join(texts) + "\0\0").encode())
+    digest.update(known.labels.tobytes() + known.split.tobytes())
+    more: dict[str, str | int | float] = {
+        "resize": resize,
+        "decoder": decoder(exact),
+        "fingerprint": digest.hexdigest(),
+        "source_bytes": sum(place.length for place in source.places),
+    }
+    return replace(known, size=(size, size), attributes=known.attributes | more)
+
+
+def is_there(target: Path, wanted: dict[str, Any], other: str, fresh: bool) -> bool:
+    """Whether the target is a store with these attributes, or this `image_size`.
+
+    Args:
+        other: what the error says of one that has others.
+        fresh: it is not, whatever it is, and may be overwritten.
+
+    Raises:
+        MinicnnError: it is something else, which must not be overwritten.
+    """
+    if fresh or not target.exists():
+        return False
+    try:
+        found = store.Store(target)
+    except MinicnnError as error:
+        raise MinicnnError(f"{error}; --fresh replaces it") from None
+    about = {**found.attributes, "image_size": found.image_size}
+    if all(about.get(key) == value for key, value in wanted.items()):
+        return True
+    raise MinicnnError(f"store {target}: exists, {other}; --fresh replaces it")
+
+
+def lay_out(contents: store.Contents, files: Files) -> None:
     """Makes the partial store at its full size, in place of an older one.
 
     Raises:
@@ -106,30 +93,24 @@ def lay_out(plan: Plan, files: Files) -> None:
         OSError: the disk is full all the same.
     """
     files.partial.unlink(missing_ok=True)
-    _check_disk(plan, files.target)
+    _check_disk(contents, files.target)
     try:
-        store.create(files.created, plan.contents)
-        _reserve(files.created)
-        files.created.rename(files.partial)
-    finally:
-        files.created.unlink(missing_ok=True)
+        store.create(files.partial, contents)
+        _reserve(files.partial)
+    except BaseException:  # a kill leaves it, but the journal has no header yet
+        files.partial.unlink(missing_ok=True)
+        raise
 
 
-def _check_disk(plan: Plan, target: Path) -> None:
-    row = 3 * plan.size**2 + max(map(len, plan.source.files)) + 16
-    needed = len(plan.source.files) * row + _SPARE_BYTES
+def _check_disk(contents: store.Contents, target: Path) -> None:
+    row = 3 * contents.size[0] ** 2 + max(map(len, contents.files)) + 16
+    needed = len(contents.files) * row + _SPARE_BYTES
     free = shutil.disk_usage(target.parent).free
     if needed > free:
         raise MinicnnError(
             f"store {target}: needs {needed / 1e9:.2f} GB, {target.parent.resolve()} "
             f"has {free / 1e9:.2f} GB free; free some space or choose another folder"
         )
-
-
-def pixels_at(path: Path) -> int:
-    """Byte offset of row 0's pixels in a laid-out store."""
-    with h5py.File(path, "r") as file:
-        return file["images"].id.get_offset()
 
 
 def sync(path: Path) -> None:

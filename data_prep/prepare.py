@@ -13,8 +13,9 @@ from __future__ import annotations
 import errno
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import h5py
@@ -25,18 +26,12 @@ from minicnn.base.files import check_target, held_alone
 from minicnn.base.interrupt import Interrupt, raising
 from minicnn.base.progress import Progress
 from minicnn.data import store
-from minicnn.data.images import RESIZES, decoder
+from minicnn.data.images import RESIZES
 from minicnn.data_prep.journal import Journal
-from minicnn.data_prep.layout import Files, Plan, lay_out, pixels_at, sync
+from minicnn.data_prep.layout import Files, is_there, lay_out, plan, sync
 from minicnn.data_prep.sources.labelled import Source
 from minicnn.data_prep.sources.recognise import open_source
-from minicnn.data_prep.workers import (
-    Chunk,
-    Recipe,
-    Workers,
-    convert,
-    is_intact,
-)
+from minicnn.data_prep.workers import Chunk, Recipe, Workers, convert, is_intact
 
 ON_ERROR = ("fail", "skip")
 
@@ -107,17 +102,22 @@ def prepare(source: Path, target: Path, options: Options | None = None) -> Outco
     Raises:
         MinicnnError: an unusable source, option or target; bad files under "fail".
     """
-    options = options or Options()
+    options, files = options or Options(), Files(target)
     _check(options)
     check_target(target)
-    files = Files.of(target)
     refusal = f"store {target}: another process is preparing it; wait for it"
     try:
         with held_alone(files.lock, refusal):
             journal = Journal(files.journal)
             try:
                 with raising():
-                    opened = _opened(source, files, options)
+                    opened = open_source(
+                        source,
+                        files.scratch,
+                        options.val_fraction,
+                        options.seed,
+                        options.groups,
+                    )
                 return _Preparation(opened, files, journal, options).run()
             finally:
                 files.scratch.unlink(missing_ok=True)
@@ -149,16 +149,6 @@ def _check(options: Options) -> None:
         raise MinicnnError(f"jobs {options.jobs}: expected at least 1")
 
 
-def _opened(source: Path, files: Files, options: Options) -> Source:
-    return open_source(
-        source,
-        files.scratch,
-        val_fraction=options.val_fraction,
-        seed=options.seed,
-        groups=options.groups,
-    )
-
-
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
@@ -169,10 +159,10 @@ class _Preparation:
     ) -> None:
         self.source, self.files, self.journal = source, files, journal
         self.options = options
-        size = options.size or source.size
-        self.plan = Plan(source, size, options.resize, options.exact)
-        self.decoder = decoder(options.exact)
-        self.rows = len(source.files)
+        self.plan = plan(source, options.size or 0, options.resize, options.exact)
+        self.about = self.plan.attributes
+        self.header = {key: str(self.about[key]) for key in ("fingerprint", "decoder")}
+        self.rows, self.size = len(source.places), self.plan.size[0]
 
     def run(self) -> Outcome:
         with raising():
@@ -182,18 +172,14 @@ class _Preparation:
                     return Outcome("already", self.rows)
                 self.journal.begin({})
                 lay_out(self.plan, self.files)
-                self.journal.begin(self._header())
+                self.journal.begin(self.header)
         for note in self.source.notes:
             _say(f"note: {note}")
         with Interrupt() as interrupt, Workers(self.options.jobs) as workers:
             outcome = self._convert(workers, interrupt)
         if outcome.state == "done":
-            outcome.bad = self._bad_files()
-            self._finish()
+            outcome.bad = self._finish()
         return outcome
-
-    def _header(self) -> dict[str, str]:
-        return {"fingerprint": self.plan.fingerprint, "decoder": self.decoder}
 
     def _resumes(self) -> bool:
         """Whether unfinished work is there that this command continues.
@@ -201,55 +187,45 @@ class _Preparation:
         Raises:
             MinicnnError: there is some, but of another source or other options.
         """
-        header = self.journal.header
-        if self.options.fresh or not header or not self.files.partial.exists():
+        found, wanted = self.journal.header, self.header
+        if self.options.fresh or not found or not self.files.partial.exists():
             return False
-        if header.get("fingerprint") != self.plan.fingerprint:
+        if found["fingerprint"] != wanted["fingerprint"]:
             raise MinicnnError(
                 f"store {self.files.partial}: unfinished, from another source or with "
                 "other options; finish it with those, or discard it with --fresh"
             )
-        if header.get("decoder") != self.decoder:
+        if found["decoder"] != wanted["decoder"]:
             raise MinicnnError(
-                f"store {self.files.partial}: begun with {header.get('decoder')}, here "
-                f"is {self.decoder}, whose pixels may differ; discard it with --fresh"
+                f"store {self.files.partial}: begun with {found['decoder']}, here is "
+                f"{wanted['decoder']}, whose pixels may differ; discard it with --fresh"
             )
         return True
 
     def _is_there(self) -> bool:
-        """Whether the target is already this very store.
-
-        Raises:
-            MinicnnError: it is something else, which must not be overwritten.
-        """
-        target = self.files.target
-        if self.options.fresh or not target.exists():
-            return False
-        try:
-            attributes = store.Store(target).attributes
-        except MinicnnError as error:
-            raise MinicnnError(f"{error}; --fresh replaces it") from None
-        same = attributes.get("fingerprint") == self.plan.fingerprint
-        if same and attributes.get("source_bytes") == self.plan.source_bytes:
-            return True
-        raise MinicnnError(
-            f"store {target}: exists, made from another source or with other options; "
-            "--fresh replaces it"
-        )
+        keys = ("fingerprint", "source_bytes")
+        wanted = {key: self.about[key] for key in keys}
+        other = "made from another source or with other options"
+        return is_there(self.files.target, wanted, other, self.options.fresh)
 
     def _convert(self, workers: Workers, interrupt: Interrupt) -> Outcome:
         """Does every chunk that is not done yet."""
-
-        def stop() -> bool:
-            return interrupt.requested
-
-        recipe = self._recipe()
-        kept = self._check_done(workers, recipe, stop)
-        done_before = self.journal.done.keys()
-        todo = [chunk for chunk in self._chunks() if chunk.start not in done_before]
-        began = time.monotonic()
+        with h5py.File(self.files.partial, "r") as file:
+            offset = file["images"].id.get_offset()
+        recipe = Recipe(
+            str(self.files.partial.resolve()),
+            offset,
+            self.size,
+            self.options.resize,
+            str(self.about["orientation"]),
+            str(self.about["source"]),
+            self.options.exact,
+        )
+        kept = self._check_done(workers, recipe, interrupt)
+        todo = [each for each in self._chunks() if each.start not in self.journal.done]
+        work, began = partial(convert, recipe), time.monotonic()
         with Progress(self.rows, "images", "preparing", initial=kept) as progress:
-            for _, done in workers.unordered(convert, recipe, todo, stop):
+            for _, done in workers.unordered(work, todo, interrupt):
                 self.journal.note(done)
                 progress.update(len(done.crc32))
             converted = progress.done - kept
@@ -259,24 +235,13 @@ class _Preparation:
             state, self.rows, kept, converted, seconds, None, interrupt.signal_name
         )
 
-    def _recipe(self) -> Recipe:
-        return Recipe(
-            str(self.files.partial.resolve()),
-            pixels_at(self.files.partial),
-            self.plan.size,
-            self.plan.resize,
-            self.source.orientation,
-            self.source.codec,
-            self.plan.exact,
-        )
-
     def _chunks(self) -> Iterator[Chunk]:
-        step = max(1, min(_CHUNK_BYTES // (3 * self.plan.size**2), _CHUNK_IMAGES))
+        step = max(1, min(_CHUNK_BYTES // (3 * self.size**2), _CHUNK_IMAGES))
         for start in range(0, self.rows, step):
             yield Chunk(start, self.source.places[start : start + step])
 
     def _check_done(
-        self, workers: Workers, recipe: Recipe, stop: Callable[[], bool]
+        self, workers: Workers, recipe: Recipe, interrupt: Interrupt
     ) -> int:
         """Forgets noted chunks that must be done again; returns the rows of the rest.
 
@@ -284,59 +249,58 @@ class _Preparation:
         be mended by now), or whose rows have lost their checksums.
         """
         done, self.journal.done = self.journal.done, {}
-        noted = []
-        for chunk in self._chunks():
-            old = done.get(chunk.start)
-            if old is None or old.bad or len(old.crc32) != len(chunk.places):
-                continue
-            if old.source_bytes == chunk.source_bytes:
-                noted.append(old)
+        noted = [
+            old
+            for chunk in self._chunks()
+            if (old := done.get(chunk.start)) is not None
+            and not old.bad
+            and len(old.crc32) == len(chunk.places)
+            and old.source_bytes == chunk.source_bytes
+        ]
         if not noted:
             return 0
         total = sum(len(old.crc32) for old in noted)
+        check = partial(is_intact, recipe)
         with Progress(total, "images", "checking what is done") as progress:
-            for old, intact in workers.unordered(is_intact, recipe, noted, stop):
+            for old, intact in workers.unordered(check, noted, interrupt):
                 progress.update(len(old.crc32))
                 if intact:
                     self.journal.done[old.start] = old
         return sum(len(old.crc32) for old in self.journal.done.values())
 
-    def _bad_files(self) -> list[tuple[str, str]]:
-        """Lists the bad files in the report.
+    def _finish(self) -> list[tuple[str, str]]:
+        """Writes what is known only now, marks the store complete, names it.
+
+        Returns:
+            The bad files, which the report lists, too.
 
         Raises:
             MinicnnError: there are some, and they are not to be skipped.
         """
-        bad = [
-            (self.source.files[row], reason)
-            for start in sorted(self.journal.done)
-            for row, reason in self.journal.done[start].bad
-        ]
-        if not bad:
-            self.files.report.unlink(missing_ok=True)
-            return bad
-        lines = [f"{path}\t{reason}\n" for path, reason in bad]
-        self.files.report.write_text("".join(lines), encoding="utf-8")
-        if self.options.on_error == "fail":
-            path, reason = bad[0]
+        files, size = self.files, self.about["source_bytes"]
+        done = [self.journal.done[start] for start in sorted(self.journal.done)]
+        rows = [row for each in done for row, _ in each.bad]
+        bad = [(self.plan.files[row], why) for each in done for row, why in each.bad]
+        if bad:
+            lines = [f"{path}\t{why}\n" for path, why in bad]
+            files.report.write_text("".join(lines), encoding="utf-8")
+        else:
+            files.report.unlink(missing_ok=True)
+        if bad and self.options.on_error == "fail":
+            path, why = bad[0]
             raise MinicnnError(
                 f"{len(bad)} of {self.rows} images cannot be read, all listed in "
-                f"{self.files.report}; the first: {path}: {reason}; mend them, or "
-                "leave them out with --on-error skip: what is done is kept"
+                f"{files.report}; the first: {path}: {why}; mend them, or leave them "
+                "out with --on-error skip: what is done is kept"
             )
+        split = self.plan.split.copy()
+        split[rows] = store.EXCLUDED
+        with h5py.File(files.partial, "r+") as file:
+            file["crc32"][...] = np.concatenate([each.crc32 for each in done])
+            file["split"][...] = split
+            file.attrs.modify("source_bytes", np.int64(size))
+        store.mark_complete(files.partial)
+        sync(files.partial)
+        files.partial.rename(files.target)
+        sync(files.target.parent)
         return bad
-
-    def _finish(self) -> None:
-        """Writes what is known only now, marks the store complete, names it."""
-        partial = self.files.partial
-        done = [self.journal.done[start] for start in sorted(self.journal.done)]
-        crc32 = np.concatenate([np.array(each.crc32, np.uint32) for each in done])
-        split = self.source.split.copy()
-        split[[row for each in done for row, _ in each.bad]] = store.EXCLUDED
-        with h5py.File(partial, "r+") as file:
-            file["crc32"][...], file["split"][...] = crc32, split
-            file.attrs.modify("source_bytes", np.int64(self.plan.source_bytes))
-        store.mark_complete(partial)
-        sync(partial)
-        partial.rename(self.files.target)
-        sync(self.files.target.parent)

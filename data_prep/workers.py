@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -17,10 +18,10 @@ from numpy.typing import NDArray
 
 from minicnn.base.cores import available_cores
 from minicnn.base.errors import MinicnnError, reason
+from minicnn.base.interrupt import Interrupt
 from minicnn.data.images import BadImageError, cifar_to_rgb, to_rgb
-from minicnn.data_prep.sources.tree import Place, read, read_at
+from minicnn.data_prep.sources.tree import Place, read
 
-Common = TypeVar("Common")
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -31,8 +32,8 @@ class Recipe(NamedTuple):
     Attributes:
         path: the file to write.
         offset: byte offset of row 0's pixels in it.
+        kind: of the source; CIFAR-100's images are raw records, others' files.
         size, resize, orientation, exact: as `to_rgb` takes them.
-        codec: "image" or "cifar".
     """
 
     path: str
@@ -40,12 +41,16 @@ class Recipe(NamedTuple):
     size: int
     resize: str
     orientation: str
-    codec: str
+    kind: str
     exact: bool = False
 
     @property
     def row_bytes(self) -> int:
         return 3 * self.size * self.size
+
+    def begin(self, row: int) -> int:
+        """Byte offset of a row's pixels."""
+        return self.offset + row * self.row_bytes
 
 
 class Chunk(NamedTuple):
@@ -78,32 +83,24 @@ class Done(NamedTuple):
 def convert(recipe: Recipe, chunk: Chunk) -> Done:
     """Reads, decodes, resizes and writes one chunk, row after row."""
     crc32, bad = [], []
-    descriptor = os.open(recipe.path, os.O_WRONLY)
-    try:
+    with open(recipe.path, "r+b") as file:
+        file.seek(recipe.begin(chunk.start))
         for row, place in enumerate(chunk.places, chunk.start):
             try:
-                pixels = _decoded(recipe, place).data
+                pixels = _decoded(recipe, place).tobytes()
             except BadImageError as error:
                 bad.append((row, str(error)))
-                pixels = memoryview(bytes(recipe.row_bytes))
-            write_at(descriptor, pixels, recipe.offset + row * recipe.row_bytes)
+                pixels = bytes(recipe.row_bytes)
+            file.write(pixels)
             crc32.append(zlib.crc32(pixels))
-    finally:
-        os.close(descriptor)
     return Done(chunk.start, chunk.source_bytes, crc32, bad)
 
 
 def is_intact(recipe: Recipe, done: Done) -> bool:
     """Whether the rows of a finished chunk still have their checksums."""
-    descriptor = os.open(recipe.path, os.O_RDONLY)
-    try:
-        size = recipe.row_bytes
-        begin = recipe.offset + done.start * size
-        data = memoryview(read_at(descriptor, len(done.crc32) * size, begin))
-    finally:
-        os.close(descriptor)
-    rows = (data[at * size : (at + 1) * size] for at in range(len(done.crc32)))
-    return [zlib.crc32(row) for row in rows] == done.crc32
+    with open(recipe.path, "rb") as file:
+        file.seek(recipe.begin(done.start))
+        return all(zlib.crc32(file.read(recipe.row_bytes)) == c for c in done.crc32)
 
 
 def _decoded(recipe: Recipe, place: Place) -> NDArray[np.uint8]:
@@ -113,17 +110,9 @@ def _decoded(recipe: Recipe, place: Place) -> NDArray[np.uint8]:
         why = reason(error) if isinstance(error, OSError) else error
         raise BadImageError(f"cannot be read: {why}") from None
     size, resize = recipe.size, recipe.resize
-    if recipe.codec == "cifar":
+    if recipe.kind == "cifar-100":
         return cifar_to_rgb(data, size, resize)
     return to_rgb(data, size, resize, recipe.orientation, recipe.exact)
-
-
-def write_at(descriptor: int, data: memoryview, offset: int) -> None:
-    """`os.pwrite` until all is written."""
-    data = data.cast("B")
-    while data:
-        count = os.pwrite(descriptor, data, offset)
-        data, offset = data[count:], offset + count
 
 
 class Workers:
@@ -136,70 +125,58 @@ class Workers:
         self.jobs = jobs or available_cores()
         self._pool = None
         if self.jobs > 1:
-            method = "forkserver"
-            if method not in multiprocessing.get_all_start_methods():
-                method = "spawn"
-            context = multiprocessing.get_context(method)
-            if method == "forkserver":
-                context.set_forkserver_preload([__name__])
+            context = multiprocessing.get_context("forkserver")
+            context.set_forkserver_preload([__name__])
             self._pool = ProcessPoolExecutor(self.jobs, context, _start_worker)
 
     def unordered(
         self,
-        work: Callable[[Common, Item], Result],
-        common: Common,
+        work: Callable[[Item], Result],
         items: Iterable[Item],
-        stop: Callable[[], bool],
+        interrupt: Interrupt,
     ) -> Iterator[tuple[Item, Result]]:
-        """Yields each item and work(common, item), as they finish.
+        """Yields each item and work(item), as they finish.
 
         Args:
-            work: a function of a module, so that other processes find it.
-            common: its first argument, the same for all.
-            items: its second, one at a time.
-            stop: asked before each item; True begins no more.
+            work: a function of a module, so that other processes find it, or a partial
+                one.
+            interrupt: once it is requested, no more is begun.
 
         Raises:
             MinicnnError: a worker process was killed.
         """
         if self._pool is None:
             for item in items:
-                if stop():
+                if interrupt.requested:
                     return
-                yield item, work(common, item)
+                yield item, work(item)
             return
         waiting = iter(items)
         running: dict[Future[Result], Item] = {}
         try:
             while True:
-                while len(running) < 2 * self.jobs and not stop():
-                    for item in waiting:
-                        running[self._pool.submit(work, common, item)] = item
-                        break
-                    else:
-                        break
+                free = 0 if interrupt.requested else 2 * self.jobs - len(running)
+                for item in islice(waiting, free):
+                    running[self._pool.submit(work, item)] = item
                 if not running:
                     return
                 finished, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in finished:
                     yield running.pop(future), future.result()
         except BrokenProcessPool:
-            if stop():  # the signal went to the whole process group
+            if interrupt.requested:  # the signal went to the whole process group
                 return
             raise MinicnnError(
                 "a worker process was killed (out of memory?); try fewer --jobs, the "
                 "same command goes on where it stopped"
             ) from None
 
-    def close(self) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
-
     def __enter__(self) -> Workers:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
 
 
 def _start_worker() -> None:

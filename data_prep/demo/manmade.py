@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 
-from minicnn.data_prep.demo.pen import Pen, arc, mirrored, mix, steps, taper
+from minicnn.data_prep.demo.pen import Dice, Pen, arc, mirrored, mix, steps, taper
 
 
-def boat(pen: Pen) -> None:
+def boat(pen: Pen, d: Dice) -> None:
     """A hull, a mast and one or two triangular sails."""
-    d = pen.dice
     mast, deck = d.uniform(-0.1, 0.2), d.uniform(0.35, 0.5)
     pen.fill(taper(deck, 0.9, 0.85, 0.6))
     pen.stroke([(mast, deck), (mast, -0.98)], 0.07)
@@ -20,13 +19,11 @@ def boat(pen: Pen) -> None:
         pen.fill([(mast + 0.07, -0.7), (mast + 0.07, foot), (0.75, foot)], pen.accent)
 
 
-def book(pen: Pen) -> None:
+def book(pen: Pen, d: Dice) -> None:
     """Open, from above: two pages with lines of text and a spine."""
-    d = pen.dice
     wide, high = d.uniform(0.75, 0.92), d.uniform(0.5, 0.65)
     drop, lines = d.uniform(0.08, 0.25), d.integer(3, 5)
-    for side in (-1, 1):
-        half = pen.at(0, 0, flip=side)
+    for half in pen.halves():
         outer = [(wide, -high - drop), (wide, high - drop)]
         page = [(0, -high), *outer, (0, high)]
         half.at(0, 0, scale=1.1).fill(page, pen.accent)
@@ -37,9 +34,8 @@ def book(pen: Pen) -> None:
     pen.stroke([(0, -high), (0, high)], 0.06)
 
 
-def bottle(pen: Pen) -> None:
+def bottle(pen: Pen, d: Dice) -> None:
     """A straight body, sloping shoulders, a neck with a cap, a label."""
-    d = pen.dice
     wide, neck = d.uniform(0.26, 0.42), d.uniform(0.1, 0.15)
     shoulder, label = d.uniform(-0.4, -0.1), d.uniform(0.0, 0.2)
     rise = shoulder - d.uniform(0.15, 0.3)
@@ -48,9 +44,8 @@ def bottle(pen: Pen) -> None:
     pen.rect(-wide, label, wide, label + d.uniform(0.3, 0.5), pen.accent)
 
 
-def brick_wall(pen: Pen) -> None:
+def brick_wall(pen: Pen, d: Dice) -> None:
     """Rows of bricks, every other row shifted by half, over the whole picture."""
-    d = pen.dice
     pen.rect(-2, -2, 2, 2, pen.accent)
     high, long = d.uniform(0.26, 0.4), d.uniform(0.6, 0.9)
     gap = d.uniform(0.05, 0.09)
@@ -61,13 +56,11 @@ def brick_wall(pen: Pen) -> None:
             pen.rect(x, y, x + long - gap, y + high - gap, shade)
 
 
-def bridge(pen: Pen) -> None:
+def bridge(pen: Pen, d: Dice) -> None:
     """A suspension bridge: two towers, sagging cables, hangers, a flat deck."""
-    d = pen.dice
     deck, tower = d.uniform(0.25, 0.45), d.uniform(0.4, 0.6)
     top = d.uniform(-0.8, -0.5)
-    for side in (-1, 1):
-        half = pen.at(0, 0, flip=side)
+    for half in pen.halves():
         half.rect(tower - 0.07, top, tower + 0.07, 0.9, pen.accent)
         half.stroke([(tower, top), (1.1, deck)], 0.05)
     depth = deck - 0.1 - top
@@ -78,9 +71,8 @@ def bridge(pen: Pen) -> None:
     pen.rect(-1.15, deck, 1.15, deck + 0.13)
 
 
-def car(pen: Pen) -> None:
+def car(pen: Pen, d: Dice) -> None:
     """From the side: a body, a cabin with windows, two wheels."""
-    d = pen.dice
     roof, waist = d.uniform(-0.55, -0.35), d.uniform(-0.05, 0.05)
     front, back = d.uniform(0.3, 0.5), d.uniform(-0.7, -0.4)
     wheel, glass = d.uniform(0.2, 0.26), roof + 0.1
@@ -96,9 +88,8 @@ def car(pen: Pen) -> None:
         pen.oval(x, 0.38, wheel * 0.45, wheel * 0.45, pen.accent)
 
 
-def chair(pen: Pen) -> None:
+def chair(pen: Pen, d: Dice) -> None:
     """From the side and a little above: a slatted back, a seat, four legs."""
-    d = pen.dice
     back, seat = d.uniform(-0.95, -0.7), d.uniform(0.0, 0.2)
     wide, depth = d.uniform(0.35, 0.5), d.uniform(0.2, 0.35)
     left, right = -wide - depth / 2, wide - depth / 2
@@ -114,24 +105,20 @@ def chair(pen: Pen) -> None:
     pen.fill([*edge, (right + depth, seat - 0.12), (left + depth, seat - 0.12)])
 
 
-def clock(pen: Pen) -> None:
+def clock(pen: Pen, d: Dice) -> None:
     """A round face with marks and two hands."""
-    d = pen.dice
     rim = d.uniform(0.75, 0.85)
     pen.oval(0, 0, 0.95, 0.95, pen.line)
     pen.oval(0, 0, rim, rim)
-    count = d.choice((4, 12))
-    for number in range(count):
-        mark = pen.at(0, 0, turn=number * 360 / count)
+    for mark in pen.around(d.choice((4, 12))):
         mark.rect(-0.04, -rim + 0.04, 0.04, -rim + 0.2, pen.line)
     for long, half in ((0.6, 0.04), (0.4, 0.055)):
         hand = pen.at(0, 0, turn=d.uniform(0, 360))
         hand.rect(-half, -long, half, 0.1, pen.line)
 
 
-def cup(pen: Pen) -> None:
+def cup(pen: Pen, d: Dice) -> None:
     """A tapered mug with an open top and a handle."""
-    d = pen.dice
     top, low, high = d.uniform(0.5, 0.62), d.uniform(0.35, 0.5), d.uniform(0.5, 0.7)
     pen.stroke(arc(top - 0.02, 0, d.uniform(0.28, 0.42), 0.36, -90, 90), 0.13, pen.body)
     pen.fill(taper(-high, top, high, low))
@@ -143,9 +130,8 @@ def cup(pen: Pen) -> None:
         pen.fill(taper(band, (top + low) / 2, band + 0.2, low), pen.accent)
 
 
-def fence(pen: Pen) -> None:
+def fence(pen: Pen, d: Dice) -> None:
     """Pointed pickets on two rails, across the whole picture."""
-    d = pen.dice
     step, top = d.uniform(0.36, 0.5), d.uniform(-0.7, -0.4)
     half = step * d.uniform(0.28, 0.37)
     for y in (top + 0.35, 0.55):
@@ -156,22 +142,19 @@ def fence(pen: Pen) -> None:
         pen.at(start + number * step, 0).fill(picket)
 
 
-def gear(pen: Pen) -> None:
+def gear(pen: Pen, d: Dice) -> None:
     """A toothed wheel with a hole."""
-    d = pen.dice
     teeth, root = d.integer(7, 10), d.uniform(0.64, 0.74)
     half, hole = 1.05 / teeth * d.uniform(0.7, 0.9), d.uniform(0.2, 0.32)
     pen.oval(0, 0, root, root)
-    for number in range(teeth):
-        tooth = pen.at(0, 0, turn=number * 360 / teeth)
+    for tooth in pen.around(teeth):
         tooth.fill(taper(-0.97, half * 0.7, -root + 0.1, half))
     pen.oval(0, 0, hole + 0.1, hole + 0.1, pen.accent)
     pen.oval(0, 0, hole, hole, pen.line)
 
 
-def hammer(pen: Pen) -> None:
+def hammer(pen: Pen, d: Dice) -> None:
     """A long handle with a head: a flat face on one side, a claw on the other."""
-    d = pen.dice
     thick, head, reach = d.uniform(0.07, 0.1), d.uniform(0.15, 0.2), d.uniform(0.4, 0.5)
     pen.rect(-thick, -0.7, thick, 0.98, mix(pen.body, pen.accent, 0.6))
     pen.rect(-0.25, -0.7 - head, reach, -0.7 + head)
@@ -180,9 +163,8 @@ def hammer(pen: Pen) -> None:
     pen.fill([(-0.25, -0.7 - head), (-0.25, -0.7 + head), claw])
 
 
-def house(pen: Pen) -> None:
+def house(pen: Pen, d: Dice) -> None:
     """A gabled roof on a box with a door, a window or two, perhaps a chimney."""
-    d = pen.dice
     wide, eave = d.uniform(0.55, 0.75), d.uniform(-0.2, 0.05)
     ridge, lean = d.uniform(-0.95, -0.7), d.uniform(-0.15, 0.15)
     if d.chance(0.5):
@@ -196,9 +178,8 @@ def house(pen: Pen) -> None:
             pen.rect(x, eave + 0.2, x + 0.22, eave + 0.45, pen.line)
 
 
-def key(pen: Pen) -> None:
+def key(pen: Pen, d: Dice) -> None:
     """A ring bow, a shaft and two or three bits."""
-    d = pen.dice
     bow = d.uniform(0.28, 0.38)
     pen.stroke(arc(0, -0.6, bow, bow), 0.2, pen.body)
     pen.rect(-0.09, -0.3, 0.09, 0.95)
@@ -207,9 +188,8 @@ def key(pen: Pen) -> None:
         pen.rect(0, y - 0.09, d.uniform(0.28, 0.48), y + 0.09)
 
 
-def ladder(pen: Pen) -> None:
+def ladder(pen: Pen, d: Dice) -> None:
     """Two rails with rungs."""
-    d = pen.dice
     top, foot = d.uniform(0.22, 0.36), d.uniform(0.32, 0.48)
     for y in steps(-0.8, 0.8, d.integer(5, 7)):
         half = top + (foot - top) * (y + 1) / 2
@@ -218,9 +198,8 @@ def ladder(pen: Pen) -> None:
         pen.stroke([(side * top, -1), (side * foot, 1)], 0.12, pen.body)
 
 
-def lamp(pen: Pen) -> None:
+def lamp(pen: Pen, d: Dice) -> None:
     """A table lamp: a flared shade, a stem, a foot."""
-    d = pen.dice
     top, low, edge = d.uniform(0.2, 0.4), d.uniform(0.55, 0.8), d.uniform(-0.2, 0.1)
     pen.rect(-0.06, edge, 0.06, 0.85, pen.accent)
     pen.fill(taper(0.78, 0.3, 0.95, 0.42), pen.accent)
@@ -228,9 +207,8 @@ def lamp(pen: Pen) -> None:
     pen.stroke([(-low, edge), (low, edge)], 0.08)
 
 
-def scissors(pen: Pen) -> None:
+def scissors(pen: Pen, d: Dice) -> None:
     """Two crossed blades with ring handles, opened to some angle."""
-    d = pen.dice
     angle, ring = d.uniform(16, 32), d.uniform(0.2, 0.27)
     handle = mix(pen.body, pen.accent, 0.6)
     for side, colour in ((-1, pen.body), (1, mix(pen.body, pen.line, 0.25))):
@@ -241,9 +219,8 @@ def scissors(pen: Pen) -> None:
     pen.oval(0, 0.15, 0.06, 0.06, pen.line)
 
 
-def tartan(pen: Pen) -> None:
+def tartan(pen: Pen, d: Dice) -> None:
     """Cloth woven of crossing bands, over the whole picture."""
-    d = pen.dice
     pen.rect(-2, -2, 2, 2)
     step, thin = d.uniform(0.5, 0.75), d.uniform(0.06, 0.1)
     band = step * d.uniform(0.35, 0.55)
@@ -261,9 +238,8 @@ def tartan(pen: Pen) -> None:
         pen.stroke([(-2, middle), (2, middle)], thin)
 
 
-def umbrella(pen: Pen) -> None:
+def umbrella(pen: Pen, d: Dice) -> None:
     """A canopy of coloured gores with a scalloped edge and a hooked handle."""
-    d = pen.dice
     gores, high = d.choice((4, 6)), d.uniform(0.6, 0.8)
     pen.stroke([(0, -0.2), (0, 0.75)], 0.09)
     pen.stroke(arc(d.choice((-0.13, 0.13)), 0.75, 0.13, 0.17, 0, 180), 0.09)
@@ -276,9 +252,8 @@ def umbrella(pen: Pen) -> None:
         pen.fill(rim + dome, pen.accent if number % 2 else pen.body)
 
 
-def window(pen: Pen) -> None:
+def window(pen: Pen, d: Dice) -> None:
     """A frame with panes in a grid and a sill."""
-    d = pen.dice
     wide, high, bar = d.uniform(0.5, 0.75), d.uniform(0.65, 0.85), d.uniform(0.06, 0.1)
     columns, rows = d.integer(2, 3), d.integer(2, 4)
     pen.rect(-wide, -high, wide, high)
@@ -292,25 +267,15 @@ def window(pen: Pen) -> None:
 
 
 MANMADE = {
-    boat: 15,
-    book: 40,
-    bottle: 40,
-    brick_wall: 20,
-    bridge: 8,
-    car: 12,
-    chair: 15,
-    clock: 30,
-    cup: 20,
-    fence: 8,
-    gear: 180,
-    hammer: 90,
-    house: 10,
-    key: 90,
-    ladder: 45,
-    lamp: 15,
-    scissors: 90,
-    tartan: 45,
-    umbrella: 30,
-    window: 12,
+    8: (bridge, fence),
+    10: (house,),
+    12: (car, window),
+    15: (boat, chair, lamp),
+    20: (brick_wall, cup),
+    30: (clock, umbrella),
+    40: (book, bottle),
+    45: (ladder, tartan),
+    90: (hammer, key, scissors),
+    180: (gear,),
 }
-"""Each drawing and the degrees it may be turned to either side."""
+"""Degrees that drawings may be turned to either side, and the drawings."""

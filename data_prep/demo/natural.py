@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from minicnn.data_prep.demo.pen import (
+    Dice,
     Pen,
     arc,
     blob,
@@ -18,9 +19,8 @@ from minicnn.data_prep.demo.pen import (
 )
 
 
-def bird(pen: Pen) -> None:
+def bird(pen: Pen, d: Dice) -> None:
     """From the side: round body, head, beak, tail, one wing, thin legs."""
-    d = pen.dice
     fat, tail = d.uniform(0.4, 0.55), d.uniform(0.35, 0.55)
     for x in (-0.1, 0.15):
         pen.stroke([(x, 0.3), (x - 0.02, 0.8), (x - 0.18, 0.82)], 0.07)
@@ -34,13 +34,11 @@ def bird(pen: Pen) -> None:
     pen.oval(-0.56, -0.44, 0.08, 0.08, pen.line)
 
 
-def butterfly(pen: Pen) -> None:
+def butterfly(pen: Pen, d: Dice) -> None:
     """From above: two pairs of mirrored wings, spotted, and a thin body."""
-    d = pen.dice
     upper, lower = d.uniform(0.6, 0.95), d.uniform(0.45, 0.75)
     lift, spot = d.uniform(-0.95, -0.6), d.uniform(0.08, 0.17)
-    for side in (-1, 1):
-        half = pen.at(0, 0, flip=side)
+    for half in pen.halves():
         half.fill(smooth([(0, 0), (0.5 * lower, 0.75), (lower, 0.5), (0.6, 0.1)]))
         half.fill(smooth([(0, 0.05), (0.25, -0.5), (upper, lift), (0.85, 0.0)]))
         half.oval(0.68 * upper, lift * 0.6, spot, spot, pen.accent)
@@ -50,9 +48,8 @@ def butterfly(pen: Pen) -> None:
     pen.oval(0, 0.05, 0.07, 0.5, pen.line)
 
 
-def cactus(pen: Pen) -> None:
+def cactus(pen: Pen, d: Dice) -> None:
     """A ribbed column with one to three raised arms."""
-    d = pen.dice
     wide, side = d.uniform(0.16, 0.26), d.choice((-1, 1))
     for _ in range(d.integer(1, 3)):
         low, reach = d.uniform(-0.25, 0.4), d.uniform(0.5, 0.75)
@@ -66,13 +63,12 @@ def cactus(pen: Pen) -> None:
         pen.stroke([(x, -0.7), (x, 0.95)], 0.035, pen.accent)
 
 
-def cat(pen: Pen) -> None:
+def cat(pen: Pen, d: Dice) -> None:
     """A face: two pointed ears, two eyes, nose and whiskers."""
-    d = pen.dice
     ear, wide = d.uniform(0.75, 1.0), d.uniform(0.62, 0.8)
     eye, apart = d.uniform(0.1, 0.17), d.uniform(0.26, 0.36)
     narrow, droop = d.uniform(0.6, 1.1), d.uniform(0.0, 0.12)
-    halves = [pen.at(0, 0, flip=side) for side in (-1, 1)]
+    halves = pen.halves()
     for half in halves:
         half.fill([(wide * 0.95, 0.1), (wide, -ear), (0.1, -0.45)])
         inner = [(wide * 0.8, -0.2), (wide * 0.9, 0.2 - ear), (0.3, -0.4)]
@@ -86,9 +82,8 @@ def cat(pen: Pen) -> None:
     pen.fill([(-0.12, 0.25), (0.12, 0.25), (0, 0.42)], pen.line)
 
 
-def caterpillar(pen: Pen) -> None:
+def caterpillar(pen: Pen, d: Dice) -> None:
     """A bent row of overlapping round segments on stubby legs."""
-    d = pen.dice
     count = d.integer(6, 8)
     radius, bend = 1.3 / count, d.uniform(-0.45, 0.45)
     waves, phase = d.uniform(1.8, 3.6), d.uniform(-0.8, 0.8)
@@ -103,9 +98,8 @@ def caterpillar(pen: Pen) -> None:
     head.oval(-0.06, -0.05, 0.07, 0.07, pen.line)
 
 
-def fern(pen: Pen) -> None:
+def fern(pen: Pen, d: Dice) -> None:
     """A curved frond with paired leaflets that shrink to the tip."""
-    d = pen.dice
     count, bend = d.integer(6, 8), d.uniform(-0.4, 0.4)
     long, slope = d.uniform(0.5, 0.75), d.uniform(40, 65)
     stem = [(bend * t**2, 0.95 - 1.85 * t) for t in steps(0, 1, count)]
@@ -116,9 +110,8 @@ def fern(pen: Pen) -> None:
             pen.at(x, y, turn=side * slope).oval(0, -half, 0.09, half)
 
 
-def fish(pen: Pen) -> None:
+def fish(pen: Pen, d: Dice) -> None:
     """From the side: spindle body, forked tail, fins, an eye, some bars."""
-    d = pen.dice
     high, tail = d.uniform(0.3, 0.52), d.uniform(0.3, 0.5)
     fin = [(-0.3, -high * 0.7), (0.05, -high - 0.3), (0.3, -high * 0.5)]
     pen.fill(fin, pen.accent)
@@ -133,22 +126,19 @@ def fish(pen: Pen) -> None:
     pen.oval(-0.6, -0.06, 0.09, 0.09, pen.line)
 
 
-def flower(pen: Pen) -> None:
+def flower(pen: Pen, d: Dice) -> None:
     """Five to nine veined petals around a disc."""
-    d = pen.dice
     count = d.integer(5, 9)
     wide, inner = 1.5 / count * d.uniform(0.8, 1.15), d.uniform(0.2, 0.34)
     vein = mix(pen.body, pen.line, 0.5)
-    for number in range(count):
-        petal = pen.at(0, 0, turn=number * 360 / count)
+    for petal in pen.around(count):
         petal.oval(0, -0.55, wide, 0.42)
         petal.stroke([(0, -0.3), (0, -0.8)], 0.04, vein)
     pen.oval(0, 0, inner, inner, pen.accent)
 
 
-def jellyfish(pen: Pen) -> None:
+def jellyfish(pen: Pen, d: Dice) -> None:
     """A bell with wavy tentacles hanging below it."""
-    d = pen.dice
     wide, high = d.uniform(0.55, 0.8), d.uniform(0.5, 0.75)
     wave, phase = d.uniform(0.06, 0.14), d.uniform(0, 6)
     depths = steps(0, d.uniform(0.75, 1.0), 9)
@@ -161,9 +151,8 @@ def jellyfish(pen: Pen) -> None:
     pen.stroke(arc(0, 0, wide * 0.6, high * 0.65, 200, 340), 0.06, pen.accent)
 
 
-def leaf(pen: Pen) -> None:
+def leaf(pen: Pen, d: Dice) -> None:
     """One pointed blade with a midrib, side veins and a stalk."""
-    d = pen.dice
     wide, belly = d.uniform(0.4, 0.65), d.uniform(-0.1, 0.3)
     pen.stroke([(0, 0.5), (d.uniform(-0.15, 0.15), 1.0)], 0.08)
     side = [(0, -0.95), (wide * 0.65, belly - 0.5), (wide, belly), (0, 0.75)]
@@ -174,9 +163,8 @@ def leaf(pen: Pen) -> None:
             pen.stroke([(0, y), (end, y - 0.25)], 0.035)
 
 
-def leopard(pen: Pen) -> None:
+def leopard(pen: Pen, d: Dice) -> None:
     """A fur of dark rosettes over the whole picture."""
-    d = pen.dice
     pen.rect(-2, -2, 2, 2)
     step = d.uniform(0.45, 0.6)
     for row in range(-3, 4):
@@ -188,9 +176,8 @@ def leopard(pen: Pen) -> None:
             spot.at(0, 0, scale=0.5).fill(ring, pen.accent)
 
 
-def mountain(pen: Pen) -> None:
+def mountain(pen: Pen, d: Dice) -> None:
     """Two or three jagged peaks with snow on top."""
-    d = pen.dice
     count = d.integer(2, 3)
     for number in range(count):
         x = -0.6 + 1.2 * (number + d.uniform(-0.2, 0.2)) / (count - 1)
@@ -204,9 +191,8 @@ def mountain(pen: Pen) -> None:
         pen.fill([*snow, (x - 0.16, low - 0.08)], pen.accent)
 
 
-def mushroom(pen: Pen) -> None:
+def mushroom(pen: Pen, d: Dice) -> None:
     """A domed cap with spots on a stem that widens below."""
-    d = pen.dice
     wide, high = d.uniform(0.6, 0.95), d.uniform(0.5, 0.9)
     stem = d.uniform(0.13, 0.25)
     pen.fill(taper(-0.1, stem, 0.9, stem * 1.5), pen.accent)
@@ -217,9 +203,8 @@ def mushroom(pen: Pen) -> None:
         pen.oval(x, -high * d.uniform(0.25, 0.65), size, size, pen.accent)
 
 
-def pine(pen: Pen) -> None:
+def pine(pen: Pen, d: Dice) -> None:
     """A conifer: three or four stacked, drooping tiers on a short trunk."""
-    d = pen.dice
     tiers, wide = d.integer(3, 4), d.uniform(0.55, 0.8)
     pen.rect(-0.09, 0.6, 0.09, 1.0, pen.line)
     tall = 1.6 / tiers
@@ -231,9 +216,8 @@ def pine(pen: Pen) -> None:
         pen.fill(mirrored([(0, top), (half, low), (half * 0.4, low - 0.1)]), shade)
 
 
-def snail(pen: Pen) -> None:
+def snail(pen: Pen, d: Dice) -> None:
     """A spiral shell on a long foot with two stalked eyes."""
-    d = pen.dice
     size, turns = d.uniform(0.48, 0.62), d.uniform(1.8, 2.6)
     head = [(-0.7, 0.75), (-0.95, 0.15), (-0.75, -0.1), (-0.55, 0.45)]
     pen.fill(smooth([*head, (0.9, 0.62), (0.6, 0.75)]), pen.accent)
@@ -246,9 +230,8 @@ def snail(pen: Pen) -> None:
     shell.stroke([polar(360 * turns * t, size * 0.92 * t) for t in inward], 0.08)
 
 
-def snake(pen: Pen) -> None:
+def snake(pen: Pen, d: Dice) -> None:
     """A banded, winding, tapered body with a head."""
-    d = pen.dice
     swing, phase, waves = d.uniform(0.25, 0.42), d.uniform(0, 6.3), d.uniform(3.5, 5.2)
     spine = [(x, swing * math.sin(waves * x + phase)) for x in steps(-0.9, 0.9, 40)]
     thick = d.uniform(0.2, 0.3)
@@ -261,9 +244,8 @@ def snake(pen: Pen) -> None:
     head.oval(-0.06, -0.05, 0.06, 0.06, pen.line)
 
 
-def starfish(pen: Pen) -> None:
+def starfish(pen: Pen, d: Dice) -> None:
     """Five rounded arms, dotted along their middle."""
-    d = pen.dice
     inner = d.uniform(0.28, 0.42)
     reach = [(inner if k % 2 else 0.95) * d.uniform(0.9, 1.1) for k in range(10)]
     pen.fill(smooth([polar(36 * k - 90, reach[k]) for k in range(10)]))
@@ -273,9 +255,8 @@ def starfish(pen: Pen) -> None:
             pen.oval(x, y, 0.055, 0.055, pen.accent)
 
 
-def tree(pen: Pen) -> None:
+def tree(pen: Pen, d: Dice) -> None:
     """A broadleaf tree: a forked trunk under a lumpy crown."""
-    d = pen.dice
     trunk, low = d.uniform(0.08, 0.16), d.uniform(-0.05, 0.2)
     pen.fill(taper(low, trunk, 1, trunk * 1.6), pen.line)
     for _ in range(d.integer(5, 8)):
@@ -285,9 +266,8 @@ def tree(pen: Pen) -> None:
     pen.stroke([(0, low + 0.25), (d.uniform(-0.4, 0.4), low - 0.3)], 0.07)
 
 
-def turtle(pen: Pen) -> None:
+def turtle(pen: Pen, d: Dice) -> None:
     """From above: a plated oval shell, a head and four flippers."""
-    d = pen.dice
     wide, long = d.uniform(0.48, 0.62), d.uniform(0.6, 0.72)
     skin = mix(pen.body, pen.accent, 0.6)
     pen.oval(0, -0.84, 0.17, 0.2, skin)
@@ -303,9 +283,8 @@ def turtle(pen: Pen) -> None:
     pen.fill(plate, mix(pen.body, pen.line, 0.6))
 
 
-def zebra(pen: Pen) -> None:
+def zebra(pen: Pen, d: Dice) -> None:
     """A hide of uneven, waving, ending stripes over the whole picture."""
-    d = pen.dice
     pen.rect(-2, -2, 2, 2)
     count = d.integer(7, 10)
     wave, phase = d.uniform(0.08, 0.2), d.uniform(0, 6)
@@ -321,25 +300,12 @@ def zebra(pen: Pen) -> None:
 
 
 NATURAL = {
-    bird: 25,
-    butterfly: 60,
-    cactus: 20,
-    cat: 25,
-    caterpillar: 30,
-    fern: 60,
-    fish: 30,
-    flower: 180,
-    jellyfish: 30,
-    leaf: 180,
-    leopard: 180,
-    mountain: 10,
-    mushroom: 25,
-    pine: 15,
-    snail: 20,
-    snake: 60,
-    starfish: 180,
-    tree: 15,
-    turtle: 180,
-    zebra: 180,
+    10: (mountain,),
+    15: (pine, tree),
+    20: (cactus, snail),
+    25: (bird, cat, mushroom),
+    30: (caterpillar, fish, jellyfish),
+    60: (butterfly, fern, snake),
+    180: (flower, leaf, leopard, starfish, turtle, zebra),
 }
-"""Each drawing and the degrees it may be turned to either side."""
+"""Degrees that drawings may be turned to either side, and the drawings."""

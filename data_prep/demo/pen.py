@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -23,21 +24,14 @@ Points = list[Point]
 Colour = tuple[int, int, int]
 T = TypeVar("T")
 
-_INDEX_BITS = 32
-_BLOCK = 4096
+_BLOCK = 4096  # words drawn at a time, at least
 
 
 class Dice:
-    """Random numbers for one picture, a pure function of (seed, class, number).
-
-    Args:
-        seed: of the whole set.
-        kind: number of the class.
-        number: of the picture within the class.
-    """
+    """Random numbers for one picture, a pure function of seed, class and number."""
 
     def __init__(self, seed: int, kind: int, number: int) -> None:
-        self._seed, self._step = seed, (kind << _INDEX_BITS) | number
+        self._seed, self._step = seed, (kind << 32) | number
         self._words: NDArray[np.uint32] = np.empty(0, np.uint32)
         self._used = self._drawn = 0
 
@@ -75,13 +69,10 @@ class Dice:
     def colour(self, dark: float, bright: float) -> Colour:
         """A colour of any hue whose brightness (Rec. 601) is about dark .. bright."""
         grey, spread = self.uniform(dark, bright), self.uniform(0, 90)
-        red, green, blue = (self.uniform(-spread, spread) for _ in range(3))
-        grey -= 0.299 * red + 0.587 * green + 0.114 * blue
-        return _byte(grey + red), _byte(grey + green), _byte(grey + blue)
-
-
-def _byte(value: float) -> int:
-    return min(max(round(value), 0), 255)
+        tints = [self.uniform(-spread, spread) for _ in range(3)]
+        grey -= 0.299 * tints[0] + 0.587 * tints[1] + 0.114 * tints[2]
+        red, green, blue = (min(max(round(grey + t), 0), 255) for t in tints)
+        return red, green, blue
 
 
 def mix(one: Colour, other: Colour, share: float) -> Colour:
@@ -117,11 +108,6 @@ def arc(
     return [(x + width * across, y + height * down) for across, down in unit]
 
 
-def box(left: float, top: float, right: float, bottom: float) -> Points:
-    """The corners of an upright rectangle."""
-    return [(left, top), (right, top), (right, bottom), (left, bottom)]
-
-
 def taper(top: float, half: float, bottom: float, below: float) -> Points:
     """The corners of an upright trapezium with these half widths at its ends."""
     return [(-half, top), (half, top), (below, bottom), (-below, bottom)]
@@ -133,13 +119,7 @@ def mirrored(side: Points) -> Points:
 
 
 def smooth(points: Points, closed: bool = True, pieces: int = 5) -> Points:
-    """A Catmull–Rom curve through the points.
-
-    Args:
-        points: at least two.
-        closed: whether the last point is joined to the first.
-        pieces: straight pieces from each point to the next.
-    """
+    """A Catmull–Rom curve through two points or more, of so many pieces between two."""
     last = len(points) - 1
     around = [points[-1], *points, points[0], points[1]]
     if not closed:
@@ -159,12 +139,7 @@ def smooth(points: Points, closed: bool = True, pieces: int = 5) -> Points:
 
 
 def ribbon(spine: Points, widths: Sequence[float]) -> Points:
-    """The outline of a band along a spine, down one side and back the other.
-
-    Args:
-        spine: its middle line.
-        widths: its full width at each point of the spine.
-    """
+    """The outline of a band of these widths about its middle line, the spine."""
     one, other = [], []
     for k, ((x, y), width) in enumerate(zip(spine, widths, strict=True)):
         (ax, ay), (bx, by) = spine[max(k - 1, 0)], spine[min(k + 1, len(spine) - 1)]
@@ -183,29 +158,24 @@ def blob(dice: Dice, radius: float) -> Points:
     return smooth(ring, pieces=4)
 
 
+@dataclass(frozen=True)
 class Pen:
     """Draws in its own square, −1 to 1, mapped to pixels by an affine map.
 
-    Args:
+    Attributes:
         draw: where to.
-        dice: the picture's random numbers.
         across, down: the pixels that one unit of x, of y goes right and down.
         centre: the pixel of the square's centre.
-        colours: body, accent, line: what the drawing is coloured with.
+        body, accent, line: what the drawing is coloured with.
     """
 
-    def __init__(
-        self,
-        draw: ImageDraw.ImageDraw,
-        dice: Dice,
-        across: Point,
-        down: Point,
-        centre: Point,
-        colours: tuple[Colour, Colour, Colour],
-    ) -> None:
-        self.draw, self.dice = draw, dice
-        self.across, self.down, self.centre = across, down, centre
-        self.body, self.accent, self.line = colours
+    draw: ImageDraw.ImageDraw
+    across: Point
+    down: Point
+    centre: Point
+    body: Colour
+    accent: Colour
+    line: Colour
 
     def to_pixels(self, points: Iterable[Point]) -> Points:
         """The pixels of points of this pen's square."""
@@ -213,12 +183,7 @@ class Pen:
         return [(x0 + ax * x + dx * y, y0 + ay * x + dy * y) for x, y in points]
 
     def at(
-        self,
-        x: float,
-        y: float,
-        turn: float = 0.0,
-        scale: float = 1.0,
-        flip: int = 1,
+        self, x: float, y: float, turn: float = 0.0, scale: float = 1.0, flip: int = 1
     ) -> Pen:
         """A pen whose centre lies at (x, y), turned by degrees, scaled, mirrored."""
         c, s = polar(turn, scale)
@@ -226,8 +191,15 @@ class Pen:
         across = ((ax * c + dx * s) * flip, (ay * c + dy * s) * flip)
         down = (dx * c - ax * s, dy * c - ay * s)
         (centre,) = self.to_pixels([(x, y)])
-        colours = (self.body, self.accent, self.line)
-        return Pen(self.draw, self.dice, across, down, centre, colours)
+        return replace(self, across=across, down=down, centre=centre)
+
+    def around(self, count: int) -> list[Pen]:
+        """So many pens of the same centre, each turned further."""
+        return [self.at(0, 0, turn=number * 360 / count) for number in range(count)]
+
+    def halves(self) -> list[Pen]:
+        """A pen for the left half, which draws it mirrored, and one for the right."""
+        return [self.at(0, 0, flip=side) for side in (-1, 1)]
 
     def fill(self, points: Iterable[Point], colour: Colour | None = None) -> None:
         """A filled polygon, in the body's colour unless told otherwise."""
@@ -242,23 +214,13 @@ class Pen:
         self.draw.line(self.to_pixels(points), colour or self.line, pixels, "curve")
 
     def oval(
-        self,
-        x: float,
-        y: float,
-        width: float,
-        height: float,
-        colour: Colour | None = None,
+        self, x: float, y: float, wide: float, high: float, colour: Colour | None = None
     ) -> None:
         """A filled ellipse with the given half axes."""
-        self.fill(arc(x, y, width, height), colour)
+        self.fill(arc(x, y, wide, high), colour)
 
     def rect(
-        self,
-        left: float,
-        top: float,
-        right: float,
-        bottom: float,
-        colour: Colour | None = None,
+        self, x0: float, y0: float, x1: float, y1: float, colour: Colour | None = None
     ) -> None:
-        """A filled rectangle."""
-        self.fill(box(left, top, right, bottom), colour)
+        """A filled upright rectangle between two corners."""
+        self.fill([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], colour)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +13,7 @@ from PIL import Image, ImageDraw
 
 from minicnn.data_prep.demo.manmade import MANMADE
 from minicnn.data_prep.demo.natural import NATURAL
-from minicnn.data_prep.demo.pen import Colour, Dice, Pen, Point, blob, polar, smooth
+from minicnn.data_prep.demo.pen import Colour, Dice, Pen, blob, polar, smooth
 
 SUPERSAMPLE = 4
 
@@ -20,7 +21,7 @@ SUPERSAMPLE = 4
 class Sketch(NamedTuple):
     """How a class is drawn, the degrees it may be turned to either side, its group."""
 
-    draw: Callable[[Pen], None]
+    draw: Callable[[Pen, Dice], None]
     turn: int
     group: str
 
@@ -28,7 +29,8 @@ class Sketch(NamedTuple):
 DRAWINGS = {
     draw.__name__.replace("_", "-"): Sketch(draw, turn, group)
     for table, group in ((NATURAL, "natural"), (MANMADE, "manmade"))
-    for draw, turn in table.items()
+    for turn, draws in table.items()
+    for draw in draws
 }
 CLASSES = tuple(sorted(DRAWINGS))
 
@@ -48,12 +50,12 @@ def render(seed: int, kind: int, number: int, size: int) -> NDArray[np.uint8]:
     image = _background(dice, behind, size * SUPERSAMPLE)
     draw = ImageDraw.Draw(image)
     half = size * SUPERSAMPLE / 2
-    page = Pen(draw, dice, (half, 0), (0, half), (half, half), (behind,) * 3)
+    page = Pen(draw, (half, 0), (0, half), (half, half), behind, behind, behind)
     for _ in range(dice.integer(1, 3)):
-        _clutter(page, sketch.group, dice.uniform(0.15, 0.45), _away(dice, 0.0))
-    sketch.draw(_posed(page, sketch.turn, _palette(dice)))
+        _clutter(page, dice, sketch.group, dice.uniform(0.15, 0.45), least=0.0)
+    sketch.draw(_posed(page, dice, sketch.turn), dice)
     for _ in range(dice.integer(0, 2)):
-        _clutter(page, sketch.group, dice.uniform(0.1, 0.25), _away(dice, 0.35))
+        _clutter(page, dice, sketch.group, dice.uniform(0.1, 0.25), least=0.35)
     return _photograph(dice, image.reduce(SUPERSAMPLE))
 
 
@@ -68,14 +70,10 @@ def _background(dice: Dice, colour: Colour, side: int) -> Image.Image:
     return small.resize((side, side), Image.Resampling.BICUBIC)
 
 
-def _palette(dice: Dice) -> tuple[Colour, Colour, Colour]:
-    """Body, accent and line colours: bright, middling and dark, of any hue."""
-    return dice.colour(170, 245), dice.colour(90, 150), dice.colour(5, 50)
-
-
-def _posed(page: Pen, turn: int, colours: tuple[Colour, Colour, Colour]) -> Pen:
-    """A pen placed, turned, scaled, stretched and mirrored by chance."""
-    dice = page.dice
+def _posed(page: Pen, dice: Dice, turn: int) -> Pen:
+    """A pen placed, turned, scaled, stretched, mirrored and coloured by chance."""
+    body = dice.colour(170, 245)  # all three of any hue
+    accent, line = dice.colour(90, 150), dice.colour(5, 50)
     scale = dice.uniform(0.66, 1.0)
     room = 1.1 - scale
     x, y = dice.uniform(-room, room), dice.uniform(-room, room)
@@ -83,21 +81,19 @@ def _posed(page: Pen, turn: int, colours: tuple[Colour, Colour, Colour]) -> Pen:
     pen = page.at(x, y, angle, scale, flip=dice.choice((-1, 1)))
     stretch, slant = dice.uniform(0.85, 1.18), dice.uniform(-0.15, 0.15)
     (ax, ay), (dx, dy) = pen.across, pen.down
-    pen.across = (ax * stretch, ay * stretch)
-    pen.down = (dx / stretch + ax * slant, dy / stretch + ay * slant)
-    pen.body, pen.accent, pen.line = colours
-    return pen
+    across = (ax * stretch, ay * stretch)
+    down = (dx / stretch + ax * slant, dy / stretch + ay * slant)
+    return replace(pen, across=across, down=down, body=body, accent=accent, line=line)
 
 
-def _away(dice: Dice, least: float) -> Point:
-    """A point of the picture at least `least` and at most 1.1 from its centre."""
-    return polar(dice.uniform(0, 360), dice.uniform(least, 1.1))
+def _clutter(page: Pen, dice: Dice, group: str, size: float, least: float) -> None:
+    """A scrap that belongs to nothing: mostly curved in nature, mostly straight not.
 
-
-def _clutter(page: Pen, group: str, size: float, place: Point) -> None:
-    """A scrap that belongs to nothing: mostly curved in nature, mostly straight not."""
-    dice = page.dice
-    pen = page.at(*place, turn=dice.uniform(0, 360), scale=size)
+    Args:
+        least: its centre's least distance from the picture's; the most is 1.1.
+    """
+    x, y = polar(dice.uniform(0, 360), dice.uniform(least, 1.1))
+    pen = page.at(x, y, turn=dice.uniform(0, 360), scale=size)
     curved = dice.chance(0.75) == (group == "natural")
     thin, colour = dice.chance(0.5), dice.colour(10, 245)
     wide, bow = dice.uniform(0.1, 0.3), dice.uniform(-0.8, 0.8)

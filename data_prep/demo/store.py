@@ -11,6 +11,7 @@ import os
 import shutil
 import sys
 import zlib
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,8 +23,9 @@ from minicnn.base.errors import MinicnnError, Stopped
 from minicnn.base.files import cache_folder, check_target, make_folder, written_whole
 from minicnn.base.interrupt import Interrupt
 from minicnn.base.progress import Progress
-from minicnn.data.store import TRAIN, VAL, Contents, Store, create, mark_complete
+from minicnn.data.store import TRAIN, VAL, Contents, create, mark_complete
 from minicnn.data_prep.demo.scene import CLASSES, DRAWINGS, render
+from minicnn.data_prep.layout import is_there
 from minicnn.data_prep.workers import Workers
 
 VERSION = 1
@@ -31,8 +33,6 @@ VERSION = 1
 SIZE = 32
 TRAIN_IMAGES, VAL_IMAGES = 150, 50
 SMALLEST, LARGEST = 16, 256
-_TRAIN_ROWS = TRAIN_IMAGES * len(CLASSES)
-ROWS = _TRAIN_ROWS + VAL_IMAGES * len(CLASSES)
 _SHARE = 50  # rows drawn at a time
 _SPARE_BYTES = 1_000_000
 """For all of a store but its pixels."""
@@ -44,10 +44,7 @@ def default_demo_path() -> Path:
 
 
 def ensure_demo() -> Path:
-    """The demo store, drawn on first use.
-
-    Returns:
-        Its path.
+    """The path of the demo store, drawn on first use.
 
     Raises:
         MinicnnError: it cannot be written.
@@ -56,7 +53,7 @@ def ensure_demo() -> Path:
     if not path.is_file():
         print(
             f"No --data given: drawing the demo set once, {len(CLASSES)} classes, "
-            f"{ROWS} images, into {path}",
+            f"{len(places())} images, into {path}",
             file=sys.stderr,
         )
         # In this process: others would run a script's main module again, and a script
@@ -86,7 +83,7 @@ def prepare_demo(
         Whether it was drawn; False where this very store was there already.
 
     Raises:
-        MinicnnError: a bad size, seed or jobs; something else is there; or the store
+        MinicnnError: a bad size or seed; something else is there; or the store
             cannot be written.
         Stopped: by Ctrl-C or SIGTERM; nothing is left behind.
     """
@@ -94,13 +91,13 @@ def prepare_demo(
         raise MinicnnError(f"demo size {size}: give one from {SMALLEST} to {LARGEST}")
     if not 0 <= seed < 2**63:
         raise MinicnnError(f"demo seed {seed}: give one from 0 to 2^63 - 1")
-    if jobs is not None and jobs < 1:
-        raise MinicnnError(f"jobs {jobs}: give at least 1")
     make_folder(path.parent)
     check_target(path)
-    if not fresh and _is_there(path, size, seed):
+    wanted = {"source": "demo", "demo_version": VERSION, "seed": seed}
+    wanted |= {"image_size": (size, size)}
+    if is_there(path, wanted, "and is not this demo set", fresh):
         return False
-    needed = ROWS * 3 * size**2 + _SPARE_BYTES
+    needed = len(places()) * 3 * size**2 + _SPARE_BYTES
     free = shutil.disk_usage(path.parent).free
     if needed > free:
         raise MinicnnError(
@@ -108,54 +105,37 @@ def prepare_demo(
             f"{free / 1e6:.0f} MB free; free some space or give another path"
         )
     # A name of its own: two first uses at once do not disturb each other.
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     mend = "; free some space or give another path"
-    with written_whole(path, mend, partial):
-        _draw_store(partial, size, seed, jobs)
+    with written_whole(path, mend, temporary):
+        _draw_store(temporary, size, seed, jobs)
     return True
 
 
-def _is_there(path: Path, size: int, seed: int) -> bool:
-    """Whether this very demo store is there.
-
-    Raises:
-        MinicnnError: something else is, which must not be overwritten.
-    """
-    if not path.exists():
-        return False
-    try:
-        store = Store(path)
-    except MinicnnError as error:
-        raise MinicnnError(f"{error}; --fresh replaces it") from None
-    found = [store.attributes.get(key) for key in ("source", "demo_version", "seed")]
-    if found == ["demo", VERSION, seed] and store.image_size == (size, size):
-        return True
-    raise MinicnnError(
-        f"store {path}: exists, and is not this demo set; --fresh replaces it"
-    )
-
-
-def place(row: int) -> tuple[int, int, int]:
-    """Class, part and picture number of a row.
+def places() -> list[tuple[int, int, int]]:
+    """Part, class and picture number of every row.
 
     The training part comes first; within a part the rows go by class. The numbers of
     validation pictures follow those of the training pictures of their class.
     """
-    if row < _TRAIN_ROWS:
-        kind, number = divmod(row, TRAIN_IMAGES)
-        return kind, TRAIN, number
-    kind, number = divmod(row - _TRAIN_ROWS, VAL_IMAGES)
-    return kind, VAL, TRAIN_IMAGES + number
+    train = range(TRAIN_IMAGES)
+    val = range(TRAIN_IMAGES, TRAIN_IMAGES + VAL_IMAGES)
+    return [
+        (part, kind, number)
+        for part, numbers in ((TRAIN, train), (VAL, val))
+        for kind in range(len(CLASSES))
+        for number in numbers
+    ]
 
 
 def contents(size: int, seed: int) -> Contents:
     """All of the demo store but its pixels."""
-    places = [place(row) for row in range(ROWS)]
+    rows = places()
     return Contents(
         size=(size, size),
-        labels=np.array([kind for kind, _, _ in places], np.int32),
-        split=np.array([part for _, part, _ in places], np.uint8),
-        files=[f"{CLASSES[kind]}/{number:03d}" for kind, _, number in places],
+        labels=np.array([kind for _, kind, _ in rows], np.int32),
+        split=np.array([part for part, _, _ in rows], np.uint8),
+        files=[f"{CLASSES[kind]}/{number:03d}" for _, kind, number in rows],
         wnids=CLASSES,
         names=[wnid.replace("-", " ") for wnid in CLASSES],
         groups=[DRAWINGS[wnid].group for wnid in CLASSES],
@@ -177,24 +157,21 @@ class _Share(NamedTuple):
     pictures: list[tuple[int, int]]
 
 
-def _shares() -> list[_Share]:
-    pictures = [(kind, number) for kind, _, number in map(place, range(ROWS))]
-    starts = range(0, ROWS, _SHARE)
-    return [_Share(first, pictures[first : first + _SHARE]) for first in starts]
-
-
 def _draw_store(path: Path, size: int, seed: int, jobs: int | None) -> None:
     create(path, contents(size, seed))
+    pictures = [(kind, number) for _, kind, number in places()]
+    shares = [
+        _Share(first, pictures[first : first + _SHARE])
+        for first in range(0, len(pictures), _SHARE)
+    ]
     with (
         Interrupt() as interrupt,
         Workers(jobs) as workers,
-        Progress(ROWS, "images", "drawing the demo set") as progress,
+        Progress(len(pictures), "images", "drawing the demo set") as progress,
         h5py.File(path, "r+") as file,
     ):
-        drawing = workers.unordered(
-            _draw_rows, (seed, size), _shares(), lambda: interrupt.requested
-        )
-        for share, pixels in drawing:
+        work = partial(_draw_rows, (seed, size))
+        for share, pixels in workers.unordered(work, shares, interrupt):
             rows = slice(share.first, share.first + len(pixels))
             file["images"][rows] = pixels
             file["crc32"][rows] = [zlib.crc32(picture.data) for picture in pixels]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from minicnn.base.errors import MinicnnError
 from minicnn.data_prep.sources.labelled import Found, Labelled
 from minicnn.data_prep.sources.tree import Place, Tree, read
 
@@ -21,37 +20,36 @@ def recognise(tree: Tree) -> Found | None:
             read and which may therefore run any code; CIFAR-10.
     """
     if {"meta", "train", "test"} <= tree.files.keys():
-        raise MinicnnError(
-            f"source {tree.source}: CIFAR-100's python version cannot be read safely; "
-            "get the binary version, cifar-100-binary.tar.gz"
+        raise tree.error(
+            "CIFAR-100's python version cannot be read safely; get the binary version, "
+            "cifar-100-binary.tar.gz"
         )
     if "data_batch_1.bin" in tree.files:
-        raise MinicnnError(
-            f"source {tree.source}: CIFAR-10 is not supported; get CIFAR-100's binary "
-            "version, cifar-100-binary.tar.gz"
+        raise tree.error(
+            "CIFAR-10 is not supported; get CIFAR-100's binary version, "
+            "cifar-100-binary.tar.gz"
         )
     if not {"train.bin", "test.bin", _NAMES} <= tree.files.keys():
         return None
     names = tree.lines(_NAMES)
     train, val = (_records(tree, name, names) for name in ("train.bin", "test.bin"))
-    return Found("cifar-100", SIZE, "ignored", train, val, codec="cifar")
+    return Found("cifar-100", SIZE, train, val)
 
 
 def _records(tree: Tree, name: str, names: list[str]) -> list[Labelled]:
     place = tree.files[name]
     data = read(place)
     if place.member:
-        raise MinicnnError(f"source {tree.source}: unpack the zip first")
+        raise tree.error("unpack the zip first")
     if not data or len(data) % _RECORD:
-        raise MinicnnError(
-            f"source {tree.source}: {name} has {len(data)} bytes, not a multiple of "
-            f"{_RECORD}; it is truncated, get it again"
+        raise tree.error(
+            f"{name} has {len(data)} bytes, not a multiple of {_RECORD}; it is "
+            "truncated, get it again"
         )
-    labels = np.frombuffer(data, np.uint8).reshape(-1, _RECORD)[:, 1]
+    labels = np.frombuffer(data, np.uint8)[1::_RECORD]
     if labels.max() >= len(names):
-        raise MinicnnError(
-            f"source {tree.source}: {name} has label {labels.max()}, {_NAMES} only "
-            f"{len(names)} names"
+        raise tree.error(
+            f"{name} has label {labels.max()}, {_NAMES} only {len(names)} names"
         )
     start = max(place.offset, 0) + 2
     return [

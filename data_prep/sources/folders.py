@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from minicnn.base.errors import MinicnnError
 from minicnn.data_prep.sources.labelled import Found, class_folders
 from minicnn.data_prep.sources.tree import Tree
 
@@ -18,18 +17,18 @@ def recognise(tree: Tree) -> Found | None:
     if not tops:
         return None
     if "train" not in tops or not tree.children("train"):
-        return Found("folders", SIZE, "applied", class_folders(tree, ""), None)
+        flat = class_folders(tree, "")
+        return Found("folders", SIZE, flat, None, orientation="applied")
     strange = sorted(set(tops) - {"train", "val", "test"})
     if strange:
-        raise MinicnnError(
-            f"source {tree.source}: {strange[0]}/ beside train/: a class or not? Move "
-            "it into train/, or away"
+        raise tree.error(
+            f"{strange[0]}/ beside train/: a class or not? Move it into train/, or away"
         )
     if "val" not in tops:
-        raise MinicnnError(
-            f"source {tree.source}: train/ but no val/; name the held-out folder val/, "
-            f"or give {tree.source / 'train'} alone to hold a part of it out"
+        raise tree.error(
+            "train/ but no val/; name the held-out folder val/, or give "
+            f"{tree.source / 'train'} alone to hold a part of it out"
         )
     notes = ["test/ is left out: only train/ and val/ are read"] * ("test" in tops)
     train, val = class_folders(tree, "train"), class_folders(tree, "val")
-    return Found("folders", SIZE, "applied", train, val, notes=notes)
+    return Found("folders", SIZE, train, val, {}, notes, "applied")

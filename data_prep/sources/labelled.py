@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from minicnn.base.errors import MinicnnError
 from minicnn.base.philox import Stream, permutation
 from minicnn.data.classes import ClassList, group_classes, ilsvrc2012
-from minicnn.data.store import TRAIN, VAL
+from minicnn.data.store import TRAIN, VAL, Contents
 from minicnn.data_prep.sources.tree import Place, Tree
 
 VAL_FRACTION = 0.1
@@ -40,46 +39,34 @@ class Found:
     Attributes:
         kind: "imagenet", "tiny-imagenet", "cifar-100" or "folders".
         size: default height and width of the store's images.
-        orientation: what happens to EXIF orientation, "ignored" or "applied".
         train, val: the images; `val` is None where it is to be held out of `train`.
         names: names of classes by wnid, where the source tells.
-        codec: "image" (files that Pillow reads) or "cifar" (raw records).
         notes: what the user should know, one line each.
+        orientation: what happens to EXIF orientation, "ignored" or "applied".
     """
 
     kind: str
     size: int
-    orientation: str
     train: list[Labelled]
     val: list[Labelled] | None
     names: dict[str, str] = field(default_factory=dict)
-    codec: str = "image"
     notes: list[str] = field(default_factory=list)
+    orientation: str = "ignored"
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(NamedTuple):
     """A recognised source with its rows in store order: part, class, path.
 
     Attributes:
-        kind, size, orientation, codec, notes: as in `Found`.
-        wnids, names, groups: K texts each, by class index.
-        labels: (N,) int32; split: (N,) uint8, TRAIN or VAL.
-        files: N paths; places: where their bytes are.
+        contents: of a store of it, with the default size, and of its attributes only
+            `source`, the kind as in `Found`, and `orientation`.
+        places: where the bytes of each row's image are.
+        notes: as in `Found`.
     """
 
-    kind: str
-    size: int
-    orientation: str
-    codec: str
-    notes: list[str]
-    wnids: list[str]
-    names: list[str]
-    groups: list[str]
-    labels: NDArray[np.int32]
-    split: NDArray[np.uint8]
-    files: list[str]
+    contents: Contents
     places: list[Place]
+    notes: list[str]
 
 
 def class_folders(tree: Tree, base: str) -> list[Labelled]:
@@ -89,7 +76,6 @@ def class_folders(tree: Tree, base: str) -> list[Labelled]:
         MinicnnError: images outside any class folder, folders inside one, one without
             images, or two whose names differ by case alone.
     """
-    source = tree.source
     where = f"{base}/" if base else ""
     images = []
     for path, place in tree.under(base):
@@ -97,50 +83,42 @@ def class_folders(tree: Tree, base: str) -> list[Labelled]:
         if Path(path).suffix[1:].lower() in _SIDECARS:
             continue
         if len(parts) == 1:
-            raise MinicnnError(
-                f"source {source}: {where}{path} lies outside any class folder; move "
-                "it into one, or away"
+            raise tree.error(
+                f"{where}{path} lies outside any class folder; move it into one, or "
+                "away"
             )
         if len(parts) > 2:
-            raise MinicnnError(
-                f"source {source}: class folder {where}{parts[0]} holds folders "
-                f"({parts[1]}); put its images directly inside it"
+            raise tree.error(
+                f"class folder {where}{parts[0]} holds folders ({parts[1]}); put its "
+                "images directly inside it"
             )
         images.append(Labelled(parts[0], where + path, place))
     folders = tree.children(base)
     empty = sorted(set(folders) - {image.wnid for image in images})
     if empty:
-        raise MinicnnError(
-            f"source {source}: class folder {where}{empty[0]} holds no images "
-            f"({len(empty)} such); fill it or remove it"
+        raise tree.error(
+            f"class folder {where}{empty[0]} holds no images ({len(empty)} such); fill "
+            "it or remove it"
         )
     folded: dict[str, str] = {}
     for name in folders:
         other = folded.setdefault(name.casefold(), name)
         if other != name:
-            raise MinicnnError(
-                f"source {source}: class folders {where}{other} and {where}{name} "
-                "differ by case alone; merge or rename them"
+            raise tree.error(
+                f"class folders {where}{other} and {where}{name} differ by case alone; "
+                "merge or rename them"
             )
     return images
 
 
 def assemble(
-    found: Found,
-    source: Path,
-    val_fraction: float | None,
-    seed: int,
-    groups: Path | None,
+    found: Found, tree: Tree, val_fraction: float | None, seed: int, groups: Path | None
 ) -> Source:
     """Puts classes and rows in order and checks that they make sense.
 
     Args:
-        found: what was recognised.
-        source: the path, for messages.
-        val_fraction: part of each class to hold out where the source has no val.
-        seed: of the held-out choice.
-        groups: TOML file with lists `natural` and `manmade` of class ids or names;
-            overrides the class list.
+        found: what was recognised, in that tree.
+        val_fraction, seed, groups: see `open_source`.
 
     Raises:
         MinicnnError: fewer than two classes, a class of val that train lacks, a
@@ -148,24 +126,21 @@ def assemble(
     """
     wnids = sorted({image.wnid for image in found.train})
     if len(wnids) < 2:
-        raise MinicnnError(
-            f"source {source}: only class {', '.join(wnids)} has images; at least 2 "
-            "classes are needed"
+        raise tree.error(
+            f"only class {', '.join(wnids)} has images; at least 2 classes are needed"
         )
-    if found.val is None:
+    train, val = found.train, found.val
+    if val is None:
         fraction = VAL_FRACTION if val_fraction is None else val_fraction
-        train, val = hold_out(found.train, fraction, seed, source)
+        train, val = hold_out(tree, train, fraction, seed)
     elif val_fraction is not None:
-        raise MinicnnError(
-            f"source {source}: has its own validation part; leave out --val-fraction"
-        )
-    else:
-        train, val = found.train, found.val
-    strange = sorted({image.wnid for image in val} - set(wnids))
+        raise tree.error("has its own validation part; leave out --val-fraction")
+    held = {image.wnid for image in val}
+    strange = sorted(held - set(wnids))
     if strange:
-        raise MinicnnError(
-            f"source {source}: class {strange[0]} is in val but not in train "
-            f"({len(strange)} such); the two parts must have the same classes"
+        raise tree.error(
+            f"class {strange[0]} is in val but not in train ({len(strange)} such); the "
+            "two parts must have the same classes"
         )
     index = {wnid: number for number, wnid in enumerate(wnids)}
     rows = [
@@ -174,43 +149,37 @@ def assemble(
         for image in images
     ]
     rows.sort(key=lambda row: row[:3])
+    parts, labels, files, places = map(list, zip(*rows, strict=True))
     names = [_name(wnid, found.names) for wnid in wnids]
-    missing = len(wnids) - len({image.wnid for image in val})
     notes = list(found.notes)
     if not val:
         notes.append(
             "no image is held out for validation, and training needs some: this store "
             "is only to look at and to classify; leave out --val-fraction 0 to train"
         )
-    elif missing:
+    elif missing := len(wnids) - len(held):
         notes.append(f"{missing} of {len(wnids)} classes have no validation images")
-    return Source(
-        found.kind,
-        found.size,
-        found.orientation,
-        found.codec,
-        notes,
-        wnids,
-        names,
-        group_classes(ClassList(wnids, names, [""] * len(wnids)), groups),
-        np.array([row[1] for row in rows], np.int32),
-        np.array([row[0] for row in rows], np.uint8),
-        [row[2] for row in rows],
-        [row[3] for row in rows],
+    contents = Contents(
+        size=(found.size, found.size),
+        labels=np.array(labels, np.int32),
+        split=np.array(parts, np.uint8),
+        files=files,
+        wnids=wnids,
+        names=names,
+        groups=group_classes(ClassList(wnids, names, [""] * len(wnids)), groups),
+        attributes={"source": found.kind, "orientation": found.orientation},
     )
+    return Source(contents, places, notes)
 
 
 def hold_out(
-    images: Iterable[Labelled], fraction: float, seed: int, source: Path
+    tree: Tree, images: Iterable[Labelled], fraction: float, seed: int
 ) -> tuple[list[Labelled], list[Labelled]]:
-    """Splits off a validation part, class by class.
+    """Splits images into train and val, class by class.
 
     Of a class's n images, in path order, floor(n·fraction + 1/2), but at least one and
     not all, go to val: the first of a permutation keyed by the class id, so that
     another class more or less changes nothing for this one.
-
-    Returns:
-        (train, val).
     """
     if not 0 <= fraction < 1:
         raise MinicnnError(f"--val-fraction {fraction}: must be at least 0 and under 1")
@@ -222,9 +191,9 @@ def hold_out(
     for wnid, members in classes.items():
         count = len(members)
         if fraction and count < 2:
-            raise MinicnnError(
-                f"source {source}: class {wnid} has 1 image, none can be held out; add "
-                "images or remove the class"
+            raise tree.error(
+                f"class {wnid} has 1 image, none can be held out; add images or remove "
+                "the class"
             )
         take = math.floor(count * fraction + 0.5)
         take = min(max(take, 1), count - 1) if fraction else 0

@@ -6,23 +6,17 @@ from pathlib import Path
 
 from PIL import Image
 
-from minicnn.base.errors import MinicnnError, counted
+from minicnn.base.errors import counted
 from minicnn.data_prep.sources import cifar, folders, imagenet, tiny_imagenet
 from minicnn.data_prep.sources.labelled import Source, assemble
 from minicnn.data_prep.sources.tree import Tree, open_tree
 
-_RECOGNISERS = (
-    cifar.recognise,
-    tiny_imagenet.recognise,
-    imagenet.recognise,
-    folders.recognise,
-)
+_LAYOUTS = (cifar, tiny_imagenet, imagenet, folders)
 
 
 def open_source(
     path: Path,
     scratch: Path,
-    *,
     val_fraction: float | None = None,
     seed: int = 0,
     groups: Path | None = None,
@@ -44,14 +38,13 @@ def open_source(
     if path.name in (imagenet.TRAIN_TAR, imagenet.VAL_TAR) and path.is_file():
         path = path.parent
     tree = open_tree(path, scratch)
-    for recognise in _RECOGNISERS:
-        found = recognise(tree)
+    for layout in _LAYOUTS:
+        found = layout.recognise(tree)
         if found is not None:
-            return assemble(found, path, val_fraction, seed, groups)
-    raise MinicnnError(
-        f"source {path}: nothing recognised: {_held(tree)}; expected ImageNet's "
-        "archives or folders, Tiny ImageNet, CIFAR-100's binary version, or one folder "
-        "of images per class"
+            return assemble(found, tree, val_fraction, seed, groups)
+    raise tree.error(
+        f"nothing recognised: {_held(tree)}; expected ImageNet's archives or folders, "
+        "Tiny ImageNet, CIFAR-100's binary version, or one folder of images per class"
     )
 
 

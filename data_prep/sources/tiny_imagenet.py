@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from minicnn.base.errors import MinicnnError
 from minicnn.data_prep.sources.labelled import Found, Labelled
 from minicnn.data_prep.sources.tree import Tree
 
@@ -22,19 +21,16 @@ def recognise(tree: Tree) -> Found | None:
     listed, held = set(tree.lines("wnids.txt")), {image.wnid for image in train}
     odd = sorted(listed ^ held)
     if odd:
-        lack, have = ("train/", "wnids.txt") if odd[0] in listed else ("wnids.txt", "")
-        raise MinicnnError(
-            f"source {tree.source}: class {odd[0]} is in {have or 'train/'} but not in "
-            f"{lack} ({len(odd)} such); unpack the archive again"
+        has, lacks = "wnids.txt", "train/"
+        if odd[0] in held:
+            has, lacks = lacks, has
+        raise tree.error(
+            f"class {odd[0]} is in {has} but not in {lacks} ({len(odd)} such); unpack "
+            "the archive again"
         )
-    names = {}
-    if "words.txt" in tree.files:
-        for line in tree.lines("words.txt"):
-            wnid, _, words = line.partition("\t")
-            if wnid in listed:
-                names[wnid] = words
-    val = _val(tree)
-    return Found("tiny-imagenet", SIZE, "ignored", train, val, names)
+    words = tree.lines("words.txt") if "words.txt" in tree.files else []
+    names = dict(line.split("\t", 1) for line in words if "\t" in line)
+    return Found("tiny-imagenet", SIZE, train, _val(tree), names)
 
 
 def _val(tree: Tree) -> list[Labelled]:
@@ -42,17 +38,16 @@ def _val(tree: Tree) -> list[Labelled]:
     for line in tree.lines(_ANNOTATIONS):
         name, wnid = [*line.split("\t"), ""][:2]
         if not wnid or labels.setdefault(name, wnid) != wnid:
-            raise MinicnnError(
-                f"source {tree.source}: {_ANNOTATIONS}: line {line[:60]!r} has no "
-                "class, or gives an image a second one"
+            raise tree.error(
+                f"{_ANNOTATIONS}: line {line[:60]!r} has no class, or gives an image a "
+                "second one"
             )
     images = dict(tree.under("val/images"))
     odd = sorted(images.keys() ^ labels.keys())
     if odd:
-        raise MinicnnError(
-            f"source {tree.source}: {_ANNOTATIONS} labels {len(labels)} images, "
-            f"val/images holds {len(images)} (first difference: {odd[0]}); unpack the "
-            "archive again"
+        raise tree.error(
+            f"{_ANNOTATIONS} labels {len(labels)} images, val/images holds "
+            f"{len(images)} (first difference: {odd[0]}); unpack the archive again"
         )
     return [
         Labelled(labels[name], f"val/images/{name}", place)

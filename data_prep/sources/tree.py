@@ -21,8 +21,6 @@ from typing import Any, BinaryIO, NamedTuple
 
 from minicnn.base.errors import MinicnnError, reason
 
-_JUNK_FOLDERS = ("__MACOSX",)
-
 
 class Place(NamedTuple):
     """Where the bytes of one file are.
@@ -53,22 +51,22 @@ class Tree:
     folders: set[str] = field(default_factory=set)
     top: str = ""
 
+    def error(self, text: str) -> MinicnnError:
+        """To be raised; names the source."""
+        return MinicnnError(f"source {self.source}: {text}")
+
     def children(self, folder: str) -> list[str]:
         """Names of the folders directly inside `folder` ("" is the top), sorted."""
         prefix = f"{folder}/" if folder else ""
-        found = {
-            path[len(prefix) :].split("/", 1)[0]
-            for path in self.folders
-            if path.startswith(prefix)
-        }
-        return sorted(found)
+        below = [path for path in self.folders if path.startswith(prefix)]
+        return sorted({path.removeprefix(prefix).split("/", 1)[0] for path in below})
 
     def under(self, folder: str) -> Iterator[tuple[str, Place]]:
         """Files anywhere below `folder`, by their path relative to it."""
         prefix = f"{folder}/" if folder else ""
         for path, place in self.files.items():
             if path.startswith(prefix):
-                yield path[len(prefix) :], place
+                yield path.removeprefix(prefix), place
 
     def lines(self, path: str) -> list[str]:
         """The non-empty lines of a text file."""
@@ -80,26 +78,25 @@ class Tree:
             ) from None
         return [line.strip() for line in text.splitlines() if line.strip()]
 
-    def _add(self, path: str, place: Place | None) -> None:
-        """Takes a file, or a folder where `place` is None; hidden ones are left out."""
+    def add(self, path: str, place: Place | None) -> bool:
+        """Takes a file, or a folder where `place` is None; False if it is hidden."""
         parts = [part for part in path.split("/") if part not in ("", ".")]
-        if any(part.startswith(".") or part in _JUNK_FOLDERS for part in parts):
-            return
+        if any(part.startswith(".") or part == "__MACOSX" for part in parts):
+            return False
         for depth in range(1, len(parts) + (place is None)):
             self.folders.add("/".join(parts[:depth]))
         if place is not None:
             self.files["/".join(parts)] = place
+        return True
 
-    def _strip(self) -> Tree:
+    def stripped(self) -> Tree:
+        """The tree without its lone top folders."""
         tops = {path.split("/", 1)[0] for path in (*self.files, *self.folders)}
         if len(tops) != 1 or not self.folders:
             return self
-        top = tops.pop()
-        cut = len(top) + 1
-        inner = Tree(self.source, top=top)
-        inner.files = {path[cut:]: place for path, place in self.files.items()}
-        inner.folders = {path[cut:] for path in self.folders if path != top}
-        return inner._strip()
+        (top,) = tops
+        folders = {path.removeprefix(f"{top}/") for path in self.folders - {top}}
+        return Tree(self.source, dict(self.under(top)), folders, top).stripped()
 
 
 def open_tree(source: Path, scratch: Path) -> Tree:
@@ -115,19 +112,18 @@ def open_tree(source: Path, scratch: Path) -> Tree:
     if source.is_dir():
         return _folder_tree(source)
     if not source.exists():
-        raise MinicnnError(f"source {source}: no such file or folder")
+        raise Tree(source).error("no such file or folder")
     try:
         if tarfile.is_tarfile(source):
             return _tar_tree(source, scratch)
         if zipfile.is_zipfile(source):
             return _zip_tree(source)
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error) as error:
-        raise MinicnnError(
-            f"source {source}: a damaged or truncated archive ({error}); get it again"
+        raise Tree(source).error(
+            f"a damaged or truncated archive ({error}); get it again"
         ) from None
-    raise MinicnnError(
-        f"source {source}: not a folder, a zip or a tar; give the folder or archive "
-        "that holds the images"
+    raise Tree(source).error(
+        "not a folder, a zip or a tar; give the folder or archive that holds the images"
     )
 
 
@@ -137,19 +133,9 @@ def read(place: Place) -> bytes:
         return _zip_archive(place.path).read(place.member)
     if place.offset < 0:
         return Path(place.path).read_bytes()
-    return read_at(_descriptor(place.path), place.length, place.offset)
-
-
-def read_at(descriptor: int, length: int, offset: int) -> bytes:
-    """`os.pread` until `length` bytes are there or the file ends."""
-    parts = []
-    while length:
-        part = os.pread(descriptor, length, offset)
-        if not part:
-            break
-        parts.append(part)
-        offset, length = offset + len(part), length - len(part)
-    return b"".join(parts)
+    archive = _archive(place.path)
+    archive.seek(place.offset)
+    return archive.read(place.length)
 
 
 def tar_members(file: BinaryIO, start: int, end: int) -> Iterator[tarfile.TarInfo]:
@@ -176,9 +162,9 @@ def _zip_archive(path: str) -> zipfile.ZipFile:
     return zipfile.ZipFile(path)
 
 
-@lru_cache(maxsize=64)
-def _descriptor(path: str) -> int:
-    return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+@lru_cache(maxsize=4)
+def _archive(path: str) -> BinaryIO:
+    return open(path, "rb")
 
 
 def _folder_tree(source: Path) -> Tree:
@@ -188,59 +174,49 @@ def _folder_tree(source: Path) -> Tree:
     def walk(folder: str, relative: str) -> None:
         status = os.stat(folder)
         if (status.st_dev, status.st_ino) in seen:
-            raise MinicnnError(
-                f"source {source}: {relative or '.'} is reached twice through links; "
-                "remove one"
-            )
+            where = relative or "."
+            raise tree.error(f"{where} is reached twice through links; remove one")
         seen.add((status.st_dev, status.st_ino))
         with os.scandir(folder) as entries:
             for entry in sorted(entries, key=lambda entry: entry.name):
                 path = relative + entry.name
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_dir():
-                    tree._add(path, None)
+                if entry.is_file():
+                    tree.add(path, Place(entry.path, entry.stat().st_size))
+                elif entry.is_dir() and tree.add(path, None):
                     walk(entry.path, f"{path}/")
-                elif entry.is_file():
-                    place = Place(entry.path, entry.stat().st_size)
-                    tree._add(path, place)
 
     try:
         walk(str(source.resolve()), "")
     except OSError as error:
-        raise MinicnnError(f"source {source}: {reason(error)}") from None
-    return tree._strip()
+        raise tree.error(reason(error)) from None
+    return tree.stripped()
 
 
 def _zip_tree(source: Path) -> Tree:
     tree, path = Tree(source), str(source.resolve())
     with zipfile.ZipFile(source) as archive:
         for info in archive.infolist():
-            if info.is_dir():
-                tree._add(info.filename, None)
-                continue
+            place = Place(path, info.file_size, member=info.filename)
             if info.flag_bits & 1:
-                raise MinicnnError(
-                    f"source {source}: {info.filename} is encrypted; unpack it first"
-                )
-            tree._add(info.filename, Place(path, info.file_size, member=info.filename))
-    return tree._strip()
+                raise tree.error(f"{info.filename} is encrypted; unpack it first")
+            tree.add(info.filename, None if info.is_dir() else place)
+    return tree.stripped()
 
 
 def _tar_tree(source: Path, scratch: Path) -> Tree:
     tree = Tree(source)
-    path = scratch if _decompress(source, scratch) else source
+    path = scratch if _decompress(tree, scratch) else source
     with open(path, "rb") as file:
         for member in tar_members(file, 0, path.stat().st_size):
             if member.isdir():
-                tree._add(member.name, None)
+                tree.add(member.name, None)
             elif member.isreg():
                 place = Place(str(path.resolve()), member.size, member.offset_data)
-                tree._add(member.name, place)
-    return tree._strip()
+                tree.add(member.name, place)
+    return tree.stripped()
 
 
-def _decompress(source: Path, scratch: Path) -> bool:
+def _decompress(tree: Tree, scratch: Path) -> bool:
     """Writes a compressed tar's plain form to `scratch`; False where it is plain."""
     import bz2
     import gzip
@@ -248,19 +224,17 @@ def _decompress(source: Path, scratch: Path) -> bool:
 
     openers: dict[bytes, Callable[..., Any]]
     openers = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
-    with open(source, "rb") as file:
+    with open(tree.source, "rb") as file:
         opener = openers.get(file.read(2))
     if opener is None:
         return False
     try:
-        with opener(source, "rb") as packed, open(scratch, "wb") as unpacked:
+        with opener(tree.source, "rb") as packed, open(scratch, "wb") as unpacked:
             shutil.copyfileobj(packed, unpacked, 1 << 20)
     except (lzma.LZMAError, gzip.BadGzipFile) as error:
-        raise MinicnnError(
-            f"source {source}: damaged ({error}); get it again"
-        ) from None
+        raise tree.error(f"damaged ({error}); get it again") from None
     except OSError as error:
-        raise MinicnnError(
-            f"source {source}: cannot decompress it into {scratch}: {reason(error)}"
+        raise tree.error(
+            f"cannot decompress it into {scratch}: {reason(error)}"
         ) from None
     return True

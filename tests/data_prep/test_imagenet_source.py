@@ -13,7 +13,7 @@ from minicnn.data.store import TRAIN, VAL
 from minicnn.data_prep.sources.mat5 import read_struct
 from minicnn.data_prep.sources.tree import read
 from tests.support import prepare_sources as make
-from tests.support.prepare_sources import opened, rows
+from tests.support.prepare_sources import about, opened, rows
 
 # Written by scipy 1.17's savemat: `synsets`, 4×1, with fields, types and nesting as in
 # the devkit's meta.mat, after another variable; compressed.
@@ -52,25 +52,22 @@ LABELS: dict[str, Callable[[Path], None]] = {
 
 
 @pytest.mark.parametrize("labels", LABELS)
-@pytest.mark.parametrize("layout", ["archives", "folders"])
+@pytest.mark.parametrize("archived", [True, False])
 def test_imagenet_with_each_kind_of_labels(
-    folder: Path, layout: str, labels: str
+    folder: Path, archived: bool, labels: str
 ) -> None:
-    if layout == "archives":
+    if archived:
         make.imagenet_archives(folder)
     else:
         make.imagenet_folders(folder, nested=False)
     LABELS[labels](folder)
     source = opened(folder)
-    assert (source.kind, source.size, source.orientation) == (
-        "imagenet",
-        256,
-        "ignored",
-    )
+    known = source.contents
+    assert about(source) == ("imagenet", 256, "ignored")
     assert rows(source) == imagenet_rows()
-    assert source.names == ["tench", "goldfish", "tabby", "water bottle"]
-    assert source.groups == ["natural", "natural", "natural", "manmade"]
-    for name, place in zip(source.files, source.places, strict=True):
+    assert known.names == ["tench", "goldfish", "tabby", "water bottle"]
+    assert known.groups == ["natural", "natural", "natural", "manmade"]
+    for name, place in zip(known.files, source.places, strict=True):
         data = read(place)
         assert len(data) == place.length
         assert data == make.picture(make.colour(Path(name).name)), name
@@ -96,14 +93,6 @@ def test_imagenet_labels_that_agree_are_fine_together(folder: Path) -> None:
     assert rows(opened(folder / "ILSVRC2012_img_val.tar")) == imagenet_rows()
 
 
-def test_imagenet_archives_and_folders_name_the_same_files(tmp_path: Path) -> None:
-    archives = make.imagenet_archives(tmp_path / "a")
-    folders = make.imagenet_folders(tmp_path / "b", nested=False)
-    for folder in (archives, folders):
-        make.add_devkit(folder)
-    assert opened(archives).files == opened(folders).files
-
-
 def test_caffe_numbers_count_synsets_where_there_are(folder: Path) -> None:
     make.imagenet_archives(folder)
     order = make.WNIDS[::-1]
@@ -114,22 +103,14 @@ def test_caffe_numbers_count_synsets_where_there_are(folder: Path) -> None:
     assert rows(opened(folder)) == imagenet_rows()
 
 
-def swap_two_labels(folder: Path) -> None:
-    path = folder / "val.txt"
-    lines = path.read_text().splitlines()
-    first, second = lines[0].split(), lines[1].split()
-    lines[:2] = [f"{first[0]} {second[1]}", f"{second[0]} {first[1]}"]
-    path.write_text("\n".join(lines))
+def labels(change: Callable[[list[str]], list[str]]) -> Callable[[Path], None]:
+    """What changes the lines of val.txt."""
 
+    def spoil(folder: Path) -> None:
+        path = folder / "val.txt"
+        path.write_text("\n".join(change(path.read_text().splitlines())))
 
-def drop_a_label(folder: Path) -> None:
-    path = folder / "val.txt"
-    path.write_text("\n".join(path.read_text().splitlines()[1:]))
-
-
-def renumber(folder: Path) -> None:
-    path = folder / "val.txt"
-    path.write_text(path.read_text().replace(" 898", " 3"))
+    return spoil
 
 
 def cut(name: str) -> Callable[[Path], None]:
@@ -140,24 +121,30 @@ def cut(name: str) -> Callable[[Path], None]:
     return shorten
 
 
-def unlabel(folder: Path) -> None:
-    (folder / "val.txt").unlink()
-    (folder / "ILSVRC2012_devkit_t12.tar.gz").unlink()
+def without(*names: str) -> Callable[[Path], None]:
+    def remove(folder: Path) -> None:
+        for name in names:
+            (folder / name).unlink()
+
+    return remove
 
 
-def remove_val(folder: Path) -> None:
-    (folder / "ILSVRC2012_img_val.tar").unlink()
-
-
+TRAIN_TAR, VAL_TAR = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
+DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"
 IMAGENET_FAULTS = {
-    "contradiction": (swap_two_labels, "by val.txt but .* by the devkit"),
-    "missing label": (drop_a_label, "val.txt labels 7 images.* holds 8"),
-    "label of a class not in train": (renumber, "by val.txt but"),
-    "train cut": (cut("ILSVRC2012_img_train.tar"), "truncated"),
-    "val cut": (cut("ILSVRC2012_img_val.tar"), "truncated"),
-    "devkit cut": (cut("ILSVRC2012_devkit_t12.tar.gz"), "devkit cannot be read"),
-    "no labels": (unlabel, "no labels"),
-    "no val": (remove_val, "no ILSVRC2012_img_val.tar"),
+    "contradiction": (
+        labels(lambda lines: [line.replace(" 898", " 3") for line in lines]),
+        "by val.txt but .* by the devkit",
+    ),
+    "missing label": (
+        labels(lambda lines: lines[1:]),
+        "val.txt labels 7 images.* holds 8",
+    ),
+    "train cut": (cut(TRAIN_TAR), "truncated"),
+    "val cut": (cut(VAL_TAR), "truncated"),
+    "devkit cut": (cut(DEVKIT), "devkit cannot be read"),
+    "no labels": (without("val.txt", DEVKIT), "no labels"),
+    "no val": (without(VAL_TAR), "no ILSVRC2012_img_val.tar"),
 }
 
 
@@ -175,9 +162,7 @@ def test_imagenet_faults_are_refused(folder: Path, fault: str) -> None:
 
 def test_class_of_val_that_train_lacks(folder: Path) -> None:
     make.imagenet_folders(folder, nested=True)
-    lost = folder / "train" / make.WNIDS[1]
-    lost.rename(folder / "kept")
-    (folder / "kept").rename(folder.parent / "kept")
+    (folder / "train" / make.WNIDS[1]).rename(folder.parent / "kept")
     with pytest.raises(MinicnnError, match=f"{make.WNIDS[1]} is in val but not in"):
         opened(folder)
 

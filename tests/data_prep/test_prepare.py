@@ -96,13 +96,6 @@ def test_another_store_is_not_overwritten(
     assert Store(target).image_size == (size, size)
 
 
-def test_what_is_no_store_is_not_overwritten(source: Path, target: Path) -> None:
-    target.write_text("my thesis")
-    with pytest.raises(MinicnnError, match="not a readable HDF5 file"):
-        run(source, target)
-    assert target.read_text() == "my thesis"
-
-
 def test_command_line(source: Path, target: Path) -> None:
     arguments = ["prepare", str(source), "-o", str(target), "--size", "8", "-j", "1"]
     result = CliRunner().invoke(data_commands, arguments)

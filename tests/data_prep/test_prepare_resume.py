@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -19,6 +20,7 @@ from minicnn.cli.data import data as data_commands
 from minicnn.data.store import Store
 from minicnn.data_prep import prepare as module
 from minicnn.data_prep import workers
+from minicnn.data_prep.prepare import Outcome
 from minicnn.experiments.proofs import kills
 from tests.support import prepare_sources as make
 from tests.support.preparing import CHUNK, count_conversions, only_the_store, run
@@ -33,25 +35,17 @@ def right(source: Path, target: Path) -> bytes:
     return made
 
 
-def interrupt_after(monkeypatch: pytest.MonkeyPatch, chunks: int) -> None:
-    """A SIGTERM of our own in the middle of the conversion."""
-    convert, calls = workers.convert, []
-
-    def counted(*arguments: object) -> object:
-        calls.append(1)
-        if len(calls) == chunks:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return convert(*arguments)
-
-    monkeypatch.setattr(module, "convert", counted)
+def interrupted(source: Path, target: Path, chunks: int) -> Outcome:
+    """Prepares until a SIGTERM of our own in the last of so many chunks."""
+    with pytest.MonkeyPatch.context() as patch:
+        count_conversions(patch, stop_at=chunks)
+        return run(source, target)
 
 
 def test_interrupted_run_goes_on_where_it_stopped(
     source: Path, target: Path, right: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with monkeypatch.context() as patch:
-        interrupt_after(patch, 3)
-        outcome = run(source, target)
+    outcome = interrupted(source, target, 3)
     assert (outcome.state, outcome.signal_name) == ("interrupted", "SIGTERM")
     assert outcome.converted == 3 * CHUNK
     assert not target.exists()
@@ -66,9 +60,7 @@ def test_interrupted_run_goes_on_where_it_stopped(
 def test_only_damaged_or_changed_chunks_are_done_again(
     source: Path, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with monkeypatch.context() as patch:
-        interrupt_after(patch, 5)
-        run(source, target)
+    interrupted(source, target, 5)
     partial = target.with_name("store.h5.partial")
     with h5py.File(partial) as file:
         offset = file["images"].id.get_offset()
@@ -77,7 +69,8 @@ def test_only_damaged_or_changed_chunks_are_done_again(
         file.write(b"damage")
     # row 8 or 9 is a's last image that is not held out: the third chunk
     make.put(source / "a" / "009.png", make.picture((1, 2, 3), "PNG", (99, 50)))
-    held_out = "a/009.png" not in _planned(source)[:9]
+    planned = module.open_source(source, source / "unused").contents.files
+    held_out = "a/009.png" not in planned[:9]
     starts = count_conversions(monkeypatch)
     run(source, target)
     assert sorted(starts) == [4, *([] if held_out else [8]), 20, 24]
@@ -88,34 +81,28 @@ def test_only_damaged_or_changed_chunks_are_done_again(
     assert made.attributes["source_bytes"] == size
 
 
-def _planned(source: Path) -> list[str]:
-    return module.open_source(source, source / "unused").files
-
-
-@pytest.mark.parametrize("tear", ["line", "header", "empty header", "middle"])
+@pytest.mark.parametrize(
+    ("tear", "kept"),
+    [
+        (lambda lines: [*lines[:-1], lines[-1][:20]], 2),
+        (lambda lines: [lines[0][:30]], 0),
+        (lambda lines: [b"{}\n"], 0),
+        (lambda lines: [*lines[:2], b'{"start":4,"sou\n', *lines[3:]], 2),
+    ],
+    ids=["last line", "header", "empty header", "line in the middle"],
+)
 def test_torn_journal(
     source: Path,
     target: Path,
     right: bytes,
-    tear: str,
-    monkeypatch: pytest.MonkeyPatch,
+    tear: Callable[[list[bytes]], list[bytes]],
+    kept: int,
 ) -> None:
-    with monkeypatch.context() as patch:
-        interrupt_after(patch, 3)
-        run(source, target)
+    interrupted(source, target, 3)
     journal = target.with_name("store.h5.partial.journal")
     lines = journal.read_bytes().splitlines(keepends=True)
-    if tear == "line":
-        lines[-1] = lines[-1][:20]
-    elif tear == "header":
-        lines = [lines[0][:30]]
-    elif tear == "empty header":
-        lines = [b"{}\n"]
-    else:
-        lines[2] = b'{"start":4,"sou\n'
-    journal.write_bytes(b"".join(lines))
-    kept = (2 if tear in ("line", "middle") else 0) * CHUNK
-    assert run(source, target).kept == kept
+    journal.write_bytes(b"".join(tear(lines)))
+    assert run(source, target).kept == kept * CHUNK
     assert target.read_bytes() == right
 
 
@@ -131,33 +118,17 @@ def test_a_line_after_a_torn_one_counts(tmp_path: Path) -> None:
     again.close()
 
 
-def test_exact_is_recorded_and_not_mixed(
-    tmp_path: Path, target: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source = make.class_folders(tmp_path / "jpegs", {"a": 5, "b": 5}, "JPEG", 40)
-    with monkeypatch.context() as patch:
-        interrupt_after(patch, 1)
-        run(source, target, exact=True)
-    with pytest.raises(MinicnnError, match="with other options"):
-        run(source, target)
-    assert run(source, target, exact=True).kept == CHUNK
-    assert Store(target).attributes["decoder"].endswith(", exact")
-    with pytest.raises(MinicnnError, match="with other options"):
-        run(source, target)
-    run(source, target, fresh=True)
-    assert "exact" not in Store(target).attributes["decoder"]
-
-
+@pytest.mark.parametrize("change", [{"size": 20}, {"exact": True}])
 def test_unfinished_work_with_other_options_is_kept(
-    source: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+    source: Path, target: Path, change: dict[str, object]
 ) -> None:
-    with monkeypatch.context() as patch:
-        interrupt_after(patch, 3)
-        run(source, target)
-    with pytest.raises(MinicnnError, match="discard it with --fresh"):
-        run(source, target, size=20)
+    interrupted(source, target, 3)
+    with pytest.raises(MinicnnError, match=r"with other options.*discard it with --f"):
+        run(source, target, **change)
     assert run(source, target).kept == 3 * CHUNK
-    assert run(source, target, size=20, fresh=True).converted == 25
+    assert run(source, target, **change, fresh=True).converted == 25
+    decoder = Store(target).attributes["decoder"]
+    assert decoder.endswith(", exact") == ("exact" in change)
 
 
 def test_killed_at_the_very_end(
@@ -165,15 +136,12 @@ def test_killed_at_the_very_end(
 ) -> None:
     """After the store is marked complete, and after it has its name."""
 
-    class KilledError(Exception):
-        pass
-
     def killed(*_: object) -> None:
-        raise KilledError
+        raise SystemExit
 
     with monkeypatch.context() as patch:
         patch.setattr(module, "sync", killed)
-        with pytest.raises(KilledError):
+        with pytest.raises(SystemExit):
             run(source, target)
     assert not target.exists()
     assert run(source, target).kept == 25

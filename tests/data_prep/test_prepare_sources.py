@@ -15,7 +15,7 @@ from minicnn.base.errors import MinicnnError
 from minicnn.data.store import TRAIN, VAL
 from minicnn.data_prep.sources.tree import read
 from tests.support import prepare_sources as make
-from tests.support.prepare_sources import opened, rows
+from tests.support.prepare_sources import about, opened, rows
 
 
 def test_tiny_imagenet_folder_and_zip_are_one(tmp_path: Path) -> None:
@@ -26,19 +26,14 @@ def test_tiny_imagenet_folder_and_zip_are_one(tmp_path: Path) -> None:
             lambda name, data: file.writestr(f"tiny-imagenet-200/{name}", data)
         )
     plain, zipped = opened(folder), opened(archive)
-    assert (plain.kind, plain.size, plain.orientation) == (
-        "tiny-imagenet",
-        64,
-        "ignored",
-    )
-    assert plain.wnids == make.WNIDS
-    truth = make.val_truth()
+    assert about(plain) == about(zipped) == ("tiny-imagenet", 64, "ignored")
     assert rows(plain) == [
         (TRAIN, wnid, f"{wnid}_{n}.JPEG")
         for wnid in make.WNIDS
         for n in range(make.TRAIN_EACH)
-    ] + sorted((VAL, wnid, f"val_{n}.JPEG") for n, wnid in enumerate(truth))
-    assert (zipped.files, zipped.names) == (plain.files, plain.names)
+    ] + sorted((VAL, wnid, f"val_{n}.JPEG") for n, wnid in enumerate(make.val_truth()))
+    assert zipped.contents.files == plain.contents.files
+    assert zipped.contents.names == plain.contents.names
     assert list(map(read, zipped.places)) == list(map(read, plain.places))
 
 
@@ -59,14 +54,17 @@ def test_tiny_imagenet_faults(folder: Path, name: str, text: str, message: str) 
 
 def test_cifar_binary_archive(folder: Path) -> None:
     members = make.cifar_members()
-    archive = make.tar(folder / "cifar-100-binary.tar.gz", members, "w:gz")
-    source = opened(archive)
-    assert (source.kind, source.size, source.codec) == ("cifar-100", 32, "cifar")
-    assert source.wnids == ["apple", "bear", "clock"]
-    assert source.labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 0, 0, 1, 1, 2, 2]
-    assert source.split.tolist() == [TRAIN] * 9 + [VAL] * 6
-    assert source.files[4] == "train.bin#00004"
-    for name, place in zip(source.files, source.places, strict=True):
+    source = opened(make.tar(folder / "cifar-100-binary.tar.gz", members, "w:gz"))
+    assert about(source) == ("cifar-100", 32, "ignored")
+    counts = {(TRAIN, "train.bin"): 3, (VAL, "test.bin"): 2}
+    expected = [
+        (part, name, file)
+        for (part, file), count in counts.items()
+        for name in ("apple", "bear", "clock")
+        for _ in range(count)
+    ]
+    assert [(*each, file.split("#")[0]) for *each, file in rows(source)] == expected
+    for name, place in zip(source.contents.files, source.places, strict=True):
         which, number = name.split("#")
         record = members[f"cifar-100-binary/{which}"][int(number) * 3074 :][:3074]
         assert read(place) == record[2:]
@@ -80,21 +78,17 @@ def test_cifar_python_version_is_refused(folder: Path) -> None:
 
 
 def test_held_out_part_is_seeded_and_of_every_class(folder: Path) -> None:
+    def held(seed: int = 0) -> list[tuple[str, str]]:
+        """Class and file of what is held out."""
+        found = rows(opened(folder, val_fraction=0.25, seed=seed))
+        return [(wnid, name) for part, wnid, name in found if part == VAL]
+
     make.class_folders(folder, {"cat": 10, "dog": 24, "ant": 2})
-    source = opened(folder, val_fraction=0.25)
-    held = source.labels[source.split == VAL]
-    assert source.wnids == ["ant", "cat", "dog"]
-    assert np.bincount(held).tolist() == [1, 3, 6]  # 2.5 rounds up
-    again = opened(folder, val_fraction=0.25)
-    other = opened(folder, val_fraction=0.25, seed=1)
-    assert source.files == again.files != other.files
+    first = held()
+    assert [wnid for wnid, _ in first] == ["ant"] + ["cat"] * 3 + ["dog"] * 6
+    assert first == held() != held(seed=1)
     make.class_folders(folder, {"bee": 5})
-    larger = opened(folder, val_fraction=0.25)
-    held_dogs = [
-        [name for name, part in zip(each.files, each.split, strict=True) if part == VAL]
-        for each in (source, larger)
-    ]
-    assert [name for name in held_dogs[1] if "bee" not in name] == held_dogs[0]
+    assert [each for each in held() if each[0] != "bee"] == first
 
 
 def test_that_nothing_is_held_out_is_noted(folder: Path) -> None:
@@ -111,8 +105,8 @@ def test_own_train_and_val(folder: Path) -> None:
     make.put(folder / "README.md", "hello")
     make.put(folder / "train" / "a" / ".DS_Store", b"\0")
     source = opened(folder)
-    assert (source.kind, source.orientation) == ("folders", "applied")
-    assert source.files == [
+    assert about(source) == ("folders", 256, "applied")
+    assert source.contents.files == [
         *("train/a/000.png", "train/a/001.png", "train/a/002.png"),
         *("train/b/000.png", "train/b/001.png", "val/a/000.png", "val/b/000.png"),
     ]
@@ -123,10 +117,8 @@ def test_own_train_and_val(folder: Path) -> None:
 @pytest.mark.parametrize("packed", ["zip", "tar", "tgz"])
 def test_class_folders_in_archives(tmp_path: Path, packed: str) -> None:
     folder = make.class_folders(tmp_path / "mine", {"a": 3, "b": 3})
-    files = {
-        str(path.relative_to(tmp_path)): path.read_bytes()
-        for path in sorted(folder.rglob("*.png"))
-    }
+    paths = sorted(folder.rglob("*.png"))
+    files = {str(path.relative_to(tmp_path)): path.read_bytes() for path in paths}
     archive = tmp_path / f"mine.{packed}"
     if packed == "zip":
         with zipfile.ZipFile(archive, "w") as file:
@@ -137,16 +129,15 @@ def test_class_folders_in_archives(tmp_path: Path, packed: str) -> None:
     else:
         make.tar(archive, files, "w:gz" if packed == "tgz" else "w")
     source = opened(archive)
-    assert source.files == opened(folder).files
-    assert [read(place) for place in source.places] == [
-        files[f"mine/{name}"] for name in source.files
-    ]
+    assert source.contents.files == opened(folder).contents.files
+    data = [files[f"mine/{name}"] for name in source.contents.files]
+    assert list(map(read, source.places)) == data
 
 
 def test_groups_file(folder: Path, tmp_path: Path) -> None:
     make.class_folders(folder, {"cat": 2, "cup": 2, "x": 2})
     groups = make.put(tmp_path / "g.toml", 'natural = ["cat"]\nmanmade = ["cup"]\n')
-    assert opened(folder, groups=groups).groups == ["natural", "manmade", ""]
+    assert opened(folder, groups=groups).contents.groups == ["natural", "manmade", ""]
 
 
 TEST_DATA = os.environ.get("MINICNN_TEST_DATA")
@@ -158,9 +149,9 @@ def test_the_real_tiny_imagenet(tmp_path: Path) -> None:
     command = [sys.executable, packs / "unpack.py", tmp_path, packs / "part0.pack"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     source = opened(tmp_path)
-    assert source.kind == "tiny-imagenet"
-    assert len(source.wnids) == 200
-    assert np.bincount(source.labels[source.split == TRAIN]).tolist() == [125] * 200
-    assert np.bincount(source.labels[source.split == VAL]).tolist() == [50] * 200
-    assert (source.groups.count("natural"), source.groups.count("manmade")) == (72, 128)
-    assert source.names[:2] == ["goldfish", "European fire salamander"]
+    assert about(source) == ("tiny-imagenet", 64, "ignored")
+    known = source.contents
+    for part, each in ((TRAIN, 125), (VAL, 50)):
+        assert np.bincount(known.labels[known.split == part]).tolist() == [each] * 200
+    assert (known.groups.count("natural"), known.groups.count("manmade")) == (72, 128)
+    assert known.names[:2] == ["goldfish", "European fire salamander"]

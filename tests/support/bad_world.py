@@ -103,11 +103,8 @@ def make_sources() -> None:
         make.put(Path("flat", name), "")
     Path("loop/b/loop").symlink_to(Path("loop").resolve())
     Path("spoiled/a/000.png").write_bytes(b"")
-    Path("cut.tar").write_bytes(
-        make.tar(
-            Path("cut.tar"), {"a/1.png": b"x" * 5000, "b/1.png": b"y"}
-        ).read_bytes()[:3000]
-    )
+    whole = make.tar_bytes({"a/1.png": b"x" * 5000, "b/1.png": b"y"})
+    Path("cut.tar").write_bytes(whole[:3000])
 
 
 def make_runs() -> None:

@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 
 from minicnn.devices.device import EmulatedDevice
-from minicnn.devices.recording import Launch, recorded_launches
-from minicnn.experiments.bench.ops import Call
 
 
 class _NoLauncher:
@@ -17,14 +15,11 @@ class _NoLauncher:
     array = np.ndarray
 
     def address(self, array: Any) -> int:
-        """See `launch.Launcher`."""
         return array.ctypes.data
 
-    def build(self, *_: Any) -> None:
-        """See `launch.Launcher`."""
+    def build(self, *_: Any) -> None: ...
 
-    def launch(self, *_: Any) -> None:
-        """See `launch.Launcher`."""
+    def launch(self, *_: Any) -> None: ...
 
 
 class DryDevice(EmulatedDevice):
@@ -40,10 +35,3 @@ class DryDevice(EmulatedDevice):
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
         """An array of unspecified content, also when debugging."""
         return np.empty(shape, dtype)
-
-
-def launched(dev: DryDevice, call: Call) -> list[Launch]:
-    """What a call launches."""
-    with recorded_launches(dev) as noted:
-        call.op(dev, **call.arguments)
-    return list(noted)

@@ -60,6 +60,27 @@ def tar_bytes(members: dict[str, bytes], mode: str = "w") -> bytes:
     return file.getvalue()
 
 
+def archives(
+    folder: Path, train: dict[str, dict[str, bytes]], val: dict[str, bytes]
+) -> Path:
+    """ImageNet's two archives, without labels: training images by wnid and name."""
+    tars = {f"{wnid}.tar": tar_bytes(members) for wnid, members in train.items()}
+    tar(folder / "ILSVRC2012_img_train.tar", tars)
+    tar(folder / "ILSVRC2012_img_val.tar", val)
+    return folder
+
+
+def devkit(ids: dict[str, int], truth: list[str]) -> dict[str, bytes]:
+    """The devkit's files, of ids by wnid and the wnid of each validation image."""
+    lines = "".join(f"{ids[wnid]}\n" for wnid in truth)
+    base = "ILSVRC2012_devkit_t12"
+    return {
+        f"{base}/data/meta.mat": meta_mat(ids),
+        f"{base}/data/ILSVRC2012_validation_ground_truth.txt": lines.encode(),
+        f"{base}/readme.txt": b"about the devkit",
+    }
+
+
 def val_truth() -> list[str]:
     """The wnid of validation image 1, 2, …: neither sorted nor in order of ids."""
     return [WNIDS[number * 3 % 4] for number in range(4 * VAL_EACH)]
@@ -76,12 +97,8 @@ def train_members(wnid: str) -> dict[str, bytes]:
 
 def imagenet_archives(folder: Path) -> Path:
     """The two archives, without labels."""
-    folder.mkdir(parents=True, exist_ok=True)
-    members = {f"{wnid}.tar": tar_bytes(train_members(wnid)) for wnid in WNIDS[::-1]}
-    tar(folder / "ILSVRC2012_img_train.tar", members)
     val = {name: picture(colour(name)) for name in val_names()}
-    tar(folder / "ILSVRC2012_img_val.tar", val)
-    return folder
+    return archives(folder, {wnid: train_members(wnid) for wnid in WNIDS[::-1]}, val)
 
 
 def imagenet_folders(folder: Path, nested: bool) -> Path:
@@ -96,13 +113,7 @@ def imagenet_folders(folder: Path, nested: bool) -> Path:
 
 
 def add_devkit(folder: Path, as_folder: bool = False) -> None:
-    truth = "".join(f"{DEVKIT_IDS[wnid]}\n" for wnid in val_truth())
-    base = "ILSVRC2012_devkit_t12/data"
-    members = {
-        f"{base}/meta.mat": meta_mat(DEVKIT_IDS),
-        f"{base}/ILSVRC2012_validation_ground_truth.txt": truth.encode(),
-        "ILSVRC2012_devkit_t12/readme.txt": b"about the devkit",
-    }
+    members = devkit(DEVKIT_IDS, val_truth())
     if as_folder:
         for name, data in members.items():
             put(folder / name, data)
@@ -157,22 +168,14 @@ def meta_mat(ids: dict[str, int]) -> bytes:
 
 def imagenet_of(folder: Path, samples: list[Path]) -> None:
     """The published archives of real files, each once in training and validation."""
-    folder.mkdir()
-    train, val, truth, ids = {}, {}, [], {}
-    for number, path in enumerate(reversed(samples), 1):
-        wnid = path.name.split("_")[0]
-        train[f"{wnid}.tar"] = tar_bytes({f"{wnid}_1.JPEG": path.read_bytes()})
-        val[f"ILSVRC2012_val_{number:08d}.JPEG"] = path.read_bytes()
-        ids[wnid] = number
-        truth.append(f"{number}\n")
-    tar(folder / "ILSVRC2012_img_train.tar", train)
-    tar(folder / "ILSVRC2012_img_val.tar", val)
-    base = "ILSVRC2012_devkit_t12/data"
-    members = {
-        f"{base}/meta.mat": meta_mat(ids),
-        f"{base}/ILSVRC2012_validation_ground_truth.txt": "".join(truth).encode(),
-    }
-    tar(folder / "ILSVRC2012_devkit_t12.tar.gz", members, "w:gz")
+    samples = samples[::-1]
+    wnids = [path.name.split("_")[0] for path in samples]
+    data = [path.read_bytes() for path in samples]
+    train = {w: {f"{w}_1.JPEG": each} for w, each in zip(wnids, data, strict=True)}
+    val = {f"ILSVRC2012_val_{n:08d}.JPEG": each for n, each in enumerate(data, 1)}
+    archives(folder, train, val)
+    ids = {wnid: number for number, wnid in enumerate(wnids, 1)}
+    tar(folder / "ILSVRC2012_devkit_t12.tar.gz", devkit(ids, wnids), "w:gz")
 
 
 def tiny_imagenet(write: Callable[[str, bytes], object]) -> None:
@@ -213,14 +216,12 @@ def cifar_members() -> dict[str, bytes]:
     }
 
 
-def class_folders(
-    folder: Path, classes: dict[str, int], kind: str = "PNG", size: int = 20
-) -> Path:
+def class_folders(folder: Path, classes: dict[str, int], size: int = 20) -> Path:
     """Class folders with so many images each, of a colour by class and number."""
     for name, count in classes.items():
         for number in range(count):
-            data = picture(colour(name, number), kind, (size, size))
-            put(folder / name / f"{number:03d}.{kind.lower()}", data)
+            data = picture(colour(name, number), "PNG", (size, size))
+            put(folder / name / f"{number:03d}.png", data)
     return folder
 
 
@@ -228,8 +229,15 @@ def opened(path: Path, **options: object) -> Source:
     return open_source(path, path.parent / "scratch.tar", **options)
 
 
+def about(source: Source) -> tuple[object, int, object]:
+    """Its kind, its own size, and what happens to EXIF orientation."""
+    known = source.contents
+    return known.attributes["source"], known.size[0], known.attributes["orientation"]
+
+
 def rows(source: Source) -> list[tuple[int, str, str]]:
     """(part, wnid, file name) of each row."""
-    wnids = [source.wnids[label] for label in source.labels]
-    names = [Path(name).name for name in source.files]
-    return list(zip(source.split.tolist(), wnids, names, strict=True))
+    known = source.contents
+    wnids = [known.wnids[label] for label in known.labels]
+    names = [Path(name).name for name in known.files]
+    return list(zip(known.split.tolist(), wnids, names, strict=True))

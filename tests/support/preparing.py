@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -21,12 +23,18 @@ def only_the_store(target: Path) -> bool:
     return [path.name for path in target.parent.iterdir()] == [target.name]
 
 
-def count_conversions(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """First rows of the chunks that are converted from here on."""
+def count_conversions(monkeypatch: pytest.MonkeyPatch, stop_at: int = 0) -> list[int]:
+    """First rows of the chunks that are converted from here on.
+
+    Args:
+        stop_at: in which of them, from 1, to send this process a SIGTERM.
+    """
     convert, starts = workers.convert, []
 
     def counted(recipe: workers.Recipe, chunk: workers.Chunk) -> workers.Done:
         starts.append(chunk.start)
+        if len(starts) == stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
         return convert(recipe, chunk)
 
     monkeypatch.setattr(module, "convert", counted)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -10,17 +9,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from numpy.lib.mixins import NDArrayOperatorsMixin
 from numpy.typing import DTypeLike, NDArray
 
 from minicnn.base.precision import BF16
 from minicnn.devices.aligned import aligned
-from tests.support.cupy_stand_in.streams import (
-    BUSY,
-    LOCK,
-    CUDARuntimeError,
-    Stream,
-    get_current_stream,
-)
+from tests.support.cupy_stand_in.streams import BUSY, LOCK, Stream, get_current_stream
 
 TOTAL = 1 << 30
 """Bytes of memory that the GPU has."""
@@ -69,12 +63,9 @@ class Device:
         self.id, self.attributes = device, {"L2CacheSize": 1 << 20}
 
     def use(self) -> Device:
-        if self.id:
-            raise CUDARuntimeError("cudaErrorInvalidDevice: invalid device ordinal")
         return self
 
-    def __enter__(self) -> Device:
-        return self.use()
+    __enter__ = use
 
     def __exit__(self, *_: object) -> None: ...
 
@@ -98,13 +89,10 @@ def _supported(dtype: DTypeLike) -> np.dtype:
     return found
 
 
-class ndarray:
+class ndarray(NDArrayOperatorsMixin):
     """CuPy's array."""
 
     __slots__ = ("__weakref__", "_values", "data")
-    __hash__ = None  # type: ignore[assignment]
-    # NumPy's operators leave these arrays to the operators here, its functions refuse.
-    __array_ufunc__ = None
 
     def __init__(self, shape: int | tuple[int, ...], dtype: DTypeLike = float) -> None:
         shape = (shape,) if isinstance(shape, int | np.integer) else tuple(shape)
@@ -222,6 +210,19 @@ class ndarray:
             "to construct a NumPy array explicitly."
         )
 
+    def __array_ufunc__(
+        self, ufunc: np.ufunc, method: str, *inputs: Any, out: tuple[Any, ...] = ()
+    ) -> Any:
+        """Operators, too; CuPy's NumPy functions of arrays are the same."""
+        if method != "__call__":
+            return NotImplemented
+        made = _computed(ufunc, *inputs)
+        for target in out:
+            if not np.can_cast(made.dtype, target.dtype, "same_kind"):
+                raise TypeError(f"output (typecode {made.dtype}) could not be coerced")
+            target[...] = made
+        return out[0] if out else made
+
     def __array_function__(self, function: Any, _: Any, args: Any, kwargs: Any) -> Any:
         return split(*args, **kwargs) if function is np.split else NotImplemented
 
@@ -258,32 +259,6 @@ def _computed(function: Callable[..., Any], *operands: Any) -> ndarray:
 
     get_current_stream()._add(compute)
     return made
-
-
-def _add_operator(name: str) -> None:
-    function = getattr(operator, name)
-
-    def forward(self: ndarray, other: Any) -> ndarray:
-        return _computed(function, self, other)
-
-    def backward(self: ndarray, other: Any) -> ndarray:
-        return _computed(function, other, self)
-
-    def in_place(self: ndarray, other: Any) -> ndarray:
-        made = _computed(function, self, other)
-        if not np.can_cast(made.dtype, self.dtype, "same_kind"):
-            raise TypeError(f"output (typecode {made.dtype}) could not be coerced")
-        self[...] = made
-        return self
-
-    setattr(ndarray, f"__{name}__", forward)
-    if name in ("add", "sub", "mul", "truediv"):
-        setattr(ndarray, f"__r{name}__", backward)
-        setattr(ndarray, f"__i{name}__", in_place)
-
-
-for _name in ("add", "sub", "mul", "truediv", "lt", "le", "gt", "ge", "eq", "ne"):
-    _add_operator(_name)
 
 
 def empty(shape: int | tuple[int, ...], dtype: DTypeLike = float) -> ndarray:

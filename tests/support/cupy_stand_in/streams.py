@@ -7,7 +7,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 
 Work = Callable[[], object]
 
@@ -16,8 +16,6 @@ LOCK = threading.RLock()
 
 BUSY: set[Stream] = set()
 """The streams that have work to do, or are captured."""
-
-_threads = threading.local()  # each thread has a current stream of its own
 
 
 class CUDARuntimeError(RuntimeError):
@@ -39,11 +37,11 @@ class Stream:
         self._queued = self._done = 0
 
     def __enter__(self) -> Stream:
-        _current().append(self)
+        _CURRENT.append(self)
         return self
 
     def __exit__(self, *_: object) -> None:
-        _current().pop()
+        _CURRENT.pop()
 
     def _add(self, work: Work) -> None:
         """Queues work, or captures it."""
@@ -88,14 +86,12 @@ class Stream:
         self._finish()
 
     def wait_event(self, event: Event) -> None:
-        if event._mark is None:
-            return
-        if event._mark.captured is not self._captured:
+        if event._captured is not self._captured:
             # CUDA would capture a stream that waits for one that is captured.
             self._refuse_waiting("cudaErrorStreamCaptureIsolation")
             raise AssertionError("the stand-in captures one stream")
         if self._captured is None:
-            self._add(event._mark.reach)
+            self._add(partial(event._stream._finish, event._count))
 
     def begin_capture(self) -> None:
         if self.ptr == 0:
@@ -119,15 +115,12 @@ Stream.null = Stream(non_blocking=True)
 Stream.null.ptr = 0
 
 
-def _current() -> list[Stream]:
-    if not hasattr(_threads, "streams"):
-        _threads.streams = [Stream.null]
-    return _threads.streams
+_CURRENT = [Stream.null]
 
 
 def get_current_stream() -> Stream:
-    """CuPy's, of this thread."""
-    return _current()[-1]
+    """CuPy's, but of all threads: the stand-in's stream of others is not asked for."""
+    return _CURRENT[-1]
 
 
 class Graph:
@@ -148,55 +141,36 @@ class Graph:
         (stream or get_current_stream())._add(run)
 
 
-@dataclass
-class Mark:
-    """A place in a stream, and in the capture that is made of it.
-
-    Attributes:
-        at: when the stream came by.
-    """
-
-    stream: Stream
-    count: int
-    captured: list[Work] | None
-    at: float | None = None
-
-    def come_by(self) -> None:
-        """Notes the time."""
-        self.at = time.perf_counter()
-
-    def reach(self) -> None:
-        """Does the stream's work up to there."""
-        self.stream._finish(self.count)
-
-
 class Event:
-    """CuPy's."""
+    """CuPy's: a place in a stream, and in the capture that is made of it."""
 
     def __init__(self, block: bool = False, disable_timing: bool = False) -> None:
         self._timed = not disable_timing
-        self._mark: Mark | None = None
+        self._stream, self._count = Stream.null, 0  # nothing comes before it yet
+        self._captured: list[Work] | None = None
+        self._at: float | None = None  # when the stream came by
 
     def record(self, stream: Stream | None = None) -> None:
-        stream = stream or get_current_stream()
         with LOCK:
-            self._mark = Mark(stream, stream._queued + 1, stream._captured)
-            stream._add(self._mark.come_by)
+            self._stream = stream or get_current_stream()
+            self._captured = self._stream._captured
+            self._count, self._at = self._stream._queued + 1, None
+            self._stream._add(self._come_by)
+
+    def _come_by(self) -> None:
+        self._at = time.perf_counter()
 
     def synchronize(self) -> None:
-        if self._mark is None:
-            return
-        if self._mark.captured is not None:
-            self._mark.stream._refuse_waiting("cudaErrorCapturedEvent")
+        if self._captured is not None:
+            self._stream._refuse_waiting("cudaErrorCapturedEvent")
             raise CUDARuntimeError("cudaErrorCapturedEvent: it was recorded in a graph")
-        self._mark.reach()
+        self._stream._finish(self._count)
 
 
 def get_elapsed_time(start_event: Event, end_event: Event) -> float:
     """CuPy's: milliseconds."""
-    start, end = start_event._mark, end_event._mark
-    if not (start_event._timed and end_event._timed and start and end):
+    if not (start_event._timed and end_event._timed):
         raise CUDARuntimeError("cudaErrorInvalidResourceHandle: no time was taken")
-    if start.at is None or end.at is None:
+    if start_event._at is None or end_event._at is None:
         raise CUDARuntimeError("cudaErrorNotReady: device not ready")
-    return 1e3 * (end.at - start.at)
+    return 1e3 * (end_event._at - start_event._at)
