@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -29,21 +29,16 @@ class UncachedFields(dict[str, Any]):
     """
 
 
-class Memory(Protocol):
-    """A kind of memory: its arrays' type, and their addresses."""
-
-    array: type[Any]
-    """The arrays' type."""
-
-    def address(self, array: Any) -> int:
-        """The address of an array's first byte."""
+def address(array: Any) -> int:
+    """Where the memory of an array of NumPy's or CuPy's begins."""
+    return array.ctypes.data if isinstance(array, np.ndarray) else array.data.ptr
 
 
 def checked(
     kernel: str,
     parameters: Sequence[Parameter],
     args: Sequence[Any],
-    memory: Memory,
+    array: type[Any],
     alignment: int = ALIGNMENT,
 ) -> list[Any]:
     """The arguments as the kernel declares them.
@@ -51,6 +46,7 @@ def checked(
     Args:
         kernel: its name.
         args: one for each parameter; see `launch.Kernel`.
+        array: the type of the device's arrays.
         alignment: bytes, a multiple of which arrays begin at.
 
     Returns:
@@ -71,7 +67,7 @@ def checked(
             if parameter.dtype.names:
                 values.append(_struct(parameter, value))
             elif parameter.pointer:
-                values.append(_array(parameter, value, memory, alignment))
+                values.append(_array(parameter, value, array, alignment))
             else:
                 values.append(_number(parameter, value))
         except _Misfit as misfit:
@@ -84,10 +80,9 @@ class _Misfit(Exception):
         super().__init__(f"{parameter.name}: {problem}")
 
 
-def _array(parameter: Parameter, value: Any, memory: Memory, alignment: int) -> Any:
+def _array(parameter: Parameter, value: Any, array: type[Any], alignment: int) -> Any:
     if value is None:
         return None
-    array = memory.array
     if not isinstance(value, array):
         raise _Misfit(
             parameter,
@@ -106,7 +101,7 @@ def _array(parameter: Parameter, value: Any, memory: Memory, alignment: int) -> 
             f"a view of shape {value.shape} with gaps, where a kernel takes one "
             "block of memory in C order; pass a copy",
         )
-    if past := memory.address(value) % alignment:
+    if alignment > 1 and (past := address(value) % alignment):
         raise _Misfit(
             parameter,
             f"begins {past} bytes past a multiple of {alignment}, and kernels read "
@@ -148,22 +143,14 @@ def _struct(parameter: Parameter, value: Any) -> np.ndarray:
         )
     listed = [value[name] for name in names]
     numbers = tuple([tuple(n) if isinstance(n, list | tuple) else n for n in listed])
-    if isinstance(value, UncachedFields):
-        return _pack(parameter, numbers)
-    # Numbers of different kinds may be equal, and only some of them fit.
-    return _packed(parameter, numbers, tuple(map(type, numbers)))
+    pack = _packed.__wrapped__ if isinstance(value, UncachedFields) else _packed
+    return pack(parameter, *numbers)
 
 
-@functools.lru_cache(maxsize=4096)
-def _packed(
-    parameter: Parameter, values: tuple[Any, ...], kinds: tuple[type, ...]
-) -> np.ndarray:
-    """As `_pack`; equal fields are packed once."""
-    return _pack(parameter, values)
-
-
-def _pack(parameter: Parameter, values: tuple[Any, ...]) -> np.ndarray:
-    """A struct of these fields."""
+# Typed: numbers of different kinds may be equal, and only some of them fit.
+@functools.lru_cache(maxsize=4096, typed=True)
+def _packed(parameter: Parameter, *values: Any) -> np.ndarray:
+    """A struct of these fields; equal ones are packed once."""
     packed = np.zeros((), parameter.dtype)
     for name, value in zip(parameter.dtype.names or (), values, strict=True):
         field = parameter.dtype[name]

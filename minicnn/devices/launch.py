@@ -14,14 +14,15 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from minicnn.base.errors import MinicnnError
-from minicnn.compile.arguments import Memory, checked
-from minicnn.compile.kernel_source import Instance, KernelSource, c_name, find
+from minicnn.compile.arguments import checked
+from minicnn.compile.kernel_source import FOLDER, Instance, KernelSource
 
 Dims = int | Sequence[int]
 JOBS = 8
@@ -33,8 +34,11 @@ def debugging() -> bool:
     return os.environ.get("MINICNN_DEBUG", "") not in ("", "0")
 
 
-class Launcher(Memory, Protocol):
+class Launcher(Protocol):
     """What a device offers to kernels, as `device.launcher`."""
+
+    array: type[Any]
+    """The type of the device's arrays, NumPy's or CuPy's."""
 
     def launch(
         self,
@@ -70,7 +74,8 @@ class KernelFile:
     """
 
     def __init__(self, name: str | Path) -> None:
-        self.path = find(name)
+        plain = isinstance(name, str) and "/" not in name and "\\" not in name
+        self.path = FOLDER / name if plain else Path(name).resolve()
 
     @functools.cached_property
     def source(self) -> KernelSource:
@@ -79,42 +84,16 @@ class KernelFile:
 
     @functools.cache  # noqa: B019 (kernel files live as long as the program)
     def get(self, name: str, *template: Any) -> Kernel:
-        """A kernel by its name and template arguments.
-
-        Args:
-            name: the `__global__` function.
-            template: a dtype, "tf32", "tf32x3", int or bool for each parameter.
-
-        Raises:
-            MinicnnError: the file does not offer that instance.
-        """
-        values = ", ".join(c_name(value) for value in template)
-        expression = f"{name}<{values}>" if values else name
-        instance = self.source.instances.get(expression)
-        if instance is None:
-            offered = ", ".join(self.source.instances) or "nothing"
-            raise MinicnnError(
-                f"{self.path.name} has no kernel {expression}; it offers {offered} "
-                "(INSTANTIATE adds one)"
-            )
-        return Kernel(self.source, instance)
-
-    def groups(self) -> list[str]:
-        """The groups of instances that are compiled together."""
-        return sorted({each.group for each in self.source.instances.values()})
+        """A kernel by its name and template arguments; see `KernelSource.find`."""
+        return Kernel(self.source, self.source.find("kernel", name, template))
 
 
+@dataclass(frozen=True)
 class Kernel:
-    """One kernel instance; calling it launches it.
+    """One kernel instance, of a file; calling it launches it."""
 
-    Attributes:
-        source: its file.
-        instance: its expression and signature.
-    """
-
-    def __init__(self, source: KernelSource, instance: Instance) -> None:
-        self.source = source
-        self.instance = instance
+    source: KernelSource
+    instance: Instance
 
     @property
     def name(self) -> str:
@@ -139,13 +118,13 @@ class Kernel:
         Raises:
             MinicnnError: an argument that does not fit, by name; a failed launch.
         """
-        launcher: Launcher = device.launcher
         dims_grid, dims_block = self._dims("grid", grid), self._dims("block", block)
         if dims_block[0] * dims_block[1] * dims_block[2] > 1024:
             raise MinicnnError(f"{self.name}: block {block}: over 1024 threads")
         if dims_grid[0] > 2**31 - 1 or max(dims_grid[1:]) > 65535:
             raise MinicnnError(f"{self.name}: grid {grid}: over 2^31-1 × 65535 × 65535")
-        values = checked(self.name, self.instance.parameters, args, launcher)
+        launcher: Launcher = device.launcher
+        values = checked(self.name, self.instance.parameters, args, launcher.array)
         launcher.launch(self, dims_grid, dims_block, values, int(shared))
 
     def _dims(self, what: str, dims: Dims) -> tuple[int, int, int]:

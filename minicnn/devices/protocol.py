@@ -6,6 +6,7 @@ Everything above this room is handed a `Device` and asks it for nothing else.
 from __future__ import annotations
 
 import math
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -48,6 +49,11 @@ class Device(HostThreads, ABC):
     shared_bytes = 227 << 10
     generation = 0
 
+    def __init__(self, threads: int | None = None) -> None:
+        super().__init__(threads)
+        self._scratch = threading.local()
+        self._uploads: dict[Any, Any] = {}
+
     @abstractmethod
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Any:
         """An array of unspecified content.
@@ -63,16 +69,12 @@ class Device(HostThreads, ABC):
         return array
 
     def scratch(self, key: str, shape: tuple[int, ...], dtype: DTypeLike) -> Any:
-        """The reused buffer of that name, of unspecified content."""
-        size, buffers = math.prod(shape) * np.dtype(dtype).itemsize, self.buffers()
+        """The thread's reused buffer of that name, of unspecified content."""
+        size, buffers = math.prod(shape) * np.dtype(dtype).itemsize, vars(self._scratch)
         if key not in buffers or buffers[key].nbytes < size:
             buffers[key] = self.empty((size,), np.uint8)
             self.outdate_records()
         return buffers[key][:size].view(dtype).reshape(shape)
-
-    @abstractmethod
-    def buffers(self) -> dict[str, Any]:
-        """The buffers of `scratch` by name; on a host each thread has its own."""
 
     @abstractmethod
     def from_host(self, array: NDArray[Any]) -> Any:
@@ -82,17 +84,24 @@ class Device(HostThreads, ABC):
     def to_host(self, array: Any) -> NDArray[Any]:
         """A device array as a NumPy array; waits for the device."""
 
-    @abstractmethod
     def host_empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         """A host array of unspecified content, in the fastest memory to copy from."""
+        return np.empty(shape, dtype)
 
-    @abstractmethod
     def upload(self, slot: str, array: NDArray[Any]) -> Any:
-        """A small host array on this device, until the slot's next upload."""
+        """A small host array on this device, until the slot's next upload.
+
+        It lies where others of that slot, shape and dtype did: recorded steps read it.
+        """
+        key = slot, array.shape, array.dtype
+        if key not in self._uploads:
+            self._uploads[key] = self.empty(array.shape, array.dtype)
+        self._uploads[key][...] = self.from_host(array)
+        return self._uploads[key]
 
     @abstractmethod
-    def streamed(self, slot: str, array: NDArray[Any]) -> AbstractContextManager[Any]:
-        """A large host array on this device for a block's length, free to change in it.
+    def streamed(self, array: NDArray[Any]) -> AbstractContextManager[Any]:
+        """A large host array on this device for a block's length, then free to change.
 
         It is copied while earlier work runs, best from `host_empty`.
         """
@@ -113,7 +122,6 @@ class Device(HostThreads, ABC):
         """Runs work on the host, which a record repeats as a whole."""
         work()
 
-    @abstractmethod
     def synchronize(self) -> None:
         """Waits until all work is done."""
 

@@ -76,7 +76,7 @@ class Inputs:
             assert self.in_memory is not None
             yield self.in_memory.images, self.in_memory.places(batch.rows)
         else:
-            with self.dev.streamed("images", batch.images) as images:
+            with self.dev.streamed(batch.images) as images:
                 yield images, np.arange(len(batch.rows))
 
 

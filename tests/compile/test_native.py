@@ -9,7 +9,7 @@ import pytest
 
 from minicnn.base.errors import MinicnnError
 from minicnn.cli import doctor
-from minicnn.compile import host_compiler, native
+from minicnn.compile import native
 from minicnn.compile.native import NativeFile
 from minicnn.devices import device
 from minicnn.ops import op
@@ -109,7 +109,7 @@ def test_without_a_compiler_ops_run_in_numpy(monkeypatch: pytest.MonkeyPatch) ->
         raise MinicnnError("no C++ compiler found; install g++")
 
     monkeypatch.delenv("MINICNN_NATIVE", raising=False)
-    monkeypatch.setattr(host_compiler, "compile_library", absent)
+    monkeypatch.setattr(native, "compile_library", absent)
     native._failure.cache_clear()
     native._library.cache_clear()
     try:

@@ -12,8 +12,8 @@ import pytest
 from minicnn.base.errors import MinicnnError
 from minicnn.base.precision import BF16
 from minicnn.compile.arguments import UncachedFields, _packed
-from minicnn.compile.kernel_source import KernelSource, flatten
-from minicnn.devices.launch import KernelFile, c_name
+from minicnn.compile.kernel_source import KernelSource, c_name, flatten
+from minicnn.devices.launch import KernelFile
 
 SOURCE = """
 #include "common.cuh"
@@ -38,9 +38,6 @@ class FakeLauncher:
 
     def __init__(self) -> None:
         self.launched: list[Any] = []
-
-    def address(self, array: np.ndarray) -> int:
-        return array.ctypes.data
 
     def launch(self, kernel: Any, *rest: Any) -> None:
         self.launched.append((kernel.name, *rest))

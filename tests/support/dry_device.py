@@ -16,10 +16,6 @@ class _NoLauncher:
 
     array = np.ndarray
 
-    def address(self, array: Any) -> int:
-        """See `launch.Launcher`."""
-        return array.ctypes.data
-
     def build(self, *_: Any) -> None:
         """See `launch.Launcher`."""
 

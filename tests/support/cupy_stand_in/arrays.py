@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from minicnn.base.precision import BF16
-from minicnn.devices.aligned import aligned
+from minicnn.devices.cpu import aligned
 from tests.support.cupy_stand_in.streams import (
     BUSY,
     LOCK,
