@@ -19,6 +19,8 @@ from minicnn.compile.kernel_source import Parameter
 # once. A misaligned read ends the process on a CPU, and fails all later launches on a
 # GPU.
 ALIGNMENT = 16
+_NOT_REAL = str, bytes, complex, np.complexfloating
+_NOT_WHOLE = *_NOT_REAL, float, np.floating
 
 
 class UncachedFields(dict[str, Any]):
@@ -45,7 +47,9 @@ def checked(
 
     Args:
         kernel: its name.
-        args: one for each parameter; see `launch.Kernel`.
+        args: one for each parameter. For a pointer: a C-contiguous array of the
+            declared dtype (bf16 is `precision.BF16`), or None. For a number: anything
+            of that kind and range. For a struct: a mapping of all its fields.
         array: the type of the device's arrays.
         alignment: bytes, a multiple of which arrays begin at.
 
@@ -84,52 +88,45 @@ def _array(parameter: Parameter, value: Any, array: type[Any], alignment: int) -
     if value is None:
         return None
     if not isinstance(value, array):
-        raise _Misfit(
-            parameter,
+        problem = (
             f"{type(value).__name__} where an array of the device is due "
-            f"({array.__module__}.{array.__name__}); its from_host makes one",
+            f"({array.__module__}.{array.__name__}); its from_host makes one"
         )
-    if value.dtype != parameter.dtype:
-        raise _Misfit(
-            parameter,
-            f"dtype {value.dtype}, declared {parameter.dtype}; convert it, or take "
-            "the kernel's instance for that dtype",
+    elif value.dtype != parameter.dtype:
+        problem = (
+            f"dtype {value.dtype}, declared {parameter.dtype}; convert it, or take the "
+            "kernel's instance for that dtype"
         )
-    if not value.flags.c_contiguous:
-        raise _Misfit(
-            parameter,
-            f"a view of shape {value.shape} with gaps, where a kernel takes one "
-            "block of memory in C order; pass a copy",
+    elif not value.flags.c_contiguous:
+        problem = (
+            f"a view of shape {value.shape} with gaps, where a kernel takes one block "
+            "of memory in C order; pass a copy"
         )
-    if alignment > 1 and (past := address(value) % alignment):
-        raise _Misfit(
-            parameter,
+    elif alignment > 1 and (past := address(value) % alignment):
+        problem = (
             f"begins {past} bytes past a multiple of {alignment}, and kernels read "
-            f"{alignment} bytes as one; pass a copy",
+            f"{alignment} bytes as one; pass a copy"
         )
     # CuPy's arrays are always writeable, and have no such flag.
-    if not parameter.const and not getattr(value.flags, "writeable", True):
-        raise _Misfit(parameter, "read-only, and the kernel writes to it; pass a copy")
-    return value
+    elif not parameter.const and not getattr(value.flags, "writeable", True):
+        problem = "read-only, and the kernel writes to it; pass a copy"
+    else:
+        return value
+    raise _Misfit(parameter, problem)
 
 
 def _number(parameter: Parameter, value: Any) -> np.generic:
     dtype = parameter.dtype
     if isinstance(value, np.ndarray) or not np.isscalar(value):
         raise _Misfit(parameter, f"{type(value).__name__} where a number is due")
-    if isinstance(value, str | bytes | complex | np.complexfloating):
-        raise _Misfit(parameter, f"{value!r}, declared {parameter.type}")
     if parameter.type in ("bf16", "f16"):
         raise _Misfit(parameter, "pass 16-bit numbers as float")
-    if dtype.kind == "b":
-        return np.bool_(value)
+    if isinstance(value, _NOT_WHOLE if dtype.kind in "iu" else _NOT_REAL):
+        raise _Misfit(parameter, f"{value!r}, declared {parameter.type}")
     if dtype.kind in "iu":
-        limits = np.iinfo(dtype)
-        if isinstance(value, float | np.floating):
-            raise _Misfit(parameter, f"{value!r}, declared {parameter.type}")
-        if not limits.min <= int(value) <= limits.max:
-            raise _Misfit(parameter, f"{value} beyond {parameter.type}")
-        return dtype.type(int(value))
+        number, limits = int(value), np.iinfo(dtype)  # type: ignore[arg-type]
+        if not limits.min <= number <= limits.max:
+            raise _Misfit(parameter, f"{number} beyond {parameter.type}")
     return dtype.type(value)
 
 

@@ -136,9 +136,7 @@ class Function:
         """The function of (start, stop) with all its other arguments given.
 
         Args:
-            args: one for each parameter from the third on. For a pointer: a
-                C-contiguous array of the declared dtype, or None. For a number:
-                anything of that kind and range. For a struct: a mapping of its fields.
+            args: one for each parameter from the third on; see `checked`.
             sizes: how many numbers arrays must have, by the parameter's name.
 
         Raises:

@@ -5,8 +5,6 @@
 
 A Python number is cast to the type the kernel declares: CuPy by itself passes a float
 as a double and an int as a long long, and a `float` parameter then reads garbage.
-Whatever does not fit the declaration is refused with the kernel's and the argument's
-name.
 """
 
 from __future__ import annotations
@@ -51,11 +49,9 @@ class Launcher(Protocol):
         """Starts the kernel.
 
         Args:
-            kernel: which.
             grid: blocks along x, y, z.
             block: threads along x, y, z.
-            values: for each parameter an array of this device, None for a null
-                pointer, a NumPy scalar, or a 0-d structured NumPy array.
+            values: what `checked` returns.
             shared: bytes of dynamic shared memory.
         """
 
@@ -109,10 +105,8 @@ class Kernel:
             device: offers `launcher`.
             grid: number of blocks, one to three.
             block: threads in a block, one to three numbers, at most 1024 in all.
-            args: one for each parameter. For a pointer: a C-contiguous array of the
-                device with the declared dtype (bf16 is `precision.BF16`) that begins at
-                a multiple of 16 bytes, or None. For a number: anything of that kind
-                and range. For a struct: a mapping of all its fields.
+            args: one for each parameter; see `checked`. Arrays begin at multiples of
+                16 bytes.
             shared: bytes of dynamic shared memory.
 
         Raises:

@@ -44,7 +44,6 @@ class KernelReport:
 
     Attributes:
         name: the C++ expression, such as "lrn_forward<float>".
-        arch: such as "sm_90".
         registers: 32-bit registers a thread.
         shared_bytes: static shared memory of a block.
         stack_bytes: local memory of a thread: arrays it could not keep in registers.
@@ -75,9 +74,9 @@ def version() -> str:
     Raises:
         MinicnnError: CuPy or NVRTC is absent.
     """
+    # CuPy looks for NVRTC in Python's own folder of packages alone; and CUDA 13's does
+    # not find its other half unless that is loaded.
     for folder in map(Path, sys.path):
-        # CuPy looks for NVRTC in Python's own folder of packages alone; and CUDA 13's
-        # does not find its other half unless that is loaded.
         for name in ("libnvrtc-builtins.so.*", "libnvrtc.so.[0-9][0-9]"):
             for library in folder.glob(f"nvidia/*/lib/{name}"):
                 ctypes.CDLL(str(library))
