@@ -48,6 +48,7 @@ _SANITIZE_FLAGS = (
 )
 
 
+@functools.cache
 def sanitizing() -> bool:
     """Whether kernels are built with AddressSanitizer and UBSan (MINICNN_SANITIZE)."""
     return os.environ.get("MINICNN_SANITIZE", "") not in ("", "0")

@@ -10,7 +10,6 @@ from numpy.typing import DTypeLike, NDArray
 
 from minicnn.compile.arguments import ALIGNMENT, address
 from minicnn.compile.emulator import EmulatedLauncher, poisoned
-from minicnn.compile.host_compiler import sanitizing
 from minicnn.devices.cpu import CpuDevice
 from minicnn.devices.launch import debugging
 from minicnn.devices.protocol import Work
@@ -62,11 +61,3 @@ class EmulatedDevice(CpuDevice):
                 self.launcher.launch(*launch)
 
         return again
-
-    def scratch(
-        self, key: str, shape: tuple[int, ...], dtype: DTypeLike
-    ) -> NDArray[Any]:
-        """See `Device`; under the sanitizers a new one, so that its end shows."""
-        if sanitizing():
-            return self.empty(shape, dtype)
-        return super().scratch(key, shape, dtype)

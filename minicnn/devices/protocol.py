@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from minicnn.base.threads import HostThreads
+from minicnn.compile.host_compiler import sanitizing
 
 if TYPE_CHECKING:
     from minicnn.devices.meter import Meter
@@ -69,7 +70,12 @@ class Device(HostThreads, ABC):
         return array
 
     def scratch(self, key: str, shape: tuple[int, ...], dtype: DTypeLike) -> Any:
-        """The thread's reused buffer of that name, of unspecified content."""
+        """The thread's reused buffer of that name, of unspecified content.
+
+        Under the sanitizers a new one, so that its end shows.
+        """
+        if sanitizing():
+            return self.empty(shape, dtype)
         size, buffers = math.prod(shape) * np.dtype(dtype).itemsize, vars(self._scratch)
         if key not in buffers or buffers[key].nbytes < size:
             buffers[key] = self.empty((size,), np.uint8)

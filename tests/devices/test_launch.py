@@ -11,7 +11,6 @@ import pytest
 
 from minicnn.base.errors import MinicnnError
 from minicnn.base.precision import BF16
-from minicnn.compile.arguments import UncachedFields, _packed
 from minicnn.compile.kernel_source import KernelSource, c_name, flatten
 from minicnn.devices.launch import KernelFile
 
@@ -89,23 +88,6 @@ def test_numbers_are_cast_to_the_declared_types(dev: Any, file: KernelFile) -> N
     expected = np.array([1, 2, 0, 3, 4], np.int32)
     expected.view(np.float32)[2] = 0.5
     assert shape.tobytes() == expected.tobytes()
-
-
-def test_structs_that_come_again_are_kept(dev: Any, file: KernelFile) -> None:
-    kernel, found = file.get("scale", np.float32, 16, True), _packed.cache_info
-    before = found().misses  # its size says nothing once it is full
-    fields = {"n": 71, "c": 72, "scale": 0.5, "pad": (3, 4)}
-    for _ in range(2):
-        kernel(dev, 1, 1, arguments(shape=dict(fields)))
-    assert found().misses == before + 1
-    for n in range(1000, 1003):
-        kernel(dev, 1, 1, arguments(shape=UncachedFields(fields, n=n)))
-    assert found().misses == before + 1
-    shapes = [values[-1] for *_, values, _ in dev.launcher.launched]
-    assert [int(shape["n"]) for shape in shapes] == [71, 71, 1000, 1001, 1002]
-    assert shapes[0] is shapes[1]
-    with pytest.raises(MinicnnError, match="given n"):
-        kernel(dev, 1, 1, arguments(shape=UncachedFields(n=1)))
 
 
 def test_template_type_decides_the_dtype(dev: Any, file: KernelFile) -> None:

@@ -233,16 +233,3 @@ def test_a_record_is_dropped_when_a_network_is_planned_anew() -> None:
         step.whole()
     assert len(calls) == 2
     assert not np.shares_memory(held, step.network.logits)
-
-
-def test_work_in_which_scratch_grows_is_not_kept() -> None:
-    dev = device.get("emulated", 1)
-    sizes, calls, repeated = [4, 8, 8, 8, 8], [], RecordedStep(dev)
-
-    def work() -> None:
-        calls.append(dev.scratch("grows", (sizes[len(calls)],), np.float64))
-
-    for _ in range(5):
-        repeated("key", work)
-    # Eager, recorded in vain, recorded, and repeated twice.
-    assert len(calls) == 3
