@@ -69,7 +69,10 @@ class _Entry(ctypes.Structure):
 
 
 class EmulatedLauncher:
-    """Launches kernels on the CPU.
+    """Launches kernels on the CPU; `CudaLauncher` is its like for GPUs.
+
+    Attributes:
+        array: the type of the device's arrays.
 
     Args:
         order: of the threads of a block, and of the blocks: "forward", "reverse",
@@ -101,7 +104,9 @@ class EmulatedLauncher:
         self._order, self._how = order, (ORDERS.index(name), int(seed or 1))
 
     def build(self, source: KernelSource, group: str) -> None:
-        """Compiles the group, or loads it from the cache.
+        """Loads a group of a file's instances, compiled now or in an earlier process.
+
+        May be called from several threads.
 
         Raises:
             MinicnnError: no compiler, or its messages.
@@ -125,7 +130,13 @@ class EmulatedLauncher:
         values: list[Any],
         shared: int,
     ) -> None:
-        """Runs the kernel to its end; see `minicnn.devices.launch.Launcher`.
+        """Runs the kernel to its end.
+
+        Args:
+            grid: blocks along x, y, z.
+            block: threads along x, y, z.
+            values: what `arguments.checked` returns.
+            shared: bytes of dynamic shared memory.
 
         Raises:
             MinicnnError: what the emulator found, with kernel, block and thread.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import AbstractContextManager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,11 +58,6 @@ def check_compiler(cupy: Any, name: str, about: dict[str, Any]) -> None:
     Code runs on GPUs of its compute capability's major number, and of no smaller minor
     one. CuPy asks for the GPU's own, or the largest that NVRTC knows.
 
-    Args:
-        cupy: the module.
-        name: the device's.
-        about: the GPU's properties.
-
     Raises:
         MinicnnError: NVRTC is absent or too old, or too new for the GPU.
     """
@@ -95,10 +90,6 @@ def check_compiler(cupy: Any, name: str, about: dict[str, Any]) -> None:
 
 class CudaDevice(Device):
     """CuPy arrays on one GPU, and the CUDA kernels.
-
-    Args:
-        index: which GPU.
-        threads: host threads, for what is done on the host.
 
     Raises:
         MinicnnError: CuPy is not installed, no such GPU answers, or NVRTC is absent or
@@ -206,9 +197,6 @@ class CudaLauncher:
     CuPy compiles with NVRTC, a module for each group of a file's instances, keeps the
     machine code in its own cache (CUPY_CACHE_DIR, else ~/.cupy/kernel_cache) and loads
     it.
-
-    Args:
-        index: which CUDA device.
     """
 
     def __init__(self, index: int = 0) -> None:
@@ -271,15 +259,16 @@ class CudaLauncher:
         """
         files = sorted(FOLDER.glob("*.cu")) if source.path.parent == FOLDER else []
         began, label = time.monotonic(), "compiling the kernels once"
+
+        def attempt(path: Path) -> None:
+            with suppress(MinicnnError):
+                self.build(KernelSource.read(path), group)
+
         with (
             Progress(len(files), "files", label, passing=True) as progress,
             ThreadPoolExecutor(min(available_cores(), JOBS)) as pool,
         ):
-            started = [
-                pool.submit(lambda path: self.build(KernelSource.read(path), group), p)
-                for p in files
-            ]
-            for _ in as_completed(started):
+            for _ in pool.map(attempt, files):
                 progress.update(1)
             if (seconds := time.monotonic() - began) > PATIENCE:
                 progress.message(f"{label}: {seconds:.0f} s")
@@ -314,7 +303,7 @@ class CudaLauncher:
         values: list[Any],
         shared: int,
     ) -> None:
-        """See `Launcher`; asynchronous, on CuPy's current stream."""
+        """See `EmulatedLauncher`; asynchronous, on CuPy's current stream."""
         cuda = self._cupy.cuda
         # None is a null pointer: CuPy would pass no argument at all.
         args = tuple(np.uint64(0) if value is None else value for value in values)

@@ -14,7 +14,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -30,36 +30,6 @@ JOBS = 8
 def debugging() -> bool:
     """Whether MINICNN_DEBUG asks to check after every launch."""
     return os.environ.get("MINICNN_DEBUG", "") not in ("", "0")
-
-
-class Launcher(Protocol):
-    """What a device offers to kernels, as `device.launcher`."""
-
-    array: type[Any]
-    """The type of the device's arrays, NumPy's or CuPy's."""
-
-    def launch(
-        self,
-        kernel: Kernel,
-        grid: tuple[int, int, int],
-        block: tuple[int, int, int],
-        values: list[Any],
-        shared: int,
-    ) -> None:
-        """Starts the kernel.
-
-        Args:
-            grid: blocks along x, y, z.
-            block: threads along x, y, z.
-            values: what `checked` returns.
-            shared: bytes of dynamic shared memory.
-        """
-
-    def build(self, source: KernelSource, group: str) -> None:
-        """Loads a group of a file's instances, compiled now or in an earlier process.
-
-        May be called from several threads.
-        """
 
 
 class KernelFile:
@@ -102,7 +72,7 @@ class Kernel:
         """Checks the arguments against the kernel's declaration and launches it.
 
         Args:
-            device: offers `launcher`.
+            device: has a `launcher`; the emulator's documents what one offers.
             grid: number of blocks, one to three.
             block: threads in a block, one to three numbers, at most 1024 in all.
             args: one for each parameter; see `checked`. Arrays begin at multiples of
@@ -117,9 +87,9 @@ class Kernel:
             raise MinicnnError(f"{self.name}: block {block}: over 1024 threads")
         if dims_grid[0] > 2**31 - 1 or max(dims_grid[1:]) > 65535:
             raise MinicnnError(f"{self.name}: grid {grid}: over 2^31-1 × 65535 × 65535")
-        launcher: Launcher = device.launcher
-        values = checked(self.name, self.instance.parameters, args, launcher.array)
-        launcher.launch(self, dims_grid, dims_block, values, int(shared))
+        array = device.launcher.array
+        values = checked(self.name, self.instance.parameters, args, array)
+        device.launcher.launch(self, dims_grid, dims_block, values, int(shared))
 
     def _dims(self, what: str, dims: Dims) -> tuple[int, int, int]:
         given = (dims,) if isinstance(dims, int | np.integer) else tuple(dims)

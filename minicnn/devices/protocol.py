@@ -34,7 +34,7 @@ class Device(HostThreads, ABC):
         name: as `device.get` takes it.
         threads: of the host.
         has_kernels: whether ops launch kernels, through `launcher`.
-        launcher: a `launch.Launcher`, or None.
+        launcher: offers what `EmulatedLauncher` does, or None.
         native: whether ops run in their compiled forms, where they have no kernels.
         on_host: whether its arrays are the host's, and host memory needs no copy.
         shared_bytes: most shared memory of a block, in bytes; an H100's, unless the

@@ -1,8 +1,7 @@
 """A step that is repeated is recorded once: as a CUDA graph on a GPU.
 
 Launching the forty kernels of a step one by one takes Python longer than a GPU takes
-to run them, and is a sixth of a small network's step on a CPU. So the same work is
-called with the same key again and again:
+to run them, and is a sixth of a small network's step on a CPU.
 
     repeated = RecordedStep(dev)
     repeated("step", work)   # runs it: buffers are allocated, kernels compiled
@@ -87,7 +86,7 @@ class RecordedStep:
 
 @contextmanager
 def recorded_launches(dev: Device) -> Iterator[list[Launch]]:
-    """Notes every launch of a block, as `Launcher.launch` takes them.
+    """Notes every launch of a block, as the device's launcher takes them.
 
     While the list lives, so do the arrays that the launches were given.
     """

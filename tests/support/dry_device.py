@@ -17,10 +17,10 @@ class _NoLauncher:
     array = np.ndarray
 
     def build(self, *_: Any) -> None:
-        """See `launch.Launcher`."""
+        """See `EmulatedLauncher`."""
 
     def launch(self, *_: Any) -> None:
-        """See `launch.Launcher`."""
+        """See `EmulatedLauncher`."""
 
 
 class DryDevice(EmulatedDevice):
