@@ -50,16 +50,11 @@ def test_a_function_runs_on_parts_of_an_array(file: NativeFile, dtype: type) -> 
 
 def test_what_does_not_fit_is_refused_by_name(file: NativeFile) -> None:
     x, y = np.zeros(9, np.float32), np.zeros(9, np.float32)
-    line, fixed = file.get("line", np.float32), y.copy()
-    fixed.flags.writeable = False
+    line = file.get("line", np.float32)
     for args, said in (
         ((x, y, LINE), "3 arguments for 4: x, y, line, which"),
         ((x.astype(float), y, LINE, 0), "argument x: dtype float64, declared float32"),
         ((x[:6], y, LINE, 0), r"argument x: shape \(6,\), where 9 numbers are due"),
-        ((np.zeros(18, np.float32)[::2], y, LINE, 0), "argument x: a view"),
-        ((x, fixed, LINE, 0), "argument y: read-only"),
-        ((x, y, {"slope": 1.0}, 0), "argument line: Line has the fields slope, shift"),
-        ((x, y, LINE, 0.5), "argument which: 0.5, declared int"),
     ):
         with pytest.raises(MinicnnError, match=f"^line<float>: {said}"):
             line.bind(args, {"x": 9, "y": 9})

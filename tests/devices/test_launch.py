@@ -236,22 +236,11 @@ def test_kernel_files_that_cannot_be_read(
         KernelSource.read(path)
 
 
-def test_flat_text_keeps_lines_and_includes_once(tmp_path: Path) -> None:
+def test_flat_text_includes_once_and_keeps_strings(tmp_path: Path) -> None:
     (tmp_path / "a.cuh").write_text("#pragma once\nint a;\n")
     (tmp_path / "k.cu").write_text(
-        '#include "a.cuh"\n#include "a.cuh"\n/* two\nlines */ int b; // "end"\n'
-        'const char* c = "// kept";\n'
+        '#include "a.cuh"\n#include "a.cuh"\nconst char* c = "// kept"; // "end"\n'
     )
     text = flatten(tmp_path / "k.cu")
     assert text.count("int a;") == 1
-    lines, place = {}, ("", 0)
-    for line in text.splitlines():
-        if line.startswith("#line"):
-            _, number, name = line.split()
-            place = (Path(name.strip('"')).name, int(number))
-        else:
-            lines[line.strip()] = place
-            place = (place[0], place[1] + 1)
-    assert lines["int a;"] == ("a.cuh", 2)
-    assert lines["int b;"] == ("k.cu", 4)
-    assert lines['const char* c = "// kept";'] == ("k.cu", 5)
+    assert 'const char* c = "// kept";' in text
