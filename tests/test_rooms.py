@@ -12,7 +12,7 @@ import minicnn
 PACKAGE = Path(minicnn.__file__).parent
 # Each room imports only those before it, and lines of .py that it may have at most.
 # A commit that raises a budget says why.
-BUDGETS = {"base": 1000, "compile": 1210, "devices": 1780, "data": 1390, "ops": 2660}
+BUDGETS = {"base": 1000, "compile": 1100, "devices": 1510, "data": 1390, "ops": 2660}
 BUDGETS |= {"nn": 1520, "training": 2200, "results": 1150, "data_prep": 3420}
 BUDGETS |= {"experiments": 9310, "cli": 2080}
 ROOMS = list(BUDGETS)
