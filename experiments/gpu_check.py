@@ -40,8 +40,8 @@ if __name__ == "__main__":  # a tree that is not installed runs, too
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from minicnn.base.files import read_json, write_json
+from minicnn.compile.kernel_source import c_name
 from minicnn.devices import device as devices
-from minicnn.devices.launch import c_name
 from minicnn.devices.recording import recorded_launches
 from minicnn.experiments.bench import torch_step
 from minicnn.experiments.bench.ops import Step

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -19,30 +19,30 @@ from minicnn.compile.kernel_source import Parameter
 # once. A misaligned read ends the process on a CPU, and fails all later launches on a
 # GPU.
 ALIGNMENT = 16
+_NOT_REAL = str, bytes, complex, np.complexfloating
+_NOT_WHOLE = *_NOT_REAL, float, np.floating
 
 
-class Memory(Protocol):
-    """A kind of memory: its arrays' type, and their addresses."""
-
-    array: type[Any]
-    """The arrays' type."""
-
-    def address(self, array: Any) -> int:
-        """The address of an array's first byte."""
+def address(array: Any) -> int:
+    """Where the memory of an array of NumPy's or CuPy's begins."""
+    return array.ctypes.data if isinstance(array, np.ndarray) else array.data.ptr
 
 
 def checked(
     kernel: str,
     parameters: Sequence[Parameter],
     args: Sequence[Any],
-    memory: Memory,
+    array: type[Any],
     alignment: int = ALIGNMENT,
 ) -> list[Any]:
     """The arguments as the kernel declares them.
 
     Args:
         kernel: its name.
-        args: one for each parameter; see `launch.Kernel`.
+        args: one for each parameter. For a pointer: a C-contiguous array of the
+            declared dtype (bf16 is `precision.BF16`), or None. For a number: anything
+            of that kind and range. For a struct: a mapping of all its fields.
+        array: the type of the device's arrays.
         alignment: bytes, a multiple of which arrays begin at.
 
     Returns:
@@ -63,7 +63,7 @@ def checked(
             if parameter.dtype.names:
                 values.append(_struct(parameter, value))
             elif parameter.pointer:
-                values.append(_array(parameter, value, memory, alignment))
+                values.append(_array(parameter, value, array, alignment))
             else:
                 values.append(_number(parameter, value))
         except _Misfit as misfit:
@@ -76,57 +76,49 @@ class _Misfit(Exception):
         super().__init__(f"{parameter.name}: {problem}")
 
 
-def _array(parameter: Parameter, value: Any, memory: Memory, alignment: int) -> Any:
+def _array(parameter: Parameter, value: Any, array: type[Any], alignment: int) -> Any:
     if value is None:
         return None
-    array = memory.array
     if not isinstance(value, array):
-        raise _Misfit(
-            parameter,
+        problem = (
             f"{type(value).__name__} where an array of the device is due "
-            f"({array.__module__}.{array.__name__}); its from_host makes one",
+            f"({array.__module__}.{array.__name__}); its from_host makes one"
         )
-    if value.dtype != parameter.dtype:
-        raise _Misfit(
-            parameter,
-            f"dtype {value.dtype}, declared {parameter.dtype}; convert it, or take "
-            "the kernel's instance for that dtype",
+    elif value.dtype != parameter.dtype:
+        problem = (
+            f"dtype {value.dtype}, declared {parameter.dtype}; convert it, or take the "
+            "kernel's instance for that dtype"
         )
-    if not value.flags.c_contiguous:
-        raise _Misfit(
-            parameter,
-            f"a view of shape {value.shape} with gaps, where a kernel takes one "
-            "block of memory in C order; pass a copy",
+    elif not value.flags.c_contiguous:
+        problem = (
+            f"a view of shape {value.shape} with gaps, where a kernel takes one block "
+            "of memory in C order; pass a copy"
         )
-    if past := memory.address(value) % alignment:
-        raise _Misfit(
-            parameter,
+    elif alignment > 1 and (past := address(value) % alignment):
+        problem = (
             f"begins {past} bytes past a multiple of {alignment}, and kernels read "
-            f"{alignment} bytes as one; pass a copy",
+            f"{alignment} bytes as one; pass a copy"
         )
     # CuPy's arrays are always writeable, and have no such flag.
-    if not parameter.const and not getattr(value.flags, "writeable", True):
-        raise _Misfit(parameter, "read-only, and the kernel writes to it; pass a copy")
-    return value
+    elif not parameter.const and not getattr(value.flags, "writeable", True):
+        problem = "read-only, and the kernel writes to it; pass a copy"
+    else:
+        return value
+    raise _Misfit(parameter, problem)
 
 
 def _number(parameter: Parameter, value: Any) -> np.generic:
     dtype = parameter.dtype
     if isinstance(value, np.ndarray) or not np.isscalar(value):
         raise _Misfit(parameter, f"{type(value).__name__} where a number is due")
-    if isinstance(value, str | bytes | complex | np.complexfloating):
-        raise _Misfit(parameter, f"{value!r}, declared {parameter.type}")
     if parameter.type in ("bf16", "f16"):
         raise _Misfit(parameter, "pass 16-bit numbers as float")
-    if dtype.kind == "b":
-        return np.bool_(value)
+    if isinstance(value, _NOT_WHOLE if dtype.kind in "iu" else _NOT_REAL):
+        raise _Misfit(parameter, f"{value!r}, declared {parameter.type}")
     if dtype.kind in "iu":
-        limits = np.iinfo(dtype)
-        if isinstance(value, float | np.floating):
-            raise _Misfit(parameter, f"{value!r}, declared {parameter.type}")
-        if not limits.min <= int(value) <= limits.max:
-            raise _Misfit(parameter, f"{value} beyond {parameter.type}")
-        return dtype.type(int(value))
+        number, limits = int(value), np.iinfo(dtype)  # type: ignore[arg-type]
+        if not limits.min <= number <= limits.max:
+            raise _Misfit(parameter, f"{number} beyond {parameter.type}")
     return dtype.type(value)
 
 
@@ -140,20 +132,13 @@ def _struct(parameter: Parameter, value: Any) -> np.ndarray:
         )
     listed = [value[name] for name in names]
     numbers = tuple([tuple(n) if isinstance(n, list | tuple) else n for n in listed])
-    # Numbers of different kinds may be equal, and only some of them fit.
-    return _packed(parameter, numbers, tuple(map(type, numbers)))
+    return _packed(parameter, *numbers)
 
 
-@functools.lru_cache(maxsize=4096)
-def _packed(
-    parameter: Parameter, values: tuple[Any, ...], kinds: tuple[type, ...]
-) -> np.ndarray:
-    """As `_pack`; equal fields are packed once."""
-    return _pack(parameter, values)
-
-
-def _pack(parameter: Parameter, values: tuple[Any, ...]) -> np.ndarray:
-    """A struct of these fields."""
+# Typed: numbers of different kinds may be equal, and only some of them fit.
+@functools.lru_cache(maxsize=4096, typed=True)
+def _packed(parameter: Parameter, *values: Any) -> np.ndarray:
+    """A struct of these fields; equal ones are packed once."""
     packed = np.zeros((), parameter.dtype)
     for name, value in zip(parameter.dtype.names or (), values, strict=True):
         field = parameter.dtype[name]

@@ -20,7 +20,6 @@ import os
 import re
 import subprocess
 import sys
-import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -70,7 +69,10 @@ class _Entry(ctypes.Structure):
 
 
 class EmulatedLauncher:
-    """Launches kernels on the CPU.
+    """Launches kernels on the CPU; `CudaLauncher` is its like for GPUs.
+
+    Attributes:
+        array: the type of the device's arrays.
 
     Args:
         order: of the threads of a block, and of the blocks: "forward", "reverse",
@@ -99,18 +101,12 @@ class EmulatedLauncher:
                 f"thread order {order}: choose forward, reverse, shuffled or "
                 "shuffled:SEED"
             )
-        self._order, self._order_code, self._seed = (
-            order,
-            ORDERS.index(name),
-            int(seed or 1),
-        )
-
-    def address(self, array: NDArray[Any]) -> int:
-        """Where an array's memory begins."""
-        return array.ctypes.data
+        self._order, self._how = order, (ORDERS.index(name), int(seed or 1))
 
     def build(self, source: KernelSource, group: str) -> None:
-        """Compiles the group, or loads it from the cache.
+        """Loads a group of a file's instances, compiled now or in an earlier process.
+
+        May be called from several threads.
 
         Raises:
             MinicnnError: no compiler, or its messages.
@@ -118,7 +114,10 @@ class EmulatedLauncher:
         expressions = source.group(group)
         if not expressions or (source.path, expressions[0]) in self._entries:
             return
-        library = _library(source, group)
+        name = "-".join(filter(None, (source.path.stem, re.sub(r"\W+", "_", group))))
+        path = compile_library(name, _host_text(source, expressions))
+        _runtime()
+        library = ctypes.CDLL(str(path))
         entries = (_Entry * len(expressions)).in_dll(library, "minicnn_emu_entries")
         for expression, entry in zip(expressions, entries, strict=True):
             self._entries[source.path, expression] = entry
@@ -131,7 +130,13 @@ class EmulatedLauncher:
         values: list[Any],
         shared: int,
     ) -> None:
-        """Runs the kernel to its end; see `minicnn.devices.launch.Launcher`.
+        """Runs the kernel to its end.
+
+        Args:
+            grid: blocks along x, y, z.
+            block: threads along x, y, z.
+            values: what `arguments.checked` returns.
+            shared: bytes of dynamic shared memory.
 
         Raises:
             MinicnnError: what the emulator found, with kernel, block and thread.
@@ -148,16 +153,8 @@ class EmulatedLauncher:
                     f"({value.dtype}) for a parameter of {size} ({parameter.type})"
                 )
         arguments = (ctypes.c_void_p * (len(held) + 1))(*(v.ctypes.data for v in held))
-        launch = _Launch(
-            ctypes.addressof(entry),
-            arguments,
-            grid,
-            block,
-            shared,
-            self._order_code,
-            self._seed,
-            self.workers,
-        )
+        where = ctypes.addressof(entry), arguments, grid, block, shared
+        launch = _Launch(*where, *self._how, self.workers)
         message = ctypes.create_string_buffer(1000)
         if _runtime().minicnn_emu_launch(ctypes.byref(launch), message, len(message)):
             raise MinicnnError(message.value.decode(errors="replace"))
@@ -211,15 +208,8 @@ def sanitized(
         **(env or {}),
     }
     return subprocess.run(
-        [sys.executable, *command],
-        env=environment,
-        text=True,
-        check=False,
-        **options,
+        [sys.executable, *command], env=environment, text=True, **options
     )
-
-
-_loading = threading.Lock()
 
 
 @functools.cache
@@ -229,22 +219,8 @@ def _runtime() -> ctypes.CDLL:
     return ctypes.CDLL(str(path), ctypes.RTLD_GLOBAL)
 
 
-def _library(source: KernelSource, group: str) -> ctypes.CDLL:
-    path = compile_library(*_unit(source, group))
-    with _loading:
-        _runtime()
-        return ctypes.CDLL(str(path))
-
-
-def _unit(source: KernelSource, group: str) -> tuple[str, str]:
-    """Name and text of what a group is compiled from."""
-    name = "-".join(filter(None, (source.path.stem, re.sub(r"\W+", "_", group))))
-    return name, host_text(source, group)
-
-
-def host_text(source: KernelSource, group: str) -> str:
-    """The C++ that a group of a kernel file's instances is compiled from."""
-    expressions = source.group(group)
+def _host_text(source: KernelSource, expressions: Sequence[str]) -> str:
+    """The C++ that instances of a kernel file are compiled from."""
     text = _SHARED.sub(_shared, source.text)
     text = _UNROLL.sub(lambda match: f"MINICNN_UNROLL({match[1] or 32})", text)
     entries = "\n".join(f'    emu::entry<&{e}>("{e}"),' for e in expressions)
@@ -279,22 +255,17 @@ def _shared(match: re.Match[str]) -> str:
     return made + lines
 
 
-def _main(arguments: list[str]) -> int:
-    """`python -m minicnn.compile.emulator -m …`: Python under the sanitizers."""
-    if not arguments:
+if __name__ == "__main__":
+    if not sys.argv[1:]:
         print(
             "usage: python -m minicnn.compile.emulator {-m MODULE | SCRIPT} "
             "[ARGUMENT]\n"
             "Runs it with every kernel under AddressSanitizer and UBSan.",
             file=sys.stderr,
         )
-        return 2
-    return sanitized(arguments).returncode
-
-
-if __name__ == "__main__":
+        sys.exit(2)
     try:
-        sys.exit(_main(sys.argv[1:]))
+        sys.exit(sanitized(sys.argv[1:]).returncode)
     except MinicnnError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

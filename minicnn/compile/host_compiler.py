@@ -2,7 +2,8 @@
 
 An object's name is a digest of all that it depends on: the text, the headers beside
 the kernels, the compiler, its options and the CPU. So nothing is compiled twice, and
-nothing stale is ever loaded.
+nothing stale is ever loaded; nor what another CPU made, for a home folder, and in it
+the cache, may serve machines of several kinds.
 """
 
 from __future__ import annotations
@@ -28,10 +29,6 @@ from minicnn.compile.kernel_source import FOLDER
 
 _HOST = FOLDER / "host"
 
-CPU_INFO = Path("/proc/cpuinfo")
-# Its keys that name the instruction sets: of x86; of ARM.
-CPU_LINES = ("flags", "Features", "CPU implementer", "CPU part")
-
 _COMMON_FLAGS = (
     "-std=c++17",
     "-fPIC",
@@ -42,7 +39,6 @@ _COMMON_FLAGS = (
     "-Wno-unknown-pragmas",
     "-g1",
 )
-_FAST_FLAGS = ("-O3",)
 _SANITIZE_FLAGS = (
     "-O1",
     "-fsanitize=address,undefined",
@@ -52,6 +48,7 @@ _SANITIZE_FLAGS = (
 )
 
 
+@functools.cache
 def sanitizing() -> bool:
     """Whether kernels are built with AddressSanitizer and UBSan (MINICNN_SANITIZE)."""
     return os.environ.get("MINICNN_SANITIZE", "") not in ("", "0")
@@ -98,38 +95,30 @@ def compiler() -> tuple[str, ...]:
 @functools.cache
 def _flags() -> tuple[str, ...]:
     x86 = platform.machine().lower() in ("x86_64", "amd64")
-    native = ("-march=native" if x86 else "-mcpu=native",)
+    fast = "-O3", "-march=native" if x86 else "-mcpu=native"
     undefined = ("-undefined", "dynamic_lookup") if sys.platform == "darwin" else ()
-    speed = _SANITIZE_FLAGS if sanitizing() else (*_FAST_FLAGS, *native)
+    speed = _SANITIZE_FLAGS if sanitizing() else fast
     return (*_COMMON_FLAGS, *speed, *undefined, f"-I{_HOST}")
 
 
-def _instructions() -> list[str]:
-    """What the CPU says of the instructions that it has.
-
-    A home folder, and in it the cache, may serve machines of several kinds.
-    """
-    try:
-        lines = CPU_INFO.read_text(errors="replace").splitlines()
-    except OSError:  # macOS names the chip, which says it all
-        command = ["sysctl", "-n", "machdep.cpu.brand_string"]
-        with contextlib.suppress(OSError):
-            named = subprocess.run(command, capture_output=True, text=True)
-            return [named.stdout.strip() or platform.processor()]
-        return [platform.processor()]
-    # Cores may differ; each says its part again.
-    return sorted({line for line in lines if line.startswith(CPU_LINES)})
+def _compile(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs the compiler with the flags for every library."""
+    # Options of CXX come last, so that they count: CXX="g++ -O0 -g".
+    program = list(takewhile(lambda word: word[0] != "-", compiler()))
+    command = [*program, *_flags(), *arguments, *compiler()[len(program) :]]
+    # The sanitizers are for kernels; they would only slow the compiler down.
+    env = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+    return subprocess.run(command, capture_output=True, text=True, env=env)
 
 
 @functools.cache
 def _fingerprint() -> bytes:
-    """What a compiled object depends on besides its source: compiler, flags, CPU."""
-    program = Path(compiler()[0]).resolve()
-    stat = program.stat()
-    cpu = platform.machine(), *_instructions()
-    parts = (compiler(), str(program), stat.st_size, stat.st_mtime_ns, _flags(), cpu)
+    """What a compiled object depends on besides its source and its own options."""
+    changed = os.stat(compiler()[0]).st_mtime_ns
+    # The macros name the compiler's version, and the instructions that the CPU has.
+    macros = _compile("-dM", "-E", "-x", "c++", os.devnull).stdout
     headers = b"".join(p.read_bytes() for p in sorted(_HOST.glob("*.h")))
-    return repr(parts).encode() + headers
+    return repr((compiler(), changed, _flags(), macros)).encode() + headers
 
 
 def compile_library(name: str, text: str, options: tuple[str, ...] = ()) -> Path:
@@ -157,24 +146,18 @@ def compile_library(name: str, text: str, options: tuple[str, ...] = ()) -> Path
         lock.acquire()
     try:
         if not library.exists():
-            _compile(name, text, options, library)
+            _build(name, text, options, library)
     finally:
         turn.unlink(missing_ok=True)
         lock.release()
     return library
 
 
-def _compile(name: str, text: str, options: tuple[str, ...], library: Path) -> None:
+def _build(name: str, text: str, options: tuple[str, ...], library: Path) -> None:
     with tempfile.TemporaryDirectory(dir=library.parent) as work:
         source, built = Path(work, "unit.cpp"), Path(work, "unit.so")
         source.write_text(text)
-        # Options of CXX come last, so that they count: CXX="g++ -O0 -g".
-        program = list(takewhile(lambda word: word[0] != "-", compiler()))
-        options = (*_flags(), *options, *compiler()[len(program) :])
-        command = [*program, *options, str(source), "-o", str(built)]
-        # The sanitizers are for kernels; they would only slow the compiler down.
-        env = {k: v for k, v in os.environ.items() if k != "LD_PRELOAD"}
-        done = subprocess.run(command, capture_output=True, text=True, env=env)
+        done = _compile(*options, str(source), "-o", str(built))
         if done.returncode:
             raise MinicnnError(
                 f"{name}: {' '.join(compiler())} failed:\n{done.stderr.rstrip()}"

@@ -14,7 +14,9 @@ signature without anyone repeating it. What the parser relies on:
 from __future__ import annotations
 
 import functools
+import itertools
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,9 +73,9 @@ _INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*"([^"]+)"[ \t]*$', re.MULTILI
 _LINE = re.compile(r'^#line (\d+) "([^"]*)"$', re.MULTILINE)
 _KERNEL = re.compile(
     r"(?:\btemplate\s*<(?P<template>[^<>]*)>\s*)?"
-    r'(?:extern\s+"C"\s+|static\s+|inline\s+)*(?:__global__|EXPORT)\s+'
-    r"(?P<bounds1>__launch_bounds__\s*\([^()]*\)\s*)?void\s+"
-    r"(?P<bounds2>__launch_bounds__\s*\([^()]*\)\s*)?(?P<name>\w+)\s*\((?P<params>[^()]*)\)"
+    r'(?:extern\s+"C"\s+|static\s+|inline\s+)*(?P<kernel>__global__|EXPORT)\s+'
+    r"(?:__launch_bounds__\s*\([^()]*\)\s*)?void\s+"
+    r"(?:__launch_bounds__\s*\([^()]*\)\s*)?(?P<name>\w+)\s*\((?P<params>[^()]*)\)"
 )
 _STRUCT = re.compile(r"\bstruct\s+(\w+)\s*\{([^{}]*)\}\s*;")
 _INSTANTIATE = re.compile(r"^\s*INSTANTIATE\s*\(([^()]*)\)\s*;", re.MULTILINE)
@@ -100,16 +102,6 @@ class Parameter:
     dtype: np.dtype
     pointer: bool
     const: bool
-
-
-@dataclass(frozen=True)
-class Declaration:
-    """A `__global__` function as written: template names and (type, name) pairs."""
-
-    name: str
-    template: tuple[tuple[str, str], ...]
-    parameters: str
-    where: str
 
 
 @dataclass(frozen=True)
@@ -151,18 +143,37 @@ class KernelSource:
             MinicnnError: no such file or include, or something the parser refuses.
         """
         text = flatten(path)
-        structs = dict(_structs(text))
-        declared: dict[str, Declaration] = {}
-        for declaration in _declarations(text):
-            declared.setdefault(declaration.name, declaration)
-        expressions = _instantiated(text) + [
-            name for name, found in declared.items() if not found.template
-        ]
+        declared, structs = _declarations(text), dict(_structs(text))
+        listed = [_split(match[1]) for match in _INSTANTIATE.finditer(text)]
+        plain = [name for name, found in declared.items() if not found["template"]]
         instances = {
             expression: _instance(path, expression, declared, structs)
-            for expression in expressions
+            for expression in (*itertools.chain.from_iterable(listed), *plain)
         }
         return KernelSource(path, text, instances)
+
+    def find(self, kind: str, name: str, template: Sequence[Any]) -> Instance:
+        """The instance of that name and template arguments.
+
+        Args:
+            kind: what an error calls it.
+            template: for each parameter a dtype, "tf32", "tf32x3", int or bool.
+
+        Raises:
+            MinicnnError: the file does not offer it.
+        """
+        values = ", ".join(map(c_name, template))
+        expression = f"{name}<{values}>" if values else name
+        if expression not in self.instances:
+            raise MinicnnError(
+                f"{self.path.name} has no {kind} {expression}; it offers "
+                f"{', '.join(self.instances) or 'nothing'} (INSTANTIATE adds one)"
+            )
+        return self.instances[expression]
+
+    def groups(self) -> list[str]:
+        """The groups of instances that are compiled together."""
+        return sorted({each.group for each in self.instances.values()})
 
     def group(self, name: str) -> tuple[str, ...]:
         """The expressions of the instances that are compiled with that group."""
@@ -175,19 +186,10 @@ def c_name(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, int | np.integer):
         return str(int(value))
-    if isinstance(value, str) and value in _C_TYPES:
-        return _C_TYPES[value]
     try:
-        return _C_TYPES[np.dtype(value)]
+        return _C_TYPES.get(value) or _C_TYPES[np.dtype(value)]
     except (TypeError, KeyError):
         raise MinicnnError(f"no kernel is written for dtype {value}") from None
-
-
-def find(name: str | Path) -> Path:
-    """A file of the kernels folder by its plain name, or any other by its path."""
-    if isinstance(name, str) and "/" not in name and "\\" not in name:
-        return FOLDER / name
-    return Path(name).resolve()
 
 
 def flatten(path: Path) -> str:
@@ -234,32 +236,21 @@ def _split(text: str) -> list[str]:
     return [" ".join(part.split()) for part in parts if part.strip()]
 
 
-def _declarations(text: str) -> list[Declaration]:
-    found = []
-    for match in _KERNEL.finditer(text):
-        template = []
-        for parameter in _split(match["template"] or ""):
-            kind, _, name = parameter.rpartition(" ")
-            template.append((kind, name))
-        where = _where(text, match.start("name"))
-        found.append(
-            Declaration(match["name"], tuple(template), match["params"], where)
-        )
+def _declarations(text: str) -> dict[str, re.Match[str]]:
+    """Kernels as written, by name."""
+    found = list(_KERNEL.finditer(text))
+    understood = {match.start("kernel") for match in found}
     for match in re.finditer(r"\b__global__\b", text):
-        inside = any(
-            k.start() <= match.start() < k.end() for k in _KERNEL.finditer(text)
-        )
-        if not inside:
+        if match.start() not in understood:
             raise MinicnnError(
                 f"{_where(text, match.start())}: not understood: write a kernel as "
                 "`__global__ void [__launch_bounds__(n)] name(parameters)`"
             )
-    return found
+    return {match["name"]: match for match in found}
 
 
-def _structs(text: str) -> list[tuple[str, np.dtype]]:
+def _structs(text: str) -> Iterator[tuple[str, np.dtype]]:
     """Structs of scalars; any other struct is passed over."""
-    found = []
     for match in _STRUCT.finditer(text):
         fields: list[tuple[str, np.dtype, tuple[int, ...]]] = []
         for line in filter(None, (part.strip() for part in match[2].split(";"))):
@@ -273,18 +264,13 @@ def _structs(text: str) -> list[tuple[str, np.dtype]]:
                 shape = (int(single[2]),) if single[2] else ()
                 fields.append((single[1], SCALARS[field["type"]], shape))
         else:
-            found.append((match[1], np.dtype(fields, align=True)))
-    return found
-
-
-def _instantiated(text: str) -> list[str]:
-    return [e for match in _INSTANTIATE.finditer(text) for e in _split(match[1])]
+            yield match[1], np.dtype(fields, align=True)
 
 
 def _instance(
     path: Path,
     expression: str,
-    declared: dict[str, Declaration],
+    declared: dict[str, re.Match[str]],
     structs: dict[str, np.dtype],
 ) -> Instance:
     name, _, rest = expression.partition("<")
@@ -292,26 +278,27 @@ def _instance(
     declaration = declared.get(name)
     if declaration is None:
         raise MinicnnError(f"{path}: INSTANTIATE({expression}): no such kernel")
-    if len(values) != len(declaration.template):
+    template = _split(declaration["template"] or "")
+    if len(values) != len(template):
         raise MinicnnError(
-            f"{path}: INSTANTIATE({expression}): {name} has "
-            f"{len(declaration.template)} template parameters"
+            f"{path}: INSTANTIATE({expression}): {name} has {len(template)} template "
+            "parameters"
         )
     types = {
-        parameter: value
-        for (kind, parameter), value in zip(declaration.template, values, strict=True)
-        if kind in ("typename", "class")
+        parameter.split()[-1]: value
+        for parameter, value in zip(template, values, strict=True)
+        if parameter.split()[0] in ("typename", "class")
     }
     first = values[0] if values and values[0] in types.values() else ""
     parameters = tuple(
         _parameter(declaration, text, types, structs)
-        for text in _split(declaration.parameters)
+        for text in _split(declaration["params"])
     )
     return Instance(expression, first, parameters)
 
 
 def _parameter(
-    declaration: Declaration,
+    declaration: re.Match[str],
     text: str,
     types: dict[str, str],
     structs: dict[str, np.dtype],
@@ -325,8 +312,9 @@ def _parameter(
     base = types.get(base, base)
     dtype = SCALARS.get(base, structs.get(base))
     if match is None or dtype is None:
+        where = _where(declaration.string, declaration.start("name"))
         raise MinicnnError(
-            f"{declaration.where}: {declaration.name}: parameter `{text}`: neither a "
-            "scalar, a struct of scalars, a template type, nor a pointer to one"
+            f"{where}: {declaration['name']}: parameter `{text}`: neither a scalar, a "
+            "struct of scalars, a template type, nor a pointer to one"
         )
     return Parameter(match["name"], base, dtype, bool(match["pointer"]), const)

@@ -28,18 +28,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from minicnn.base.errors import MinicnnError
 from minicnn.base.threads import HostThreads
 from minicnn.compile.arguments import checked
-from minicnn.compile.kernel_source import (
-    FOLDER,
-    Instance,
-    KernelSource,
-    Parameter,
-    c_name,
-)
+from minicnn.compile.host_compiler import compile_library
+from minicnn.compile.kernel_source import FOLDER, Instance, KernelSource, Parameter
 
 CPU = FOLDER / "cpu"
 # Rounds every product, as NumPy does: the same bits. A file that says otherwise may
@@ -76,8 +70,6 @@ def _failure() -> str:
 @functools.cache
 def _library(path: Path) -> dict[str, int]:
     """The addresses of a file's functions, by expression."""
-    from minicnn.compile.host_compiler import compile_library
-
     source = KernelSource.read(path)
     entries = "\n".join(f"    (void*)&{each}," for each in source.instances)
     text = (
@@ -93,16 +85,6 @@ def _library(path: Path) -> dict[str, int]:
     return dict(zip(source.instances, found, strict=True))
 
 
-class _Host:
-    """The memory of NumPy's arrays."""
-
-    array = np.ndarray
-
-    @staticmethod
-    def address(array: NDArray[Any]) -> int:
-        return array.ctypes.data
-
-
 class NativeFile:
     """The functions of one file.
 
@@ -115,32 +97,13 @@ class NativeFile:
 
     @functools.cache  # noqa: B019 (files live as long as the program)
     def get(self, name: str, *template: Any) -> Function:
-        """A function by its name and template arguments.
-
-        Args:
-            template: a dtype, int or bool for each template parameter.
-
-        Raises:
-            MinicnnError: the file does not offer that instance, or is not compiled.
-        """
-        values = ", ".join(c_name(value) for value in template)
-        expression = f"{name}<{values}>" if values else name
-        instances = KernelSource.read(self.path).instances
-        if expression not in instances:
-            raise MinicnnError(
-                f"{self.path.name} has no function {expression}; it offers "
-                f"{', '.join(instances) or 'nothing'} (INSTANTIATE adds one)"
-            )
-        return Function(instances[expression], _library(self.path)[expression])
+        """A function by its name and template arguments; see `KernelSource.find`."""
+        instance = KernelSource.read(self.path).find("function", name, template)
+        return Function(instance, _library(self.path)[instance.expression])
 
 
 class Function:
-    """One instance of a function; calling it runs it on a device's threads.
-
-    Args:
-        instance: its expression and signature.
-        address: where its code is.
-    """
+    """One instance of a function; calling it runs it on a device's threads."""
 
     def __init__(self, instance: Instance, address: int) -> None:
         self.name = instance.expression
@@ -173,15 +136,13 @@ class Function:
         """The function of (start, stop) with all its other arguments given.
 
         Args:
-            args: one for each parameter from the third on. For a pointer: a
-                C-contiguous array of the declared dtype, or None. For a number:
-                anything of that kind and range. For a struct: a mapping of its fields.
+            args: one for each parameter from the third on; see `checked`.
             sizes: how many numbers arrays must have, by the parameter's name.
 
         Raises:
             MinicnnError: an argument that does not fit, by name.
         """
-        values = checked(self.name, self.parameters, args, _Host, alignment=1)
+        values = checked(self.name, self.parameters, args, np.ndarray, alignment=1)
         for parameter, value in zip(self.parameters, values, strict=True):
             size = sizes.get(parameter.name)
             if size is not None and value is not None and value.size != size:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from minicnn.base.errors import MinicnnError
-from minicnn.compile.kernel_source import FOLDER
-from minicnn.devices.launch import JOBS, KernelFile
+from minicnn.compile.kernel_source import FOLDER, KernelSource
+from minicnn.devices.launch import JOBS
 from minicnn.devices.protocol import Device
 
 
@@ -19,7 +20,6 @@ class Built:
     """A kernel file, compiled.
 
     Attributes:
-        file: its name.
         kernels: the instances it offers.
         groups: of instances that are compiled together.
         seconds: what compiling took, of all groups together; next to nothing where a
@@ -49,33 +49,29 @@ def build_all(dev: Device) -> Iterator[Built]:
         raise MinicnnError(
             f"--device {dev.name}: runs no kernels; choose cuda or emulated"
         )
+    paths = sorted(FOLDER.glob("*.cu"))
     with ThreadPoolExecutor(min(dev.threads, JOBS)) as pool:
-        started = [_start(dev, pool, path) for path in sorted(FOLDER.glob("*.cu"))]
-        for file, waiting, error in started:
-            kernels, seconds = 0, 0.0
+        started = [_start(dev, pool, path) for path in paths]
+        for path, waiting in zip(paths, started, strict=True):
+            kernels, seconds, error = 0, 0.0, ""
             try:
                 for each in waiting:
                     seconds += each.result()
-                if not error:
-                    kernels = len(file.source.instances)
+                kernels = len(KernelSource.read(path).instances)
             except MinicnnError as failure:
                 error = str(failure)
-            yield Built(file.path.name, kernels, len(waiting), seconds, error)
+            yield Built(path.name, kernels, len(waiting), seconds, error)
 
 
-def _start(
-    dev: Device, pool: ThreadPoolExecutor, path: Path
-) -> tuple[KernelFile, list[Future[float]], str]:
-    """Begins to compile a file's groups; what will say how long each took; or why it
-    cannot be read."""
-    file = KernelFile(path)
+def _start(dev: Device, pool: ThreadPoolExecutor, path: Path) -> list[Future[float]]:
+    """Begins to compile a file's groups; what will say how long each took."""
 
-    def timed(group: str) -> float:
+    def timed(source: KernelSource, group: str) -> float:
         began = time.monotonic()
-        dev.launcher.build(file.source, group)
+        dev.launcher.build(source, group)
         return time.monotonic() - began
 
-    try:
-        return file, [pool.submit(timed, group) for group in file.groups()], ""
-    except MinicnnError as failure:
-        return file, [], str(failure)
+    with suppress(MinicnnError):  # raised again where its kernels are counted
+        source = KernelSource.read(path)
+        return [pool.submit(timed, source, group) for group in source.groups()]
+    return []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -13,13 +12,29 @@ from numpy.typing import DTypeLike, NDArray
 
 from minicnn.base.cores import memory_bytes
 from minicnn.compile import native
-from minicnn.devices.aligned import aligned
+from minicnn.compile.host_compiler import sanitizing
 from minicnn.devices.protocol import Device, Work
 
 if TYPE_CHECKING:
     from minicnn.devices.meter import Meter
 
 BARRIER = native.NativeFile("barrier.cpp")
+# Bytes of a cache line, and of the widest vector: one read at such an address is of one
+# line, elsewhere of two.
+LINE = 64
+
+
+def aligned(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+    """An array of unspecified content that begins a cache line.
+
+    Under the sanitizers one without room to spare, so that they see where it ends.
+    """
+    if sanitizing():
+        return np.empty(shape, dtype)
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    whole = np.empty(size + LINE, np.uint8)
+    first = -whole.ctypes.data % LINE
+    return whole[first : first + size].view(dtype).reshape(shape)
 
 
 class Loop(NamedTuple):
@@ -79,9 +94,7 @@ class CpuDevice(Device):
 
     def __init__(self, threads: int | None = None) -> None:
         super().__init__(threads)
-        self._local = threading.local()
         self._record: list[Work] | None = None
-        self._uploads: dict[Any, NDArray[Any]] = {}
 
     @cached_property
     def native(self) -> bool:  # type: ignore[override]
@@ -103,19 +116,8 @@ class CpuDevice(Device):
         """The array itself."""
         return array
 
-    def host_empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-        return np.empty(shape, dtype)
-
-    def upload(self, slot: str, array: NDArray[Any]) -> NDArray[Any]:
-        """A host array in the device's buffer of that name and shape."""
-        key = slot, array.shape, array.dtype
-        if key not in self._uploads:
-            self._uploads[key] = self.empty(array.shape, array.dtype)
-        self._uploads[key][...] = array
-        return self._uploads[key]
-
     @contextmanager
-    def streamed(self, slot: str, array: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    def streamed(self, array: NDArray[Any]) -> Iterator[NDArray[Any]]:
         """The array itself."""
         yield array
 
@@ -159,12 +161,6 @@ class CpuDevice(Device):
             self._record = record
         if record is not None:
             record.append(work)
-
-    def buffers(self) -> dict[str, Any]:
-        return self._local.__dict__
-
-    def synchronize(self) -> None:
-        """Nothing is queued here."""
 
     def free_bytes(self) -> int | None:
         try:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import time
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import AbstractContextManager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,7 @@ from minicnn.base.progress import Progress
 from minicnn.compile.kernel_source import FOLDER, KernelSource
 from minicnn.devices.launch import JOBS, Kernel, debugging
 from minicnn.devices.protocol import Device, Work
-from minicnn.devices.recording import Graph
+from minicnn.devices.recording import capture
 from minicnn.devices.uploads import Uploads
 
 if TYPE_CHECKING:
@@ -59,11 +58,6 @@ def check_compiler(cupy: Any, name: str, about: dict[str, Any]) -> None:
     Code runs on GPUs of its compute capability's major number, and of no smaller minor
     one. CuPy asks for the GPU's own, or the largest that NVRTC knows.
 
-    Args:
-        cupy: the module.
-        name: the device's.
-        about: the GPU's properties.
-
     Raises:
         MinicnnError: NVRTC is absent or too old, or too new for the GPU.
     """
@@ -97,10 +91,6 @@ def check_compiler(cupy: Any, name: str, about: dict[str, Any]) -> None:
 class CudaDevice(Device):
     """CuPy arrays on one GPU, and the CUDA kernels.
 
-    Args:
-        index: which GPU.
-        threads: host threads, for what is done on the host.
-
     Raises:
         MinicnnError: CuPy is not installed, no such GPU answers, or NVRTC is absent or
             makes no code for it.
@@ -125,8 +115,7 @@ class CudaDevice(Device):
         check_compiler(cupy, self.name, about)
         self.shared_bytes = about["sharedMemPerBlockOptin"]
         self.launcher = CudaLauncher(index)
-        self._held: dict[str, Any] = {}
-        self._uploads = Uploads(cupy, self)
+        self._copies = Uploads(cupy, self)
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Any:
         try:
@@ -140,7 +129,10 @@ class CudaDevice(Device):
             ) from None
 
     def from_host(self, array: NDArray[Any]) -> Any:
-        """A NumPy array, copied to the GPU, in C order as kernels need it."""
+        """A NumPy array, copied to the GPU, in C order as kernels need it.
+
+        By way of pinned memory that is CuPy's, so that nothing waits for the GPU.
+        """
         return self._cupy.asarray(array, order="C")
 
     def to_host(self, array: Any) -> NDArray[Any]:
@@ -152,13 +144,9 @@ class CudaDevice(Device):
 
         return cupyx.empty_pinned(shape, dtype)
 
-    def upload(self, slot: str, array: NDArray[Any]) -> Any:
-        """See `Device`; into the GPU's buffer of that name, without waiting."""
-        return self._uploads.small(slot, array)
-
-    def streamed(self, slot: str, array: NDArray[Any]) -> AbstractContextManager[Any]:
+    def streamed(self, array: NDArray[Any]) -> AbstractContextManager[Any]:
         """See `Device`; the host waits for the copy, not for earlier work."""
-        return self._uploads.large(slot, array)
+        return self._copies.streamed(array)
 
     def has_room(self, size: int) -> bool:
         return size <= self.free_bytes() // 2
@@ -172,12 +160,9 @@ class CudaDevice(Device):
             work()
             return None
         with self._device:
-            graph = Graph(self._cupy, self, work)
-        graph.launch()
-        return graph.launch
-
-    def buffers(self) -> dict[str, Any]:
-        return self._held
+            launch = capture(self._cupy, self, work)
+        launch()
+        return launch
 
     def synchronize(self) -> None:
         self._device.synchronize()
@@ -212,9 +197,6 @@ class CudaLauncher:
     CuPy compiles with NVRTC, a module for each group of a file's instances, keeps the
     machine code in its own cache (CUPY_CACHE_DIR, else ~/.cupy/kernel_cache) and loads
     it.
-
-    Args:
-        index: which CUDA device.
     """
 
     def __init__(self, index: int = 0) -> None:
@@ -222,15 +204,11 @@ class CudaLauncher:
 
         self._cupy = cupy
         self._modules: dict[tuple[Path, str], Any] = {}
-        self._functions: dict[tuple[Path, str], Any] = {}
-        self._granted: dict[tuple[Path, str], int] = {}
+        # Each with the dynamic shared memory that it has been granted, in bytes.
+        self._functions: dict[tuple[Path, str], tuple[Any, int]] = {}
         self._arch = int(cupy.cuda.Device(index).compute_capability)
         self.index = index
         self.array = cupy.ndarray
-
-    def address(self, array: Any) -> int:
-        """Where an array's memory begins, on the GPU."""
-        return array.data.ptr
 
     def build(self, source: KernelSource, group: str) -> None:
         """Compiles the group for this device, or finds it in CuPy's cache; loads it.
@@ -243,7 +221,11 @@ class CudaLauncher:
         if (source.path, group) in self._modules or not names:
             return
         if self._arch < AMPERE and group in ("bf16", "tf32", "tf32x3"):
-            raise MinicnnError(self._too_old(file, group, f"sm_{AMPERE}"))
+            raise MinicnnError(
+                f"{file}: its kernels for {group} need a GPU from sm_{AMPERE} on, this "
+                f"one is sm_{self._arch}; choose --precision fp32 or fp64, or --device "
+                "cpu"
+            )
         cuda = self._cupy.cuda
         module = self._cupy.RawModule(
             code=source.text, options=OPTIONS, name_expressions=names
@@ -252,29 +234,23 @@ class CudaLauncher:
             with cuda.Device(self.index):
                 module.compile()
         except cuda.compiler.CompileException as error:
-            said = str(error).strip("\0\n ")
-            if lacks := re.search(r"requires \.target (sm_\d+)", said):
-                raise MinicnnError(self._too_old(file, group, lacks[1])) from None
-            raise MinicnnError(f"{file}: NVRTC: {said}") from None
+            reason = "NVRTC: " + str(error).strip("\0\n ")
         except OSError as error:
-            raise MinicnnError(
-                f"{file}: CuPy cannot keep its machine code: {error}; name a folder "
-                "for it: export CUPY_CACHE_DIR=FOLDER"
-            ) from None
+            reason = (
+                f"CuPy cannot keep its machine code: {error}; name a folder for it: "
+                "export CUPY_CACHE_DIR=FOLDER"
+            )
         except cuda.driver.CUDADriverError as error:
-            raise MinicnnError(
-                f"{file}: the driver does not load it: {error}; 'minicnn doctor' says "
-                "whether it is older than NVRTC"
-            ) from None
+            reason = (
+                f"the driver does not load it: {error}; 'minicnn doctor' says whether "
+                "it is older than NVRTC"
+            )
         except RuntimeError as error:  # CuPy finds no headers of CUDA
-            raise MinicnnError(f"{file}: CuPy does not compile it: {error}") from None
-        self._modules[source.path, group] = module
-
-    def _too_old(self, file: str, group: str, arch: str) -> str:
-        return (
-            f"{file}: its kernels for {group} need a GPU from {arch} on, this one is "
-            f"sm_{self._arch}; choose --precision fp32 or fp64, or --device cpu"
-        )
+            reason = f"CuPy does not compile it: {error}"
+        else:
+            self._modules[source.path, group] = module
+            return
+        raise MinicnnError(f"{file}: {reason}")
 
     def _build_beside(self, source: KernelSource, group: str) -> None:
         """Builds that group of every kernel file, for a step needs most of them.
@@ -283,46 +259,41 @@ class CudaLauncher:
         """
         files = sorted(FOLDER.glob("*.cu")) if source.path.parent == FOLDER else []
         began, label = time.monotonic(), "compiling the kernels once"
+
+        def attempt(path: Path) -> None:
+            with suppress(MinicnnError):
+                self.build(KernelSource.read(path), group)
+
         with (
             Progress(len(files), "files", label, passing=True) as progress,
             ThreadPoolExecutor(min(available_cores(), JOBS)) as pool,
         ):
-            started = [
-                pool.submit(lambda path: self.build(KernelSource.read(path), group), p)
-                for p in files
-            ]
-            for _ in as_completed(started):
+            for _ in pool.map(attempt, files):
                 progress.update(1)
             if (seconds := time.monotonic() - began) > PATIENCE:
                 progress.message(f"{label}: {seconds:.0f} s")
 
-    def _function(self, kernel: Kernel) -> Any:
-        key = kernel.source.path, kernel.name
-        function = self._functions.get(key)
+    def _function(self, kernel: Kernel, shared: int) -> Any:
+        """The kernel on the GPU, with that much dynamic shared memory granted."""
+        path, group = kernel.source.path, kernel.instance.group
+        function, granted = self._functions.get((path, kernel.name), (None, 0))
         if function is None:
-            place = kernel.source.path, kernel.instance.group
-            if place not in self._modules:
-                self._build_beside(kernel.source, kernel.instance.group)
-                self.build(kernel.source, kernel.instance.group)
-            with self._cupy.cuda.Device(self.index):
-                function = self._modules[place].get_function(kernel.name)
-            self._functions[key] = function
-        return function
-
-    def _grant(self, kernel: Kernel, function: Any, shared: int) -> None:
-        """Asks the driver for a kernel's dynamic shared memory, where that is new."""
-        key = kernel.source.path, kernel.name
-        if shared <= self._granted.get(key, 0):
-            return
+            if (path, group) not in self._modules:
+                self._build_beside(kernel.source, group)
+                self.build(kernel.source, group)
+            function = self._modules[path, group].get_function(kernel.name)
+        elif shared <= granted:
+            return function
         if shared > UNASKED:
             function.max_dynamic_shared_size_bytes = shared
         # Per cent of the first-level cache that becomes shared memory: by itself the
         # driver may leave room for fewer blocks than fit. Kernels that copy past that
         # cache lose nothing by it; others, such as LRN's, read numbers again from it,
         # and their few sums in shared memory are no reason to take it away.
-        if PAST_CACHE in kernel.source.text:
+        if shared and PAST_CACHE in kernel.source.text:
             function.preferred_shared_memory_carveout = 100
-        self._granted[key] = shared
+        self._functions[path, kernel.name] = function, shared
+        return function
 
     def launch(
         self,
@@ -332,22 +303,17 @@ class CudaLauncher:
         values: list[Any],
         shared: int,
     ) -> None:
-        """See `Launcher`; asynchronous, on CuPy's current stream."""
+        """See `EmulatedLauncher`; asynchronous, on CuPy's current stream."""
         cuda = self._cupy.cuda
         # None is a null pointer: CuPy would pass no argument at all.
         args = tuple(np.uint64(0) if value is None else value for value in values)
-        with cuda.Device(self.index):
-            function = self._function(kernel)
-            try:
-                self._grant(kernel, function, shared)
-                function(grid, block, args, shared_mem=shared)
+        try:
+            with cuda.Device(self.index):
+                self._function(kernel, shared)(grid, block, args, shared_mem=shared)
                 if debugging():
                     cuda.get_current_stream().synchronize()
-            except (
-                cuda.driver.CUDADriverError,
-                cuda.runtime.CUDARuntimeError,
-            ) as error:
-                raise MinicnnError(
-                    f"{kernel.name}: grid {grid}, block {block}, {shared} bytes of "
-                    f"shared memory: {error}"
-                ) from None
+        except (cuda.driver.CUDADriverError, cuda.runtime.CUDARuntimeError) as error:
+            raise MinicnnError(
+                f"{kernel.name}: grid {grid}, block {block}, {shared} bytes of shared "
+                f"memory: {error}"
+            ) from None

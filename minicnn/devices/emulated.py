@@ -8,13 +8,12 @@ from typing import Any
 
 from numpy.typing import DTypeLike, NDArray
 
-from minicnn.compile.arguments import ALIGNMENT
+from minicnn.compile.arguments import ALIGNMENT, address
 from minicnn.compile.emulator import EmulatedLauncher, poisoned
-from minicnn.compile.host_compiler import sanitizing
 from minicnn.devices.cpu import CpuDevice
 from minicnn.devices.launch import debugging
 from minicnn.devices.protocol import Work
-from minicnn.devices.recording import replay
+from minicnn.devices.recording import recorded_launches
 
 
 class EmulatedDevice(CpuDevice):
@@ -44,22 +43,21 @@ class EmulatedDevice(CpuDevice):
 
     def from_host(self, array: NDArray[Any]) -> NDArray[Any]:
         """The array itself, or a copy where kernels need one."""
-        fits = self.launcher.address(array) % ALIGNMENT == 0
+        fits = address(array) % ALIGNMENT == 0
         return array if fits and array.flags.c_contiguous else array.copy()
 
     @contextmanager
-    def streamed(self, slot: str, array: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    def streamed(self, array: NDArray[Any]) -> Iterator[NDArray[Any]]:
         """What `upload` gives."""
-        yield self.upload(slot, array)
+        yield self.upload("streamed", array)
 
     def record(self, work: Work) -> Work:
-        """Runs the work; what repeats its launches on the same arrays."""
-        return replay(self, work)
+        """Runs the work; what repeats its launches on the same arrays, and no more."""
+        with recorded_launches(self) as launches:
+            work()
 
-    def scratch(
-        self, key: str, shape: tuple[int, ...], dtype: DTypeLike
-    ) -> NDArray[Any]:
-        """See `Device`; under the sanitizers a new one, so that its end shows."""
-        if sanitizing():
-            return self.empty(shape, dtype)
-        return super().scratch(key, shape, dtype)
+        def again() -> None:
+            for launch in launches:
+                self.launcher.launch(*launch)
+
+        return again

@@ -5,8 +5,6 @@
 
 A Python number is cast to the type the kernel declares: CuPy by itself passes a float
 as a double and an int as a long long, and a `float` parameter then reads garbage.
-Whatever does not fit the declaration is refused with the kernel's and the argument's
-name.
 """
 
 from __future__ import annotations
@@ -14,14 +12,15 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from minicnn.base.errors import MinicnnError
-from minicnn.compile.arguments import Memory, checked
-from minicnn.compile.kernel_source import Instance, KernelSource, c_name, find
+from minicnn.compile.arguments import checked
+from minicnn.compile.kernel_source import FOLDER, Instance, KernelSource
 
 Dims = int | Sequence[int]
 JOBS = 8
@@ -33,35 +32,6 @@ def debugging() -> bool:
     return os.environ.get("MINICNN_DEBUG", "") not in ("", "0")
 
 
-class Launcher(Memory, Protocol):
-    """What a device offers to kernels, as `device.launcher`."""
-
-    def launch(
-        self,
-        kernel: Kernel,
-        grid: tuple[int, int, int],
-        block: tuple[int, int, int],
-        values: list[Any],
-        shared: int,
-    ) -> None:
-        """Starts the kernel.
-
-        Args:
-            kernel: which.
-            grid: blocks along x, y, z.
-            block: threads along x, y, z.
-            values: for each parameter an array of this device, None for a null
-                pointer, a NumPy scalar, or a 0-d structured NumPy array.
-            shared: bytes of dynamic shared memory.
-        """
-
-    def build(self, source: KernelSource, group: str) -> None:
-        """Loads a group of a file's instances, compiled now or in an earlier process.
-
-        May be called from several threads.
-        """
-
-
 class KernelFile:
     """The kernels of one .cu file.
 
@@ -70,7 +40,8 @@ class KernelFile:
     """
 
     def __init__(self, name: str | Path) -> None:
-        self.path = find(name)
+        plain = isinstance(name, str) and "/" not in name and "\\" not in name
+        self.path = FOLDER / name if plain else Path(name).resolve()
 
     @functools.cached_property
     def source(self) -> KernelSource:
@@ -79,42 +50,16 @@ class KernelFile:
 
     @functools.cache  # noqa: B019 (kernel files live as long as the program)
     def get(self, name: str, *template: Any) -> Kernel:
-        """A kernel by its name and template arguments.
-
-        Args:
-            name: the `__global__` function.
-            template: a dtype, "tf32", "tf32x3", int or bool for each parameter.
-
-        Raises:
-            MinicnnError: the file does not offer that instance.
-        """
-        values = ", ".join(c_name(value) for value in template)
-        expression = f"{name}<{values}>" if values else name
-        instance = self.source.instances.get(expression)
-        if instance is None:
-            offered = ", ".join(self.source.instances) or "nothing"
-            raise MinicnnError(
-                f"{self.path.name} has no kernel {expression}; it offers {offered} "
-                "(INSTANTIATE adds one)"
-            )
-        return Kernel(self.source, instance)
-
-    def groups(self) -> list[str]:
-        """The groups of instances that are compiled together."""
-        return sorted({each.group for each in self.source.instances.values()})
+        """A kernel by its name and template arguments; see `KernelSource.find`."""
+        return Kernel(self.source, self.source.find("kernel", name, template))
 
 
+@dataclass(frozen=True)
 class Kernel:
-    """One kernel instance; calling it launches it.
+    """One kernel instance, of a file; calling it launches it."""
 
-    Attributes:
-        source: its file.
-        instance: its expression and signature.
-    """
-
-    def __init__(self, source: KernelSource, instance: Instance) -> None:
-        self.source = source
-        self.instance = instance
+    source: KernelSource
+    instance: Instance
 
     @property
     def name(self) -> str:
@@ -127,26 +72,24 @@ class Kernel:
         """Checks the arguments against the kernel's declaration and launches it.
 
         Args:
-            device: offers `launcher`.
+            device: has a `launcher`; the emulator's documents what one offers.
             grid: number of blocks, one to three.
             block: threads in a block, one to three numbers, at most 1024 in all.
-            args: one for each parameter. For a pointer: a C-contiguous array of the
-                device with the declared dtype (bf16 is `precision.BF16`) that begins at
-                a multiple of 16 bytes, or None. For a number: anything of that kind
-                and range. For a struct: a mapping of all its fields.
+            args: one for each parameter; see `checked`. Arrays begin at multiples of
+                16 bytes.
             shared: bytes of dynamic shared memory.
 
         Raises:
             MinicnnError: an argument that does not fit, by name; a failed launch.
         """
-        launcher: Launcher = device.launcher
         dims_grid, dims_block = self._dims("grid", grid), self._dims("block", block)
         if dims_block[0] * dims_block[1] * dims_block[2] > 1024:
             raise MinicnnError(f"{self.name}: block {block}: over 1024 threads")
         if dims_grid[0] > 2**31 - 1 or max(dims_grid[1:]) > 65535:
             raise MinicnnError(f"{self.name}: grid {grid}: over 2^31-1 × 65535 × 65535")
-        values = checked(self.name, self.instance.parameters, args, launcher)
-        launcher.launch(self, dims_grid, dims_block, values, int(shared))
+        array = device.launcher.array
+        values = checked(self.name, self.instance.parameters, args, array)
+        device.launcher.launch(self, dims_grid, dims_block, values, int(shared))
 
     def _dims(self, what: str, dims: Dims) -> tuple[int, int, int]:
         given = (dims,) if isinstance(dims, int | np.integer) else tuple(dims)

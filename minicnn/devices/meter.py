@@ -16,7 +16,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -54,21 +54,6 @@ class Ceilings:
         return max(cost.flops / self.flops, cost.bytes / self.bytes) / seconds
 
 
-class Meter(Protocol):
-    """Times work on a device."""
-
-    def seconds(self, work: Callable[[], object], cold: bool = True) -> float:
-        """The median time of one call, after a warm-up.
-
-        Args:
-            cold: whether what the call reads has left the caches before; where False,
-                calls follow each other without a gap.
-        """
-
-    def ceilings(self, precision: Precision) -> Ceilings:
-        """Measures the peak rates, for a step in that precision."""
-
-
 def _repeats(first: float, least: int, most: int) -> int:
     """Number of calls to time for a median; `first`: seconds of one call."""
     return int(min(max(SECONDS / max(first, 1e-9), least), most))
@@ -87,7 +72,11 @@ class HostMeter:
         self.dev, self.size, self.side = dev, size, side
 
     def seconds(self, work: Callable[[], object], cold: bool = True) -> float:
-        """See `Meter`; nothing is flushed, and long work is its own warm-up."""
+        """The median time of one call; long work is its own warm-up.
+
+        Args:
+            cold: see `CudaMeter.seconds`; nothing is flushed here.
+        """
 
         def once() -> float:
             began = time.perf_counter()
@@ -99,7 +88,7 @@ class HostMeter:
         return statistics.median([first, *times] if first > SECONDS else times)
 
     def ceilings(self, precision: Precision) -> Ceilings:
-        """Measures both on all threads, in chunks as the ops do."""
+        """The peak rates for a step in that precision, on all threads, in chunks."""
         count, side = self.size // 4, self.side
         source, target = np.ones((2, count), np.float32)
         # The host multiplies in float32 for TF32 and bfloat16 too.
@@ -120,18 +109,16 @@ class HostMeter:
         return Ceilings(2 * side**3 / multiplying, 2 * target.nbytes / copying, name)
 
 
-# By precision: the matrices' dtype, its number in CUDA (cudaDataType_t), and the type
-# to compute in (cublasComputeType_t: CUBLAS_COMPUTE_32F, 32F_FAST_TF32, 64F).
-_CUBLAS: dict[str, tuple[np.dtype, int, int]] = {
-    "fp32": (np.dtype(np.float32), 0, 68),
-    "tf32": (np.dtype(np.float32), 0, 77),
-    "tf32x3": (np.dtype(np.float32), 0, 77),
-    "bf16": (BF16, 14, 68),
-    "fp64": (np.dtype(np.float64), 1, 70),
+# By precision: the matrices' dtype, its number in CUDA (cudaDataType_t), the type to
+# compute in (cublasComputeType_t: CUBLAS_COMPUTE_32F, 32F_FAST_TF32, 64F), and how many
+# such products one of ours takes.
+_CUBLAS: dict[str, tuple[np.dtype, int, int, int]] = {
+    "fp32": (np.dtype(np.float32), 0, 68, 1),
+    "tf32": (np.dtype(np.float32), 0, 77, 1),
+    "tf32x3": (np.dtype(np.float32), 0, 77, 3),
+    "bf16": (BF16, 14, 68, 1),
+    "fp64": (np.dtype(np.float64), 1, 70, 1),
 }
-
-# tf32 products for one product of tf32x3.
-SPLIT_PRODUCTS = 3
 
 
 class CudaMeter:
@@ -154,7 +141,12 @@ class CudaMeter:
         self._flush = cupy.empty((ROWS, size // ROWS // 4), np.float32)
 
     def seconds(self, work: Callable[[], object], cold: bool = True) -> float:
-        """See `Meter`."""
+        """The median time of one call, after a warm-up.
+
+        Args:
+            cold: whether what the call reads has left the caches before; where False,
+                calls follow each other without a gap.
+        """
         for _ in range(WARM_UP):
             work()
         self.device.synchronize()
@@ -177,21 +169,20 @@ class CudaMeter:
         return [cuda.get_elapsed_time(*pair) / 1e3 for pair in marks]
 
     def ceilings(self, precision: Precision) -> Ceilings:
-        """Measures both; the product by cuBLAS, which training never calls."""
-        cupy = self.cupy
+        """The peak rates for a step in that precision; the product is by cuBLAS, which
+        training never calls."""
         source, target = self._flush[: ROWS // 2], self._flush[ROWS // 2 :]
-        copying = self.seconds(lambda: cupy.copyto(target, source), cold=False)
-        moved = 2 * source.nbytes / copying
+        copying = self.seconds(lambda: self.cupy.copyto(target, source), cold=False)
         try:
             flops = self._flops(precision)
         except ImportError:  # no cuBLAS: only this ceiling needs it
             flops = math.inf
-        return Ceilings(flops, moved, precision.name)
+        return Ceilings(flops, 2 * source.nbytes / copying, precision.name)
 
     def _flops(self, precision: Precision) -> float:
         """Of one product of square matrices, a second."""
         cupy, side = self.cupy, self.side
-        dtype, kind, compute = _CUBLAS[precision.name]
+        dtype, kind, compute, products = _CUBLAS[precision.name]
         # Random numbers: constant ones draw less power and would flatter the clock.
         drawn = np.random.default_rng(0).standard_normal((side, side), np.float32)
         # As bytes: what type they are of is cuBLAS's affair alone.
@@ -210,5 +201,7 @@ class CudaMeter:
                 c.data.ptr, kind, side, compute, -1,
             )  # fmt: skip
 
-        made = SPLIT_PRODUCTS if precision.name == "tf32x3" else 1
-        return 2 * side**3 / self.seconds(product, cold=False) / made
+        return 2 * side**3 / self.seconds(product, cold=False) / products
+
+
+Meter = HostMeter | CudaMeter

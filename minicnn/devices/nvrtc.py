@@ -3,30 +3,30 @@
     for report in compile_report("conv.cu", "sm_90", np.float32):
         print(report.name, report.registers, report.spill_stores)
 
-It is the cuda device's own way, `CudaLauncher.build`, by CuPy's own compiler, up to the
-load: NVRTC needs no GPU. Only what asks for a GPU is put aside meanwhile.
+NVRTC, which needs no GPU, is given the text and the options that CuPy gives it.
 """
 
 from __future__ import annotations
 
 import ctypes
+import itertools
 import re
 import struct
 import sys
-import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 from minicnn.base.cores import available_cores
 from minicnn.base.errors import MinicnnError
-from minicnn.compile.kernel_source import c_name
-from minicnn.devices.cuda import CudaLauncher
+from minicnn.compile.kernel_source import KernelSource, c_name
+from minicnn.devices.cuda import OPTIONS
 from minicnn.devices.launch import JOBS, KernelFile
+
+CUPYS_OPTIONS = "-ftz=true", "--device-as-default-execution-space"
+"""What CuPy adds to the options that it is given, but for the architecture."""
 
 _ENTRY = re.compile(r"Compiling entry function '(\w+)'")
 _SPILLS = re.compile(
@@ -36,7 +36,6 @@ _USED = re.compile(r"Used (\d+) registers.*")
 _SHARED = re.compile(r"(\d+) bytes smem")
 _NOP = 0x918  # in the lowest 12 bits of an instruction
 _PTX_ENTRY = re.compile(r"\.entry (\w+)\(")
-_EMPTY = 8  # type of an ELF section without bytes, SHT_NOBITS
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,6 @@ class KernelReport:
 
     Attributes:
         name: the C++ expression, such as "lrn_forward<float>".
-        arch: such as "sm_90".
         registers: 32-bit registers a thread.
         shared_bytes: static shared memory of a block.
         stack_bytes: local memory of a thread: arrays it could not keep in registers.
@@ -76,9 +74,9 @@ def version() -> str:
     Raises:
         MinicnnError: CuPy or NVRTC is absent.
     """
+    # CuPy looks for NVRTC in Python's own folder of packages alone; and CUDA 13's does
+    # not find its other half unless that is loaded.
     for folder in map(Path, sys.path):
-        # CuPy looks for NVRTC in Python's own folder of packages alone; and CUDA 13's
-        # does not find its other half unless that is loaded.
         for name in ("libnvrtc-builtins.so.*", "libnvrtc.so.[0-9][0-9]"):
             for library in folder.glob(f"nvidia/*/lib/{name}"):
                 ctypes.CDLL(str(library))
@@ -91,67 +89,6 @@ def version() -> str:
             f"no CuPy with NVRTC ({' '.join(str(error).split())[:200]}); install it: "
             "pip install 'cupy-cuda12x[ctk]'"
         ) from None
-
-
-@contextmanager
-def without_gpu(arch: str) -> Iterator[list[Any]]:
-    """Within it `CudaLauncher.build` compiles for a GPU, and loads nothing.
-
-    Args:
-        arch: the GPU's, such as "sm_90".
-
-    Returns:
-        A list of CuPy's modules in the order of their loading, each with the attributes
-        image (the bytes that the driver is handed, the last included), mapping (mangled
-        names by expression), log (the compiler's and the assembler's messages) and ptx
-        (the code as text); both are "" where CuPy's cache had the image.
-
-    Raises:
-        MinicnnError: CuPy or NVRTC is absent.
-    """
-    version()
-    import cupy
-    from cupy._core import raw
-    from cupy.cuda import compiler, function, nvrtc
-
-    loaded: list[Any] = []
-    said = threading.local()
-
-    class Program(compiler._NVRTCProgram):
-        def compile(self, options: tuple[str, ...] = (), log_stream: Any = None) -> Any:
-            made = super().compile((*options, "--ptxas-options=-v"), log_stream)
-            said.last = nvrtc.getProgramLog(self.ptr), nvrtc.getPTX(self.ptr).decode()
-            return made
-
-    class Module(function.Module):
-        log: str
-        ptx: str
-
-        def load(self, cubin: bytes) -> None:
-            # CuPy's bytes lack the image's last one, a zero. But Python ends bytes with
-            # one, and the driver, that is handed their address, reads it.
-            self.image = ctypes.string_at(cubin, len(cubin) + 1)
-            (self.log, self.ptx), said.last = getattr(said, "last", ("", "")), ("", "")
-            loaded.append(self)
-
-    gpu = mock.MagicMock(compute_capability=arch.removeprefix("sm_"))
-    gpu_of = mock.Mock(return_value=gpu)
-    changes = {
-        (cupy.cuda, "Device"): gpu_of,
-        (compiler, "device"): mock.Mock(Device=gpu_of),
-        (compiler, "function"): mock.Mock(Module=Module),
-        (compiler, "_NVRTCProgram"): Program,
-    }
-    for place, name in (
-        (raw, "_get_raw_module"),
-        (compiler, "_get_arch"),
-        (compiler, "_get_arch_for_options_for_nvrtc"),
-    ):  # remembered for each GPU, so they ask for the current one
-        changes[place, name] = getattr(place, name).__wrapped__
-    with ExitStack() as stack:
-        for (place, name), value in changes.items():
-            stack.enter_context(mock.patch.object(place, name, value))
-        yield loaded
 
 
 def compile_report(
@@ -167,80 +104,72 @@ def compile_report(
     Raises:
         MinicnnError: CuPy or NVRTC is absent, or the compiler's messages.
     """
+    version()
+    source = KernelFile(path).source
+    groups = [g for g in source.groups() if dtype is None or g == c_name(dtype)]
+    with ThreadPoolExecutor(min(available_cores(), JOBS)) as pool:
+        found = pool.map(partial(_reports, source, arch), groups)
+        return list(itertools.chain.from_iterable(found))
+
+
+def _reports(source: KernelSource, arch: str, group: str) -> list[KernelReport]:
+    """The reports of the instances that are compiled with a group."""
+    from cupy.cuda import nvrtc
+
+    expressions = source.group(group)
+    options = (*OPTIONS, *CUPYS_OPTIONS, f"-arch={arch}", "--ptxas-options=-v")
+    program = nvrtc.createProgram(source.text, source.path.name, (), ())
+    try:
+        for expression in expressions:
+            nvrtc.addNameExpression(program, expression)
+        nvrtc.compileProgram(program, options)
+        names = [nvrtc.getLoweredName(program, each) for each in expressions]
+        logs = _parts(_ENTRY, nvrtc.getProgramLog(program))
+        ptx = _parts(_PTX_ENTRY, nvrtc.getPTX(program).decode())
+        code = _sections(nvrtc.getCUBIN(program))
+    except nvrtc.NVRTCError:
+        said = nvrtc.getProgramLog(program).strip("\0\n ")
+        raise MinicnnError(f"{source.path.name}: NVRTC: {said}") from None
+    finally:
+        nvrtc.destroyProgram(program)
     return [
-        report
-        for module in compile_file(path, arch, dtype)
-        for report in reports(module, arch)
+        _report(expression, arch, logs[name], ptx[name], code[f".text.{name}"])
+        for expression, name in zip(expressions, names, strict=True)
     ]
 
 
-def compile_file(path: str | Path, arch: str, dtype: Any = None) -> list[Any]:
-    """The groups of a file's instances, compiled afresh; see `compile_report`.
-
-    Returns:
-        A module for each group, as `without_gpu` describes them.
-    """
-    file = KernelFile(path)
-    groups = [g for g in file.groups() if dtype is None or g == c_name(dtype)]
-    with (
-        mock.patch.dict("os.environ", CUPY_CACHE_IN_MEMORY="1"),
-        without_gpu(arch) as loaded,
-        ThreadPoolExecutor(min(available_cores(), JOBS)) as pool,
-    ):
-        launcher = CudaLauncher()
-        for _ in pool.map(lambda group: launcher.build(file.source, group), groups):
-            pass
-    return sorted(loaded, key=lambda module: list(module.mapping))
-
-
-def reports(module: Any, arch: str) -> list[KernelReport]:
-    """What the assembler says of each kernel of a module of `compile_file`."""
-    logs, ptx = _parts(_ENTRY, module.log), _parts(_PTX_ENTRY, module.ptx)
-    code = sections(module.image)
-    found = []
-    for expression, name in module.mapping.items():
-        said = logs.get(name, "")
-        spills, used = _SPILLS.search(said), _USED.search(said)
-        if spills is None or used is None:
-            raise MinicnnError(f"{expression}: no ptxas report")
-        shared = _SHARED.search(used[0])
-        stack, stores, loads = map(int, spills.groups())
-        found.append(
-            KernelReport(
-                expression,
-                arch,
-                int(used[1]),
-                int(shared[1]) if shared else 0,
-                stack,
-                stores,
-                loads,
-                _instructions(code[f".text.{name}"]),
-                ptx[name],
-            )
-        )
-    return found
+def _report(
+    expression: str, arch: str, said: str, ptx: str, code: bytes
+) -> KernelReport:
+    """A kernel's report from what the assembler said, its PTX and its machine code."""
+    spills, used = _SPILLS.search(said), _USED.search(said)
+    if spills is None or used is None:
+        raise MinicnnError(f"{expression}: no ptxas report")
+    shared = _SHARED.search(used[0])
+    return KernelReport(
+        name=expression,
+        arch=arch,
+        registers=int(used[1]),
+        shared_bytes=int(shared[1]) if shared else 0,
+        stack_bytes=int(spills[1]),
+        spill_stores=int(spills[2]),
+        spill_loads=int(spills[3]),
+        instructions=_instructions(code),
+        ptx=ptx,
+    )
 
 
-def sections(elf: bytes) -> dict[str, bytes]:
-    """A 64-bit ELF file's sections by name.
-
-    Raises:
-        MinicnnError: the file is shorter than its own tables say.
-    """
-    programs, table = struct.unpack_from("<QQ", elf, 0x20)
-    length, number, size, count, names = struct.unpack_from("<HHHHH", elf, 0x36)
+def _sections(elf: bytes) -> dict[str, bytes]:
+    """A 64-bit ELF file's sections by name."""
+    (table,) = struct.unpack_from("<Q", elf, 0x28)
+    size, count, names = struct.unpack_from("<HHH", elf, 0x3A)
     headers = [
-        struct.unpack_from("<IIQQQQ", elf, start)
-        for start in range(table, table + count * size, size)
+        struct.unpack_from("<IIQQQQ", elf, table + size * number)
+        for number in range(count)
     ]
-    held = [header for header in headers if header[1] != _EMPTY]
-    ends = [offset + extent for *_, offset, extent in held]
-    end = max(programs + length * number, table + size * count, *ends)
-    if end > len(elf):
-        raise MinicnnError(f"an ELF file of {len(elf)} bytes, of {end} by its tables")
     start = headers[names][4]
     found = {}
-    for name, _, _, _, offset, extent in held:
+    for name, _, _, _, offset, extent in headers:
         stop = elf.index(b"\0", start + name)
         found[elf[start + name : stop].decode()] = elf[offset : offset + extent]
     return found

@@ -6,6 +6,7 @@ Everything above this room is handed a `Device` and asks it for nothing else.
 from __future__ import annotations
 
 import math
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from minicnn.base.threads import HostThreads
+from minicnn.compile.host_compiler import sanitizing
 
 if TYPE_CHECKING:
     from minicnn.devices.meter import Meter
@@ -32,7 +34,7 @@ class Device(HostThreads, ABC):
         name: as `device.get` takes it.
         threads: of the host.
         has_kernels: whether ops launch kernels, through `launcher`.
-        launcher: a `launch.Launcher`, or None.
+        launcher: offers what `EmulatedLauncher` does, or None.
         native: whether ops run in their compiled forms, where they have no kernels.
         on_host: whether its arrays are the host's, and host memory needs no copy.
         shared_bytes: most shared memory of a block, in bytes; an H100's, unless the
@@ -47,6 +49,11 @@ class Device(HostThreads, ABC):
     on_host = False
     shared_bytes = 227 << 10
     generation = 0
+
+    def __init__(self, threads: int | None = None) -> None:
+        super().__init__(threads)
+        self._scratch = threading.local()
+        self._uploads: dict[Any, Any] = {}
 
     @abstractmethod
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Any:
@@ -63,16 +70,17 @@ class Device(HostThreads, ABC):
         return array
 
     def scratch(self, key: str, shape: tuple[int, ...], dtype: DTypeLike) -> Any:
-        """The reused buffer of that name, of unspecified content."""
-        size, buffers = math.prod(shape) * np.dtype(dtype).itemsize, self.buffers()
+        """The thread's reused buffer of that name, of unspecified content.
+
+        Under the sanitizers a new one, so that its end shows.
+        """
+        if sanitizing():
+            return self.empty(shape, dtype)
+        size, buffers = math.prod(shape) * np.dtype(dtype).itemsize, vars(self._scratch)
         if key not in buffers or buffers[key].nbytes < size:
             buffers[key] = self.empty((size,), np.uint8)
             self.outdate_records()
         return buffers[key][:size].view(dtype).reshape(shape)
-
-    @abstractmethod
-    def buffers(self) -> dict[str, Any]:
-        """The buffers of `scratch` by name; on a host each thread has its own."""
 
     @abstractmethod
     def from_host(self, array: NDArray[Any]) -> Any:
@@ -82,17 +90,24 @@ class Device(HostThreads, ABC):
     def to_host(self, array: Any) -> NDArray[Any]:
         """A device array as a NumPy array; waits for the device."""
 
-    @abstractmethod
     def host_empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         """A host array of unspecified content, in the fastest memory to copy from."""
+        return np.empty(shape, dtype)
 
-    @abstractmethod
     def upload(self, slot: str, array: NDArray[Any]) -> Any:
-        """A small host array on this device, until the slot's next upload."""
+        """A small host array on this device, until the slot's next upload.
+
+        It lies where others of that slot, shape and dtype did: recorded steps read it.
+        """
+        key = slot, array.shape, array.dtype
+        if key not in self._uploads:
+            self._uploads[key] = self.empty(array.shape, array.dtype)
+        self._uploads[key][...] = self.from_host(array)
+        return self._uploads[key]
 
     @abstractmethod
-    def streamed(self, slot: str, array: NDArray[Any]) -> AbstractContextManager[Any]:
-        """A large host array on this device for a block's length, free to change in it.
+    def streamed(self, array: NDArray[Any]) -> AbstractContextManager[Any]:
+        """A large host array on this device for a block's length, then free to change.
 
         It is copied while earlier work runs, best from `host_empty`.
         """
@@ -113,7 +128,6 @@ class Device(HostThreads, ABC):
         """Runs work on the host, which a record repeats as a whole."""
         work()
 
-    @abstractmethod
     def synchronize(self) -> None:
         """Waits until all work is done."""
 

@@ -60,7 +60,7 @@ class Inputs:
             held = nullcontext(self.in_memory.images)
             places = self.in_memory.places(batch.rows)
         else:
-            held = self.dev.streamed("images", batch.images)
+            held = self.dev.streamed(batch.images)
         with held as images:
             augment.crop_mirror(
                 self.dev,

@@ -99,50 +99,24 @@ def test_places_cover_grid_and_block(dev: Any) -> None:
         assert np.array_equal(where, expected)
 
 
-def as_bf16(x: np.ndarray) -> np.ndarray:
-    """Small whole numbers as bfloat16: exact, by truncation."""
-    return (x.astype(F32).view(np.uint32) >> 16).astype(np.uint16).view(BF16)
+# Kernel, template arguments, dtype, size of k, whether b is stored by its columns.
+PRODUCTS = {
+    "bf16": ("mma_bf16", (False,), BF16, 16, True),
+    "bf16, transposed": ("mma_bf16", (True,), BF16, 16, False),
+    "tf32": ("mma_tf32", (), np.dtype(F32), 8, False),
+}
 
 
-@pytest.mark.parametrize("trans", [False, True])
-def test_mma_bf16_through_ldmatrix_is_the_matrix_product(dev: Any, trans: bool) -> None:
-    a, b = (np.random.default_rng(2).integers(-9, 10, s) for s in ((16, 16), (16, 8)))
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_mma_is_the_matrix_product(dev: Any, name: str) -> None:
+    instruction, template, dtype, k, by_columns = PRODUCTS[name]
+    a, b = (np.random.default_rng(2).integers(-9, 10, s) for s in ((16, k), (k, 8)))
+    stored = np.ascontiguousarray(b.T) if by_columns else b
     for _ in in_every_order(dev):
         c = poisoned((16, 8), F32)
-        stored = as_bf16(b if trans else np.ascontiguousarray(b.T))
-        args = (as_bf16(a), stored, c)
-        kernel("primitives.cu", "mma_bf16", trans)(dev, 1, 32, args)
+        args = a.astype(dtype), stored.astype(dtype), c
+        kernel("primitives.cu", instruction, *template)(dev, 1, 32, args)
         assert np.array_equal(c, a @ b)
-
-
-def test_mma_tf32_is_the_matrix_product(dev: Any) -> None:
-    a, b = (np.random.default_rng(3).integers(-9, 10, s) for s in ((16, 8), (8, 8)))
-    for _ in in_every_order(dev):
-        c = poisoned((16, 8), F32)
-        args = (a.astype(F32), b.astype(F32), c)
-        kernel("primitives.cu", "mma_tf32")(dev, 1, 32, args)
-        assert np.array_equal(c, a @ b)
-
-
-def test_ldmatrix_trans_transposes(dev: Any) -> None:
-    a = np.arange(256, dtype=np.uint16).reshape(16, 16)
-    b = poisoned((16, 16), np.uint16)
-    kernel("primitives.cu", "transpose")(dev, 1, 32, (a, b))
-    # Matrices 0 to 3 are the tiles at (0,0) (8,0) (0,8) (8,8); each comes transposed.
-    assert np.array_equal(b, a.T)
-
-
-def nearest(x: np.ndarray, mantissa: int, smallest: int) -> np.ndarray:
-    """x rounded to that many mantissa bits, ties to even, by float64 arithmetic.
-
-    Args:
-        x: finite float64.
-        mantissa: bits after the leading one.
-        smallest: the exponent of the smallest normal number.
-    """
-    exponent = np.maximum(np.frexp(x)[1] - 1, smallest)
-    unit = np.ldexp(1.0, exponent - mantissa)
-    return np.rint(x / unit) * unit  # exact but for rint, which takes ties to even
 
 
 def test_mma_cuts_off_what_a_sum_has_no_place_for(dev: Any) -> None:
@@ -179,16 +153,12 @@ def test_bf16_half_and_tf32_round_to_nearest_even(dev: Any) -> None:
     )
     b, h, t = (poisoned(x.shape, d) for d in (np.uint16, np.uint16, F32))
     kernel("primitives.cu", "narrow")(dev, 100, 64, (x, b, h, t, x.size))
-    with np.errstate(all="ignore"):
-        nan, wide = np.isnan(x), np.where(np.isfinite(x), x, 0).astype(F64)
-        as_half = x.astype(np.float16)
-        bf16_value = nearest(wide, 7, -126)
-        bf16_value = np.where(np.isfinite(x), bf16_value, x).astype(F32)
-    assert np.array_equal(np.isnan(h.view(np.float16)), nan)
-    assert np.array_equal(h[~nan], as_half[~nan].view(np.uint16))
-    got = (b.astype(np.uint32) << 16).view(F32)
-    assert np.array_equal(np.isnan(got), nan)
-    assert np.array_equal(got[~nan].view(np.uint32), bf16_value[~nan].view(np.uint32))
+    nan = np.isnan(x)
+    for bits, narrow in (h, np.dtype(np.float16)), (b, BF16):
+        with np.errstate(all="ignore"):
+            expected = x.astype(narrow).view(np.uint16)
+        assert np.array_equal(np.isnan(bits.view(narrow)), nan)
+        assert np.array_equal(bits[~nan], expected[~nan])
     # tf32 (cvt.rna): at most half of the last place off, the last 13 bits zero.
     normal = np.isfinite(x) & (np.abs(x) > 1e-37) & (np.abs(x) < 1e38)
     unit = np.ldexp(1.0, np.frexp(x[normal].astype(F64))[1] - 11)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -28,61 +29,45 @@ def file(tmp_path: Path) -> KernelFile:
 # --- by CuPy itself -----------------------------------------------------------------
 
 
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """CuPy's cache, in an empty folder."""
-    from cupy.cuda import compiler
-
-    made = compiler._DiskKernelCacheBackend(str(tmp_path / "cupy"))
-    monkeypatch.setattr(compiler, "_kernel_cache_backend", made)
-    return made
-
-
 @needs_nvrtc
-def test_what_is_loaded_is_whole_and_found_again(file: KernelFile, cache: Any) -> None:
-    for arch, groups in ("sm_90", 1), ("sm_90", 0), ("sm_80", 1):
-        with nvrtc.without_gpu(arch) as loaded:
-            CudaLauncher().build(file.source, "float")
-        (module,) = loaded
-        assert bool(module.log) == bool(groups)  # else nothing was compiled
-        names = set(module.mapping.values())
-        assert {f".text.{name}" for name in names} <= set(nvrtc.sections(module.image))
-        with pytest.raises(MinicnnError, match="by its tables"):
-            nvrtc.sections(module.image[:-1])
-    assert set(module.mapping) == set(file.source.group("float"))
-
-
-@needs_nvrtc
-def test_a_folder_that_cannot_be_written_to_is_named(
-    file: KernelFile, cache: Any
+def test_cupy_compiles_what_the_reports_are_of(
+    file: KernelFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Path(cache._cache_dir).rmdir()
-    with (
-        nvrtc.without_gpu("sm_90"),
-        pytest.raises(MinicnnError, match=r"cannot keep .*: export CUPY_CACHE_DIR="),
-    ):
-        CudaLauncher().build(file.source, "float")
+    import cupy
+    from cupy._core import raw
+    from cupy.cuda import compiler, function
 
+    given: list[Any] = []
+    loaded: list[Any] = []
 
-@needs_nvrtc
-def test_gpus_before_ampere_are_refused_by_what_they_lack(
-    file: KernelFile, tmp_path: Path
-) -> None:
-    path = tmp_path / "modern.cu"
-    path.write_text(
-        "__global__ void f(float* y) {\n"
-        '  asm("max.NaN.f32 %0, %0, %0;" : "+f"(y[0]));\n}\n'
-    )
-    with nvrtc.without_gpu("sm_75"):
-        CudaLauncher().build(file.source, "float")
-        for source, group in (
-            (KernelFile(path).source, ""),
-            (KernelFile("conv.cu").source, "bf16"),
-        ):
-            with pytest.raises(MinicnnError) as refused:
-                CudaLauncher().build(source, group)
-            assert "need a GPU from sm_80 on, this one is sm_75" in str(refused.value)
-            assert "\n" not in str(refused.value)
+    class Program(compiler._NVRTCProgram):
+        def compile(self, options: Any = (), log_stream: Any = None) -> Any:
+            given.append((self.src, options))
+            return super().compile(options, log_stream)
+
+    class Module(function.Module):
+        def load(self, cubin: bytes) -> None:
+            loaded.append(self)
+
+    # There is no GPU to ask, nor to load to.
+    gpu = mock.MagicMock(compute_capability="90")
+    monkeypatch.setattr(cupy.cuda, "Device", lambda index: gpu)
+    monkeypatch.setattr(compiler, "device", mock.Mock(Device=lambda: gpu))
+    monkeypatch.setattr(compiler, "function", mock.Mock(Module=Module))
+    monkeypatch.setattr(compiler, "_NVRTCProgram", Program)
+    monkeypatch.setenv("CUPY_CACHE_IN_MEMORY", "1")
+    for place, name in (
+        (raw, "_get_raw_module"),
+        (compiler, "_get_arch"),
+        (compiler, "_get_arch_for_options_for_nvrtc"),
+    ):  # remembered for each GPU, so they ask for the current one
+        monkeypatch.setattr(place, name, getattr(place, name).__wrapped__)
+    CudaLauncher().build(file.source, "float")
+    text, options = given[-1]
+    assert text == file.source.text
+    expected = {*cuda.OPTIONS, *nvrtc.CUPYS_OPTIONS, "-arch=sm_90"}
+    assert {each for each in options if not each.startswith("-I")} == expected
+    assert set(loaded[0].mapping) == set(file.source.group("float"))
 
 
 # --- GPUs and compilers -------------------------------------------------------------
@@ -224,15 +209,35 @@ def test_a_first_launch_compiles_its_group_of_every_file(
     assert "compiling the kernels once: 0 s" in capsys.readouterr().err
 
 
-def test_code_that_the_driver_refuses_is_one_clear_error(
-    fake: Any, file: KernelFile, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError("read-only"), "CuPy cannot keep .* read-only; .* CUPY_CACHE_DIR="),
+        (kernels.CUDADriverError("PTX_VERSION"), "the driver does not .* PTX_VERSION;"),
+        (kernels.CompileException("\n(3): no\n\0"), r"NVRTC: \(3\): no$"),
+        (RuntimeError("no headers"), "CuPy does not compile it: no headers"),
+    ],
+)
+def test_code_that_is_not_loaded_is_one_clear_error(
+    error: Exception,
+    said: str,
+    fake: Any,
+    file: KernelFile,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def refuse(self: Any) -> None:
-        raise kernels.CUDADriverError("CUDA_ERROR_UNSUPPORTED_PTX_VERSION")
-
-    monkeypatch.setattr(kernels.RawModule, "compile", refuse)
-    with pytest.raises(MinicnnError, match=r"^scale.cu: the driver does not .*CUDA_E"):
+    monkeypatch.setattr(kernels.RawModule, "compile", mock.Mock(side_effect=error))
+    with pytest.raises(MinicnnError, match=f"^scale.cu: {said}"):
         CudaLauncher().build(file.source, "float")
+
+
+def test_gpus_before_ampere_are_refused_by_what_they_lack(
+    fake: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fake.cuda.Device, "compute_capability", "75")
+    conv, launcher = KernelFile("conv.cu").source, CudaLauncher()
+    launcher.build(conv, "float")
+    with pytest.raises(MinicnnError, match="from sm_80 on, this one is sm_75; choose"):
+        launcher.build(conv, "bf16")
 
 
 def test_cuda_debugging_synchronises(

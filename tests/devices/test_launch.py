@@ -11,9 +11,8 @@ import pytest
 
 from minicnn.base.errors import MinicnnError
 from minicnn.base.precision import BF16
-from minicnn.compile.arguments import _packed
-from minicnn.compile.kernel_source import KernelSource, flatten
-from minicnn.devices.launch import KernelFile, c_name
+from minicnn.compile.kernel_source import KernelSource, c_name, flatten
+from minicnn.devices.launch import KernelFile
 
 SOURCE = """
 #include "common.cuh"
@@ -38,9 +37,6 @@ class FakeLauncher:
 
     def __init__(self) -> None:
         self.launched: list[Any] = []
-
-    def address(self, array: np.ndarray) -> int:
-        return array.ctypes.data
 
     def launch(self, kernel: Any, *rest: Any) -> None:
         self.launched.append((kernel.name, *rest))
@@ -92,20 +88,6 @@ def test_numbers_are_cast_to_the_declared_types(dev: Any, file: KernelFile) -> N
     expected = np.array([1, 2, 0, 3, 4], np.int32)
     expected.view(np.float32)[2] = 0.5
     assert shape.tobytes() == expected.tobytes()
-
-
-def test_structs_that_come_again_are_kept(dev: Any, file: KernelFile) -> None:
-    kernel, found = file.get("scale", np.float32, 16, True), _packed.cache_info
-    before = found().misses  # its size says nothing once it is full
-    fields = {"n": 71, "c": 72, "scale": 0.5, "pad": (3, 4)}
-    for _ in range(2):
-        kernel(dev, 1, 1, arguments(shape=dict(fields)))
-    assert found().misses == before + 1
-    shapes = [values[-1] for *_, values, _ in dev.launcher.launched]
-    assert [int(shape["n"]) for shape in shapes] == [71, 71]
-    assert shapes[0] is shapes[1]
-    with pytest.raises(MinicnnError, match="given n"):
-        kernel(dev, 1, 1, arguments(shape={"n": 1}))
 
 
 def test_template_type_decides_the_dtype(dev: Any, file: KernelFile) -> None:
@@ -254,22 +236,11 @@ def test_kernel_files_that_cannot_be_read(
         KernelSource.read(path)
 
 
-def test_flat_text_keeps_lines_and_includes_once(tmp_path: Path) -> None:
+def test_flat_text_includes_once_and_keeps_strings(tmp_path: Path) -> None:
     (tmp_path / "a.cuh").write_text("#pragma once\nint a;\n")
     (tmp_path / "k.cu").write_text(
-        '#include "a.cuh"\n#include "a.cuh"\n/* two\nlines */ int b; // "end"\n'
-        'const char* c = "// kept";\n'
+        '#include "a.cuh"\n#include "a.cuh"\nconst char* c = "// kept"; // "end"\n'
     )
     text = flatten(tmp_path / "k.cu")
     assert text.count("int a;") == 1
-    lines, place = {}, ("", 0)
-    for line in text.splitlines():
-        if line.startswith("#line"):
-            _, number, name = line.split()
-            place = (Path(name.strip('"')).name, int(number))
-        else:
-            lines[line.strip()] = place
-            place = (place[0], place[1] + 1)
-    assert lines["int a;"] == ("a.cuh", 2)
-    assert lines["int b;"] == ("k.cu", 4)
-    assert lines['const char* c = "// kept";'] == ("k.cu", 5)
+    assert 'const char* c = "// kept";' in text

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +53,20 @@ def base(
     return setup
 
 
-def in_folder(base: Setup, runs: Path) -> Setup:
-    return make_setup(base.store, runs, *SETTINGS, device=base.dev.name)
-
-
-def again(base: Setup, runs: Path) -> Run:
+def train(base: Setup, runs: Path, *settings: str) -> list[Run]:
     """The same training in another folder."""
-    return transfer.train_base(in_folder(base, runs), "A")
+    options = *SETTINGS, *settings
+    setup = make_setup(base.store, runs, *options, device=base.dev.name)
+    return [transfer.train_base(setup, "A")]
+
+
+def train_in_blocks(base: Setup, runs: Path) -> list[Run]:
+    return train(base, runs, "network.precision=bf16")
+
+
+def again(base: Setup, runs: Path) -> dict[str, str]:
+    """What the same training leaves in another folder."""
+    return contents(train(base, runs)[0].folder)
 
 
 def ended(base: Setup) -> dict[str, str]:
@@ -65,86 +74,57 @@ def ended(base: Setup) -> dict[str, str]:
     return contents(base.runs / "baseA")
 
 
-def without_records(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MINICNN_GRAPH", "0")
+def train_above(
+    base: Setup, folder: Path, depths: list[int], stops: bool = False
+) -> list[Run]:
+    """Trainings above frozen layers, side by side.
+
+    Args:
+        stops: the last has been stopped in its fourth step, and joins the others.
+    """
+    runs = copied(base, folder).runs
+    assert runs is not None
+    setup = make_setup(base.store, runs, *SETTINGS, device=base.dev.name)
+    if stops:
+        with stopped_at(3, signal.SIGINT):
+            transfer.transfer(setup, "A", depths[-1])
+    return transfer.transfer_depths(setup, "A", depths, share_trunk=len(depths) > 1)
 
 
-def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """Counts, from now on, forward passes in training by their layer."""
-    counts: Counter[str] = Counter()
-    forward = ConvLayer.forward
+# How often a last layer runs forward while training, with records and without: once
+# eager, once to be recorded; at each of 8 steps.
+TRAINED: dict[str, tuple[Callable[[Setup, Path], list[Run]], int, int]] = {
+    "a base": (train, 2, 8),
+    "bf16": (train_in_blocks, 2, 8),
+    "frozen": (partial(train_above, depths=[3]), 2, 8),
+    "together": (partial(train_above, depths=[2, 6]), 4, 16),
+    "joining later": (partial(train_above, depths=[2, 6], stops=True), 8, 16),
+}
 
-    def counting(self: ConvLayer, x: Any, context: Any) -> Any:
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_repeated_steps_give_the_bits_of_eager_ones(
+    name: str, base: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, *forwards = TRAINED[name]
+    found, counts, forward = [], Counter[str](), ConvLayer.forward
+
+    def counted(self: ConvLayer, x: Any, context: Any) -> Any:
         counts[self.spec.name] += context is not None
         return forward(self, x, context)
 
-    monkeypatch.setattr(ConvLayer, "forward", counting)
-    return counts
-
-
-def test_repeated_steps_give_the_bits_of_eager_ones(
-    base: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    counts = counted(monkeypatch)
-    assert contents(again(base, tmp_path / "recorded").folder) == ended(base)
-    assert counts["conv1"] == counts["fc8"] == 2  # once eager, once to be recorded
-    counts.clear()
-    without_records(monkeypatch)
-    assert contents(again(base, tmp_path / "eager").folder) == ended(base)
-    assert counts["conv1"] == 8
-    rates = [r["lr"] for r in Run(tmp_path / "eager" / "baseA").metrics() if "lr" in r]
-    assert rates == pytest.approx([0.002, 0.0002])
-
-
-def test_so_they_do_in_bf16_with_images_in_blocks(
-    base: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    found, counts = [], counted(monkeypatch)
-    for name, forwards in ("recorded", 2), ("eager", 8):
-        settings = *SETTINGS, "network.precision=bf16"
-        place = tmp_path / name
-        setup = make_setup(base.store, place, *settings, device=base.dev.name)
-        found.append(contents(transfer.train_base(setup, "A").folder))
-        assert counts["conv1"] == forwards
+    monkeypatch.setattr(ConvLayer, "forward", counted)
+    for kind, expected in zip(("recorded", "eager"), forwards, strict=True):
+        runs = run(base, tmp_path / kind)
+        found.append([contents(each.folder) for each in runs])
+        assert counts["fc8"] == expected
         counts.clear()
-        without_records(monkeypatch)
+        monkeypatch.setenv("MINICNN_GRAPH", "0")
     assert found[0] == found[1]
-
-
-@pytest.mark.parametrize("depths", [[3], [2, 6]])
-def test_so_they_do_above_frozen_layers(
-    depths: list[int],
-    base: Setup,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    found = []
-    for number in range(2):
-        runs = copied(base, tmp_path / str(number)).runs
-        assert runs is not None
-        setup, counts = in_folder(base, runs), counted(monkeypatch)
-        share = len(depths) > 1
-        made = transfer.transfer_depths(setup, "A", depths, share_trunk=share)
-        found.append([contents(run.folder) for run in made])
-        assert counts["fc8"] == len(depths) * (8 if number else 2)
-        without_records(monkeypatch)
-    assert found[0] == found[1]
-
-
-def test_a_run_that_joins_later_is_recorded_with_the_others(
-    base: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    found = []
-    for share in (True, False):
-        runs = copied(base, tmp_path / str(share)).runs
-        assert runs is not None
-        setup = in_folder(base, runs)
-        with stopped_at(3, signal.SIGINT):
-            transfer.transfer(setup, "A", 6)
-        made = transfer.transfer_depths(setup, "A", [2, 6], share_trunk=share)
-        found.append([contents(run.folder) for run in made])
-        without_records(monkeypatch)
-    assert found[0] == found[1]
+    if name == "a base":
+        assert found[0] == [ended(base)]
+        rates = [record["lr"] for record in runs[0].metrics() if "lr" in record]
+        assert rates == pytest.approx([0.002, 0.0002])
 
 
 def test_a_resumed_run_is_recorded_anew(base: Setup, tmp_path: Path) -> None:
@@ -154,8 +134,7 @@ def test_a_resumed_run_is_recorded_anew(base: Setup, tmp_path: Path) -> None:
     (folder / "result.json").unlink()
     for path in sorted((folder / "checkpoints").iterdir())[1:]:
         path.unlink()
-    again(base, setup.runs)
-    assert contents(folder) == ended(base)
+    assert again(base, setup.runs) == ended(base)
 
 
 def test_a_step_that_depends_on_the_host_shows(
@@ -174,9 +153,9 @@ def test_a_step_that_depends_on_the_host_shows(
         with pytest.raises(MinicnnError, match="MINICNN_GRAPH=0"):
             again(base, tmp_path)
         return
-    assert contents(again(base, tmp_path / "recorded").folder) != ended(base)
-    without_records(monkeypatch)
-    assert contents(again(base, tmp_path / "eager").folder) == ended(base)
+    assert again(base, tmp_path / "recorded") != ended(base)
+    monkeypatch.setenv("MINICNN_GRAPH", "0")
+    assert again(base, tmp_path / "eager") == ended(base)
 
 
 def test_images_on_the_device_and_streamed_give_the_same_bits(
@@ -196,7 +175,7 @@ def test_images_on_the_device_and_streamed_give_the_same_bits(
             return batches[-1]
 
         monkeypatch.setattr(Loader, name, kept)
-    assert contents(again(base, tmp_path / "resident").folder) == ended(base)
+    assert again(base, tmp_path / "resident") == ended(base)
     # 48 + 20 images of 36×36 pixels.
     said = capsys.readouterr().err
     assert said.count("images on the device: 0.000264 GB") == 1
@@ -204,37 +183,28 @@ def test_images_on_the_device_and_streamed_give_the_same_bits(
     assert all(batch.images is None for batch in batches)
     batches.clear()
     monkeypatch.setattr(type(base.dev), "has_room", lambda self, size: False)
-    assert contents(again(base, tmp_path / "streamed").folder) == ended(base)
+    assert again(base, tmp_path / "streamed") == ended(base)
     assert f"images streamed from {base.store}" in capsys.readouterr().err
     assert all(batch.images is not None for batch in batches)
 
 
-class Watched:
-    """Work that adds up a buffer, and counts how often Python runs it."""
-
-    def __init__(self, dev: Any) -> None:
-        self.dev, self.calls = dev, 0
-        self.total = dev.zeros((3,), np.float64)
-
-    def __call__(self) -> None:
-        self.calls += 1
-        scores = self.dev.scratch("scores", (3, 4), np.float64)
-        kernel = softmax.KERNELS.get("add_scores")
-        kernel(self.dev, 3, 128, (scores, self.total, 4))
-
-
 def test_a_record_is_dropped_when_buffers_are_let_go() -> None:
-    dev = device.get("emulated", 1)
+    dev, calls = device.get("emulated", 1), []
+    total, repeated = dev.zeros((3,), np.float64), RecordedStep(dev)
     scores = dev.scratch("scores", (3, 4), np.float64)
     scores[...] = 1
-    work, repeated = Watched(dev), RecordedStep(dev)
+
+    def work() -> None:
+        calls.append(dev.scratch("scores", (3, 4), np.float64))
+        softmax.KERNELS.get("add_scores")(dev, 3, 128, (calls[-1], total, 4))
+
     for _ in range(4):
         repeated("key", work)
-    assert work.total.tolist() == [16] * 3
-    assert work.calls == 2
+    assert total.tolist() == [16] * 3
+    assert len(calls) == 2
     # Another key is another record.
     repeated("other key", work)
-    assert work.calls == 3
+    assert len(calls) == 3
     # Scratch that grows is another buffer, and what lay in the old one is of no use.
     dev.scratch("scores", (3, 5), np.float64)
     grown = dev.scratch("scores", (3, 4), np.float64)
@@ -242,11 +212,11 @@ def test_a_record_is_dropped_when_buffers_are_let_go() -> None:
     grown[...] = 10
     for _ in range(3):
         repeated("key", work)
-    assert work.total.tolist() == [20 + 120] * 3
-    assert work.calls == 5
+    assert total.tolist() == [20 + 120] * 3
+    assert len(calls) == 5
     dev.scratch("scores", (3, 4), np.float64)  # fits
     repeated("key", work)
-    assert work.calls == 5
+    assert len(calls) == 5
 
 
 def test_a_record_is_dropped_when_a_network_is_planned_anew() -> None:
@@ -261,16 +231,3 @@ def test_a_record_is_dropped_when_a_network_is_planned_anew() -> None:
         step.whole()
     assert len(calls) == 2
     assert not np.shares_memory(held, step.network.logits)
-
-
-def test_work_in_which_scratch_grows_is_not_kept() -> None:
-    dev = device.get("emulated", 1)
-    sizes, calls, repeated = [4, 8, 8, 8, 8], [], RecordedStep(dev)
-
-    def work() -> None:
-        calls.append(dev.scratch("grows", (sizes[len(calls)],), np.float64))
-
-    for _ in range(5):
-        repeated("key", work)
-    # Eager, recorded in vain, recorded, and repeated twice.
-    assert len(calls) == 3

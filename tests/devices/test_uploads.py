@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minicnn.devices import uploads
-from minicnn.devices.uploads import AHEAD, Uploads
+from minicnn.devices.uploads import Uploads
 
 Clock = dict[str, int]
+COPY = "copy to the GPU"
 
 
 def merge(clock: Clock, other: Clock) -> None:
@@ -106,7 +106,7 @@ class GpuArray(np.ndarray):
         assert self.shape == array.shape
         assert self.dtype == array.dtype
         self.machine.access(stream.name, array, False, "copy from the host")
-        self.machine.access(stream.name, self, True, "copy to the GPU")
+        self.machine.access(stream.name, self, True, COPY)
         self[...] = array
 
 
@@ -114,54 +114,28 @@ class Gpu:
     """Device and CuPy at once, with as much of both as `Uploads` asks for."""
 
     def __init__(self) -> None:
-        self.machine = Machine()
+        self.machine = GpuArray.machine = Machine()
         self.work = Stream(self.machine, "work")
-        made = iter(range(9))
         self.cuda = SimpleNamespace(
-            Stream=lambda non_blocking: Stream(self.machine, f"copies{next(made)}"),
+            Stream=lambda non_blocking: Stream(self.machine, "copies"),
             Event=lambda disable_timing: Event(self.machine),
             get_current_stream=lambda: self.work,
         )
-        self.held: dict[str, np.ndarray] = {}
-        self.pinned: list[np.ndarray] = []
         self.uploads = Uploads(self, self)  # type: ignore[arg-type]
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
         array = np.empty(shape, dtype).view(GpuArray)
-        array.machine = self.machine  # type: ignore[misc]
-        GpuArray.machine = self.machine
         # As from a pool: earlier work in this stream may still use that memory.
         self.machine.access("work", array, True, "earlier work")
         return array
 
-    def host_empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-        self.pinned.append(np.empty(shape, dtype))
-        return self.pinned[-1]
-
-    def scratch(self, key: str, shape: tuple[int, ...], dtype: Any) -> Any:
-        if key not in self.held:
-            self.held[key] = self.empty((4096,), np.uint8)
-        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        return self.held[key][:size].view(dtype).reshape(shape)
-
-    def reads(self, array: np.ndarray, label: str) -> np.ndarray:
-        """A kernel that reads the array; what it sees."""
-        self.machine.access("work", array, False, label)
-        return np.array(array)
+    def copies(self) -> list[Access]:
+        return [each for each in self.machine.accesses if each.label == COPY]
 
 
 @pytest.fixture
-def gpu(monkeypatch: pytest.MonkeyPatch) -> Gpu:
-    made = Gpu()
-
-    def copyto(target: np.ndarray, source: np.ndarray) -> None:
-        made.machine.access("host", target, True, "the host's copy")
-        np.copyto(target, source)
-
-    fake = SimpleNamespace(copyto=copyto, uint8=np.uint8)
-    fake.ascontiguousarray = np.ascontiguousarray
-    monkeypatch.setattr(uploads, "np", fake)
-    return made
+def gpu() -> Gpu:
+    return Gpu()
 
 
 def stream_batches(gpu: Gpu, sizes: list[int]) -> Iterator[int]:
@@ -171,66 +145,27 @@ def stream_batches(gpu: Gpu, sizes: list[int]) -> Iterator[int]:
         images = slots[step % 2][:size]
         gpu.machine.access("host", images, True, f"reading batch {step}")
         images[...] = step + 1
-        with gpu.uploads.large("images", images) as buffer:
-            assert (gpu.reads(buffer, f"crop {step}") == step + 1).all()
+        with gpu.uploads.streamed(images) as buffer:
+            gpu.machine.access("work", buffer, False, f"crop {step}")
+            assert (np.array(buffer) == step + 1).all()
         # The rest of the step reads no images, and takes long.
         gpu.machine.tick("work")
         yield step
 
 
-def test_large_copies_race_with_nothing(gpu: Gpu) -> None:
+def test_copies_race_with_nothing(gpu: Gpu) -> None:
     # Short batches, as the last of an evaluation, and then larger ones than before.
     list(stream_batches(gpu, [4, 4, 4, 2, 4, 8, 8, 8]))
-    copies = [each for each in gpu.machine.accesses if each.label == "copy to the GPU"]
-    assert len({each.first for each in copies}) >= 2
+    assert len({each.first for each in gpu.copies()}) >= 2
 
 
-def test_a_large_copy_waits_for_no_step_but_that_of_its_buffer(gpu: Gpu) -> None:
+def test_a_copy_waits_for_no_step_but_that_of_its_buffer(gpu: Gpu) -> None:
     ends = []
     for _ in stream_batches(gpu, [4] * 8):
         ends.append(gpu.machine.clocks["work"]["work"])
-    copies = [each for each in gpu.machine.accesses if each.label == "copy to the GPU"]
     for step in range(4, 8):  # the buffers have been there for a while
-        waited = copies[step].after["work"]
-        assert waited < ends[step - 2]  # for the crop alone of two steps before
-        assert copies[step].by != "work"
+        copy = gpu.copies()[step]
+        assert copy.after["work"] < ends[step - 2]  # for the crop of two steps before
+        assert copy.by == "copies"
     # The host has waited for copies alone.
     assert gpu.machine.clocks["host"]["work"] < ends[5]
-
-
-def test_small_uploads_race_with_nothing_and_run_ahead(gpu: Gpu) -> None:
-    seen, places = [], set()
-    for step in range(6):
-        buffer = gpu.uploads.small("labels", np.full(7, step, np.int32))
-        seen.append(gpu.reads(buffer, f"step {step}"))
-        places.add(buffer.ctypes.data)
-        gpu.machine.tick("work")
-        # At most so many steps are queued that the host has not waited for.
-        done = gpu.machine.clocks["host"].get("work", 0)
-        ahead = sum(
-            each.time > done
-            for each in gpu.machine.accesses
-            if each.label == "copy to the GPU"
-        )
-        assert ahead == min(step + 1, AHEAD)
-    assert [int(each[0]) for each in seen] == list(range(6))
-    assert len(places) == 1  # a recorded step reads it where it was
-    assert len(gpu.pinned) == AHEAD
-
-
-def test_small_uploads_of_any_kind(gpu: Gpu) -> None:
-    arrays = {
-        "mirror": np.array([True, False, True]),
-        "top": np.arange(9)[::2],
-        "one": np.array([2.5]),
-    }
-    for _ in range(3):
-        for name, array in arrays.items():
-            given = gpu.uploads.small(name, array)
-            assert given.dtype == array.dtype
-            assert np.array_equal(given, array)
-    pinned = len(gpu.pinned)
-    longer = np.arange(40)
-    for _ in range(3):
-        assert np.array_equal(gpu.uploads.small("top", longer), longer)
-    assert len(gpu.pinned) == pinned + AHEAD

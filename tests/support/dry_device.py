@@ -14,12 +14,11 @@ class _NoLauncher:
 
     array = np.ndarray
 
-    def address(self, array: Any) -> int:
-        return array.ctypes.data
+    def build(self, *_: Any) -> None:
+        """See `EmulatedLauncher`."""
 
-    def build(self, *_: Any) -> None: ...
-
-    def launch(self, *_: Any) -> None: ...
+    def launch(self, *_: Any) -> None:
+        """See `EmulatedLauncher`."""
 
 
 class DryDevice(EmulatedDevice):

@@ -13,8 +13,13 @@ from numpy.lib.mixins import NDArrayOperatorsMixin
 from numpy.typing import DTypeLike, NDArray
 
 from minicnn.base.precision import BF16
-from minicnn.devices.aligned import aligned
-from tests.support.cupy_stand_in.streams import BUSY, LOCK, Stream, get_current_stream
+from minicnn.devices.cpu import aligned
+from tests.support.cupy_stand_in.streams import (
+    BUSY,
+    LOCK,
+    Stream,
+    get_current_stream,
+)
 
 TOTAL = 1 << 30
 """Bytes of memory that the GPU has."""
