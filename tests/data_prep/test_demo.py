@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -138,17 +137,6 @@ def test_first_use_draws_the_set_and_says_so(
     assert demo.ensure_demo() == path
     assert capsys.readouterr().err == ""
     assert path.stat().st_mtime_ns == before
-
-
-@pytest.mark.usefixtures("few")
-def test_a_full_disk_is_seen_at_the_start(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    usage = shutil.disk_usage(tmp_path)._replace(free=1_400_000)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(MinicnnError, match="needs 2 MB, its disk has 1 MB"):
-        demo.prepare_demo(tmp_path / "demo.h5", jobs=1)
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.usefixtures("few")
