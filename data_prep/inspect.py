@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -201,8 +202,9 @@ def _dealt(
         order = permutation(seed, Stream.SUBSET, label, len(rows))
         members.append(rows[order[:tiles]].tolist())
     # One image of each class, then a second of each that has one, and so on.
-    turns = sorted((k, at) for at, m in enumerate(members) for k in range(len(m)))
-    return [members[at][k] for at, k in sorted((at, k) for k, at in turns[:tiles])]
+    turns = (row for each in zip_longest(*members) for row in each if row is not None)
+    shown = set(islice(turns, tiles))
+    return [row for rows in members for row in rows if row in shown]
 
 
 def write_picture(image: Image.Image, path: Path) -> None:

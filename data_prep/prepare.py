@@ -163,7 +163,10 @@ class _Preparation:
     def run(self) -> Outcome:
         with raising():
             if not self._resumes():
-                if self._is_there():
+                keys = "fingerprint", "source_bytes"
+                wanted = {key: self.about[key] for key in keys}
+                other = "made from another source or with other options"
+                if is_there(self.files.target, wanted, other, self.options.fresh):
                     self.files.partial.unlink(missing_ok=True)
                     return Outcome("already", self.rows)
                 self.journal.begin({})
@@ -199,12 +202,6 @@ class _Preparation:
                 f"{wanted['decoder']}, whose pixels may differ; discard it with --fresh"
             )
         return True
-
-    def _is_there(self) -> bool:
-        keys = ("fingerprint", "source_bytes")
-        wanted = {key: self.about[key] for key in keys}
-        other = "made from another source or with other options"
-        return is_there(self.files.target, wanted, other, self.options.fresh)
 
     def _convert(self, workers: Workers, interrupt: Interrupt) -> Outcome:
         """Does every chunk that is not done yet."""

@@ -40,11 +40,7 @@ def default_demo_path() -> Path:
 
 
 def ensure_demo() -> Path:
-    """The path of the demo store, drawn on first use.
-
-    Raises:
-        MinicnnError: it cannot be written.
-    """
+    """The path of the demo store, drawn on first use."""
     path = default_demo_path()
     if not path.is_file():
         print(

@@ -118,7 +118,7 @@ def assemble(
 
     Args:
         found: what was recognised, in that tree.
-        val_fraction, seed, groups: see `open_source`.
+        val_fraction, seed, groups: see `prepare.Options`.
 
     Raises:
         MinicnnError: fewer than two classes, a class of val that train lacks, a
