@@ -2,24 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from types import SimpleNamespace
 
 import numpy as np
 
 from minicnn.devices.device import EmulatedDevice
-
-
-class _NoLauncher:
-    """Launches nothing."""
-
-    array = np.ndarray
-
-    def address(self, array: Any) -> int:
-        return array.ctypes.data
-
-    def build(self, *_: Any) -> None: ...
-
-    def launch(self, *_: Any) -> None: ...
 
 
 class DryDevice(EmulatedDevice):
@@ -27,11 +14,12 @@ class DryDevice(EmulatedDevice):
 
     def __init__(self) -> None:
         super().__init__(1)
-        self.launcher = _NoLauncher()
+        self.launcher = SimpleNamespace(
+            array=np.ndarray,
+            address=lambda array: array.ctypes.data,
+            build=lambda *_: None,
+            launch=lambda *_: None,
+        )
 
     def free_bytes(self) -> None:
         """Enough."""
-
-    def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
-        """An array of unspecified content, also when debugging."""
-        return np.empty(shape, dtype)
