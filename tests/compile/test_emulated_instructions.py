@@ -1,4 +1,4 @@
-"""The emulator computes what a GPU does: shuffles, products, roundings, Philox."""
+"""The emulator computes what a GPU does: shuffles, products, roundings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minicnn.base import philox
 from minicnn.base.precision import BF16
 from minicnn.compile.emulator import EmulatedLauncher, poisoned
 from tests.support.emulated import F32, F64, ORDERS, in_every_order, kernel
@@ -111,14 +110,6 @@ def test_mma_tf32_is_the_matrix_product(dev: Any) -> None:
         assert np.array_equal(c, a @ b)
 
 
-def test_ldmatrix_trans_transposes(dev: Any) -> None:
-    a = np.arange(256, dtype=np.uint16).reshape(16, 16)
-    b = poisoned((16, 16), np.uint16)
-    kernel("primitives.cu", "transpose")(dev, 1, 32, (a, b))
-    # Matrices 0 to 3 are the tiles at (0,0) (8,0) (0,8) (8,8); each comes transposed.
-    assert np.array_equal(b, a.T)
-
-
 def nearest(x: np.ndarray, mantissa: int, smallest: int) -> np.ndarray:
     """x rounded to that many mantissa bits, ties to even, by float64 arithmetic.
 
@@ -190,14 +181,6 @@ def test_bf16_and_half_widen_exactly(dev: Any) -> None:
     kernel("primitives.cu", "widen")(dev, 64, 128, args)
     assert np.array_equal(from_b.view(np.uint32), bits.astype(np.uint32) << 16)
     assert np.array_equal(from_h, bits.view(np.float16).astype(F32), equal_nan=True)
-
-
-def test_philox_words_are_those_of_numpy(dev: Any) -> None:
-    seed, stream, step = 0xDEADBEEF12345678, 0x101, 0x0000000500000007
-    out = poisoned((50, 4), np.uint32)
-    args = (out, seed, stream, step, 3, 50)
-    kernel("primitives.cu", "random_words")(dev, 2, 32, args)
-    assert np.array_equal(out.ravel(), philox.words(seed, stream, step, 200, start=12))
 
 
 def test_structs_and_numbers_arrive_whole(dev: Any) -> None:

@@ -82,20 +82,6 @@ __global__ void mma_bf16(const bf16* __restrict__ a, const bf16* __restrict__ b,
         c[(lane / 4 + i / 2 * 8) * 8 + lane % 4 * 2 + i % 2] = acc[i] - 1;
 }
 
-// The transpose of a (16, 16): ldmatrix_x4_trans brings each 8×8 tile transposed.
-__global__ void transpose(const u16* __restrict__ a, u16* __restrict__ b) {
-    __shared__ __align__(16) u16 tile[16][16];
-    int lane = threadIdx.x;
-    for (int i = lane; i < 256; i += 32) tile[i / 16][i % 16] = a[i];
-    __syncwarp();
-    unsigned r[4];
-    ldmatrix_x4_trans(r, &tile[lane % 16][lane / 16 * 8]);
-    for (int m = 0; m < 4; m++)
-        for (int half = 0; half < 2; half++)  // element (lane/4, 2·(lane%4) + half) of tile m
-            b[(m / 2 * 8 + lane / 4) * 16 + m % 2 * 8 + lane % 4 * 2 + half] =
-                (u16)(r[m] >> 16 * half);
-}
-
 // c (16, 8) = a (16, 8) · b (8, 8), fragments loaded by the PTX ISA's tables.
 __global__ void mma_tf32(const float* __restrict__ a, const float* __restrict__ b,
                          float* __restrict__ c) {
@@ -124,16 +110,6 @@ __global__ void widen(const bf16* __restrict__ b, const f16* __restrict__ h,
         from_b[i] = b[i];
         from_h[i] = h[i];
     }
-}
-
-// out (blocks, 4): Philox blocks from `first` on.
-__global__ void random_words(u32* __restrict__ out, u64 seed, u32 stream, u64 step, u32 first,
-                             int blocks) {
-    int i = (int)global_thread();
-    if (i >= blocks) return;
-    uint4 words = philox_words(seed, stream, step, first + i);
-    out[4 * i] = words.x, out[4 * i + 1] = words.y;
-    out[4 * i + 2] = words.z, out[4 * i + 3] = words.w;
 }
 
 __global__ void larger(const float* __restrict__ a, const float* __restrict__ b,
