@@ -32,11 +32,7 @@ _TEXT, _MARGIN = 12, 4
 def describe(store: Store) -> dict[str, Any]:
     """What `minicnn data info` tells, ready for JSON.
 
-    Returns:
-        `store`, `bytes`, `images`, `image_size` [H, W], `classes`, `parts` (for each:
-        `images`, and the fewest and most of a class, `class_min`, `class_max`),
-        `excluded`, `groups` (classes in each; "unknown" where there is none) and
-        `attributes` (of the file's root).
+    Of each part the fewest and most images of a class, of each group its classes.
 
     Raises:
         MinicnnError: a label names no class.
@@ -75,14 +71,10 @@ class Damage(NamedTuple):
 
 
 def verify(store: Store, jobs: int | None = None) -> list[Damage]:
-    """Compares every image with its checksum.
+    """The images that differ from their checksums, in row order.
 
     Args:
-        store: what to check.
         jobs: threads; None takes all cores.
-
-    Returns:
-        The damaged images in row order; empty where all is well.
     """
     rows = range(len(store))
     pieces = [rows[start : start + _PIECE] for start in rows[::_PIECE]]
@@ -157,7 +149,6 @@ def contact_sheet(
     are fewer images than tiles.
 
     Args:
-        store: where from.
         classes: class indices; empty takes all.
         part: "train" or "val".
         rows, cols: tiles down and across, at most.

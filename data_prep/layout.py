@@ -35,14 +35,11 @@ class Files:
 def plan(source: Source, size: int, resize: str, exact: bool) -> store.Contents:
     """What the store will be, but for the pixels.
 
-    Args:
-        source: classes and rows.
-        size, resize, exact: as `to_rgb` takes them; 0 is the source's own size.
+    Among its attributes are `source_bytes`, of all image files together: a changed file
+    changes it; and `fingerprint`, the SHA-256 of all else that decides the store.
 
-    Returns:
-        As `store.create` takes it. Among its attributes are `source_bytes`, of all
-        image files together: a changed file changes it; and `fingerprint`, the SHA-256
-        of all else that decides the store.
+    Args:
+        size, resize, exact: as `to_rgb` takes them; 0 is the source's own size.
     """
     known, digest = source.contents, hashlib.sha256()
     size = size or known.size[0]

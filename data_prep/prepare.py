@@ -97,7 +97,6 @@ def prepare(source: Path, target: Path, options: Options | None = None) -> Outco
     Args:
         source: see `open_source`.
         target: the HDF5 file to make.
-        options: what to make of it.
 
     Raises:
         MinicnnError: an unusable source, option or target; bad files under "fail".

@@ -65,7 +65,6 @@ def prepare_demo(
     """Draws the demo set into a store, under a temporary name until it is complete.
 
     Args:
-        path: the store to make.
         size: height and width in pixels.
         seed: other seeds give other pictures of the same classes.
         jobs: processes; all cores by default. The bytes do not depend on it.
@@ -100,10 +99,9 @@ def prepare_demo(
 
 
 def places() -> list[tuple[int, int, int]]:
-    """Part, class and picture number of every row.
+    """Part, class and picture number of every row, in their order.
 
-    The training part comes first; within a part the rows go by class. The numbers of
-    validation pictures follow those of the training pictures of their class.
+    The numbers of validation pictures follow those of the training pictures.
     """
     train = range(TRAIN_IMAGES)
     val = range(TRAIN_IMAGES, TRAIN_IMAGES + VAL_IMAGES)

@@ -117,7 +117,6 @@ def assemble(
     """Puts classes and rows in order and checks that they make sense.
 
     Args:
-        found: what was recognised, in that tree.
         val_fraction, seed, groups: see `prepare.Options`.
 
     Raises:

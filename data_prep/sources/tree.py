@@ -112,7 +112,6 @@ def open_tree(source: Path, scratch: Path) -> Tree:
     """Lists a folder, zip, tar or compressed tar.
 
     Args:
-        source: what to list.
         scratch: where a compressed tar is decompressed to; left there for the caller.
 
     Raises:
