@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,11 +32,7 @@ _TEXT, _MARGIN = 12, 4
 def describe(store: Store) -> dict[str, Any]:
     """What `minicnn data info` tells, ready for JSON.
 
-    Returns:
-        `store`, `bytes`, `images`, `image_size` [H, W], `classes`, `parts` (for each:
-        `images`, and the fewest and most of a class, `class_min`, `class_max`),
-        `excluded`, `groups` (classes in each; "unknown" where there is none) and
-        `attributes` (of the file's root).
+    Of each part the fewest and most images of a class, of each group its classes.
 
     Raises:
         MinicnnError: a label names no class.
@@ -74,14 +71,10 @@ class Damage(NamedTuple):
 
 
 def verify(store: Store, jobs: int | None = None) -> list[Damage]:
-    """Compares every image with its checksum.
+    """The images that differ from their checksums, in row order.
 
     Args:
-        store: what to check.
         jobs: threads; None takes all cores.
-
-    Returns:
-        The damaged images in row order; empty where all is well.
     """
     rows = range(len(store))
     pieces = [rows[start : start + _PIECE] for start in rows[::_PIECE]]
@@ -156,7 +149,6 @@ def contact_sheet(
     are fewer images than tiles.
 
     Args:
-        store: where from.
         classes: class indices; empty takes all.
         part: "train" or "val".
         rows, cols: tiles down and across, at most.
@@ -201,8 +193,9 @@ def _dealt(
         order = permutation(seed, Stream.SUBSET, label, len(rows))
         members.append(rows[order[:tiles]].tolist())
     # One image of each class, then a second of each that has one, and so on.
-    turns = sorted((k, at) for at, m in enumerate(members) for k in range(len(m)))
-    return [members[at][k] for at, k in sorted((at, k) for k, at in turns[:tiles])]
+    turns = (row for each in zip_longest(*members) for row in each if row is not None)
+    shown = set(islice(turns, tiles))
+    return [row for rows in members for row in rows if row in shown]
 
 
 def write_picture(image: Image.Image, path: Path) -> None:

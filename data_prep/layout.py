@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import errno
 import hashlib
 import os
 import shutil
@@ -37,14 +35,11 @@ class Files:
 def plan(source: Source, size: int, resize: str, exact: bool) -> store.Contents:
     """What the store will be, but for the pixels.
 
-    Args:
-        source: classes and rows.
-        size, resize, exact: as `to_rgb` takes them; 0 is the source's own size.
+    Among its attributes are `source_bytes`, of all image files together: a changed file
+    changes it; and `fingerprint`, the SHA-256 of all else that decides the store.
 
-    Returns:
-        As `store.create` takes it. Among its attributes are `source_bytes`, of all
-        image files together: a changed file changes it; and `fingerprint`, the SHA-256
-        of all else that decides the store.
+    Args:
+        size, resize, exact: as `to_rgb` takes them; 0 is the source's own size.
     """
     known, digest = source.contents, hashlib.sha256()
     size = size or known.size[0]
@@ -85,24 +80,8 @@ def is_there(target: Path, wanted: dict[str, Any], other: str, fresh: bool) -> b
     raise MinicnnError(f"store {target}: exists, {other}; --fresh replaces it")
 
 
-def lay_out(contents: store.Contents, files: Files) -> None:
-    """Makes the partial store at its full size, in place of an older one.
-
-    Raises:
-        MinicnnError: too little free disk.
-        OSError: the disk is full all the same.
-    """
-    files.partial.unlink(missing_ok=True)
-    _check_disk(contents, files.target)
-    try:
-        store.create(files.partial, contents)
-        _reserve(files.partial)
-    except BaseException:  # a kill leaves it, but the journal has no header yet
-        files.partial.unlink(missing_ok=True)
-        raise
-
-
-def _check_disk(contents: store.Contents, target: Path) -> None:
+def check_disk(contents: store.Contents, target: Path) -> None:
+    """Raises MinicnnError if the target's disk has too little room for the store."""
     row = 3 * contents.size[0] ** 2 + max(map(len, contents.files)) + 16
     needed = len(contents.files) * row + _SPARE_BYTES
     free = shutil.disk_usage(target.parent).free
@@ -120,21 +99,3 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _reserve(path: Path) -> None:
-    """Takes the file's whole space now, so that a full disk shows before the work.
-
-    Only where the file system can do it at once: `os.posix_fallocate` would fall back
-    to writing every block.
-    """
-    fallocate = getattr(ctypes.CDLL(None, use_errno=True), "fallocate64", None)
-    if fallocate is None:
-        return
-    fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
-    with open(path, "r+b") as file:
-        if fallocate(file.fileno(), 0, 0, path.stat().st_size) == 0:
-            return
-    number = ctypes.get_errno()
-    if number in (errno.ENOSPC, errno.EDQUOT):
-        raise OSError(number, os.strerror(number))

@@ -28,7 +28,7 @@ from minicnn.base.progress import Progress
 from minicnn.data import store
 from minicnn.data.images import RESIZES
 from minicnn.data_prep.journal import Journal
-from minicnn.data_prep.layout import Files, is_there, lay_out, plan, sync
+from minicnn.data_prep.layout import Files, check_disk, is_there, plan, sync
 from minicnn.data_prep.sources.labelled import Source
 from minicnn.data_prep.sources.recognise import open_source
 from minicnn.data_prep.workers import Chunk, Recipe, Workers, convert, is_intact
@@ -97,7 +97,6 @@ def prepare(source: Path, target: Path, options: Options | None = None) -> Outco
     Args:
         source: see `open_source`.
         target: the HDF5 file to make.
-        options: what to make of it.
 
     Raises:
         MinicnnError: an unusable source, option or target; bad files under "fail".
@@ -149,10 +148,6 @@ def _check(options: Options) -> None:
         raise MinicnnError(f"jobs {options.jobs}: expected at least 1")
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 class _Preparation:
     def __init__(
         self, source: Source, files: Files, journal: Journal, options: Options
@@ -167,14 +162,19 @@ class _Preparation:
     def run(self) -> Outcome:
         with raising():
             if not self._resumes():
-                if self._is_there():
+                keys = "fingerprint", "source_bytes"
+                wanted = {key: self.about[key] for key in keys}
+                other = "made from another source or with other options"
+                if is_there(self.files.target, wanted, other, self.options.fresh):
                     self.files.partial.unlink(missing_ok=True)
                     return Outcome("already", self.rows)
                 self.journal.begin({})
-                lay_out(self.plan, self.files)
+                self.files.partial.unlink(missing_ok=True)
+                check_disk(self.plan, self.files.target)
+                store.create(self.files.partial, self.plan)
                 self.journal.begin(self.header)
         for note in self.source.notes:
-            _say(f"note: {note}")
+            print(f"note: {note}", file=sys.stderr, flush=True)
         with Interrupt() as interrupt, Workers(self.options.jobs) as workers:
             outcome = self._convert(workers, interrupt)
         if outcome.state == "done":
@@ -201,12 +201,6 @@ class _Preparation:
                 f"{wanted['decoder']}, whose pixels may differ; discard it with --fresh"
             )
         return True
-
-    def _is_there(self) -> bool:
-        keys = ("fingerprint", "source_bytes")
-        wanted = {key: self.about[key] for key in keys}
-        other = "made from another source or with other options"
-        return is_there(self.files.target, wanted, other, self.options.fresh)
 
     def _convert(self, workers: Workers, interrupt: Interrupt) -> Outcome:
         """Does every chunk that is not done yet."""

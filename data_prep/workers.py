@@ -138,8 +138,7 @@ class Workers:
         """Yields each item and work(item), as they finish.
 
         Args:
-            work: a function of a module, so that other processes find it, or a partial
-                one.
+            work: of a module, so that other processes find it, or a partial of such.
             interrupt: once it is requested, no more is begun.
 
         Raises:

@@ -8,12 +8,10 @@ write their rows straight into the store, the same bytes however many.
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import zlib
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import h5py
 import numpy as np
@@ -25,7 +23,7 @@ from minicnn.base.interrupt import Interrupt
 from minicnn.base.progress import Progress
 from minicnn.data.store import TRAIN, VAL, Contents, create, mark_complete
 from minicnn.data_prep.demo.scene import CLASSES, DRAWINGS, render
-from minicnn.data_prep.layout import is_there
+from minicnn.data_prep.layout import check_disk, is_there
 from minicnn.data_prep.workers import Workers
 
 VERSION = 1
@@ -34,8 +32,6 @@ SIZE = 32
 TRAIN_IMAGES, VAL_IMAGES = 150, 50
 SMALLEST, LARGEST = 16, 256
 _SHARE = 50  # rows drawn at a time
-_SPARE_BYTES = 1_000_000
-"""For all of a store but its pixels."""
 
 
 def default_demo_path() -> Path:
@@ -44,11 +40,7 @@ def default_demo_path() -> Path:
 
 
 def ensure_demo() -> Path:
-    """The path of the demo store, drawn on first use.
-
-    Raises:
-        MinicnnError: it cannot be written.
-    """
+    """The path of the demo store, drawn on first use."""
     path = default_demo_path()
     if not path.is_file():
         print(
@@ -73,7 +65,6 @@ def prepare_demo(
     """Draws the demo set into a store, under a temporary name until it is complete.
 
     Args:
-        path: the store to make.
         size: height and width in pixels.
         seed: other seeds give other pictures of the same classes.
         jobs: processes; all cores by default. The bytes do not depend on it.
@@ -97,26 +88,20 @@ def prepare_demo(
     wanted |= {"image_size": (size, size)}
     if is_there(path, wanted, "and is not this demo set", fresh):
         return False
-    needed = len(places()) * 3 * size**2 + _SPARE_BYTES
-    free = shutil.disk_usage(path.parent).free
-    if needed > free:
-        raise MinicnnError(
-            f"demo store {path}: needs {needed / 1e6:.0f} MB, its disk has "
-            f"{free / 1e6:.0f} MB free; free some space or give another path"
-        )
+    drawn = contents(size, seed)
+    check_disk(drawn, path)
     # A name of its own: two first uses at once do not disturb each other.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     mend = "; free some space or give another path"
     with written_whole(path, mend, temporary):
-        _draw_store(temporary, size, seed, jobs)
+        _draw_store(temporary, drawn, seed, jobs)
     return True
 
 
 def places() -> list[tuple[int, int, int]]:
-    """Part, class and picture number of every row.
+    """Part, class and picture number of every row, in their order.
 
-    The training part comes first; within a part the rows go by class. The numbers of
-    validation pictures follow those of the training pictures of their class.
+    The numbers of validation pictures follow those of the training pictures.
     """
     train = range(TRAIN_IMAGES)
     val = range(TRAIN_IMAGES, TRAIN_IMAGES + VAL_IMAGES)
@@ -150,19 +135,11 @@ def contents(size: int, seed: int) -> Contents:
     )
 
 
-class _Share(NamedTuple):
-    """Consecutive rows: the first one, and class and number of each picture."""
-
-    first: int
-    pictures: list[tuple[int, int]]
-
-
-def _draw_store(path: Path, size: int, seed: int, jobs: int | None) -> None:
-    create(path, contents(size, seed))
-    pictures = [(kind, number) for _, kind, number in places()]
+def _draw_store(path: Path, drawn: Contents, seed: int, jobs: int | None) -> None:
+    create(path, drawn)
+    pictures = [(row, kind, number) for row, (_, kind, number) in enumerate(places())]
     shares = [
-        _Share(first, pictures[first : first + _SHARE])
-        for first in range(0, len(pictures), _SHARE)
+        pictures[first : first + _SHARE] for first in range(0, len(pictures), _SHARE)
     ]
     with (
         Interrupt() as interrupt,
@@ -170,9 +147,9 @@ def _draw_store(path: Path, size: int, seed: int, jobs: int | None) -> None:
         Progress(len(pictures), "images", "drawing the demo set") as progress,
         h5py.File(path, "r+") as file,
     ):
-        work = partial(_draw_rows, (seed, size))
+        work = partial(_draw_rows, seed, drawn.size[0])
         for share, pixels in workers.unordered(work, shares, interrupt):
-            rows = slice(share.first, share.first + len(pixels))
+            rows = slice(share[0][0], share[-1][0] + 1)
             file["images"][rows] = pixels
             file["crc32"][rows] = [zlib.crc32(picture.data) for picture in pixels]
             progress.update(len(pixels))
@@ -181,7 +158,8 @@ def _draw_store(path: Path, size: int, seed: int, jobs: int | None) -> None:
     mark_complete(path)
 
 
-def _draw_rows(common: tuple[int, int], share: _Share) -> NDArray[np.uint8]:
-    """The pixels of a share of the rows, by seed and size."""
-    seed, size = common
-    return np.stack([render(seed, *each, size) for each in share.pictures])
+def _draw_rows(
+    seed: int, size: int, share: list[tuple[int, int, int]]
+) -> NDArray[np.uint8]:
+    """The pixels of consecutive rows, given as row, class and number of the picture."""
+    return np.stack([render(seed, kind, number, size) for _, kind, number in share])

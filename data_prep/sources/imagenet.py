@@ -1,9 +1,8 @@
 """ImageNet (ILSVRC2012): the published archives, their extracted folders, Kaggle's.
 
-The labels of the validation images come from whatever is there: the devkit archive,
-Caffe's val.txt, Kaggle's LOC_val_solution.csv, folders per wnid. Where there are
-several, they must agree. Names in the store are those of the extracted folders, so
-that archives and folders give the same store.
+The labels of the validation images come from the first of these that is there: folders
+per wnid, the devkit, Caffe's val.txt, Kaggle's LOC_val_solution.csv. Names in the store
+are those of the extracted folders, so that archives and folders give the same store.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ from pathlib import Path
 
 from minicnn.data.classes import ilsvrc2012
 from minicnn.data_prep.sources.labelled import Found, Labelled, class_folders
-from minicnn.data_prep.sources.mat5 import read_struct
 from minicnn.data_prep.sources.tree import Place, Tree, read, tar_members
 
 SIZE = 256
@@ -28,7 +26,7 @@ _BASES = ("", "CLS-LOC/", "Data/CLS-LOC/", "ILSVRC/Data/CLS-LOC/")  # the last: 
 _WNID = re.compile(r"n\d{8}")
 
 Labels = dict[str, str]  # wnids by file name
-Told = dict[str, Labels]  # by what tells them; empty where it is not there
+Told = tuple[str, Labels] | None  # what tells them; None where it is not there
 
 
 def recognise(tree: Tree) -> Found | None:
@@ -38,13 +36,6 @@ def recognise(tree: Tree) -> Found | None:
     has_val = VAL_TAR in tree.files or folder in tree.folders
     if not archived and (base is None or not has_val):
         return None
-    notes = []
-    if archived:
-        train = _train_archive(tree)
-        if base is not None:
-            notes.append(f"{TRAIN_TAR} is read; {base}train/ beside it is not")
-    else:
-        train = class_folders(tree, f"{base}train")
     if VAL_TAR in tree.files:
         where, listed = VAL_TAR, _val_archive(tree)
     elif folder in tree.folders:
@@ -56,12 +47,17 @@ def recognise(tree: Tree) -> Found | None:
         for path, place in listed.items()
         if Path(path).suffix.lower() in (".jpeg", ".jpg", ".png")
     }
-    labels, names = _val_labels(tree, files, where)
+    labels = _val_labels(tree, files, where)
     val = [
         Labelled(labels[Path(path).name], f"val/{Path(path).name}", place)
         for path, place in files.items()
     ]
-    return Found("imagenet", SIZE, train, val, names, notes)
+    # After all else: listing a million images takes longest.
+    train = _train_archive(tree) if archived else class_folders(tree, f"{base}train")
+    notes = []
+    if archived and base is not None:
+        notes.append(f"{TRAIN_TAR} is read; {base}train/ beside it is not")
+    return Found("imagenet", SIZE, train, val, notes=notes)
 
 
 def _has_wnids(tree: Tree, folder: str) -> bool:
@@ -117,14 +113,15 @@ def _val_archive(tree: Tree) -> dict[str, Place]:
     }
 
 
-def _val_labels(
-    tree: Tree, files: dict[str, Place], where: str
-) -> tuple[Labels, dict[str, str]]:
-    """The wnid of every validation image by file name, and names of classes."""
-    told = {**_from_folders(tree, files), **_from_caffe(tree), **_from_kaggle(tree)}
-    truth, names = _devkit(tree)
-    told |= truth
-    if not told:
+def _val_labels(tree: Tree, files: dict[str, Place], where: str) -> Labels:
+    """The wnid of every validation image, by file name."""
+    told = (
+        _from_folders(tree, files)
+        or _from_devkit(tree)
+        or _from_caffe(tree)
+        or _from_kaggle(tree)
+    )
+    if told is None:
         raise tree.error(
             f"no labels for the images of {where}; put {DEVKIT}.tar.gz, Caffe's "
             f"val.txt or Kaggle's {_SOLUTION} beside it"
@@ -132,42 +129,67 @@ def _val_labels(
     images = {Path(path).name for path in files}
     if len(images) != len(files):
         raise tree.error(f"{where} holds a file name twice")
-    for teller, labels in told.items():
-        odd = sorted(images ^ labels.keys())
-        if odd:
-            raise tree.error(
-                f"{teller} labels {len(labels)} images, {where} holds {len(images)} "
-                f"(first difference: {odd[0]}); they must be the same"
-            )
-    (first, labels), *others = told.items()
-    for teller, other in others:
-        clashes = [name for name in labels if labels[name] != other[name]]
-        if clashes:
-            clash = min(clashes)
-            raise tree.error(
-                f"{clash} is {labels[clash]} by {first} but {other[clash]} by {teller};"
-                " remove the wrong one"
-            )
-    return labels, names
+    teller, labels = told
+    odd = sorted(images ^ labels.keys())
+    if odd:
+        raise tree.error(
+            f"{teller} labels {len(labels)} images, {where} holds {len(images)} "
+            f"(first difference: {odd[0]}); they must be the same"
+        )
+    return labels
 
 
 def _from_folders(tree: Tree, files: dict[str, Place]) -> Told:
     nested = {path for path in files if "/" in path}
     if not nested:
-        return {}
+        return None
     strange = next((path for path in files if not _WNID.match(path)), None)
     if strange or len(nested) != len(files):
         flat = strange or sorted(files.keys() - nested)[0]
         raise tree.error(f"val holds folders per wnid, and also {flat}; move it away")
     labels = {Path(path).name: path.split("/", 1)[0] for path in sorted(files)}
-    return {"val's folders": labels}
+    return "val's folders", labels
+
+
+def _from_devkit(tree: Tree) -> Told:
+    """Its ids, 1 .. 1000, are its own; meta.mat tells their wnids."""
+    archive, folder = f"{DEVKIT}.tar.gz", f"{DEVKIT}/data"
+    paths = f"{folder}/meta.mat", f"{folder}/{_TRUTH}"
+    if archive not in tree.files and paths[1] not in tree.files:
+        return None
+    try:
+        from scipy.io import loadmat
+    except ImportError:
+        raise tree.error(
+            "the devkit's meta.mat needs SciPy; 'pip install scipy' brings it"
+        ) from None
+    try:
+        if archive in tree.files:
+            with tarfile.open(fileobj=io.BytesIO(read(tree.files[archive]))) as tar:
+                meta, truth = (
+                    tar.extractfile(path).read()  # type: ignore[union-attr]
+                    for path in paths
+                )
+        else:
+            meta, truth = (read(tree.files[path]) for path in paths)
+        synsets = loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"]
+        wnids = dict(zip(synsets["ILSVRC2012_ID"], synsets["WNID"], strict=True))
+        labels = {
+            f"ILSVRC2012_val_{number:08d}.JPEG": wnids[int(line)]
+            for number, line in enumerate(truth.split(), 1)
+        }
+    except Exception as error:  # of a damaged file SciPy raises any kind
+        raise tree.error(
+            f"the devkit cannot be read ({error!r}); get {archive} again"
+        ) from None
+    return "the devkit", labels
 
 
 def _from_caffe(tree: Tree) -> Told:
     """Numbers count synsets.txt where it lies beside, else ILSVRC2012's wnids."""
     path = next((each for each in ("val.txt", "val/val.txt") if each in tree.files), "")
     if not path:
-        return {}
+        return None
     beside = path.replace("val.txt", "synsets.txt")
     wnids = list(ilsvrc2012().wnids)
     if beside in tree.files:
@@ -181,12 +203,12 @@ def _from_caffe(tree: Tree) -> Told:
                 f"{len(wnids)}"
             )
         _put(tree, path, labels, Path(name).name, wnids[int(number)])
-    return {path: labels}
+    return path, labels
 
 
 def _from_kaggle(tree: Tree) -> Told:
     if _SOLUTION not in tree.files:
-        return {}
+        return None
     labels: Labels = {}
     for line in tree.lines(_SOLUTION)[1:]:
         image, _, boxes = line.partition(",")
@@ -194,39 +216,9 @@ def _from_kaggle(tree: Tree) -> Told:
         if not _WNID.fullmatch(wnid):
             raise tree.error(f"{_SOLUTION}: line {line[:60]!r} names no wnid")
         _put(tree, _SOLUTION, labels, f"{image}.JPEG", wnid)
-    return {_SOLUTION: labels}
+    return _SOLUTION, labels
 
 
 def _put(tree: Tree, path: str, labels: Labels, name: str, wnid: str) -> None:
     if labels.setdefault(name, wnid) != wnid:
         raise tree.error(f"{path} gives {name} two classes, {labels[name]} and {wnid}")
-
-
-def _devkit(tree: Tree) -> tuple[Told, dict[str, str]]:
-    """What it tells, and names by wnid. Ids are the devkit's own, 1 .. 1000."""
-    archive, folder = f"{DEVKIT}.tar.gz", f"{DEVKIT}/data"
-    found: dict[str, bytes] = {}
-    try:
-        if archive in tree.files:
-            with tarfile.open(fileobj=io.BytesIO(read(tree.files[archive]))) as tar:
-                for member in tar:
-                    file = tar.extractfile(member)
-                    if file is not None and member.name.startswith(folder):
-                        found[Path(member.name).name] = file.read()
-        elif f"{folder}/{_TRUTH}" in tree.files:
-            found = {path: read(place) for path, place in tree.under(folder)}
-        else:
-            return {}, {}
-        synsets = read_struct(found["meta.mat"], "synsets")
-        wnids = {int(each["ILSVRC2012_ID"][0]): str(each["WNID"]) for each in synsets}
-        truth = [wnids[int(line)] for line in found[_TRUTH].decode("ascii").split()]
-    except (tarfile.TarError, EOFError, OSError, KeyError, ValueError) as error:
-        raise tree.error(
-            f"the devkit cannot be read ({error!r}); get {archive} again"
-        ) from None
-    labels = {
-        f"ILSVRC2012_val_{number:08d}.JPEG": wnid
-        for number, wnid in enumerate(truth, 1)
-    }
-    names = {str(each["WNID"]): str(each["words"]) for each in synsets}
-    return {"the devkit": labels}, names

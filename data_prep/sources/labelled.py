@@ -117,8 +117,7 @@ def assemble(
     """Puts classes and rows in order and checks that they make sense.
 
     Args:
-        found: what was recognised, in that tree.
-        val_fraction, seed, groups: see `open_source`.
+        val_fraction, seed, groups: see `prepare.Options`.
 
     Raises:
         MinicnnError: fewer than two classes, a class of val that train lacks, a

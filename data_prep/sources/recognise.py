@@ -27,10 +27,7 @@ def open_source(
         path: a folder, or a zip, tar or compressed tar of one; one of ImageNet's two
             archives stands for the folder it is in.
         scratch: where a compressed tar is decompressed to; the caller removes it.
-        val_fraction: part of each class to hold out where the source has no val;
-            None takes 0.1.
-        seed: of the held-out choice.
-        groups: TOML file with lists `natural` and `manmade` of class ids or names.
+        val_fraction, seed, groups: see `prepare.Options`.
 
     Raises:
         MinicnnError: nothing known, damaged, or labelled ambiguously.

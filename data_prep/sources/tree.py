@@ -8,18 +8,27 @@ decompressed into a scratch file.
 
 from __future__ import annotations
 
+import gzip
+import lzma
 import os
 import shutil
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, cast
 
 from minicnn.base.errors import MinicnnError, reason
+
+# What reading a damaged archive raises.
+_DAMAGE = (
+    *(tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, lzma.LZMAError),
+    *(zlib.error, EOFError),
+)
 
 
 class Place(NamedTuple):
@@ -103,7 +112,6 @@ def open_tree(source: Path, scratch: Path) -> Tree:
     """Lists a folder, zip, tar or compressed tar.
 
     Args:
-        source: what to list.
         scratch: where a compressed tar is decompressed to; left there for the caller.
 
     Raises:
@@ -118,7 +126,7 @@ def open_tree(source: Path, scratch: Path) -> Tree:
             return _tar_tree(source, scratch)
         if zipfile.is_zipfile(source):
             return _zip_tree(source)
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error) as error:
+    except _DAMAGE as error:
         raise Tree(source).error(
             f"a damaged or truncated archive ({error}); get it again"
         ) from None
@@ -204,8 +212,7 @@ def _zip_tree(source: Path) -> Tree:
 
 
 def _tar_tree(source: Path, scratch: Path) -> Tree:
-    tree = Tree(source)
-    path = scratch if _decompress(tree, scratch) else source
+    tree, path = Tree(source), _plain_tar(source, scratch)
     with open(path, "rb") as file:
         for member in tar_members(file, 0, path.stat().st_size):
             if member.isdir():
@@ -216,25 +223,12 @@ def _tar_tree(source: Path, scratch: Path) -> Tree:
     return tree.stripped()
 
 
-def _decompress(tree: Tree, scratch: Path) -> bool:
-    """Writes a compressed tar's plain form to `scratch`; False where it is plain."""
-    import bz2
-    import gzip
-    import lzma
-
-    openers: dict[bytes, Callable[..., Any]]
-    openers = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
-    with open(tree.source, "rb") as file:
-        opener = openers.get(file.read(2))
-    if opener is None:
-        return False
-    try:
-        with opener(tree.source, "rb") as packed, open(scratch, "wb") as unpacked:
-            shutil.copyfileobj(packed, unpacked, 1 << 20)
-    except (lzma.LZMAError, gzip.BadGzipFile) as error:
-        raise tree.error(f"damaged ({error}); get it again") from None
-    except OSError as error:
-        raise tree.error(
-            f"cannot decompress it into {scratch}: {reason(error)}"
-        ) from None
-    return True
+def _plain_tar(source: Path, scratch: Path) -> Path:
+    """The tar itself, or `scratch`, which a compressed one is decompressed into."""
+    with suppress(tarfile.ReadError), tarfile.open(source, "r:"):
+        return source
+    with tarfile.open(source) as packed, open(scratch, "wb") as plain:
+        stream = cast(BinaryIO, packed.fileobj)  # what tarfile decompresses from
+        stream.seek(0)
+        shutil.copyfileobj(stream, plain, 1 << 20)
+    return scratch

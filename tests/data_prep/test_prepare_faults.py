@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from minicnn.base.interrupt import Interrupt
 from minicnn.data.store import EXCLUDED, Store
 from minicnn.data_prep import layout, workers
 from minicnn.data_prep import prepare as module
+from minicnn.data_prep.demo.store import prepare_demo
 from tests.support import prepare_sources as make
 from tests.support.preparing import count_conversions, only_the_store, run
 
@@ -98,12 +100,13 @@ def test_too_little_disk_is_seen_before_the_work(
 ) -> None:
     usage = type("Usage", (), {"free": 12_000_000})
     monkeypatch.setattr(layout.shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(MinicnnError, match=r"needs 0\.02 GB, .* has 0\.01 GB free"):
-        run(source, target)
-    assert list(target.parent.iterdir()) == []
+    for make_store in (partial(run, source), prepare_demo):
+        with pytest.raises(MinicnnError, match=r"needs 0\.0. GB, .* has 0\.01 GB free"):
+            make_store(target)
+        assert list(target.parent.iterdir()) == []
 
 
-@pytest.mark.parametrize("where", ["lay_out", "convert"])
+@pytest.mark.parametrize("where", ["check_disk", "convert"])
 def test_a_disk_that_fills_up(
     source: Path, target: Path, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -184,7 +184,7 @@ def test_signals_stop_it_cleanly(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("work", ["open_source", "lay_out"])
+@pytest.mark.parametrize("work", ["open_source", "check_disk"])
 def test_signals_before_the_first_image(
     work: str,
     number: signal.Signals,

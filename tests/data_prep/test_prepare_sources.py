@@ -134,12 +134,6 @@ def test_class_folders_in_archives(tmp_path: Path, packed: str) -> None:
     assert list(map(read, source.places)) == data
 
 
-def test_groups_file(folder: Path, tmp_path: Path) -> None:
-    make.class_folders(folder, {"cat": 2, "cup": 2, "x": 2})
-    groups = make.put(tmp_path / "g.toml", 'natural = ["cat"]\nmanmade = ["cup"]\n')
-    assert opened(folder, groups=groups).contents.groups == ["natural", "manmade", ""]
-
-
 TEST_DATA = os.environ.get("MINICNN_TEST_DATA")
 
 

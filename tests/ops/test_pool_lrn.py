@@ -27,7 +27,8 @@ from tests.support.helpers import (
     run_op,
     tolerance,
 )
-from tests.support.reference import pool_lrn as reference
+from tests.support.reference import lrn as lrn_reference
+from tests.support.reference import pool as pool_reference
 
 ALL = cases.POOL_LRN | cases.POOL_LRN_WIDE | cases.POOL_LRN_CAFFENET
 
@@ -63,10 +64,12 @@ def run(dev: Device, x: Array, dy: Array, case: PoolLrnCase) -> dict[str, Any]:
 
 
 def expected(x: Array, dy: Array, case: PoolLrnCase) -> Arrays:
-    """The oracle of `run`."""
-    how = windows(case), channels(case)
-    u, argmax, y = reference.forward(x, *how)
-    return {"u": u, "argmax": argmax, "y": y, "dx": reference.backward(x, dy, *how)}
+    """The oracle of `run`: those of pooling and LRN in turn; x is a ReLU's output."""
+    u, argmax = pool_reference.forward(x, *windows(case))
+    y, _ = lrn_reference.forward(u, *channels(case))
+    du = lrn_reference.backward(u, dy, *channels(case))
+    dx = pool_reference.backward(du, argmax, x.shape, *windows(case)) * (x > 0)
+    return {"u": u, "argmax": argmax, "y": y, "dx": dx}
 
 
 def check(dev: Device, dtype: type, case: PoolLrnCase) -> None:
@@ -77,7 +80,8 @@ def check(dev: Device, dtype: type, case: PoolLrnCase) -> None:
     terms = {"y": 4 * case.size, "dx": 16 * case.size * r * s}
     name, given = f"pool_lrn {case}", inputs(case)
     # The two terms of a number's dx may nearly cancel out; how large the first is:
-    u, _, y = reference.forward(given["x"], windows(case), channels(case))
+    right = expected(**given, case=case)
+    u, y = right["u"], right["y"]
     first = given["dy"] * np.divide(y, u, out=np.zeros_like(y), where=u > 0)
     floor = {"dx": float(np.sqrt(np.mean(np.square(first))))}
     # All in between is kept in float: one rounding, and none of a maximum.

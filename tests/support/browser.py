@@ -12,35 +12,26 @@ import pytest
 from PIL import Image
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-# Of starting a browser on a busy machine.
-PATIENCE = 120
-
-
-def browser() -> str:
-    """A headless browser: MINICNN_BROWSER, or one on the PATH."""
-    found = [os.environ.get("MINICNN_BROWSER"), *map(shutil.which, BROWSERS)]
-    path = next((each for each in found if each), None)
-    if path is None:
-        pytest.skip("no Chromium; install one, or name it in MINICNN_BROWSER")
-    return path
+OPTIONS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"),
+    *("--disable-dev-shm-usage", "--enable-logging=stderr"),
+    # Whatever is asked of the network fails, and says so on the console.
+    "--host-resolver-rules=MAP * ~NOTFOUND",
+)
 
 
 def open_in_browser(page: Path, made: Path, *more: str) -> str:
-    """Opens a page to make a file of it; returns what the browser said."""
-    options = [
-        *("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"),
-        *("--disable-dev-shm-usage", "--enable-logging=stderr"),
-        f"--user-data-dir={page.parent / 'profile'}",
-        # Whatever is asked of the network fails, and says so on the console.
-        "--host-resolver-rules=MAP * ~NOTFOUND",
-        *more,
-    ]
-    done = subprocess.run(
-        [browser(), *options, page.as_uri()],
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-    )
+    """Opens a page to make a file of it; returns what the browser said.
+
+    The browser is MINICNN_BROWSER, or one on the PATH; without one the test is skipped.
+    """
+    found = [os.environ.get("MINICNN_BROWSER"), *map(shutil.which, BROWSERS)]
+    browser = next((each for each in found if each), None)
+    if browser is None:
+        pytest.skip("no Chromium; install one, or name it in MINICNN_BROWSER")
+    profile = f"--user-data-dir={page.parent / 'profile'}"
+    command = [browser, *OPTIONS, profile, *more, page.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert made.exists(), done.stderr[-2000:]
     return done.stderr
 

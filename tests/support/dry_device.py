@@ -2,23 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from types import SimpleNamespace
 
 import numpy as np
 
 from minicnn.devices.device import EmulatedDevice
-
-
-class _NoLauncher:
-    """Launches nothing."""
-
-    array = np.ndarray
-
-    def build(self, *_: Any) -> None:
-        """See `EmulatedLauncher`."""
-
-    def launch(self, *_: Any) -> None:
-        """See `EmulatedLauncher`."""
 
 
 class DryDevice(EmulatedDevice):
@@ -26,11 +14,11 @@ class DryDevice(EmulatedDevice):
 
     def __init__(self) -> None:
         super().__init__(1)
-        self.launcher = _NoLauncher()
+        self.launcher = SimpleNamespace(
+            array=np.ndarray,
+            build=lambda *_: None,
+            launch=lambda *_: None,
+        )
 
     def free_bytes(self) -> None:
         """Enough."""
-
-    def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
-        """An array of unspecified content, also when debugging."""
-        return np.empty(shape, dtype)

@@ -6,7 +6,6 @@ And opens them, to see what was recognised.
 from __future__ import annotations
 
 import io
-import struct
 import tarfile
 import zlib
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from scipy.io import savemat
 
 from minicnn.data_prep.sources.labelled import Source
 from minicnn.data_prep.sources.recognise import open_source
@@ -136,34 +136,13 @@ def add_kaggle(folder: Path) -> None:
 
 
 def meta_mat(ids: dict[str, int]) -> bytes:
-    """A MATLAB level 5 file with the devkit's struct array, compressed."""
-
-    def element(kind: int, data: bytes) -> bytes:
-        return struct.pack("<II", kind, len(data)) + data + bytes(-len(data) % 8)
-
-    def matrix(code: int, shape: tuple[int, int], name: str, rest: bytes) -> bytes:
-        head = element(6, struct.pack("<II", code, 0))
-        head += element(5, struct.pack("<ii", *shape)) + element(1, name.encode())
-        return element(14, head + rest)
-
-    def value(content: int | str) -> bytes:
-        if isinstance(content, int):  # a small element: kind, size and 2 bytes in 8
-            small = struct.pack("<HHHxx", 4, 2, content)
-            return matrix(6, (1, 1), "", small)
-        text = content.encode("utf-16-le")
-        return matrix(4, (1, len(content)), "", element(4, text))
-
-    fields = ("ILSVRC2012_ID", "WNID", "words")
-    names = b"".join(field.encode().ljust(32, b"\0") for field in fields)
-    cells = b"".join(
-        value(number) + value(wnid) + value(f"word {wnid}, other word")
-        for wnid, number in ids.items()
-    )
-    layout = struct.pack("<HHi", 5, 4, 32) + element(1, names)
-    synsets = matrix(2, (len(ids), 1), "synsets", layout + cells)
-    packed = zlib.compress(synsets)
-    head = b"MATLAB 5.0 MAT-file".ljust(124) + b"\x00\x01IM"
-    return head + struct.pack("<II", 15, len(packed)) + packed
+    """A MATLAB file with fields, types and shape as in the devkit's `synsets`."""
+    kinds = [("ILSVRC2012_ID", object), ("WNID", object), ("words", object)]
+    synsets = [(float(number), wnid, "word, other") for wnid, number in ids.items()]
+    file = io.BytesIO()
+    table = np.array(synsets, kinds)[:, None]
+    savemat(file, {"synsets": table}, do_compression=True)
+    return file.getvalue()
 
 
 def imagenet_of(folder: Path, samples: list[Path]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,7 @@ from minicnn.base.config import to_toml
 from minicnn.experiments.study.folder import Study
 from minicnn.experiments.study.plans import Node, resolve
 from minicnn.nn.network import tensor_hashes
-from minicnn.training import checkpoint
-from minicnn.training.checkpoint import Checkpoint
+from tests.support.runs import make_run
 
 CLASSES = 20
 IMAGES = 100
@@ -74,14 +72,12 @@ def accuracy(node: Node, rng: np.random.Generator) -> float:
 
 def _weights(seed: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
-    shapes = {f"{layer}.w": (4, 1, 1, 4) for layer in LAYERS}
-    shapes |= {f"{layer}.b": (4,) for layer in LAYERS}
-    shapes |= {"conv1.w": FILTERS, "conv1.b": FILTERS[:1]}
-    return {
-        f"{layer}.{part}": rng.normal(0, 0.1, shapes[f"{layer}.{part}"]).astype("f4")
-        for layer in LAYERS
-        for part in "wb"
-    }
+    weights = {}
+    for layer in LAYERS:
+        shape = FILTERS if layer == "conv1" else (4, 1, 1, 4)
+        weights[f"{layer}.w"] = rng.normal(0, 0.1, shape).astype("f4")
+        weights[f"{layer}.b"] = rng.normal(0, 0.1, shape[:1]).astype("f4")
+    return weights
 
 
 def _metrics(top1: float, iterations: int) -> list[dict[str, float]]:
@@ -122,28 +118,20 @@ def write_net(
     study: Study, node: Node, top1: float, base: dict[str, np.ndarray] | None
 ) -> dict[str, np.ndarray]:
     """Writes the run folder of one net and returns its weights."""
-    t, folder = node.treatment, study.run(node)
-    (folder / "checkpoints").mkdir(parents=True)
+    t, folder, config = node.treatment, study.run(node), node.config
     about = {"name": t.name, "treatment": t.kind, "source": t.source}
     about |= {"target": t.target, "n": t.n, "finetune": t.finetune, "keep": t.keep}
     about |= {"split": node.split, "seed": node.seed}
     store = {"store": str(study.store), "store_identity": study.identity}
-    sections = {"run": {**about, **store}, **node.config.to_dict()}
-    (folder / "config.toml").write_text(to_toml(sections))
-    classes = [{"index": c, "wnid": f"c{c}", "name": f"c {c}"} for c in range(CLASSES)]
-    write_json(folder / "task.json", {"classes": classes})
-    weights = _copied(node, base)
+    weights, iterations = _copied(node, base), config.solver.iterations
+    lines = "".join(json.dumps(each) + "\n" for each in _metrics(top1, iterations))
+    whole = (config.network.arch, weights, np.zeros((2, 2, 3)), CLASSES, lines)
+    make_run(folder, *whole, config, iterations, **about, **store)
     hashes = tensor_hashes(weights)
     frozen = {n: h for n, h in hashes.items() if LAYERS.index(n[:-2]) < t.frozen}
     table = [{"layer": LAYERS.index(name[:-2]) + 1, "tensor": name} for name in weights]
     write_json(folder / "layers.json", table)
-    iterations = node.config.solver.iterations
-    records = _metrics(top1, iterations)
-    text = "".join(json.dumps(each) + "\n" for each in records)
-    (folder / "metrics.jsonl").write_text(text)
-    state = Checkpoint(iterations, weights, {}, np.zeros((2, 2, 3), "f4"), {})
-    checkpoint.save(folder / "checkpoints", state)
-    images = node.config.data.images_per_class or IMAGES
+    images = config.data.images_per_class or IMAGES
     result = {
         **about,
         "iterations": iterations,
@@ -186,22 +174,13 @@ def open_plan(folder: Path, plan: dict[str, Any], store: Path) -> Study:
     return study
 
 
-def make_study(
-    folder: Path,
-    plan: dict[str, Any] = PLAN,
-    score: Callable[[Node, np.random.Generator], float] = accuracy,
-) -> Study:
-    """Writes a study folder with every net of the plan finished.
-
-    Args:
-        plan: as a plan's TOML has it.
-        score: the final top-1 of a net.
-    """
+def make_study(folder: Path, plan: dict[str, Any] = PLAN) -> Study:
+    """Writes a study folder with every net of a plan's TOML finished."""
     study = open_plan(folder, plan, Path("/made-up.h5"))
     rng = np.random.default_rng(0)
     bases: dict[str, dict[str, np.ndarray]] = {}
     for node in study.nodes:
-        weights = write_net(study, node, score(node, rng), bases.get(node.base))
+        weights = write_net(study, node, accuracy(node, rng), bases.get(node.base))
         if node.kind == "base":
             bases[node.id] = weights
     return study

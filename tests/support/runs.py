@@ -71,6 +71,8 @@ def make_run(
     mean: np.ndarray,
     classes: int,
     metrics: str = "",
+    config: Config | None = None,
+    step: int = 7,
     **about: Any,
 ) -> Run:
     """Writes a run folder as the trainer would leave it, without training.
@@ -80,10 +82,12 @@ def make_run(
         mean: (H,W,3).
         classes: of the task; fc8's outputs are its bias's length.
         metrics: content of metrics.jsonl.
+        config: its settings; by default those of `arch` at batch 16.
+        step: updates that its checkpoint has behind it.
         about: entries of config.toml's [run] that differ.
     """
     outputs = len(weights["fc8.b"])
-    config = Config(NetworkConfig(arch, outputs), SolverConfig(batch=16))
+    config = config or Config(NetworkConfig(arch, outputs), SolverConfig(batch=16))
     run = {"name": "baseA", "resize": "short-center", "orientation": "applied", **about}
     (folder / "checkpoints").mkdir(parents=True)
     (folder / "config.toml").write_text(to_toml({"run": run, **config.to_dict()}))
@@ -93,6 +97,6 @@ def make_run(
     task = {"split": "all", "task": "all", "classes": listed}
     write_json(folder / "task.json", task)
     (folder / "metrics.jsonl").write_text(metrics)
-    state = Checkpoint(7, weights, {}, mean.astype(np.float32), {})
+    state = Checkpoint(step, weights, {}, mean.astype(np.float32), {})
     checkpoint.save(folder / "checkpoints", state)
     return Run(folder)

@@ -248,12 +248,7 @@ def _computed(function: Callable[..., Any], *operands: Any) -> ndarray:
     """A new array of function(*operands), computed in the stream's turn."""
     values = [_operand(each) for each in operands]
     # Ones tell shape and dtype; what the values will be is not yet known.
-    ones = [
-        np.broadcast_to(np.ones((), v.dtype), v.shape)
-        if isinstance(v, np.ndarray)
-        else v
-        for v in values
-    ]
+    ones = [np.ones_like(v) if isinstance(v, np.ndarray) else v for v in values]
     like = np.asarray(function(*ones))
     made = ndarray(like.shape, like.dtype)
     target = made._values

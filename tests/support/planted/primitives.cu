@@ -112,16 +112,6 @@ __global__ void widen(const bf16* __restrict__ b, const f16* __restrict__ h,
     }
 }
 
-// out (blocks, 4): Philox blocks from `first` on.
-__global__ void random_words(u32* __restrict__ out, u64 seed, u32 stream, u64 step, u32 first,
-                             int blocks) {
-    int i = (int)global_thread();
-    if (i >= blocks) return;
-    uint4 words = philox_words(seed, stream, step, first + i);
-    out[4 * i] = words.x, out[4 * i + 1] = words.y;
-    out[4 * i + 2] = words.z, out[4 * i + 3] = words.w;
-}
-
 __global__ void larger(const float* __restrict__ a, const float* __restrict__ b,
                        float* __restrict__ found, int n) {
     for (int i = threadIdx.x; i < n; i += blockDim.x) found[i] = max_or_nan(a[i], b[i]);
