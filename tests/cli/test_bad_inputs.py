@@ -138,7 +138,6 @@ ROWS: dict[str, list[tuple[str, str]]] = {
         (f"{BASE} --runs foreign", "foreign/baseA: neither empty nor a run folder"),
         (f"{BASE} --runs foreign --fresh", "so --fresh leaves it alone"),
         (f"{BASE} --runs runs", "made with other settings"),
-        ("doctor --compile --device abacus", "--device abacus: unknown"),
     ],
     "transfer": [
         (f"{MOVE} --n 8", "--n 8: must be 1..7"),
