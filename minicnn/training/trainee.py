@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -22,7 +21,6 @@ from numpy.typing import NDArray
 
 from minicnn.base.errors import MinicnnError
 from minicnn.base.files import read_json, write_atomically, write_json
-from minicnn.compile import native
 from minicnn.data.loader import Loader
 from minicnn.nn.network import Network
 from minicnn.training import checkpoint
@@ -135,7 +133,6 @@ class Trainee:
         self.checkpoints.mkdir(exist_ok=True)
         found = checkpoint.latest(self.checkpoints)
         if found:
-            self._compare_forms()
             self.network.load(found.weights)
             self.solver.load(found.momentum)
             self.step = self.saved_at = found.step
@@ -162,24 +159,6 @@ class Trainee:
             return [dict(each) for each in sessions]
         except (MinicnnError, KeyError, TypeError, ValueError):
             return []  # a record for people: not worth a failed training
-
-    def _compare_forms(self) -> None:
-        """Warns if other forms of the ops are to go on than ran last."""
-        before = [{}, *self._sessions()][-1].get("native")
-        now = self.network.dev.details().get("native")
-        if None in (now, before) or now == before:
-            return
-        changed, mend = "compiled code, now in NumPy", "see 'minicnn doctor'"
-        if now:
-            changed, mend = "NumPy, now in compiled code", f"set {native.OFF}"
-        elif native.missing() == native.OFF:
-            mend = "unset MINICNN_NATIVE"
-        print(
-            f"warning: {self.name}: its ops ran in {changed}: it ends with the same "
-            f"numbers but for roundings, not with the same bytes; for those, {mend}",
-            file=sys.stderr,
-            flush=True,
-        )
 
     def log_session(
         self, began: float, first: int, rate: float, together: list[str]
