@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tomli_w
 
-from minicnn.base.config import to_toml
 from minicnn.experiments.study.folder import Study
 from minicnn.experiments.study.plans import Node, resolve
 from minicnn.nn.network import tensor_hashes
@@ -129,7 +129,7 @@ def write_net(
     about |= {"split": node.split, "seed": node.seed}
     store = {"store": str(study.store), "store_identity": study.identity}
     sections = {"run": {**about, **store}, **node.config.to_dict()}
-    (folder / "config.toml").write_text(to_toml(sections))
+    (folder / "config.toml").write_text(tomli_w.dumps(sections))
     classes = [{"index": c, "wnid": f"c{c}", "name": f"c {c}"} for c in range(CLASSES)]
     write_json(folder / "task.json", {"classes": classes})
     weights = _copied(node, base)
@@ -182,7 +182,7 @@ def open_plan(folder: Path, plan: dict[str, Any], store: Path) -> Study:
         nodes=resolved.nodes,
     )
     folder.mkdir(parents=True)
-    (folder / "plan.toml").write_text(to_toml(study.to_dict()))
+    (folder / "plan.toml").write_text(tomli_w.dumps(study.to_dict()))
     return study
 
 
