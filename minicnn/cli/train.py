@@ -74,7 +74,7 @@ def make_setup(
     else:
         opened = minicnn.Store(store)
         classes = task_classes(split, task, opened.classes, groups).classes
-        suited = advice.choose(opened, classes, gpu=not dev.on_host)
+        suited = advice.choose(opened, classes, dev.on_gpu)
         chosen, why = suited.config, f"recipe {suited.recipe}: {suited.why}"
         if not suited.published:
             why += "; --recipe paper for the published one"
