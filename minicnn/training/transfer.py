@@ -17,7 +17,7 @@ from minicnn.nn.trunk import Trunk
 from minicnn.training.run import Run, check_folder, open_folder
 from minicnn.training.setup import Setup, settings
 from minicnn.training.solver import scale_rates
-from minicnn.training.source import Source, of_base, of_path
+from minicnn.training.source import Source, of_base, of_path, place_of
 from minicnn.training.trainee import Diverged, Trainee
 from minicnn.training.trainer import Trainer
 from minicnn.training.treatment import RANDOM, Treatment, passes
@@ -99,15 +99,20 @@ def _trainee(
 
 
 def _source(
-    setup: Setup, treatments: Sequence[Treatment], store: Store
+    setup: Setup, treatments: Sequence[Treatment], store: Store, fresh: bool
 ) -> Source | None:
     """What the treatments copy from, if they do; checked to fit them and the store."""
-    first, n = treatments[0], max(each.copied for each in treatments)
-    if not n:
+    first, deepest = treatments[0], max(treatments, key=lambda each: each.copied)
+    if not deepest.copied:
         return None
     if not first.is_from_path:
         return of_base(setup, setup.task(store, first.source), store)
-    source = of_path(first.source, setup.arch, n)
+    saved = [any(setup.folder(each).glob("checkpoints/step-*")) for each in treatments]
+    if all(saved) and not fresh and not place_of(first.source).exists():
+        # All that the source gave is in the runs' checkpoints.
+        run = Run(setup.folder(deepest))
+        return Source(run.checkpoint.weights, run.mean, run.about["base_sha256"])
+    source = of_path(first.source, setup.arch, deepest.copied)
     if source.mean is not None and source.mean.shape[:2] != store.image_size:
         height, width = source.mean.shape[:2]
         raise MinicnnError(
@@ -142,7 +147,7 @@ def start(
         each.check_depth(setup.arch.depth)
     store = Store(setup.store)
     target = setup.task(store, first.target)
-    source = _source(setup, treatments, store)
+    source = _source(setup, treatments, store, fresh)
     outputs = _check_task(setup, first, target, store)
     seed = run_seed(setup.seed, first.family)
     loader = Loader(

@@ -154,7 +154,7 @@ ROWS: dict[str, list[tuple[str, str]]] = {
         (f"{MOVE} --from random --keep 1", "give a base by --from A or --from B"),
         (f"{MOVE} --share-trunk", "--share-trunk --n 3: needs two depths or more"),
         (f"{MOVE} --n 1-2 --share-trunk --finetune", "there is no trunk to share"),
-        (f"{MOVE} --from Q", "--from Q: neither A, B, random or tiny-imagenet, nor a"),
+        (f"{MOVE} --from Q", "Q: neither A, B, random or tiny-imagenet, nor a run"),
         (f"{MOVE} --from mine", "mine: no run folder (it has no config.toml)"),
         (f"{MOVE} --from notes.txt", "--from notes.txt: no safetensors file"),
         (f"{MOVE} --from unsaved", "unsaved: no checkpoint yet"),
