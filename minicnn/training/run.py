@@ -97,9 +97,6 @@ class Run:
         found = read_json(path)
         if not isinstance(found, dict) or not found.keys() >= SCORED:
             raise self._damaged("result.json", "lacks results")
-        # Older records hold a number then too: the mean of all, early ones included.
-        if found["evaluations"] < BEST:
-            found["top1_mean_of_10_best"] = None
         return found
 
     @cached_property

@@ -20,7 +20,7 @@ from minicnn.training.solver import scale_rates
 from minicnn.training.source import Source, of_base, of_path, place_of
 from minicnn.training.trainee import Diverged, Trainee
 from minicnn.training.trainer import Trainer
-from minicnn.training.treatment import RANDOM, Treatment, passes
+from minicnn.training.treatment import RANDOM, Treatment, is_path, passes
 
 
 def _layer_table(network: Network, treatment: Treatment) -> list[dict[str, Any]]:
@@ -105,7 +105,7 @@ def _source(
     first, deepest = treatments[0], max(treatments, key=lambda each: each.copied)
     if not deepest.copied:
         return None
-    if not first.is_from_path:
+    if not is_path(first.source):
         return of_base(setup, setup.task(store, first.source), store)
     saved = [any(setup.folder(each).glob("checkpoints/step-*")) for each in treatments]
     if all(saved) and not fresh and not place_of(first.source).exists():
@@ -241,8 +241,8 @@ def transfer(
         finetune_after: updates of the other layers alone, before the copied ones are
             trained as well.
     """
-    planned = passes(source, [n], target, finetune, keep, False, finetune_after)
-    return execute(setup, planned, fresh)[0]
+    how = target, keep, finetune, False, fresh, finetune_after
+    return transfer_depths(setup, source, [n], *how)[0]
 
 
 def transfer_depths(
