@@ -209,12 +209,6 @@ def test_all_that_diverge_are_named(setup: Setup) -> None:
     assert Run(setup.runs / "A2B").result is None
 
 
-def test_treatments_that_differ_share_no_trunk(setup: Setup) -> None:
-    mixed = [Treatment("B", "A", 2), Treatment("B", "A", 3, True)]
-    with pytest.raises(ValueError, match="differ in their depth alone"):
-        transfer.start(setup, mixed)
-
-
 def test_one_folder_in_use_keeps_all_from_starting(setup: Setup) -> None:
     together(setup)
     before = contents(setup.runs)

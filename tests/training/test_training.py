@@ -192,14 +192,3 @@ def test_a_loss_stuck_at_chance_is_reported(
     assert "still ln 4 = 1.39" in said(10, 1.39)
     assert said(2, 1.39) == ""
     assert said(10, 1.36) == ""
-
-
-def test_too_few_outputs_are_refused(store_path: Path, tmp_path: Path) -> None:
-    setup = make_setup(store_path, tmp_path, "network.outputs=3")
-    with pytest.raises(
-        MinicnnError, match=r"network\.outputs 3: fewer than the 4 classes"
-    ):
-        transfer.train_base(setup, "A")
-    wide = make_setup(store_path, tmp_path, "network.outputs=10")
-    run = transfer.train_base(wide, "A")
-    assert run.checkpoint.weights["fc8.b"].shape == (10,)
