@@ -76,7 +76,7 @@ def make_setup(
         classes = task_classes(split, task, opened.classes, groups).classes
         suited = advice.choose(opened, classes, dev.on_gpu)
         chosen, why = suited.config, f"recipe {suited.recipe}: {suited.why}"
-        if not suited.published:
+        if suited.recipe != "paper":
             why += "; --recipe paper for the published one"
     named = [f"network.arch={arch.name}"] if arch else []
     own = [f"network.precision={precision}"] if precision else []

@@ -12,7 +12,7 @@ from minicnn.base.files import write_json
 from minicnn.data.loader import Loader
 from minicnn.data.splits import Task, split_report
 from minicnn.data.store import Store
-from minicnn.nn.network import Network
+from minicnn.nn.network import Network, check
 from minicnn.nn.trunk import Trunk
 from minicnn.training.run import Run, check_folder, open_folder
 from minicnn.training.setup import Setup, settings
@@ -175,7 +175,7 @@ def start(
     }
     if trainees:
         networks = [trainee.network for trainee in trainees.values()]
-        Trunk(networks).check(config.solver.batch)
+        check(Trunk(networks).networks, config.solver.batch)
     runs = [open_folder(*how) for how in opening]
     for each, trainee in trainees.items():
         table = _layer_table(trainee.network, each)
