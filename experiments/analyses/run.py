@@ -115,7 +115,8 @@ def analyse(
     if not units:
         raise MinicnnError(
             f"{targets[0]}: no net there is one that {', '.join(names)} can look at; "
-            "probes need a base, lines a fine-tuned copy of one"
+            "probes need a base; lines and cka a fine-tuned net and, beside it, the "
+            "base of its own task, also where --from PATH names another source"
         )
     make_folder(output)
     rows: dict[str, list[Row]] = {name: [] for name in names}

@@ -21,7 +21,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from minicnn.base.config import Config, from_dict, read_toml, to_toml
+import tomli_w
+
+from minicnn.base.config import Config, from_dict, read_toml
 from minicnn.base.errors import MinicnnError, counted
 from minicnn.base.files import (
     held_alone,
@@ -160,7 +162,7 @@ class Study:
 
     def write(self) -> None:
         """Writes plan.toml, unless it is there."""
-        path, text = self.folder / PLAN, to_toml(self.to_dict()).encode()
+        path, text = self.folder / PLAN, tomli_w.dumps(self.to_dict()).encode()
         if not path.exists() or path.read_bytes() != text:
             write_atomically(path, text)
 

@@ -1,4 +1,4 @@
-"""A run's settings: typed, read from TOML recipes, overridden by --set, written back.
+"""A run's settings: typed, read from TOML recipes, overridden by --set.
 
 Every field can be set from a recipe file and from the command line by its dotted name,
 such as `solver.lr`. Unknown names and values of the wrong kind are refused.
@@ -7,9 +7,7 @@ such as `solver.lr`. Unknown names and values of the wrong kind are refused.
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
-import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -205,33 +203,6 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise MinicnnError(f"{path}: cannot be read ({error.strerror})") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise MinicnnError(f"{path}: not valid TOML: {error}") from None
-
-
-def to_toml(sections: Mapping[str, Any], place: str = "") -> str:
-    """Nested sections as TOML, in their order, single values before sections.
-
-    Args:
-        place: dotted name of the section that these belong to, with its dot.
-    """
-
-    def written(value: Any) -> str:  # JSON writes such values the same way
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-
-    def named(key: str) -> str:
-        return key if re.fullmatch(r"[\w-]+", key, re.ASCII) else written(key)
-
-    values, below = [], []
-    for key, value in sections.items():
-        name, listed = place + named(key), isinstance(value, list)
-        if isinstance(value, Mapping):
-            below.append(f"\n[{name}]\n{to_toml(value, name + '.')}")
-        elif listed and value and isinstance(value[0], Mapping):
-            tables = (to_toml(each, name + ".") for each in value)
-            below += [f"\n[[{name}]]\n{table}" for table in tables]
-        else:
-            values.append(f"{named(key)} = {written(value)}\n")
-    text = "".join([*values, *below])
-    return text if place else text.lstrip("\n")
 
 
 def load_recipe(name: str) -> Config:

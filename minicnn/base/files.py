@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from platformdirs import user_cache_path
 
 from minicnn.base.errors import MinicnnError
 
@@ -104,11 +105,6 @@ def make_folder(path: Path) -> None:
 
 def cache_folder() -> Path:
     """Where compiled kernels and the demo set are kept: the user's cache folder."""
-    try:
-        from platformdirs import user_cache_path
-    except ImportError:  # not installed: a tree that runs on a borrowed machine
-        home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-        return Path(home).expanduser() / "minicnn"
     return user_cache_path("minicnn", appauthor=False)
 
 

@@ -24,7 +24,7 @@ from minicnn import __version__
 from minicnn.base.cores import available_cores
 from minicnn.base.errors import MinicnnError
 from minicnn.cli import shared
-from minicnn.cli.shared import put, say
+from minicnn.cli.shared import put
 
 OK, OPTIONAL, MISSING = "ok", "optional", "missing"
 # The name on PyPI. `minicnn` is another project's there; its folder is MiniCNN, that is
@@ -241,33 +241,11 @@ CHECKS = _machine, _stranger, _packages, _loading, _native, _gpu, _device, _cach
 
 
 @click.command()
-@click.option(
-    "--compile", "compiles", is_flag=True, help="Compile all kernels for --device."
-)
-@shared.device_options
 @shared.json_option
-def doctor(compiles: bool, device: str, threads: int | None) -> None:
-    """Say what this machine has and lacks, and what mends it.
-
-    With --compile, fill the caches of compiled kernels instead, so that nothing waits
-    for the compiler later; without a GPU those of the emulated device.
-    """
-    if not compiles:
-        findings = examine()
-        put([vars(each) for each in findings], table(findings))
-        return
-    from minicnn.devices import build
-    from minicnn.devices import device as devices
-
-    if device == "auto":
-        device = "cuda" if devices.cuda_count() else "emulated"
-    built = []
-    for each in build.build_all(devices.get(device, threads)):
-        built.append(each)
-        say(each)
-    put([vars(each) for each in built])
-    if any(each.error for each in built):
-        raise click.exceptions.Exit(1)
+def doctor() -> None:
+    """Say what this machine has and lacks, and what mends it."""
+    findings = examine()
+    put([vars(each) for each in findings], table(findings))
 
 
 COMMANDS = [doctor]

@@ -18,16 +18,17 @@ SIZE = 32  # pixels a side that a net from nothing is trained on in minutes
 
 def _choices(source: str) -> tuple[int, int, str]:
     """Pixels a side, layers to copy, and the run's name."""
-    from minicnn.training.source import architecture
-    from minicnn.training.treatment import Treatment, passes
+    from minicnn.training.source import architecture, locate
+    from minicnn.training.treatment import is_path, passes
 
     if source == NOTHING:
         return SIZE, 0, "baseall"
-    if not Treatment("all", source, 1).is_from_path:
+    if not is_path(source):
         raise MinicnnError(
             f"--from {source}: a net of a split's task; 'minicnn start' goes on from "
             f"tiny-imagenet, a PATH or {NOTHING}"
         )
+    locate(source)
     arch = architecture(source)
     size, depth = (arch.size, arch.depth - 1) if arch else (SIZE, 7)
     return size, depth, passes(source, [depth], finetune=True)[0][0].name

@@ -74,9 +74,9 @@ def make_setup(
     else:
         opened = minicnn.Store(store)
         classes = task_classes(split, task, opened.classes, groups).classes
-        suited = advice.choose(opened, classes, gpu=not dev.on_host)
+        suited = advice.choose(opened, classes, dev.on_gpu)
         chosen, why = suited.config, f"recipe {suited.recipe}: {suited.why}"
-        if not suited.published:
+        if suited.recipe != "paper":
             why += "; --recipe paper for the published one"
     named = [f"network.arch={arch.name}"] if arch else []
     own = [f"network.precision={precision}"] if precision else []
@@ -88,7 +88,7 @@ def _target_of(source: str, target: str | None) -> tuple[str, Architecture | Non
     """The task that a transfer learns, and the architecture of its source."""
     from minicnn.nn import architecture_files, architectures
     from minicnn.training.source import architecture
-    from minicnn.training.treatment import Treatment, default_target
+    from minicnn.training.treatment import default_target, is_path
 
     if not source:
         raise MinicnnError("--from '': names no net; --from A copies from task A's")
@@ -98,7 +98,7 @@ def _target_of(source: str, target: str | None) -> tuple[str, Architecture | Non
             "classes, and --from runs/STORE-all/baseall --to A those of a split's task"
         )
     task = target or default_target(source)
-    if not Treatment("all", source, 1).is_from_path:
+    if not is_path(source):
         return task, None
     found = architecture(source)
     if found and not architectures.is_built_in(found):

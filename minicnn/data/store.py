@@ -128,7 +128,7 @@ def write(
     Raises:
         MinicnnError: shapes, dtype or labels do not fit, or it cannot be written.
     """
-    images = np.asanyarray(images)
+    images = _array("images", images)
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
         raise MinicnnError(
             f"images {images.shape} {images.dtype}: must be (N,H,W,3) uint8"
@@ -166,9 +166,16 @@ def write(
     return Store(path)
 
 
+def _array(key: str, given: Any) -> NDArray[Any]:
+    try:
+        return np.asanyarray(given)
+    except ValueError as error:
+        raise MinicnnError(f"{key}: make no array ({error})") from None
+
+
 def _whole_numbers(key: str, given: Any, count: int, below: int) -> NDArray[np.integer]:
     """One of 0 .. below − 1 for each of `count` images."""
-    found = np.asarray(given)
+    found = _array(key, given)
     if found.dtype.kind not in "iu" or found.shape != (count,):
         raise MinicnnError(
             f"{key} {found.shape} {found.dtype}: must be ({count},) whole numbers, one "

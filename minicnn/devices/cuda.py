@@ -97,6 +97,7 @@ class CudaDevice(Device):
     """
 
     has_kernels = True
+    on_gpu = True
 
     def __init__(self, index: int = 0, threads: int | None = None) -> None:
         super().__init__(threads)

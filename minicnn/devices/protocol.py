@@ -37,6 +37,7 @@ class Device(HostThreads, ABC):
         launcher: offers what `EmulatedLauncher` does, or None.
         native: whether ops run in their compiled forms, where they have no kernels.
         on_host: whether its arrays are the host's, and host memory needs no copy.
+        on_gpu: whether it is a GPU; the emulated device is neither.
         shared_bytes: most shared memory of a block, in bytes; an H100's, unless the
             device has another limit.
         generation: counts `outdate_records`.
@@ -47,6 +48,7 @@ class Device(HostThreads, ABC):
     launcher: Any = None
     native: bool = False
     on_host = False
+    on_gpu = False
     shared_bytes = 227 << 10
     generation = 0
 

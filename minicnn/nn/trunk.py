@@ -30,19 +30,11 @@ class Trunk:
             each.release()
             each.planned_above = 0 if each is self.deepest else each.frozen
 
-    def check(self, batch: int) -> None:
-        """Refuses more images than there is memory for; allocates nothing.
-
-        Raises:
-            MinicnnError: the device has too little memory; names the batch that fits.
-        """
-        network.check(self.networks, batch)
-
     def plan(self, batch: int) -> None:
         """Allocates the buffers of all networks for up to `batch` images, once.
 
         Raises:
-            MinicnnError: as `check` does.
+            MinicnnError: the device has too little memory; names the batch that fits.
         """
         network.plan(self.networks, batch)
 

@@ -25,11 +25,6 @@ class Choice:
     why: str
 
     @property
-    def published(self) -> bool:
-        """Whether it is the paper's own."""
-        return self.recipe == "paper"
-
-    @property
     def config(self) -> Config:
         """The recipe's settings for that network."""
         return override(load_recipe(self.recipe), [f"network.arch={self.arch}"])

@@ -22,14 +22,13 @@ from safetensors.numpy import save as serialise
 
 from minicnn.base.errors import MinicnnError
 from minicnn.base.files import partial, write_atomically
+from minicnn.nn.torch_layout import Tensors
 
 KEY = "minicnn"
 FOLDER = "checkpoints"
 MOMENTUM = "momentum/"
 VERSION = 1
 KEPT = 2
-
-Tensors = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import platform
 import re
@@ -53,19 +52,15 @@ def processor() -> str:
 
 
 DIRTY = "-dirty"
-_CODE = {".py", ".toml", ".cu", ".cuh", ".cpp", ".h"}
 # Folders that programs write to; changes there do not count as changed code.
 _WRITTEN = ("docs", "experiments/results")
-# Folders of code beside the package in a source tree.
-_BESIDE = ("data_prep", "experiments", "tests")
 
 
 @cache
 def commit() -> str:
     """The commit that runs, with DIRTY if changed since.
 
-    Without a checkout what MINICNN_COMMIT in the environment says, else "unknown"; with
-    a digest of the code, which tells copies apart.
+    Without a checkout what MINICNN_COMMIT in the environment says, else "unknown".
     """
     file = Path(__file__).resolve()
 
@@ -82,21 +77,4 @@ def commit() -> str:
         changed = git("status", "--porcelain", "--untracked-files=no", "--", *code)
         return git("rev-parse", "--short=12", "HEAD") + (DIRTY if changed else "")
     except (OSError, subprocess.SubprocessError):
-        from minicnn.compile import kernel_source
-
-        told = os.environ.get("MINICNN_COMMIT") or "unknown"
-        package = file.parents[1]
-        beside = [package.parent / name for name in _BESIDE]
-        return f"{told} (code {digest(package, kernel_source.FOLDER, *beside)})"
-
-
-def digest(*folders: Path) -> str:
-    """Twelve hexadecimal digits of the code in folders: names and contents."""
-    found = hashlib.sha256()
-    for folder in folders:
-        for file in sorted(folder.rglob("*")):
-            if file.suffix in _CODE and file.is_file():
-                content = file.read_bytes()
-                name = file.relative_to(folder).as_posix()
-                found.update(f"{name}\0{len(content)}\0".encode() + content)
-    return found.hexdigest()[:12]
+        return os.environ.get("MINICNN_COMMIT") or "unknown"

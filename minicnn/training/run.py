@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tomli_w
 from numpy.typing import NDArray
 
 from minicnn.base import files, precision
-from minicnn.base.config import Config, from_dict, read_toml, to_toml
+from minicnn.base.config import Config, from_dict, read_toml
 from minicnn.base.errors import MinicnnError
 from minicnn.base.files import partial, read_json
 from minicnn.devices.device import Device
@@ -96,9 +97,6 @@ class Run:
         found = read_json(path)
         if not isinstance(found, dict) or not found.keys() >= SCORED:
             raise self._damaged("result.json", "lacks results")
-        # Older records hold a number then too: the mean of all, early ones included.
-        if found["evaluations"] < BEST:
-            found["top1_mean_of_10_best"] = None
         return found
 
     @cached_property
@@ -246,5 +244,5 @@ def open_folder(
         files.write_json(classes, task)
     # Last: a folder with a config.toml is a whole run folder.
     if not config.exists():
-        files.write_atomically(config, to_toml(settings).encode())
+        files.write_atomically(config, tomli_w.dumps(settings).encode())
     return Run(folder)

@@ -43,12 +43,17 @@ def _digest(hashes: Mapping[str, str]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def place_of(source: str) -> Path:
+    """Where a source lies, or lay, that is no task's base."""
+    if source not in SHIPPED:
+        return Path(source)
+    package = importlib.resources.files("minicnn.experiments")
+    return Path(str(package / SHIPPED[source]))
+
+
 def locate(source: str) -> Path:
-    """Where a source lies that is no task's base; MinicnnError if nothing is there."""
-    path = Path(source)
-    if source in SHIPPED:
-        package = importlib.resources.files("minicnn.experiments")
-        path = Path(str(package / SHIPPED[source]))
+    """As `place_of`; MinicnnError if nothing is there."""
+    path = place_of(source)
     if not path.exists():
         raise MinicnnError(
             f"--from {source}: neither A, B, random or {', '.join(SHIPPED)}, nor a run "
@@ -76,8 +81,10 @@ def _opened(path: Path) -> tuple[Run | None, Tensors, dict[str, Any]]:
 
 
 def architecture(source: str) -> Architecture | None:
-    """The architecture that a source says it is of; None where it says nothing."""
-    run, _, about = _opened(locate(source))
+    """The architecture that a source says it is of; None where it says nothing, or is
+    gone."""
+    path = place_of(source)
+    run, _, about = _opened(path) if path.exists() else (None, {}, {})
     return run.arch if run else ARCHITECTURES.get(str(about.get("arch")))
 
 

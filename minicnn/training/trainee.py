@@ -12,17 +12,17 @@ from __future__ import annotations
 import json
 import math
 import os
-import sys
 import time
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from minicnn.base import precision
 from minicnn.base.errors import MinicnnError
 from minicnn.base.files import read_json, write_atomically, write_json
-from minicnn.compile import native
 from minicnn.data.loader import Loader
 from minicnn.nn.network import Network
 from minicnn.training import checkpoint
@@ -30,24 +30,65 @@ from minicnn.training.checkpoint import Checkpoint
 from minicnn.training.environment import describe
 from minicnn.training.run import BEST, read_metrics
 from minicnn.training.setup import Setup, identity
-from minicnn.training.solver import Solver, learning_rate
-from minicnn.training.treatment import Treatment
+from minicnn.training.solver import Solver, learning_rate, scale_rates
+from minicnn.training.source import Source
+from minicnn.training.treatment import RANDOM, Treatment
 
 
 class Diverged(MinicnnError):
     """A run's loss or weights are no longer finite numbers; other runs may go on."""
 
 
+def run_seed(seed: int, name: str) -> int:
+    """The Philox key of a run: its seed, and a name's CRC-32 in the upper word.
+
+    Initial weights are keyed by the treatment's full name, so that no two runs of a
+    comparison share any: a selffer that drew the base's own upper layers again would
+    find its way back too easily.
+
+    Sample order, crops, mirrors, dropout and frozen random filters are keyed by its
+    family, the name without the depth. All depths of one source, target and treatment
+    then see the same batches through the same masks: a curve over n compares paired
+    runs, and one pass over the data can train them all.
+    """
+    return seed | zlib.crc32(name.encode()) << 32
+
+
+def draw_start(
+    network: Network, treatment: Treatment, seed: int, weights: Mapping[str, Any]
+) -> None:
+    """Gives a network the weights that its training begins with: drawn, or copied.
+
+    `seed` is the comparison's, and `weights` by name what layers are copied from.
+    """
+    network.draw(run_seed(seed, treatment.name))
+    if treatment.copied:
+        network.copy_layers(weights, treatment.copied)
+    elif treatment.source == RANDOM:
+        network.draw(run_seed(seed, treatment.family), treatment.n)
+
+
 class Trainee:
     """A run that is being trained, in its folder.
 
-    `network` is freshly started: weights copied or drawn, layers frozen.
+    Its network is as the run starts: weights copied or drawn, layers frozen.
+
+    Args:
+        outputs: features of the last layer.
+        source: what layers are copied from, if any are.
     """
 
-    def __init__(self, setup: Setup, treatment: Treatment, network: Network) -> None:
+    def __init__(
+        self, setup: Setup, treatment: Treatment, outputs: int, source: Source | None
+    ) -> None:
+        self.treatment, self.config = treatment, setup.config
         self.name, self.folder = treatment.name, setup.folder(treatment)
-        self.config, self.network = setup.config, network
         self.identity = identity(setup, treatment)
+        types = precision.get(self.config.network.precision)
+        self.network = network = Network(setup.arch, outputs, setup.dev, None, types)
+        draw_start(network, treatment, setup.seed, source.weights if source else {})
+        network.freeze(treatment.frozen)
+        scale_rates(network, self.config.solver)
         still = treatment.copied, treatment.finetune_after
         self.solver = Solver(network, setup.config.solver, still)
         self.step = 0
@@ -60,6 +101,23 @@ class Trainee:
         self.metrics = self.folder / "metrics.jsonl"
         # Told of each record of the metrics.
         self.observers: list[Callable[[dict[str, Any]], object]] = []
+
+    def write_layers(self) -> None:
+        """Writes which tensors were copied or drawn, and are frozen or trained."""
+        copied, origin = self.treatment.copied, self.treatment.source_label
+        table = [
+            {
+                "layer": p.index,
+                "tensor": p.name,
+                "shape": list(p.shape),
+                "origin": f"copied from {origin}"
+                if p.index <= copied
+                else "drawn afresh",
+                "state": "frozen" if p.index <= self.network.frozen else "trained",
+            }
+            for p in self.network.params
+        ]
+        write_json(self.folder / "layers.json", table)
 
     def learn(self, labels: Any) -> None:
         """Backward and update by labels (N,), after the forward pass in training.
@@ -135,7 +193,6 @@ class Trainee:
         self.checkpoints.mkdir(exist_ok=True)
         found = checkpoint.latest(self.checkpoints)
         if found:
-            self._compare_forms()
             self.network.load(found.weights)
             self.solver.load(found.momentum)
             self.step = self.saved_at = found.step
@@ -162,24 +219,6 @@ class Trainee:
             return [dict(each) for each in sessions]
         except (MinicnnError, KeyError, TypeError, ValueError):
             return []  # a record for people: not worth a failed training
-
-    def _compare_forms(self) -> None:
-        """Warns if other forms of the ops are to go on than ran last."""
-        before = [{}, *self._sessions()][-1].get("native")
-        now = self.network.dev.details().get("native")
-        if None in (now, before) or now == before:
-            return
-        changed, mend = "compiled code, now in NumPy", "see 'minicnn doctor'"
-        if now:
-            changed, mend = "NumPy, now in compiled code", f"set {native.OFF}"
-        elif native.missing() == native.OFF:
-            mend = "unset MINICNN_NATIVE"
-        print(
-            f"warning: {self.name}: its ops ran in {changed}: it ends with the same "
-            f"numbers but for roundings, not with the same bytes; for those, {mend}",
-            file=sys.stderr,
-            flush=True,
-        )
 
     def log_session(
         self, began: float, first: int, rate: float, together: list[str]

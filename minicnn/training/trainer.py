@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minicnn.base.config import Config
-from minicnn.base.errors import MinicnnError, Stopped
+from minicnn.base.errors import Stopped
 from minicnn.base.interrupt import Interrupt
 from minicnn.base.progress import Progress
 from minicnn.data.loader import Batch, ImagesInMemory, Loader, mean_image
@@ -163,22 +163,12 @@ class Trainer:
         """Loads the newest checkpoints, and builds the trunk of frozen layers."""
         loader, networks = self.loader, [each.network for each in self.trainees]
         dev, batch = networks[0].dev, self.config.solver.batch
-        means = [self.mean, *[each.resume() for each in self.trainees]]
-        held = [mean for mean in means if mean is not None]
-        frozen = [each.frozen_before.items() for each in self.trainees]
-        trunk = max(frozen, key=len)
+        means = [each.resume() for each in self.trainees]
+        held = [mean for mean in (*means, self.mean) if mean is not None]
         if not held:
             with self._passing(len(loader.train), "mean image") as tick:
                 held = [mean_image(dev, loader.store, loader.train, tick)]
         self._mean = held[0]
-        if not all(each <= trunk for each in frozen) or not all(
-            np.array_equal(each, self._mean) for each in held
-        ):
-            names = ", ".join(each.name for each in self.trainees)
-            raise MinicnnError(
-                f"{names}: their frozen layers or mean images differ, so that one pass "
-                "cannot train them; train them one after another"
-            )
         self.trunk = Trunk(networks)
         self.trunk.plan(batch)
         self.inputs = Inputs(networks[0], self._mean, batch)

@@ -2,56 +2,21 @@
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from minicnn.base import precision
 from minicnn.base.errors import MinicnnError
-from minicnn.base.files import write_json
 from minicnn.data.loader import Loader
 from minicnn.data.splits import Task, split_report
 from minicnn.data.store import Store
-from minicnn.nn.network import Network
+from minicnn.nn.network import check
 from minicnn.nn.trunk import Trunk
 from minicnn.training.run import Run, check_folder, open_folder
 from minicnn.training.setup import Setup, settings
-from minicnn.training.solver import scale_rates
-from minicnn.training.source import Source, of_base, of_path
-from minicnn.training.trainee import Diverged, Trainee
+from minicnn.training.source import Source, of_base, of_path, place_of
+from minicnn.training.trainee import Diverged, Trainee, run_seed
 from minicnn.training.trainer import Trainer
-from minicnn.training.treatment import RANDOM, Treatment, passes
-
-
-def _layer_table(network: Network, treatment: Treatment) -> list[dict[str, Any]]:
-    """Which tensors were copied or drawn, and which are frozen or trained."""
-    return [
-        {
-            "layer": p.index,
-            "tensor": p.name,
-            "shape": list(p.shape),
-            "origin": f"copied from {treatment.source_label}"
-            if p.index <= treatment.copied
-            else "drawn afresh",
-            "state": "frozen" if p.index <= treatment.frozen else "trained",
-        }
-        for p in network.params
-    ]
-
-
-def run_seed(seed: int, name: str) -> int:
-    """The Philox key of a run: its seed, and a name's CRC-32 in the upper word.
-
-    Initial weights are keyed by the treatment's full name, so that no two runs of a
-    comparison share any: a selffer that drew the base's own upper layers again would
-    find its way back too easily.
-
-    Sample order, crops, mirrors, dropout and frozen random filters are keyed by its
-    family, the name without the depth. All depths of one source, target and treatment
-    then see the same batches through the same masks: a curve over n compares paired
-    runs, and one pass over the data can train them all.
-    """
-    return seed | zlib.crc32(name.encode()) << 32
+from minicnn.training.treatment import Treatment, is_path, passes
 
 
 def _check_task(setup: Setup, first: Treatment, task: Task, store: Store) -> int:
@@ -72,42 +37,21 @@ def _check_task(setup: Setup, first: Treatment, task: Task, store: Store) -> int
     return asked or classes
 
 
-def draw_start(
-    network: Network, treatment: Treatment, seed: int, weights: Mapping[str, Any]
-) -> None:
-    """Gives a network the weights that its training begins with: drawn, or copied.
-
-    `seed` is the comparison's, and `weights` by name what layers are copied from.
-    """
-    network.draw(run_seed(seed, treatment.name))
-    if treatment.copied:
-        network.copy_layers(weights, treatment.copied)
-    elif treatment.source == RANDOM:
-        network.draw(run_seed(seed, treatment.family), treatment.n)
-
-
-def _trainee(
-    setup: Setup, treatment: Treatment, outputs: int, source: Source | None
-) -> Trainee:
-    """A run's network as it starts, and what trains it."""
-    types = precision.get(setup.config.network.precision)
-    network = Network(setup.arch, outputs, setup.dev, None, types)
-    draw_start(network, treatment, setup.seed, source.weights if source else {})
-    network.freeze(treatment.frozen)
-    scale_rates(network, setup.config.solver)
-    return Trainee(setup, treatment, network)
-
-
 def _source(
-    setup: Setup, treatments: Sequence[Treatment], store: Store
+    setup: Setup, treatments: Sequence[Treatment], store: Store, fresh: bool
 ) -> Source | None:
     """What the treatments copy from, if they do; checked to fit them and the store."""
-    first, n = treatments[0], max(each.copied for each in treatments)
-    if not n:
+    first, deepest = treatments[0], max(treatments, key=lambda each: each.copied)
+    if not deepest.copied:
         return None
-    if not first.is_from_path:
+    if not is_path(first.source):
         return of_base(setup, setup.task(store, first.source), store)
-    source = of_path(first.source, setup.arch, n)
+    saved = [any(setup.folder(each).glob("checkpoints/step-*")) for each in treatments]
+    if all(saved) and not fresh and not place_of(first.source).exists():
+        # All that the source gave is in the runs' checkpoints.
+        run = Run(setup.folder(deepest))
+        return Source(run.checkpoint.weights, run.mean, run.about["base_sha256"])
+    source = of_path(first.source, setup.arch, deepest.copied)
     if source.mean is not None and source.mean.shape[:2] != store.image_size:
         height, width = source.mean.shape[:2]
         raise MinicnnError(
@@ -142,7 +86,7 @@ def start(
         each.check_depth(setup.arch.depth)
     store = Store(setup.store)
     target = setup.task(store, first.target)
-    source = _source(setup, treatments, store)
+    source = _source(setup, treatments, store, fresh)
     outputs = _check_task(setup, first, target, store)
     seed = run_seed(setup.seed, first.family)
     loader = Loader(
@@ -163,21 +107,20 @@ def start(
         own = settings(setup, each, store, digest)
         anew = check_folder(setup.folder(each), own, task, fresh)
         opening.append((setup.folder(each), own, task, anew))
-    trainees = {
-        each: _trainee(setup, each, outputs, source)
+    trainees = [
+        Trainee(setup, each, outputs, source)
         for each in treatments
         if fresh or not (setup.folder(each) / "result.json").exists()
-    }
+    ]
     if trainees:
-        networks = [trainee.network for trainee in trainees.values()]
-        Trunk(networks).check(config.solver.batch)
+        networks = [trainee.network for trainee in trainees]
+        check(Trunk(networks).networks, config.solver.batch)
     runs = [open_folder(*how) for how in opening]
-    for each, trainee in trainees.items():
-        table = _layer_table(trainee.network, each)
-        write_json(trainee.folder / "layers.json", table)
+    for trainee in trainees:
+        trainee.write_layers()
     # The published transfer nets subtract the source task's mean image.
     mean = source.mean if source else None
-    return Trainer(runs, list(trainees.values()), config, loader, mean)
+    return Trainer(runs, trainees, config, loader, mean)
 
 
 def execute(
@@ -236,8 +179,8 @@ def transfer(
         finetune_after: updates of the other layers alone, before the copied ones are
             trained as well.
     """
-    planned = passes(source, [n], target, finetune, keep, False, finetune_after)
-    return execute(setup, planned, fresh)[0]
+    how = target, keep, finetune, False, fresh, finetune_after
+    return transfer_depths(setup, source, [n], *how)[0]
 
 
 def transfer_depths(

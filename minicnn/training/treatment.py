@@ -24,6 +24,11 @@ SHIPPED = {"tiny-imagenet": "results/2026-11-29-tiny-imagenet-bases/random-0/bas
 _SPAN = re.compile(r"(-?\d{1,9})(?:-(\d{1,9}))?")
 
 
+def is_path(source: str) -> bool:
+    """Whether a source is a run or a file of weights, not a net of the same split."""
+    return source not in ("", RANDOM, "A", "B", "all")
+
+
 def _check_depth(n: int, deepest: int) -> None:
     if not 1 <= n <= deepest:
         raise MinicnnError(
@@ -93,20 +98,15 @@ class Treatment:
     def _named(self, n: int | str) -> str:
         if not self.source:
             return f"base{self.target}"
-        source = f"{self.source_label}-" if self.is_from_path else self.source
+        source = f"{self.source_label}-" if is_path(self.source) else self.source
         name = f"{'R' if source == RANDOM else source}{n}{self.target}"
         name += "+" * self.finetune + f"-keep{self.keep}" * (self.keep > 0)
         return name + f"-after{self.finetune_after}" * (self.finetune_after > 0)
 
     @property
-    def is_from_path(self) -> bool:
-        """Whether the source is a run or a file, not a base of the same split."""
-        return self.source not in ("", RANDOM, "A", "B", "all")
-
-    @property
     def source_label(self) -> str:
         """What the source is called: baseA; of a path, its run's name or its stem."""
-        if not self.is_from_path:
+        if not is_path(self.source):
             return f"base{self.source}"
         path = Path(self.source)
         if path.parent.name == "checkpoints":  # of a run
@@ -150,7 +150,7 @@ class Treatment:
 
 def default_target(source: str) -> str:
     """The other task; B for random filters; all for what is not of the same split."""
-    if Treatment("all", source, 1).is_from_path:
+    if is_path(source):
         return "all"
     return "B" if source == RANDOM else other(source)
 
@@ -187,14 +187,12 @@ def passes(
     """The treatments of several depths, by the pass over the data that trains them.
 
     Args:
-        source, keep, finetune_after: as in `Treatment`.
-        depths: layers taken.
         target: None takes that of `default_target`.
-        finetune: as in `Treatment`; `finetune_after` implies it.
+        finetune: `finetune_after` implies it.
         share_trunk: whether one pass trains them all; else each has its own.
     """
     target = target or default_target(source)
-    if Treatment("all", source, 1).is_from_path and source not in SHIPPED:
+    if is_path(source) and source not in SHIPPED:
         source = str(Path(source).resolve())  # names it from everywhere
     finetune = finetune or finetune_after > 0
     how = finetune, keep, finetune_after

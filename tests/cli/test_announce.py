@@ -91,7 +91,3 @@ def test_the_emulated_device_is_not_timed(capsys: pytest.CaptureFixture[str]) ->
         announce.tell(few, trainer(0))
     said = "300 updates of 4 images, on the emulated device: slow.\n"
     assert capsys.readouterr().out == said
-
-
-def test_the_rate_is_measured_on_the_device() -> None:
-    assert 0 < announce._rate(setup("solver.batch=4")) < 1e6

@@ -57,6 +57,16 @@ def test_unwritten_output_stays_nan(dev: Any) -> None:
         assert np.isnan(y[99]) == bug
 
 
+def test_a_compilers_error_has_the_kernel_files_line(tmp_path: Path) -> None:
+    path = tmp_path / "bad.cu"
+    path.write_text(
+        '#include "common.cuh"\ntemplate <typename T>\n'
+        "__global__ void twice(T* x) {\n  x[0] *= two;\n}\nINSTANTIATE(twice<float>);\n"
+    )
+    with pytest.raises(MinicnnError, match=rf"(?s){path}:4.*two"):
+        EmulatedLauncher(workers=1).build(KernelFile(path).source, "float")
+
+
 @pytest.mark.parametrize("dtype", [F32, F64])
 def test_shared_memory_starts_as_nan_in_every_block(dev: Any, dtype: type) -> None:
     x, y = np.ones(5, dtype), np.zeros(1, dtype)

@@ -182,6 +182,8 @@ GOOD |= {"names": ["a", "b"], "split": np.array([0, 1])}
         ({"labels": [0, 2]}, r"labels\[1\] = 2: must be 0\.\.1"),
         ({"labels": [-1, 0]}, r"labels\[0\] = -1: must be 0\.\.1"),
         ({"labels": [0.0, 0.5]}, r"labels \(2,\) float64: must be \(2,\) whole"),
+        ({"labels": [[0], [1, 0]]}, r"labels: make no array \(setting an array elem"),
+        ({"images": [[0], [1, 0]]}, "images: make no array"),
         ({"labels": [0]}, r"labels \(1,\) int64: must be \(2,\) whole numbers"),
         ({"names": []}, r"names \[\]: must be one or more"),
         ({"names": "ab"}, "names 'ab': must be a list of texts"),

@@ -151,3 +151,19 @@ def test_a_layer_set_back_is_that_layer_alone(study: Path, tmp_path: Path) -> No
 def test_bad_input(study: Path, folder: str, arguments: list[str], said: str) -> None:
     done = CliRunner().invoke(cli, ["analyse", str(study / folder), *arguments])
     assert said in str(done.exception)
+
+
+def test_a_net_from_a_path_is_compared_with_the_base_of_its_task(
+    study: Path, tmp_path: Path
+) -> None:
+    setup = make_setup(study / "small.h5", tmp_path / "runs", "solver.iterations=5")
+    source = str(study / "runs" / "random-0" / "baseA")
+    run = transfer.transfer(setup, source, 2, "B", finetune=True)
+    refused = CliRunner().invoke(cli, ["analyse", str(run.folder), "--only=line"])
+    assert "beside it, the base of its own task, also where --from PATH" in str(
+        refused.exception
+    )
+    transfer.train_base(setup, "B")
+    analyse(run.folder, "--only=line,cka", "-o", tmp_path / "out")
+    assert len(rows(tmp_path / "out" / "line.csv")) == units.POINTS
+    assert len(rows(tmp_path / "out" / "cka.csv")) == 64

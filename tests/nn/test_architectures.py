@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from minicnn.base.errors import MinicnnError
 from minicnn.devices import device
 from minicnn.nn import architectures
 from minicnn.nn.network import Network
@@ -46,8 +45,3 @@ def test_caffenet_starts_as_published() -> None:
 def test_all_have_the_same_kinds_of_layers(name: str) -> None:
     kinds = [type(spec) for spec in architectures.get(name).layers]
     assert kinds == [type(spec) for spec in architectures.get("caffenet").layers]
-
-
-def test_what_does_not_exist_is_refused() -> None:
-    with pytest.raises(MinicnnError, match="'alexnet': unknown; choose one of caffe"):
-        architectures.get("alexnet")

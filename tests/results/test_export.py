@@ -14,7 +14,6 @@ from minicnn.base.errors import MinicnnError
 from minicnn.devices import device
 from minicnn.nn.architectures import ARCHITECTURES, is_built_in
 from minicnn.nn.network import Network
-from minicnn.nn.torch_layout import to_torch
 from minicnn.results import features
 from minicnn.results.export import export_onnx, export_torch
 from minicnn.results.inputs import image_files
@@ -60,17 +59,6 @@ def test_torch_loads_the_file_and_predicts_the_same(name: str, tmp_path: Path) -
     assert logits.shape == expected.shape == (2, OUTPUTS)
     size = np.linalg.norm(expected)
     assert np.linalg.norm(logits - expected) < TOLERANCE * size
-
-
-def test_caffenets_tensors_fit_strictly() -> None:
-    module = torch_module()
-    network = Network("caffenet", 1000, device.get("cpu"), seed=None)
-    tensors = to_torch(network.arch, {p.name: p.value for p in network.params})
-    with module.torch.device("meta"):
-        twin = module.CaffeNet("caffenet", 1000, 256)
-    shapes = {name: tuple(value.shape) for name, value in twin.state_dict().items()}
-    assert shapes.pop("mean") == (3, 256, 256)
-    assert shapes == {name: value.shape for name, value in tensors.items()}
 
 
 def test_the_shown_module_says_the_architectures_numbers() -> None:

@@ -118,12 +118,7 @@ def make_runs() -> None:
     make_run(Path("runs/baseA"), "caffenet32", weights, mean, 4, lines)
     gone = {"store": "gone.h5", "store_identity": ""}
     make_run(Path("homeless"), "caffenet32", weights, mean, 4, **gone)
-    for name in ("unsaved", "nameless", "classless", "torn"):
-        shutil.copytree("run", name)
-    shutil.rmtree("unsaved/checkpoints")
-    Path("nameless/config.toml").write_text("[solver]\nlr = 1.0\n")
-    Path("classless/task.json").write_text("{}")
-    Path("torn/task.json").write_text("{")
+    shutil.copytree("run", "unsaved", ignore=shutil.ignore_patterns("checkpoints"))
     make_run(Path("alien"), "caffenet64", weights, mean, 4, **about)
     one = np.zeros((4, 3, 1, 1), np.float32)
     save_file({"conv1.weight": one}, "other.safetensors")

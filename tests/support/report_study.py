@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tomli_w
 
-from minicnn.base.config import to_toml
 from minicnn.experiments.study.folder import Study
 from minicnn.experiments.study.plans import Node, resolve
 from minicnn.nn.network import tensor_hashes
@@ -170,7 +170,7 @@ def open_plan(folder: Path, plan: dict[str, Any], store: Path) -> Study:
         nodes=resolved.nodes,
     )
     folder.mkdir(parents=True)
-    (folder / "plan.toml").write_text(to_toml(study.to_dict()))
+    (folder / "plan.toml").write_text(tomli_w.dumps(study.to_dict()))
     return study
 
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import h5py
 import numpy as np
+import tomli_w
 
-from minicnn.base.config import Config, NetworkConfig, SolverConfig, to_toml
+from minicnn.base.config import Config, NetworkConfig, SolverConfig
 from minicnn.base.files import write_json
 from minicnn.data import store
 from minicnn.experiments.proofs.cases import miniature
@@ -90,7 +91,8 @@ def make_run(
     config = config or Config(NetworkConfig(arch, outputs), SolverConfig(batch=16))
     run = {"name": "baseA", "resize": "short-center", "orientation": "applied", **about}
     (folder / "checkpoints").mkdir(parents=True)
-    (folder / "config.toml").write_text(to_toml({"run": run, **config.to_dict()}))
+    sections = {"run": run, **config.to_dict()}
+    (folder / "config.toml").write_text(tomli_w.dumps(sections))
     listed = [
         {"index": c, "wnid": f"c{c}", "name": f"colour {c}"} for c in range(classes)
     ]

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from minicnn.devices import device
+from minicnn.devices.device import CudaDevice
 from minicnn.training.advice import choose
 
 
@@ -39,3 +41,9 @@ def test_the_recipe_suits_images_size_and_device(
     choice = choose(store, range(classes), gpu)
     assert (choice.recipe, choice.arch) == (recipe, arch)
     assert choice.config.network.arch == arch
+
+
+def test_only_cuda_is_a_gpu() -> None:
+    assert CudaDevice.on_gpu
+    assert not device.get("cpu").on_gpu
+    assert not device.get("emulated").on_gpu

@@ -99,18 +99,3 @@ def test_any_flipped_bit_of_the_header_is_noticed(tmp_path: Path) -> None:
         except MinicnnError:
             continue
         assert equal(found, make(7)), f"bit {place}"
-
-
-def test_a_failed_write_leaves_the_earlier_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first = checkpoint.save(tmp_path, make(1))
-
-    def full(number: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(MinicnnError, match="No space left on device"):
-        checkpoint.save(tmp_path, make(2))
-    assert [path.name for path in tmp_path.iterdir()] == [first.name]
-    assert equal(checkpoint.load(first), make(1))

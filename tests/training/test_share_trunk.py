@@ -209,17 +209,6 @@ def test_all_that_diverge_are_named(setup: Setup) -> None:
     assert Run(setup.runs / "A2B").result is None
 
 
-def test_networks_that_differ_below_share_no_trunk(setup: Setup) -> None:
-    trainer = transfer.start(setup, [Treatment("B", "A", n) for n in (2, 3)])
-    trainer.trainees[0].network.params[0].value[...] = 0
-    trainer.trainees[0].frozen_before = trainer.trainees[0].network.hashes(2)
-    with pytest.raises(MinicnnError, match=r"A2B, A3B: their frozen layers or mean"):
-        trainer.run()
-    mixed = [Treatment("B", "A", 2), Treatment("B", "A", 3, True)]
-    with pytest.raises(ValueError, match="differ in their depth alone"):
-        transfer.start(setup, mixed)
-
-
 def test_one_folder_in_use_keeps_all_from_starting(setup: Setup) -> None:
     together(setup)
     before = contents(setup.runs)

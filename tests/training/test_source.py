@@ -68,6 +68,26 @@ def test_the_same_source_by_another_way_is_the_same_run(
     assert run.about["source"] == str(base.resolve())
 
 
+@pytest.mark.parametrize("depths", [[3], [2, 5]])
+def test_a_run_goes_on_when_its_source_is_gone(
+    depths: list[int], whole: Setup, elsewhere: Setup, tmp_path: Path
+) -> None:
+    path, share = tmp_path / "net.safetensors", len(depths) > 1
+    export_torch(Run(whole.runs / "baseA"), path)
+    runs = transfer.transfer_depths(elsewhere, str(path), depths, share_trunk=share)
+    expected = [contents(run.folder) for run in runs]
+    for run in runs:
+        (run.folder / "result.json").unlink()
+        max((run.folder / "checkpoints").iterdir()).unlink()
+    path.unlink()
+    with pytest.raises(MinicnnError, match="nor a run folder, a checkpoint or"):
+        transfer.transfer(elsewhere, str(path), 6)  # which is not begun
+    runs = transfer.transfer_depths(elsewhere, str(path), depths, share_trunk=share)
+    assert [contents(run.folder) for run in runs] == expected
+    with pytest.raises(MinicnnError, match="nor a run folder, a checkpoint or"):
+        transfer.transfer_depths(elsewhere, str(path), depths, fresh=True)
+
+
 def test_a_changed_source_is_refused(
     whole: Setup, elsewhere: Setup, tmp_path: Path
 ) -> None:

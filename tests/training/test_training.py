@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import functools
-import json
 import os
-import re
 import signal
 from collections import Counter
 from collections.abc import Iterator
@@ -17,7 +15,6 @@ import pytest
 
 from minicnn.base.errors import MinicnnError, Stopped
 from minicnn.base.progress import Progress
-from minicnn.compile import native
 from minicnn.data.loader import Loader
 from minicnn.ops import dropout
 from minicnn.training import trainer, transfer
@@ -39,42 +36,6 @@ def test_a_stopped_run_ends_with_the_same_bytes(
     run = transfer.train_base(empty, "A")
     assert contents(run.folder) == contents(whole.runs / "baseA")
     assert sessions(run, "first_step") == [0, step + 1]
-
-
-OFF = "MINICNN_NATIVE=0"
-
-
-# What env.json says of the session before, why this one has no compiled code, and what
-# is to be done for the same bytes.
-@pytest.mark.parametrize(
-    ("before", "why", "mend"),
-    [
-        ({"native": True}, OFF, "now in NumPy: .* unset MINICNN_NATIVE$"),
-        ({"native": True}, "no C++ compiler", "now in NumPy: .* 'minicnn doctor'$"),
-        ({"native": False}, "", f"now in compiled code: .* set {OFF}$"),
-        ({"native": True}, "", None),
-        ({"native": False}, OFF, None),
-        ({}, "", None),  # on another device
-    ],
-)
-def test_other_forms_of_the_ops_are_warned_of_on_resume(
-    before: dict[str, bool],
-    why: str,
-    mend: str | None,
-    setup: Setup,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    folder = setup.runs / "baseA"
-    (folder / "env.json").write_text(json.dumps({"sessions": [{}, before]}))
-    (folder / "result.json").unlink()
-    monkeypatch.setattr(native, "missing", lambda: why)
-    setup.dev.native = not why
-    transfer.train_base(setup, "A")
-    said = [s for s in capsys.readouterr().err.splitlines() if "warning: baseA" in s]
-    assert len(said) == (mend is not None)
-    if mend:
-        assert re.search(mend, said[0])
 
 
 # 20 validation images are 3 batches: the first evaluation is of step 10, which is not
@@ -231,14 +192,3 @@ def test_a_loss_stuck_at_chance_is_reported(
     assert "still ln 4 = 1.39" in said(10, 1.39)
     assert said(2, 1.39) == ""
     assert said(10, 1.36) == ""
-
-
-def test_too_few_outputs_are_refused(store_path: Path, tmp_path: Path) -> None:
-    setup = make_setup(store_path, tmp_path, "network.outputs=3")
-    with pytest.raises(
-        MinicnnError, match=r"network\.outputs 3: fewer than the 4 classes"
-    ):
-        transfer.train_base(setup, "A")
-    wide = make_setup(store_path, tmp_path, "network.outputs=10")
-    run = transfer.train_base(wide, "A")
-    assert run.checkpoint.weights["fc8.b"].shape == (10,)

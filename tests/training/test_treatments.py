@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +12,6 @@ from minicnn.data.store import Store
 from minicnn.training import transfer
 from minicnn.training.run import Run
 from minicnn.training.transfer import Setup, Treatment
-from tests.support.training import make_setup
 
 
 @pytest.mark.parametrize(
@@ -137,10 +135,3 @@ def test_finetune_after_implies_finetune(setup: Setup) -> None:
     run = transfer.transfer(setup, "A", 3, finetune_after=5)
     [other] = transfer.transfer_depths(setup, "A", [2], finetune_after=5)
     assert [run.name, other.name] == ["A3B+-after5", "A2B+-after5"]
-
-
-def test_factors_of_a_layer_that_is_not_there(whole: Setup, tmp_path: Path) -> None:
-    setup = make_setup(whole.store, tmp_path, "solver.layers.conv9.lr_mult=2")
-    with pytest.raises(MinicnnError, match=r"layers\.conv9: no such .* conv1, conv2"):
-        transfer.start(setup, Treatment("A"))
-    assert not list(tmp_path.iterdir())

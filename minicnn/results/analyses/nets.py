@@ -19,8 +19,8 @@ from minicnn.results.analyses.measures import pooled
 from minicnn.results.inference import class_indices, score
 from minicnn.results.inputs import open_store
 from minicnn.training.run import Run
+from minicnn.training.trainee import draw_start
 from minicnn.training.trainer import Inputs
-from minicnn.training.transfer import draw_start
 from minicnn.training.treatment import Treatment
 
 Array = NDArray[Any]
