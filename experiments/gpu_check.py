@@ -9,7 +9,7 @@ the same command completes what is missing, then tries again what failed. Time t
 section leaves goes to the next. A table is printed last.
 
 Runs from a source tree that is not installed, without network. `--device emulated`
-rehearses all but ncu in small: there PyTorch is compared on the cpu device, and the
+rehearses all in small: there PyTorch is compared on the cpu device, and the
 tests marked `gpu` run on their stand-in for CuPy.
 """
 
@@ -21,7 +21,6 @@ import itertools
 import json
 import os
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -162,22 +161,15 @@ def timed(dev: Any, call: Any) -> list[Record]:
     return [{**about, "seconds": seconds}]
 
 
-def step_once(name: str, arch: str, batch: str) -> None:
-    """One step in bf16 as written, for ncu: it launches every kernel once."""
-    Step(devices.get(name), arch, int(batch), "bf16").recorded()
-
-
 # --- What is made of their files ----------------------------------------------------
 
 
 def read(file: Path) -> Record:
-    """What a section wrote: JSON, ncu's table, a line a kernel, or pytest's output."""
+    """What a section wrote: JSON, or pytest's output."""
     text = file.read_text()
     if text[:1] == "{":
         return json.loads(text)
     lines = text.splitlines()
-    if rows := [line for line in lines if line[:1] == '"']:
-        return {"ncu": rows}
     failed = [line for line in lines if line.startswith(("FAILED ", "ERROR "))]
     return {"tests": lines[-1], "failed": failed}
 
@@ -199,19 +191,13 @@ def summary(found: Record) -> str:
             return ", ".join([f"{len(checks)} checks, {len(bad)} failed", *bad[:1]])
         case {"tests": counts}:
             return counts
-        case {"same_bits_again": again, "same_bits_resumed": resumed}:
-            off = f"{found['largest_difference_of_first_10']:.0e}"
-            said = f"same bits again: {again}, resumed: {resumed}"
-            return f"{said}; first losses off the cpu's by {off}"
         case {"step": seconds}:
             return f"{seconds * 1e3:.2f} ms a step"
         case {"tiles": each}:
             lost = {name: sum(map(slower, passes)) for name, passes in each.items()}
             said = ", ".join(f"{name} {1e6 * s:.0f} µs" for name, s in lost.items())
             return f"the plans lose a step: {said}"
-        case {"commit": commit, "device": device}:
-            return f"{found.get('gpu', device)}, {commit}"
-    return f"{len(found['ncu']) - 2} kernels"  # below head and units
+    return f"{found.get('gpu', found['device'])}, {found['commit']}"
 
 
 def slower(timed: Record) -> float:
@@ -230,13 +216,9 @@ def sections(device: str) -> dict[str, Section]:
     module = f"{PYTHON} -m"
     grad = f"{module} minicnn gradcheck {on} --json"
     tests = f"{module} pytest -m gpu -n auto --dist=loadfile"
-    proofs = f"{module} minicnn.experiments.proofs.compare_devices {on} --json={FILE}"
     if not card:
         grad += " --op=lrn"
         tests += " -p tests.support.cupy_stand_in tests/ops/test_lrn.py"
-        proofs += " --iterations=8 --compared=8 --batch=8"
-    ncu = "ncu --csv --page=raw --print-units=base --clock-control=none"
-    ncu += f" --section=SpeedOfLight --section=LaunchStats --log-file={FILE}"
 
     def torch(kind: str, compiled: bool) -> Section:
         modes = [mode for mode in torch_step.modes(card) if mode.precision == kind]
@@ -252,15 +234,11 @@ def sections(device: str) -> dict[str, Section]:
         **{f"step {kind}": torch(kind, False) for kind in kinds[:2]},
         "gradcheck": Section(60, device, grad),
         "tests": Section(150, device, tests),
-        "training": Section(60, device, proofs),
         **{f"roofline {k}": Section(25, device, bench + k) for k in PRECISIONS},
         **{f"step {kind}": torch(kind, False) for kind in kinds[2:]},
         **{f"compiled {kind}": torch(kind, True) for kind in kinds},
         "tiles": Section(60, device, f"{CALL} tiles {FILE} {device} {net} {batch}"),
     }
-    if card and shutil.which("ncu"):
-        code = f"{ncu} {CALL} step_once {device} {net} {batch}"
-        every["ncu"] = Section(60, device, code)
     return every
 
 

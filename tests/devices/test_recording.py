@@ -111,6 +111,24 @@ def test_so_they_do_in_bf16_with_images_in_blocks(
     assert found[0] == found[1]
 
 
+# float64 differs by roundings alone; in float32 places of a pooling window may lie
+# within a rounding of each other.
+@pytest.mark.parametrize(("name", "off"), [("fp64", 1e-9), ("fp32", 1e-3)])
+def test_losses_follow_the_cpus(
+    name: str, off: float, base: Setup, tmp_path: Path
+) -> None:
+    settings = *SETTINGS, f"network.precision={name}", "schedule.log_every=1"
+    ours = make_setup(base.store, tmp_path / "a", *settings, device=base.dev.name)
+    cpu = make_setup(base.store, tmp_path / "b", *settings)
+    cpu.dev.native = False  # NumPy's forms
+    losses = []
+    for setup in ours, cpu:
+        metrics = transfer.train_base(setup, "A").metrics()
+        losses.append([line["loss"] for line in metrics if "loss" in line])
+    assert len(losses[0]) == 8
+    assert losses[0] == pytest.approx(losses[1], rel=off)
+
+
 @pytest.mark.parametrize("depths", [[3], [2, 6]])
 def test_so_they_do_above_frozen_layers(
     depths: list[int],

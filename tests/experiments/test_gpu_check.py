@@ -24,7 +24,6 @@ from minicnn.training import environment
 
 ROOT = Path(__file__).resolve().parents[2]
 WRITE = "import os, sys, time; open(sys.argv[1], 'w').write('%s'); "
-NCU = '==PROF==\n"ID","Kernel Name"\n"","ns"\n"0","f"\n"1","g"\n'
 PYTEST = "..F\nFAILED tests/ops/test_lrn.py::test_y - off\n1 failed, 2 passed in 0.3s\n"
 
 
@@ -86,10 +85,8 @@ def test_a_process_that_hangs_is_interrupted_and_ended_with_all_it_started(
     assert not (tmp_path / "alive").exists()
 
 
-def test_what_tests_and_ncu_write(tmp_path: Path) -> None:
+def test_what_tests_write(tmp_path: Path) -> None:
     file = tmp_path / "file"
-    file.write_text(NCU)
-    assert gpu_check.summary(gpu_check.read(file)) == "2 kernels"
     file.write_text(PYTEST)
     found = gpu_check.read(file)
     assert gpu_check.summary(found) == "1 failed, 2 passed in 0.3s"
