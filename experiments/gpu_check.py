@@ -2,11 +2,10 @@
 
     python experiments/gpu_check.py [--minutes 9] [--out gpu_check.json]
 
-A card may be at hand for minutes only, and may go away at any moment. So each section
-is a process of its own with a time limit: one that fails, hangs or takes the driver
-with it is noted in one line, and the next goes on. The JSON file is written after each;
-the same command completes what is missing, then tries again what failed. Time that a
-section leaves goes to the next. A table is printed last.
+A card may be at hand for minutes only. So each section is a process of its own with a
+time limit: one that fails, hangs or takes the driver with it is noted in one line, and
+the next goes on. The JSON file is written after each; the same command completes what
+is missing, then tries again what failed. Time that a section leaves goes to the next.
 
 Runs from a source tree that is not installed, without network. `--device emulated`
 rehearses all in small: there PyTorch is compared on the cpu device, and the
@@ -105,7 +104,7 @@ def smoke(out: str, name: str, arch: str, batch: str) -> None:
             found[name] = losses(dev, arch, size, precision)
             off = np.abs(np.subtract(found[name], expected)).max() / expected[0]
             found["off"] = float(off)
-            if not found["off"] <= limit:  # or it is NaN
+            if not off <= limit:  # or it is NaN
                 problems.append(f"{precision}: off by {off:.1e}")
         except Exception as error:  # the other precisions are still to come
             problems.append(f"{precision}: {error}")
@@ -123,11 +122,10 @@ def tiles(out: str, name: str, arch: str, batch: str) -> None:
 
 
 def timed(dev: Any, call: Any) -> list[Record]:
-    """The seconds of a convolution with each tile, in as many slices as its plan has;
-    nothing for another op."""
+    """Seconds of a convolution with each tile, in as many slices as its plan has."""
     kernel = call.name.replace(".", "_")
     if kernel not in plan.TILES[plan.FLOAT]:
-        return []
+        return []  # another op
     with recorded_launches(dev) as launches:
         call.op(dev, **call.arguments)
     (name,) = {each[0].name for each in launches if each[0].name.startswith(kernel)}
