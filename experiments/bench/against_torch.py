@@ -136,7 +136,13 @@ def comparing(
         step = Step(dev, arch, batch, lr=RATE)
         images, labels = batch_of(torch, step)
         record["losses"] = losses(torch, step, images, labels)
-        theirs, ours = [], []
+        ours, theirs = [], []
+        for kind in dict.fromkeys(mode.precision for mode in modes):
+            names = (kind,) if dev.on_host else AS_EXACT.get(kind, (kind,))
+            for name in names:
+                timed = Step(dev, arch, batch, name)
+                timed.recorded()
+                ours.append(Contender("minicnn", name, timed.resident, dev))
         for mode in modes:
             torch.manual_seed(0)
             try:
@@ -150,12 +156,6 @@ def comparing(
         if not theirs:
             said = f"no mode of PyTorch works: {record['failed']}"
             raise MinicnnError(f"--against torch: {said}")
-        for kind in dict.fromkeys(each.precision for each in theirs):
-            names = (kind,) if dev.on_host else AS_EXACT.get(kind, (kind,))
-            for name in names:
-                step = Step(dev, arch, batch, name)
-                step.recorded()
-                ours.append(Contender("minicnn", name, step.resident, dev))
         for _ in range(rounds):
             for each in (*ours, *theirs):
                 each.seconds.append(each.turn())
