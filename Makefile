@@ -54,7 +54,7 @@ compare: $(VENV)/.core  ## install PyTorch, for the tests and benchmarks that co
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[compare]'
 
 bench-torch: compare  ## time a training step beside PyTorch's; keep it in docs/performance.md
-	$(BIN)/python -m minicnn.experiments.bench.step_against_torch --layers --record $(ARGS)
+	$(BIN)/python -m minicnn.experiments.bench.against_torch --layers --record $(ARGS)
 
 gpu-check: $(VENV)/.test  ## prove and measure all on a GPU; CUDA=12 or CUDA=13 installs CuPy first
 	$(if $(CUDA),$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[cuda$(CUDA)]')

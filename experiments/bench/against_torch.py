@@ -1,71 +1,81 @@
-"""minicnn's training step beside PyTorch's, measured in one process, in turns.
+"""minicnn's training step beside PyTorch's: the tables of docs/performance.md.
+
+    python -m minicnn.experiments.bench.against_torch [--net ARCH IMAGES]...
+        [--device cpu] [--threads N] [--rounds 9] [--precision fp32|tf32|bf16]
+        [--eager] [--layers] [--json FILE] [--record]
 
 First both networks are given the same weights and the same batch, and must compute the
 same loss, before and after one update. Then every mode of PyTorch that `torch_step`
-knows is timed alone, and the two fastest of each precision take turns with minicnn: a
-round is a turn of each, and a turn a few steps. docs/performance.md says why.
+knows takes turns with minicnn, in one process: a round is a turn of each, and a turn a
+few steps. docs/performance.md says why. `--layers` then times each of the eight layers
+alone, forward and backward: minicnn's ops by `minicnn bench`, PyTorch's layers as they
+are (compiled ones have no layers), in the memory format that was the faster for the
+whole step. `--record` keeps the result in experiments/results and writes its tables
+into docs/performance.md.
 """
 
 from __future__ import annotations
 
-import gc
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 
 from minicnn.base.errors import MinicnnError
 from minicnn.base.progress import Progress
+from minicnn.devices import device as devices
 from minicnn.devices.device import Device
-from minicnn.experiments.bench import comparison, torch_step
-from minicnn.experiments.bench.comparison import Record
-from minicnn.experiments.bench.ops import OUTPUTS, Step
-from minicnn.experiments.bench.provenance import busy_cores
+from minicnn.experiments.bench import ops, torch_step
+from minicnn.experiments.bench.ops import OUTPUTS, Record, Step
+from minicnn.experiments.bench.provenance import (
+    ROOT,
+    busy_cores,
+    json_option,
+    keep,
+    provenance,
+)
 from minicnn.experiments.bench.torch_step import Mode
+from minicnn.experiments.printing import markdown
+from minicnn.nn import architectures
 from minicnn.nn.torch_layout import to_torch
+from minicnn.training.environment import describe
 
+PAGE = ROOT / "docs" / "performance.md"
+RESULTS = ROOT / "experiments" / "results"
+# What is compared unless asked for otherwise, by kind of device: networks and images.
+NETS = {
+    "cpu": [
+        ("caffenet", 32),
+        ("caffenet64", 128),
+        ("caffenet32", 32),
+        ("caffenet32", 128),
+    ],
+    "cuda": [("caffenet", 256), ("caffenet64", 256)],
+}
+# minicnn's precisions that are as exact as one of PyTorch's, if not that one alone.
+AS_EXACT = {"fp32": ("fp32", "tf32x3")}
 ROUNDS = 9
 TURN = 0.5  # seconds of a turn, or one step if that takes longer
 PAUSE = 0.05  # seconds; OpenMP's threads spin for a few milliseconds
-FASTEST = 2  # modes of each precision that take turns
 # Of the update between the two losses, CaffeNet's own: it moves them by far more than
 # TOLERANCE.
 RATE = 0.01
 # Relative, of a loss. float32's roundings through eight layers make 1e-6 of it, and a
 # GPU's library may choose convolutions that round off more (Winograd's).
 TOLERANCE = 1e-4
-OURS = "minicnn"
 
-
-class TorchFailed(MinicnnError):
-    """PyTorch is absent or failed; nothing of minicnn did."""
-
-
-@contextmanager
-def theirs(what: str) -> Iterator[None]:
-    """Of PyTorch's work alone: what fails in it raises TorchFailed.
-
-    minicnn's work must have ended before: a GPU reports errors to whoever waits next.
-    """
-    try:
-        yield
-    except Exception as error:  # of its own many kinds, and of its libraries'
-        failed = f"--against torch: PyTorch failed in {what}: {first_line(error)}"
-        raise TorchFailed(failed) from error
-
-
-def first_line(error: BaseException) -> str:
-    """Its kind and the first line of what it says."""
-    return f"{type(error).__name__}: {error}".splitlines()[0]
+TIMES = "ms (least–most)", "images/s"
+HEAD = ("network", "batch", "minicnn", *TIMES, "PyTorch's best", *TIMES, "ratio")
 
 
 @dataclass
 class Contender:
-    """A step that can be timed.
+    """A step that can be timed, which has run.
 
     Attributes:
         steps: in a turn.
@@ -74,27 +84,26 @@ class Contender:
 
     name: str
     precision: str
-    step: Callable[[], None]
-    synchronize: Callable[[], None]
+    step: Callable[[], object]
+    dev: Device
     steps: int = 1
     seconds: list[float] = field(default_factory=list)
 
-    def turn(self, count: int) -> float:
-        """Seconds of a step, of `count` in a row."""
-        time.sleep(PAUSE)
-        with nullcontext() if self.name == OURS else theirs(self.name):
-            self.synchronize()
-            began = time.perf_counter()
-            for _ in range(count):
-                self.step()
-            self.synchronize()
-        return (time.perf_counter() - began) / count
+    def __post_init__(self) -> None:
+        """Runs until libraries have compiled and chosen what they run."""
+        for self.steps in (torch_step.WARM_UP, 1):
+            taken = self.turn()
+        self.steps = max(1, round(TURN / taken))
 
-    def settled(self) -> float:
-        """Seconds of a step, once libraries have compiled and chosen what they run."""
-        self.turn(torch_step.WARM_UP)
-        self.steps = max(1, round(TURN / self.turn(1)))
-        return min(self.turn(self.steps) for _ in range(2))
+    def turn(self) -> float:
+        """Seconds of a step."""
+        time.sleep(PAUSE)
+        self.dev.synchronize()  # PyTorch's work, too
+        began = time.perf_counter()
+        for _ in range(self.steps):
+            self.step()
+        self.dev.synchronize()
+        return (time.perf_counter() - began) / self.steps
 
     def turns(self, batch: int) -> Record:
         """Its rounds so far, for JSON; the median is what counts."""
@@ -104,207 +113,306 @@ class Contender:
         return {**about, "seconds": [*self.seconds], **rate}
 
 
-def require(dev: Device) -> Any:
-    """PyTorch, ready for that device.
-
-    Raises:
-        MinicnnError: the device is emulated.
-        TorchFailed: there is no PyTorch, or none for the device.
-    """
-    if dev.name == "emulated":
-        raise MinicnnError(
-            "--against torch: the emulator's times compare with nothing; use --device "
-            "cpu or cuda"
-        )
-    try:
-        import torch
-    except ImportError:
-        raise TorchFailed(
-            "--against torch: PyTorch is not installed; it is the extra 'compare': "
-            "pip install 'minicnn-transfer[compare]'"
-        ) from None
-    if not dev.on_host and not torch.cuda.is_available():
-        raise TorchFailed(
-            f"--against torch: PyTorch {torch.__version__} finds no GPU; install a "
-            "build of it for CUDA, or use --device cpu"
-        )
-    return torch
-
-
-def compare(dev: Device, arch: str, batch: int, *how: Any) -> Record:
-    """As `comparing`, once all rounds are over."""
-    *_, made = comparing(dev, arch, batch, *how)
-    return made
-
-
 def comparing(
-    dev: Device,
-    arch: str,
-    batch: int,
-    rounds: int = ROUNDS,
-    modes: Sequence[Mode] | None = None,
+    dev: Device, arch: str, batch: int, rounds: int, modes: Sequence[Mode]
 ) -> Iterator[Record]:
     """Measures a training step of a network, 1000 classes, beside PyTorch's.
 
-    Args:
-        batch: images.
-        modes: of PyTorch; None takes all that suit the device.
-
     Yields:
-        What there is before the first round, and after each: `comparison.compared`,
-        and "torch", its version; "busy", the processors that other programs used
-        before; "losses" of one batch, before and after an update, by whose; "tried",
-        each mode alone, with its seconds or its error.
+        What there is after each round: "ours" and "theirs", their turns; "failed",
+        modes with their errors; "busy", the processors that other programs used before;
+        "losses" of one batch, before and after an update, by whose.
 
     Raises:
-        MinicnnError: minicnn fails, or computes another loss than PyTorch.
-        TorchFailed: PyTorch is absent, or fails in every mode.
+        MinicnnError: minicnn computes another loss than PyTorch, or that fails in every
+            mode.
     """
-    torch = require(dev)
-    for what, value in (("--batch", batch), ("--rounds", rounds)):
-        if value < 1:
-            raise MinicnnError(f"{what} {value}: must be at least 1")
-    modes = torch_step.modes(not dev.on_host) if modes is None else modes
+    torch = torch_step.require(dev)
     record: Record = {"arch": arch, "batch": batch, "device": dev.name}
-    record |= {"threads": dev.threads, "torch": torch.__version__, "busy": busy_cores()}
-    torch_step.prepare(torch, dev.threads)
+    record |= {"threads": dev.threads, "busy": busy_cores(), "failed": {}}
     label = f"bench {arch}, batch {batch}, against PyTorch"
-    with np.errstate(all="ignore"):
-        place = on_torch(torch, dev)
-        record["losses"] = check(torch, dev, place, arch, batch)
-        kinds = [mode.precision for mode in modes]
-        if not dev.on_host:
-            kinds = [name for kind in kinds for name in comparison.as_exact(kind)]
-        ours = [_ours(dev, arch, batch, kind) for kind in dict.fromkeys(kinds)]
-        with Progress(len(modes) + rounds, "measurements", label) as bar:
-            step = Step(dev, arch, batch)
-            record["tried"], best = _try_all(torch, place, step, modes, bar)
-            yield record | comparison.compared([], [])
-            if not best:
-                failed = record["tried"][0]["error"]
-                raise TorchFailed(f"--against torch: failed in all; {failed}")
-            for each in (*ours, *best):
-                each.settled()
-            for _ in range(rounds):
-                for each in (*ours, *best):
-                    each.seconds.append(each.turn(each.steps))
-                bar.update(1)
-                turns = ([each.turns(batch) for each in some] for some in (ours, best))
-                yield record | comparison.compared(*turns)
+    bar = Progress(len(modes) + rounds, "measurements", label)
+    with np.errstate(all="ignore"), bar:
+        step = Step(dev, arch, batch, lr=RATE)
+        images, labels = batch_of(torch, step)
+        record["losses"] = losses(torch, step, images, labels)
+        ours, theirs = [], []
+        for kind in dict.fromkeys(mode.precision for mode in modes):
+            names = (kind,) if dev.on_host else AS_EXACT.get(kind, (kind,))
+            for name in names:
+                timed = Step(dev, arch, batch, name)
+                timed.recorded()
+                ours.append(Contender("minicnn", name, timed.resident, dev))
+        for mode in modes:
+            torch.manual_seed(0)
+            try:
+                net = torch_step.build(torch, step.network.arch, OUTPUTS)
+                work = torch_step.make(torch, net, images, labels, mode)
+                theirs.append(Contender(mode.name, mode.precision, work, dev))
+            except Exception as error:  # no compiler, no memory: the others go on
+                why = f"{type(error).__name__}: {error}".splitlines()[0]
+                record["failed"][mode.name] = why
+            bar.update(1, mode.name)
+        if not theirs:
+            said = f"no mode of PyTorch works: {record['failed']}"
+            raise MinicnnError(f"--against torch: {said}")
+        for _ in range(rounds):
+            for each in (*ours, *theirs):
+                each.seconds.append(each.turn())
+            bar.update(1)
+            record["ours"] = [each.turns(batch) for each in ours]
+            record["theirs"] = [each.turns(batch) for each in theirs]
+            yield record
 
 
-def _ours(dev: Device, arch: str, batch: int, precision: str) -> Contender:
-    """minicnn's step in a precision, which has run: eagerly, captured, and again."""
-    step = Step(dev, arch, batch, precision)
-    step.recorded()
-    made = Contender(OURS, precision, step.resident, dev.synchronize)
-    made.turn(torch_step.WARM_UP)
-    return made
+def fastest(net: Record) -> dict[str, Record]:
+    """PyTorch's fastest mode in each precision."""
+    slowest_first = sorted(net["theirs"], key=lambda turns: -turns["median"])
+    return {turns["precision"]: turns for turns in slowest_first}
 
 
-def on_torch(torch: Any, dev: Device) -> Any:
-    """PyTorch's name of the device, made the current one."""
-    if dev.on_host:
-        return torch.device("cpu")
-    place = torch.device("cuda", int(dev.name.partition(":")[2] or 0))
-    torch.cuda.set_device(place)
-    return place
-
-
-def batch_of(torch: Any, place: Any, step: Step) -> tuple[Any, Any]:
-    """A step's images as the networks see them, cut by plain indexing, and labels.
+def batch_of(torch: Any, step: Step) -> tuple[Any, Any]:
+    """A step's images as its network sees them, and their labels.
 
     Returns:
         On PyTorch's device, float32 (N,3,crop,crop) and int64 (N,).
     """
-    arch, batch = step.network.arch, step.batch
-    assert batch.images is not None
-    mean = step.dev.to_host(step.inputs.mean)
-    crops = []
-    for number, image in enumerate(batch.images):
-        top, left = batch.top[number], batch.left[number]
-        inside = slice(top, top + arch.crop), slice(left, left + arch.crop)
-        crop = (image - mean)[inside] * arch.scale
-        crops.append(crop[:, ::-1] if batch.mirror[number] else crop)
-    seen = np.ascontiguousarray(np.stack(crops).transpose(0, 3, 1, 2), np.float32)
-    labels = torch.from_numpy(batch.labels).long()
-    return torch.from_numpy(seen).to(place), labels.to(place)
+    x, _ = step.inputs.fill(step.batch)
+    seen = torch.from_numpy(step.dev.to_host(x)).permute(0, 3, 1, 2).contiguous()
+    labels = torch.from_numpy(step.batch.labels).long()
+    place = torch.device(step.dev.name)
+    return seen.to(place), labels.to(place)
 
 
-def check(
-    torch: Any, dev: Device, place: Any, arch: str, batch: int
-) -> dict[str, list[float]]:
+def losses(torch: Any, step: Step, images: Any, labels: Any) -> dict[str, list[float]]:
     """The losses of both networks on the same weights and batch, of two updates.
 
     Raises:
         MinicnnError: they differ, and a comparison would say nothing.
-        TorchFailed: PyTorch computes none.
     """
-    step = Step(dev, arch, batch, lr=RATE)
     network = step.network
     weights = to_torch(network.arch, network.tensors())
-    dev.synchronize()
-    ours, others = [], []
-    with theirs("a float32 step"):
-        images, targets = batch_of(torch, place, step)
-        net = torch_step.build(torch, network.arch, OUTPUTS)
-        net.load_state_dict({name: torch.from_numpy(w) for name, w in weights.items()})
-        net = net.to(place).eval()
-        torch_step.use(torch, "fp32")
-        update = torch_step.optimizer(torch, net, RATE)
-        for _ in range(2):
-            loss = torch.nn.functional.cross_entropy(net(images), targets)
-            others.append(loss.item())
-            update.zero_grad()
-            loss.backward()
-            update.step()
-    x, labels = step.inputs.fill(step.batch)
+    ours, theirs = [], []
+    net = torch_step.build(torch, network.arch, OUTPUTS)
+    net.load_state_dict({name: torch.from_numpy(w) for name, w in weights.items()})
+    net = net.to(images.device).eval()
+    torch_step.use(torch, "fp32")
+    update = torch_step.optimizer(torch, net, RATE)
+    x, targets = step.inputs.fill(step.batch)
     for _ in range(2):
+        loss = torch.nn.functional.cross_entropy(net(images), labels)
+        theirs.append(loss.item())
+        update.zero_grad()
+        loss.backward()
+        update.step()
         network.forward(x)
-        ours.append(network.scored(labels, gradient=True).loss / batch)
+        ours.append(network.scored(targets, gradient=True).loss / len(images))
         network.backward()
         step.solver.set_rate(0)
         step.solver.update()
-    if not np.allclose(ours, others, rtol=TOLERANCE, atol=0):
+    if not np.allclose(ours, theirs, rtol=TOLERANCE, atol=0):
         raise MinicnnError(
             f"--against torch: on the same weights and batch the losses are {ours} "
-            f"here and {others} in PyTorch; 'minicnn gradcheck' says whether an op is "
+            f"here and {theirs} in PyTorch; 'minicnn gradcheck' says whether an op is "
             "off"
         )
-    return {OURS: ours, "torch": others}
+    return {"minicnn": ours, "torch": theirs}
 
 
-def _try_all(
-    torch: Any, place: Any, step: Step, modes: Sequence[Mode], bar: Progress
-) -> tuple[list[Record], list[Contender]]:
-    """Times each mode alone, and keeps the fastest of each precision."""
-    tried: list[Record] = []
-    best: dict[str, list[tuple[float, Contender]]] = {}
-    images, labels = batch_of(torch, place, step)
-    cuda = place.type == "cuda"
-    wait = torch.cuda.synchronize if cuda else step.dev.synchronize
+def layer_of(name: str) -> str:
+    """The paper's layer that a part or an op's place belongs to, such as "layer 5"."""
+    return f"layer {name[-1]}" if name[-1:].isdigit() else ""
 
-    def seconds(mode: Mode) -> float:
-        gc.collect()  # the memory of those that are out is wanted
-        if cuda:
-            torch.cuda.empty_cache()
-        torch.manual_seed(0)
-        net = torch_step.build(torch, step.network.arch, OUTPUTS).to(place)
-        work = torch_step.make(torch, net, images, labels, mode)
-        contender = Contender(mode.name, mode.precision, work, wait)
-        taken = contender.settled()
-        kept = best.setdefault(mode.precision, [])
-        kept.append((taken, contender))
-        kept.sort(key=lambda each: each[0])
-        del kept[FASTEST:]
-        return taken
 
-    for mode in modes:
-        about = {"mode": mode.name, "precision": mode.precision}
-        try:
-            tried.append({**about, "seconds": seconds(mode), "error": ""})
-        except Exception as error:  # no compiler, no memory: the others go on
-            why = first_line(error.__cause__ or error)
-            tried.append({**about, "seconds": None, "error": why})
-        bar.update(1, mode.name)
-    return tried, [contender for kept in best.values() for _, contender in kept]
+def our_layers(dev: Device, arch: str, batch: int) -> dict[str, float]:
+    """Seconds of each layer's ops, of the loss and of the update; without the rest."""
+    others = {"softmax.cross_entropy": "loss", "sgd.update": "update"}
+    taken: dict[str, float] = {}
+    for row in ops.bench(dev, arch, batch)["rows"]:
+        if name := layer_of(row["place"]) or others.get(row["op"]):
+            taken[name] = taken.get(name, 0.0) + row["seconds"]
+    return taken
+
+
+def their_layers(dev: Device, arch: str, batch: int, last: bool) -> dict[str, float]:
+    """Seconds of each layer of PyTorch's, of the loss and of the update, float32."""
+    torch, shape = torch_step.require(dev), architectures.get(arch)
+    layout = torch.channels_last if last else torch.contiguous_format
+    place = torch.device(dev.name)
+    net = torch_step.build(torch, shape, OUTPUTS).to(place, memory_format=layout)
+    parts: dict[str, list[Any]] = {}
+    for name, module in net.named_children():
+        parts.setdefault(layer_of(name) or "layer 6", []).append(module)
+    x = torch.randn(batch, 3, shape.crop, shape.crop, device=place)
+    x = x.contiguous(memory_format=layout)
+    labels = torch.zeros(batch, dtype=torch.long, device=place)
+    taken: dict[str, float] = {}
+
+    def time(name: str, work: Any) -> None:
+        part = Contender(name, "fp32", work, dev)
+        taken[name] = min(part.turn(), part.turn())
+
+    torch_step.use(torch, "fp32")
+    for name, modules in parts.items():
+        part = torch.nn.Sequential(*modules).train()
+        y = part(x).detach()
+        dy = torch.randn_like(y)
+
+        def both(part: Any = part, x: Any = x, dy: Any = dy) -> None:
+            part.zero_grad()
+            part(x).backward(dy)
+
+        time(name, both)
+        x = y.requires_grad_()  # from the second layer on, x has a gradient too
+    score = torch.nn.functional.cross_entropy
+    time("loss", lambda: score(x, labels).backward())
+    time("update", torch_step.optimizer(torch, net).step)
+    return taken
+
+
+def measure(
+    dev: Device,
+    nets: Sequence[tuple[str, int]],
+    rounds: int = ROUNDS,
+    wanted: Callable[[Mode], bool] = lambda mode: True,
+    by_layer: bool = False,
+    out: Path | None = None,
+) -> Record:
+    """The comparisons of all networks; see `comparing`.
+
+    Args:
+        nets: architectures and images.
+        wanted: of the modes of PyTorch that suit the device.
+        out: where what there is so far is written after every round, so that little is
+            lost where time ends, or PyTorch fails.
+    """
+    modes = [mode for mode in torch_step.modes(not dev.on_host) if wanted(mode)]
+    result: Record = {
+        "provenance": provenance(),
+        "environment": describe(dev),
+        "torch": torch_step.require(dev).__version__,
+        "rounds": rounds,
+        "nets": [],
+    }
+    for arch, batch in nets:
+        done = result["nets"]
+        for net in comparing(dev, arch, batch, rounds, modes):
+            result["nets"] = [*done, net]
+            keep(out, result)
+        if by_layer:
+            best = fastest(net).get("fp32", {"name": "channels_last"})
+            last = "channels_last" in best["name"]
+            ours = our_layers(dev, arch, batch)
+            theirs = their_layers(dev, arch, batch, last)
+            both = {name: (ours[name], theirs[name]) for name in sorted(ours)}
+            net |= {"channels_last": last, "layers": both}
+    keep(out, result)
+    return result
+
+
+def report(result: Record) -> str:
+    """The result's table, one row a network and precision, and where it is from."""
+
+    def cells(turns: Record) -> tuple[str, str]:
+        numbers = turns["median"], min(turns["seconds"]), max(turns["seconds"])
+        median, least, most = (f"{1e3 * each:.2f}" for each in numbers)
+        return f"{median} ({least}–{most})", f"{turns['images_per_second']:,.1f}"
+
+    rows, parts = [], []
+    for net in result["nets"]:
+        ours = {turns["precision"]: turns for turns in net["ours"]}
+        for kind, theirs in fastest(net).items():
+            for name in AS_EXACT.get(kind, (kind,)):
+                if name in ours:
+                    row = [net["arch"], str(net["batch"]), name, *cells(ours[name])]
+                    ratio = theirs["median"] / ours[name]["median"]
+                    rows.append([*row, theirs["name"], *cells(theirs), f"{ratio:.2f}"])
+        failed = net["failed"].items()
+        parts += [f"PyTorch failed in {mode}: {why}" for mode, why in failed]
+    about, machine = result["provenance"], result["environment"]
+    device = machine.get("gpu") or f"{machine['threads']} threads, {about['machine']}"
+    busy = [net["busy"] for net in result["nets"] if net["busy"] is not None]
+    said = f", {max(busy):.1f} processors busy with other programs" if busy else ""
+    origin = (
+        f"Medians of {result['rounds']} rounds; {device}{said}; PyTorch "
+        f"{result['torch']}, NumPy {machine['numpy']}, {machine['blas']}; "
+        f"{about['date']}, commit {about['commit']}: `{about['command']}`"
+    )
+    parts += [layers_table(net) for net in result["nets"] if "layers" in net]
+    return "\n\n".join([markdown(HEAD, rows), origin, *parts])
+
+
+def layers_table(net: Record) -> str:
+    """A network's layers, one row each."""
+    layout = "channels_last" if net["channels_last"] else "NCHW"
+    title = f"{net['arch']}, batch {net['batch']}"
+    head = title, "minicnn ms", f"PyTorch fp32 {layout} ms", "ratio"
+    rows = [
+        (name, f"{ours * 1e3:.2f}", f"{theirs * 1e3:.2f}", f"{theirs / ours:.2f}")
+        for name, (ours, theirs) in net["layers"].items()
+    ]
+    return markdown(head, rows)
+
+
+def insert(page: str, mark: str, table: str) -> str:
+    """The page with what stands at that mark replaced."""
+    before, begin, rest = page.partition(f"<!-- {mark} -->\n")
+    _, end, after = rest.partition("<!-- end -->")
+    if not end:
+        raise click.ClickException(f"{PAGE.name} has no place marked <!-- {mark} -->")
+    return f"{before}{begin}{table}\n{end}{after}"
+
+
+@click.command()
+@click.option(
+    "--net",
+    "nets",
+    type=(str, click.IntRange(1)),
+    multiple=True,
+    metavar="ARCH IMAGES",
+    help="A network and its batch; may be repeated; default: by device.",
+)
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
+@click.option("--threads", type=int, help="CPU threads of both; default: all cores.")
+@click.option("--rounds", type=click.IntRange(1), default=ROUNDS, show_default=True)
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "tf32", "bf16"]),
+    help="Of PyTorch's modes; default: all.",
+)
+@click.option("--eager", is_flag=True, help="Nothing compiled, which takes minutes.")
+@click.option("--layers", "by_layer", is_flag=True, help="Also time each layer alone.")
+@json_option
+@click.option("--record", is_flag=True, help="Keep the result, and write its table.")
+def main(
+    nets: tuple[tuple[str, int], ...],
+    device: str,
+    threads: int | None,
+    rounds: int,
+    precision: str | None,
+    eager: bool,
+    by_layer: bool,
+    out: Path | None,
+    record: bool,
+) -> None:
+    """minicnn's training step beside PyTorch's."""
+
+    def wanted(mode: Mode) -> bool:
+        return precision in (None, mode.precision) and not (eager and mode.compiled)
+
+    try:
+        dev = devices.get(device, threads)
+        kind = "cpu" if dev.on_host else "cuda"
+        result = measure(dev, nets or NETS[kind], rounds, wanted, by_layer, out)
+    except MinicnnError as error:
+        raise click.ClickException(str(error)) from None
+    text = report(result)
+    click.echo(text)
+    if record:
+        date = result["provenance"]["date"]
+        keep(RESULTS / f"{date}-bench-torch-{kind}.json", result)
+        PAGE.write_text(insert(PAGE.read_text(), f"bench-torch {kind}", text))
+
+
+if __name__ == "__main__":
+    main()

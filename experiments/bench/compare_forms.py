@@ -15,7 +15,6 @@ differ by some per cent: in where their memory lies.
 from __future__ import annotations
 
 import json
-import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -79,8 +78,7 @@ def measure(
             child.kill()
             child.wait()
     medians = {
-        name: [statistics.median(each) for each in zip(*taken[1:], strict=True)]
-        for name, taken in times.items()
+        name: np.median(taken[1:], axis=0).tolist() for name, taken in times.items()
     }
     rows = [
         {

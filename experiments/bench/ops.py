@@ -186,8 +186,7 @@ def _recording(layers: list[Layer]) -> Iterator[list[Call]]:
     An op's form may call other ops: those calls are part of its own.
     """
     calls: list[Call] = []
-    place = [""]
-    inside = False
+    place, inside = "", False
     original = Op.__call__
 
     def kept(self: Any, dev: Device, *args: Any, **kwargs: Any) -> Any:
@@ -197,7 +196,7 @@ def _recording(layers: list[Layer]) -> Iterator[list[Call]]:
         given = inspect.signature(self.forms).bind(dev, *args, **kwargs)
         given.apply_defaults()
         arguments = {k: v for k, v in given.arguments.items() if k != "dev"}
-        calls.append(Call(place[-1], self, arguments))
+        calls.append(Call(place, self, arguments))
         inside = True
         try:
             return original(self, dev, *args, **kwargs)
@@ -206,11 +205,11 @@ def _recording(layers: list[Layer]) -> Iterator[list[Call]]:
 
     def named(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         def called(*args: Any) -> Any:
-            place.append(name)
-            try:
-                return method(*args)
-            finally:
-                place.pop()
+            nonlocal place
+            place = name
+            made = method(*args)
+            place = ""
+            return made
 
         return called
 

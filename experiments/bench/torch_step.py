@@ -5,7 +5,7 @@ backward, SGD with momentum, decay and each parameter's multipliers, on one batc
 random images. These lie on the device with the mean subtracted: PyTorch is spared the
 augmentation.
 
-PyTorch is handed in as `torch`, so that nothing here needs it to be imported.
+PyTorch is handed in as `torch`, so that only `require` needs it to be there.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from minicnn.base.errors import MinicnnError
+from minicnn.devices.device import Device
 from minicnn.nn import architectures as specs
 
 MOMENTUM, DECAY = 0.9, 5e-4
@@ -67,6 +69,40 @@ def modes(cuda: bool) -> list[Mode]:
     return [*eager, *compiled, tuned]
 
 
+def require(dev: Device) -> Any:
+    """PyTorch, set up to be compared on that device for the rest of the process.
+
+    Raises:
+        MinicnnError: the device is emulated, there is no PyTorch, or none for the
+            device.
+    """
+    if dev.name == "emulated":
+        raise MinicnnError(
+            "--against torch: the emulator's times compare with nothing; use --device "
+            "cpu or cuda"
+        )
+    try:
+        import torch
+    except ImportError:
+        raise MinicnnError(
+            "--against torch: PyTorch is not installed; it is the extra 'compare': "
+            "pip install 'minicnn-transfer[compare]'"
+        ) from None
+    if not dev.on_host:
+        if not torch.cuda.is_available():
+            raise MinicnnError(
+                f"--against torch: PyTorch {torch.__version__} finds no GPU; install a "
+                "build of it for CUDA, or use --device cpu"
+            )
+        torch.cuda.set_device(int(dev.name.partition(":")[2] or 0))
+    torch.set_num_threads(dev.threads)
+    torch.backends.cudnn.benchmark = True  # the fastest convolutions
+    torch.compiler.reset()  # it keeps few compiled forms of a function
+    # Of how compiled code might be faster, in the middle of our tables.
+    warnings.simplefilter("ignore")
+    return torch
+
+
 def build(torch: Any, arch: specs.Architecture, outputs: int) -> Any:
     """An architecture as a PyTorch module; parameters named as `export` names them."""
     nn = torch.nn
@@ -114,15 +150,6 @@ def optimizer(torch: Any, net: Any, lr: float = 0.0) -> Any:
     return torch.optim.SGD(groups, lr, MOMENTUM, weight_decay=DECAY, fused=True)
 
 
-def prepare(torch: Any, threads: int) -> None:
-    """PyTorch's settings for a comparison, for the rest of the process."""
-    torch.set_num_threads(threads)
-    torch.backends.cudnn.benchmark = True  # the fastest convolutions
-    torch.compiler.reset()  # it keeps few compiled forms of a function
-    # Of how compiled code might be faster, in the middle of our tables.
-    warnings.simplefilter("ignore")
-
-
 def use(torch: Any, precision: str) -> None:
     """Allows TF32 in products and convolutions, or forbids it."""
     # Whoever allows bfloat16 allows the more exact TF32 in what remains float32.
@@ -137,14 +164,13 @@ def make(
     """A training step that can be repeated without end, as a function.
 
     Args:
-        net: of `build`, on the device; is changed to the mode's memory format.
+        net: of `build`; is moved to the device, in the mode's memory format.
         images: float32 (N,3,H,W), on the device.
         labels: int64 (N,).
     """
-    net.train()
-    if mode.channels_last:
-        last = torch.channels_last
-        net, images = net.to(memory_format=last), images.contiguous(memory_format=last)
+    layout = torch.channels_last if mode.channels_last else torch.contiguous_format
+    net = net.to(images.device, memory_format=layout).train()
+    images = images.contiguous(memory_format=layout)
     update = optimizer(torch, net)
     narrow, kind = mode.precision == "bf16", images.device.type
 

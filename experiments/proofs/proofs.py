@@ -10,7 +10,6 @@ any of it fails.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,7 +44,6 @@ MISTAKES = {
     "test_write_past_shared_memory": "a write past shared memory, found without "
     "sanitizers",
 }
-STEPS = (1, 2, 5, 10, 20, 30, 40, 50)  # of the losses that are shown
 Cells = dict[tuple[str, ...], dict[str, str]]  # by a row's names, then by column
 
 
@@ -163,30 +161,6 @@ def mistake_table(outcomes: Outcomes) -> str:
     return markdown(["planted", "test", "caught"], rows)
 
 
-def loss_table(results: Iterable[Mapping[str, Any]]) -> str:
-    """Recorded losses beside the CPU's, at some steps.
-
-    Args:
-        results: what `compare_devices.py --json` wrote.
-    """
-    head, rows, last = ["step"], [[str(step)] for step in STEPS], ["largest"]
-    for result in results:
-        precision = result["precision"]
-        head += [f"emulated, {precision}", f"cpu, {precision}", "difference"]
-        for row, step in zip(rows, STEPS, strict=True):
-            ours, cpu = result["losses"][step - 1], result["cpu_losses"][step - 1]
-            row += [f"{ours:.6f}", f"{cpu:.6f}", f"{abs(ours - cpu) / abs(cpu):.1e}"]
-        last += ["", "", f"{result['largest_difference']:.1e}"]
-    return markdown(head, [*rows, last])
-
-
-def recorded_losses() -> dict[str, dict[str, Any]]:
-    """What `compare_devices.py --json` wrote, by file name; float32 first."""
-    files = (ROOT / "experiments" / "results").glob("*emulated-losses*.json")
-    found = {path.name: json.loads(path.read_text()) for path in sorted(files)}
-    return dict(sorted(found.items(), key=lambda item: item[1]["precision"]))
-
-
 def page(outcomes: Outcomes, **found: Any) -> str:
     """The page, of the template proofs.md.jinja.
 
@@ -195,13 +169,10 @@ def page(outcomes: Outcomes, **found: Any) -> str:
         found: what else the template names.
     """
     template = jinja2.Template(PAGE.read_text(), keep_trailing_newline=True)
-    losses = recorded_losses()
     return template.render(
         **found,
         ended=", ".join(f"{n} {how}" for how, n in outcomes.count().items()),
         mistakes=mistake_table(outcomes),
-        loss_table=loss_table(losses.values()),
-        losses=losses,
     )
 
 

@@ -68,18 +68,17 @@ def bench(
     dev: Device,
 ) -> None:
     """Time a training step and its ops beside the roofline."""
-    from minicnn.experiments.bench import against_torch
+    from minicnn.experiments.bench import against_torch, torch_step
     from minicnn.experiments.bench import ops as benches
-    from minicnn.experiments.bench.comparison import table
 
     if against:
-        against_torch.require(dev)
+        torch_step.require(dev)
     record = benches.bench(dev, arch, batch, precision or "fp32")
     say(benches.table(record))
     if against:
-        comparison = against_torch.compare(dev, arch, record["batch"])
-        say("\n" + table(comparison))
-        record["against_torch"] = comparison
+        compared = against_torch.measure(dev, [(arch, record["batch"])])
+        say("\n" + against_torch.report(compared))
+        (record["against_torch"],) = compared["nets"]
     put(record)
 
 

@@ -6,8 +6,10 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import h5py
@@ -21,9 +23,10 @@ from minicnn.data.store import Store
 from minicnn.data_prep import prepare as module
 from minicnn.data_prep import workers
 from minicnn.data_prep.prepare import Outcome
-from minicnn.experiments.proofs import kills
 from tests.support import prepare_sources as make
 from tests.support.preparing import CHUNK, count_conversions, only_the_store, run
+
+PATIENCE = 10.0  # seconds in which workers end whose parent was killed
 
 
 @pytest.fixture
@@ -160,18 +163,29 @@ def test_two_at_once(source: Path, target: Path) -> None:
     assert only_the_store(target)
 
 
+def large(tmp_path: Path, target: Path) -> list[str]:
+    """A command that prepares more images than a test waits for."""
+    source = make.class_folders(tmp_path / "big", {"a": 90, "b": 90}, size=64)
+    command = [sys.executable, "-m", "minicnn", "data", "prepare", str(source)]
+    return [*command, f"--output={target}", "--size=400", "-j2"]
+
+
+def begun(command: list[str], target: Path, lines: int) -> subprocess.Popen[bytes]:
+    """The command in a session of its own, once its journal has so many lines."""
+    process = subprocess.Popen(command, start_new_session=True)
+    journal = target.with_name("store.h5.partial.journal")
+    while not (journal.exists() and journal.read_bytes().count(b"\n") >= lines):
+        assert process.poll() is None
+        time.sleep(0.01)
+    return process
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_stop_it_cleanly(
     tmp_path: Path, target: Path, number: signal.Signals
 ) -> None:
-    source = make.class_folders(tmp_path / "big", {"a": 90, "b": 90}, size=64)
-    options = [str(source), "--size=400", "-j2"]
-    command = kills.command("prepare", target.parent, options)
-    process = subprocess.Popen(command, start_new_session=True)
-    journal = target.with_name("store.h5.partial.journal")
-    while not (journal.exists() and journal.read_bytes().count(b"\n") >= 2):
-        assert process.poll() is None
-        time.sleep(0.01)
+    command = large(tmp_path, target)
+    process = begun(command, target, 2)
     process.send_signal(number)
     process.communicate()
     assert process.returncode == 128 + number
@@ -207,10 +221,23 @@ def test_signals_before_the_first_image(
     assert not target.exists()
 
 
-def test_killed_three_times_gives_the_same_bytes(tmp_path: Path) -> None:
-    source = make.class_folders(tmp_path / "big", {"a": 150, "b": 150}, size=64)
-    folder = tmp_path / "kills"
-    folder.mkdir()
-    found = kills.check("prepare", 3, 0, folder, [str(source), "--size=200", "-j2"])
-    assert found["differing"] == []
-    assert found["files_compared"] == 1
+def test_killed_twice_gives_the_same_bytes(tmp_path: Path, target: Path) -> None:
+    command = large(tmp_path, target)
+    subprocess.run(command, check=True)
+    right = target.read_bytes()
+    target.unlink()
+    process = begun(command, target, 2)
+    process.kill()
+    process.wait()
+    until = time.monotonic() + PATIENCE
+    with suppress(ProcessLookupError):  # its workers end, too
+        while True:
+            os.killpg(process.pid, 0)
+            assert time.monotonic() < until
+            time.sleep(0.01)
+    process = begun(command, target, 3)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    subprocess.run(command, check=True)
+    assert target.read_bytes() == right
+    assert only_the_store(target)

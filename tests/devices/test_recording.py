@@ -127,6 +127,24 @@ def test_repeated_steps_give_the_bits_of_eager_ones(
         assert rates == pytest.approx([0.002, 0.0002])
 
 
+# float64 differs by roundings alone; in float32 places of a pooling window may lie
+# within a rounding of each other.
+@pytest.mark.parametrize(("name", "off"), [("fp64", 1e-9), ("fp32", 1e-3)])
+def test_losses_follow_the_cpus(
+    name: str, off: float, base: Setup, tmp_path: Path
+) -> None:
+    settings = *SETTINGS, f"network.precision={name}", "schedule.log_every=1"
+    ours = make_setup(base.store, tmp_path / "a", *settings, device=base.dev.name)
+    cpu = make_setup(base.store, tmp_path / "b", *settings)
+    cpu.dev.native = False  # NumPy's forms
+    losses = []
+    for setup in ours, cpu:
+        metrics = transfer.train_base(setup, "A").metrics()
+        losses.append([line["loss"] for line in metrics if "loss" in line])
+    assert len(losses[0]) == 8
+    assert losses[0] == pytest.approx(losses[1], rel=off)
+
+
 def test_a_resumed_run_is_recorded_anew(base: Setup, tmp_path: Path) -> None:
     setup = copied(base, tmp_path)
     assert setup.runs is not None

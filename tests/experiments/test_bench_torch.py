@@ -16,10 +16,12 @@ from minicnn.base.errors import MinicnnError
 from minicnn.cli.main import cli
 from minicnn.devices import device
 from minicnn.experiments.bench import against_torch, provenance, torch_step
-from minicnn.experiments.bench import step_against_torch as bench_torch
 from minicnn.experiments.bench.ops import Step
 from minicnn.experiments.bench.torch_step import Mode
 from minicnn.nn.torch_layout import to_torch
+
+EAGER = [mode for mode in torch_step.modes(False) if not mode.compiled]
+IMPOSSIBLE = Mode("fp32", graph=True)  # there is no GPU to capture on
 
 
 @pytest.fixture
@@ -35,32 +37,23 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(against_torch, "PAUSE", 0.0)
     monkeypatch.setattr(against_torch, "busy_cores", lambda: 0.5)
     monkeypatch.setattr("minicnn.devices.meter.SECONDS", 0.001)
-    eager = [mode for mode in torch_step.modes(False) if not mode.compiled]
-    monkeypatch.setattr(torch_step, "modes", lambda cuda: eager)
+    monkeypatch.setattr(torch_step, "modes", lambda cuda: EAGER)
 
 
-@pytest.mark.parametrize("mistake", ["mean pooling", "a bias learns like a weight"])
 def test_another_computation_is_refused(
-    mistake: str, torch: Any, monkeypatch: pytest.MonkeyPatch
+    torch: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    build, optimizer = torch_step.build, torch_step.optimizer
-
-    def otherwise(torch: Any, arch: Any, outputs: int) -> Any:
-        net = build(torch, arch, outputs)
-        net.pool1 = torch.nn.AvgPool2d(3, 2, ceil_mode=True)
-        return net
+    optimizer = torch_step.optimizer
 
     def other(torch: Any, net: Any, lr: float) -> Any:
+        """A bias learns like a weight."""
         made = optimizer(torch, net, lr)
         made.param_groups[1]["lr"] = lr
         return made
 
-    if mistake == "mean pooling":
-        monkeypatch.setattr(torch_step, "build", otherwise)
-    else:
-        monkeypatch.setattr(torch_step, "optimizer", other)
+    monkeypatch.setattr(torch_step, "optimizer", other)
     with pytest.raises(MinicnnError, match=r"the losses are .* in PyTorch"):
-        against_torch.compare(device.get("cpu"), "miniature", 6)
+        against_torch.measure(device.get("cpu"), [("miniature", 6)])
 
 
 def test_torchs_step_is_ours(torch: Any) -> None:
@@ -74,8 +67,7 @@ def test_torchs_step_is_ours(torch: Any) -> None:
     net.load_state_dict({n: torch.from_numpy(v) for n, v in weights.items()})
     update = torch_step.optimizer(torch, net, lr)
     x, labels = step.inputs.fill(step.batch)
-    images, targets = against_torch.batch_of(torch, torch.device("cpu"), step)
-    assert images.numpy() == pytest.approx(x.transpose(0, 3, 1, 2), rel=1e-5, abs=1e-4)
+    images, targets = against_torch.batch_of(torch, step)
     for _ in range(3):
         network.forward(x)
         network.scored(labels, gradient=True)
@@ -96,30 +88,21 @@ def test_torchs_step_is_ours(torch: Any) -> None:
     assert update.param_groups[1]["lr"] == 2 * lr
 
 
-def test_a_comparison(torch: Any) -> None:
-    dev = device.get("cpu", 1)
-    impossible = Mode("fp32", graph=True)  # there is no GPU to capture on
-    last = Mode(channels_last=True)
-    modes = [impossible, Mode(), last, last, Mode("bf16", True)]
-    made = against_torch.compare(dev, "miniature", 3, 2, modes)
-    failed, *others = made["tried"]
-    assert [each["mode"] for each in made["tried"]] == [mode.name for mode in modes]
-    assert failed["seconds"] is None
-    assert failed["error"]
-    assert "\n" not in failed["error"]
-    assert all(each["seconds"] and not each["error"] for each in others)
-    # The two fastest of three, and the only one.
-    assert [each["precision"] for each in made["theirs"]] == ["fp32", "fp32", "bf16"]
-    times = sorted((each["seconds"], each["mode"]) for each in others[:3])
-    best = [*(name for _, name in times[:2]), "bf16 channels_last"]
-    assert [each["name"] for each in made["theirs"]] == best
-    rounds = [len(each["seconds"]) for each in (*made["ours"], *made["theirs"])]
-    assert rounds == [2] * 5
-    with pytest.raises(MinicnnError, match="failed in all"):
-        against_torch.compare(dev, "miniature", 3, 1, [impossible])
-    for how in ((0, 1), (1, 0)):
-        with pytest.raises(MinicnnError, match="0: must be at least 1"):
-            against_torch.compare(dev, "miniature", *how)
+def test_a_mode_that_fails_stops_no_other(
+    torch: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modes = [IMPOSSIBLE, *EAGER, Mode("bf16", True)]
+    monkeypatch.setattr(torch_step, "modes", lambda cuda: modes)
+    dev, nets = device.get("cpu", 1), [("miniature", 3)]
+    made = against_torch.measure(dev, nets, 2)
+    (net,) = made["nets"]
+    assert list(net["failed"]) == [IMPOSSIBLE.name]
+    assert f"PyTorch failed in {IMPOSSIBLE.name}: " in against_torch.report(made)
+    assert [each["name"] for each in net["theirs"]] == [mode.name for mode in modes[1:]]
+    assert [each["precision"] for each in net["ours"]] == ["fp32", "bf16"]
+    assert all(len(each["seconds"]) == 2 for each in (*net["ours"], *net["theirs"]))
+    with pytest.raises(MinicnnError, match="no mode of PyTorch works"):
+        against_torch.measure(dev, nets, 1, lambda mode: mode == IMPOSSIBLE)
 
 
 @pytest.mark.parametrize(
@@ -142,32 +125,30 @@ def test_the_command(torch: Any) -> None:
     options = ["--arch=miniature", "--batch=2", "--device=cpu", "--json"]
     done = CliRunner().invoke(cli, ["bench", "--against=torch", *options])
     assert done.exit_code == 0, done.output
-    ops, modes, turns = done.stderr.split("\n\n")[1], *done.stderr.split("\n\n")[-2:]
-    assert "conv.forward" in ops
-    assert "fp32 channels_last" in modes
-    assert "ratio" in turns
-    assert "Other programs kept 0.5 processors busy" in turns
+    assert "conv.forward" in done.stderr
+    assert "| miniature | 2 | fp32 |" in done.stderr
+    assert "0.5 processors busy with other programs" in done.stderr
     record = json.loads(done.stdout)
     assert record["step"] > 0
-    assert record["against_torch"]["theirs"][0]["ratios"]["fp32"] > 0
+    assert record["against_torch"]["theirs"][0]["median"] > 0
 
 
 def test_the_benchmark(
     torch: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = tmp_path / "performance.md"
-    page.write_text(bench_torch.PAGE.read_text())
-    monkeypatch.setattr(bench_torch, "PAGE", page)
-    monkeypatch.setattr(bench_torch, "RESULTS", tmp_path)
-    options = ["--arch=miniature,miniature", "--batch=2,3", "--rounds=1", "--record"]
-    more = ["--threads=1", "--layers"]
-    done = CliRunner().invoke(bench_torch.main, [*options, *more])
+    page.write_text(against_torch.PAGE.read_text())
+    monkeypatch.setattr(against_torch, "PAGE", page)
+    monkeypatch.setattr(against_torch, "RESULTS", tmp_path)
+    nets = ["--net", "miniature", "2", "--net", "miniature", "3"]
+    more = ["--rounds=1", "--record", "--threads=1", "--layers", "--precision=fp32"]
+    done = CliRunner().invoke(against_torch.main, [*nets, *more])
     assert done.exit_code == 0, done.output
     (file,) = tmp_path.glob("*-bench-torch-cpu.json")
     result = json.loads(file.read_text())
     assert [net["batch"] for net in result["nets"]] == [2, 3]
     assert {"date", "machine", "command", "commit"} <= result["provenance"].keys()
-    table = bench_torch.report(result)
+    table = against_torch.report(result)
     assert table.count("| miniature |") == 2
     layers = result["nets"][0]["layers"]
     names = [f"layer {number}" for number in range(1, 9)]
@@ -175,30 +156,10 @@ def test_the_benchmark(
     assert all(seconds > 0 for pair in layers.values() for seconds in pair)
     assert table.count("| layer 8 |") == 2
     assert done.stdout.endswith(table + "\n")
-    before, after = bench_torch.PAGE.read_text().split(table)
+    before, after = page.read_text().split(table)
     assert before.endswith("<!-- bench-torch cpu -->\n")
     assert after.startswith("\n<!-- end -->")
     assert "Not yet measured: `make bench-torch ARGS" in after  # the GPU's place
-
-
-def test_the_benchmarks_options() -> None:
-    usual = [("caffenet", 32), ("caffenet64", 128)]
-    small = [("caffenet32", 32), ("caffenet32", 128)]
-    assert bench_torch.wanted(None, None, "cpu") == usual + small
-    assert bench_torch.wanted("caffenet32,mine", None, "cpu") == [*small, ("mine", 128)]
-    given = bench_torch.wanted("caffenet32,caffenet", "8", "cuda")
-    assert given == [("caffenet32", 8), ("caffenet", 8)]
-    for option, said in (
-        ("--batch=8,9", "8,9: give a number of images"),
-        ("--batch=x", "x: give a number"),
-        ("--modes=bf16", "bf16: unknown; choose from all, eager, compiled, fp32 NCHW"),
-    ):
-        done = CliRunner().invoke(bench_torch.main, ["--arch=caffenet", option])
-        assert done.exit_code == 2
-        assert said in done.output
-    done = CliRunner().invoke(bench_torch.main, ["--device=emulated"])
-    assert done.exit_code == 2
-    assert done.output.count("\n") == 1
 
 
 def test_what_was_measured_before_a_failure_is_kept(
@@ -209,20 +170,20 @@ def test_what_was_measured_before_a_failure_is_kept(
     def make(torch: Any, net: Any, images: Any, labels: Any, mode: Mode) -> Any:
         def step() -> None:
             steps.append(mode)
-            # Settled alone, then in turns; two rounds.
-            if len(steps) == 2 * (torch_step.WARM_UP + 3) + 2:
+            # In the second of two rounds.
+            if len(steps) == torch_step.WARM_UP + 1 + 2:
                 raise RuntimeError("out of memory")
             time.sleep(2 * against_torch.TURN)
 
         return step
 
     monkeypatch.setattr(torch_step, "make", make)
+    monkeypatch.setattr(torch_step, "modes", lambda cuda: EAGER[:1])
     file = tmp_path / "result.json"
-    options = ["--arch=miniature", "--batch=2", "--modes=fp32 NCHW", f"--json={file}"]
-    done = CliRunner().invoke(bench_torch.main, options)
-    assert done.exit_code == bench_torch.TORCH_FAILED, done.output
+    options = ["--net", "miniature", "2", "--rounds=2", f"--json={file}"]
+    done = CliRunner().invoke(against_torch.main, options)
+    assert str(done.exception) == "out of memory"
     (net,) = json.loads(file.read_text())["nets"]
-    assert [each["mode"] for each in net["tried"]] == ["fp32 NCHW"]
     assert [len(each["seconds"]) for each in net["theirs"]] == [1]
 
 

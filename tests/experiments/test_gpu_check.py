@@ -23,7 +23,6 @@ from minicnn.ops.conv import conv
 
 ROOT = Path(__file__).resolve().parents[2]
 WRITE = "import os, sys, time; open(sys.argv[1], 'w').write('%s'); "
-NCU = '==PROF==\n"ID","Kernel Name"\n"","ns"\n"0","f"\n"1","g"\n'
 PYTEST = "..F\nFAILED tests/ops/test_lrn.py::test_y - off\n1 failed, 2 passed in 0.3s\n"
 
 
@@ -85,10 +84,8 @@ def test_a_process_that_hangs_is_interrupted_and_ended_with_all_it_started(
     assert not (tmp_path / "alive").exists()
 
 
-def test_what_tests_and_ncu_write(tmp_path: Path) -> None:
+def test_what_tests_write(tmp_path: Path) -> None:
     file = tmp_path / "file"
-    file.write_text(NCU)
-    assert gpu_check.summary(gpu_check.read(file)) == "2 kernels"
     file.write_text(PYTEST)
     found = gpu_check.read(file)
     assert gpu_check.summary(found) == "1 failed, 2 passed in 0.3s"
@@ -108,7 +105,7 @@ def test_smoke_and_tiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         return [each * 1.001 for each in found] if dev.name != "cpu" else found
 
     monkeypatch.setattr(gpu_check, "losses", off)
-    with pytest.raises(SystemExit, match=r"^fp32: graph=True, resident=True: off by 1"):
+    with pytest.raises(SystemExit, match=r"^fp32: off by 1"):
         gpu_check.smoke(*given)
     monkeypatch.setattr(gpu_check, "PRECISIONS", ("tf32x3",))
     gpu_check.tiles(*given)

@@ -15,14 +15,13 @@ from typing import Any
 import pytest
 
 from minicnn.base.errors import MinicnnError
-from minicnn.experiments.proofs import kills
 from minicnn.experiments.study import engine, local
 from minicnn.experiments.study.child import Child
 from minicnn.experiments.study.engine import Outcome, Workers, plan_workers
 from minicnn.experiments.study.folder import held, last_step, read_study
 from minicnn.experiments.study.tasks import make_tasks
-from tests.support.runs import make_store
 from tests.support.studies import PLAN, Invoke, commands, study_run
+from tests.support.training import contents
 
 # Ten processes of half a second each must not wait for one another for long.
 PATIENCE = 60.0
@@ -93,16 +92,22 @@ def test_nets_do_not_outlive_a_killed_engine(minicnn: Invoke) -> None:
     assert all(list(each.glob("checkpoints/*.safetensors")) for each in folders)
 
 
-def test_a_killed_study_ends_with_the_same_results(tmp_path: Path) -> None:
-    make_store(tmp_path / "tiny.h5")
-    text = PLAN.replace("iterations = 6", "iterations = 24").replace("[1, 2, 4]", "[1]")
-    place = tmp_path / "work"
-    place.mkdir()
-    (place / "plan.toml").write_text(text)
-    options = [f"--data={tmp_path / 'tiny.h5'}", "--device=cpu", "--jobs=2"]
-    found = kills.check("study", 2, 1, place, options)
-    assert found["differing"] == []
-    assert found["files_compared"] == 1 + 2 * 6  # of two nets
+def test_a_killed_study_ends_with_the_same_results(minicnn: Invoke) -> None:
+    text = PLAN.replace("iterations = 6", "iterations = 60").replace("[1, 2, 4]", "[1]")
+    Path("tiny.toml").write_text(text)
+    command = [sys.executable, "-m", "minicnn", *study_run("--jobs=2")]
+    for name in "baseA", "A1B":
+        checkpoints = Path(f"studies/tiny/runs/random-0/{name}/checkpoints")
+        with subprocess.Popen(command, start_new_session=True) as process:
+            wait_until(lambda where=checkpoints: list(where.glob("step-*")))
+            os.killpg(process.pid, signal.SIGKILL)
+    assert minicnn(*study_run())[0] == 0
+    assert minicnn(*study_run("-o", "whole"))[0] == 0
+    killed, whole = (
+        contents(Path(folder, "runs")) for folder in ("studies/tiny", "whole")
+    )
+    assert killed == whole
+    assert {f"random-0/{name}/result.json" for name in ("baseA", "A1B")} < whole.keys()
 
 
 FOUR = ("4", "5", "6", "7")
