@@ -156,11 +156,13 @@ def build(study: Path | None, output: Path, score: str = "final") -> Built:
     bases = [each for each in entries if each.net.kind == "base"]
     with plotting.styled():
         ours = _paper_figures(nets, behind, score, source)
-        beside = _paper_figures(apart, [], "best10", PUBLISHED, "-published")
+        known = _paper_figures(apart, [], "best10", PUBLISHED, "-published")
         curves = _curves(entries, source)
         filters = _picture("filters", run_figures.filters(bases), source)
-    shown = {f"{each.name}-published" for each in ours}
-    beside = [each for each in beside if each.name in shown]
+    drawn: list[Picture] = []
+    for each in ours:
+        beside = [other for other in known if other.name == f"{each.name}-published"]
+        drawn += [each, *beside]
     analyses = _analyses(study) if study else []
     findings = claims.find_all(nets, score)
     theirs = claims.find_all(published, "best10")
@@ -168,7 +170,7 @@ def build(study: Path | None, output: Path, score: str = "final") -> Built:
     page = _page(
         contents=contents,
         score=score,
-        figures=[*ours, *beside],
+        figures=drawn,
         analyses=analyses,
         curves=curves,
         filters=filters,
@@ -180,7 +182,7 @@ def build(study: Path | None, output: Path, score: str = "final") -> Built:
         "nets.csv": tables.as_csv(rows, tables.NETS),
         "claims.csv": tables.claims_csv(findings, theirs, score),
     }
-    for picture in (*ours, *beside, *curves, *filters, *analyses):
+    for picture in (*drawn, *curves, *filters, *analyses):
         content |= {f"{picture.name}{k}": data for k, data in picture.content.items()}
     for name, data in (content | {PAGE: page.encode()}).items():
         write_atomically(output / name, data)

@@ -135,7 +135,7 @@ def facts(contents: Contents) -> Pairs:
     apart = "another protocol than the paper's: its numbers are shown apart"
     days = sorted({str(each["began"])[:10] for each in sessions if "began" in each})
     images = sum(e.net.iterations * e.run.config.solver.batch for e in entries)
-    speed = f"{min(rates):,.0f} to {max(rates):,.0f} a second" if rates else NONE
+    speed = f"{min(rates):,.0f} to {max(rates):,.0f}" if rates else NONE
     shared = sum(any(sharers(s) > 1 for s in entry.sessions) for entry in entries)
     unknown = sum(not entry.sessions for entry in entries)
     keys = dict.fromkeys(key for each in sessions for key in each)
