@@ -14,7 +14,7 @@ PACKAGE = Path(minicnn.__file__).parent
 # A commit that raises a budget says why.
 BUDGETS = {"base": 1000, "compile": 1210, "devices": 1820, "data": 1240, "ops": 2660}
 BUDGETS |= {"nn": 1370, "training": 2200, "results": 1150, "data_prep": 3420}
-BUDGETS |= {"experiments": 8990, "cli": 2080}
+BUDGETS |= {"experiments": 8130, "cli": 2080}
 ROOMS = list(BUDGETS)
 
 
