@@ -6,11 +6,8 @@ and no other file: pictures are inlined as data.
 
 from __future__ import annotations
 
-import re
 from base64 import b64encode
-from dataclasses import dataclass, replace
-from functools import cache
-from html import unescape
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +19,8 @@ from minicnn.base.files import make_folder, write_atomically
 from minicnn.base.progress import Progress, duration
 from minicnn.experiments import plotting
 from minicnn.experiments.analyses import panels
-from minicnn.experiments.report import (
-    checks,
-    claims,
-    figures,
-    intervals,
-    run_figures,
-    tables,
-)
-from minicnn.experiments.report.contents import Contents, read
+from minicnn.experiments.report import claims, figures, intervals, run_figures, tables
+from minicnn.experiments.report.contents import Entry, read
 from minicnn.experiments.report.curves import SCORES, by_unit
 from minicnn.experiments.study import records
 from minicnn.experiments.study.folder import some
@@ -50,22 +40,20 @@ class Picture:
         alt: what it shows, for who cannot see it.
         content: of its files by suffix: .png; .svg, but for what is made of pixels;
             .csv, the numbers of an analysis.
-        title, caption: plain text; the paper's figures have theirs in the template.
+        title: of what the page has no other words for.
     """
 
     name: str
     alt: str
     content: dict[str, bytes]
     title: str = ""
-    caption: str = ""
 
     @property
     def data(self) -> str:
         """The picture as an address."""
-        suffix, kind = (
-            (".svg", "svg+xml") if ".svg" in self.content else (".png", "png")
-        )
-        return f"data:image/{kind};base64,{b64encode(self.content[suffix]).decode()}"
+        svg = self.content.get(".svg")
+        kind, shown = ("svg+xml", svg) if svg else ("png", self.content[".png"])
+        return f"data:image/{kind};base64,{b64encode(shown).decode()}"
 
 
 @dataclass(frozen=True)
@@ -91,45 +79,34 @@ def _picture(
     if drawn is None:
         return []
     # Filters are made of pixels.
-    kinds = [".png"] if name.startswith("filters-") else [".png", ".svg"]
+    kinds = [".png"] if name == "filters" else [".png", ".svg"]
     figure, alt = drawn
     content = {kind: plotting.content(figure, kind, source) for kind in kinds}
     return [Picture(name, alt, content, title)]
 
 
 def _paper_figures(
-    nets: list[Net], behind: list[Net], score: str, source: str
+    nets: list[Net], behind: list[Net], score: str, source: str, suffix: str = ""
 ) -> list[Picture]:
     """The paper's figures, the published nets `behind` them, if there are any."""
     source += f". Pale: {PUBLISHED}" if behind else ""
     units = by_unit(nets, score), by_unit(behind, score)
     drawn = {name: draw(*units) for name, draw in figures.OF_UNITS.items()}
     drawn["reduced"] = figures.reduced(nets, behind, score)
-    return [p for name, d in drawn.items() for p in _picture(name, d, source)]
+    return [p for name, d in drawn.items() for p in _picture(name + suffix, d, source)]
 
 
-@cache
-def _published_figures() -> dict[str, Picture]:
-    """Figures of the published numbers, to stand beside ours, by the names of those."""
-    drawn = _paper_figures(records.published(), [], "best10", PUBLISHED)
-    return {each.name: replace(each, name=f"{each.name}-published") for each in drawn}
-
-
-def _run_pictures(contents: Contents, found: list[checks.Check]) -> list[Picture]:
-    """Training curves of each split and seed, and the bases' filters."""
-    source, sheets = tables.source(contents), run_figures.sheets(contents)
-    bases = [each for each in contents.entries if each.net.kind == "base"]
+def _curves(entries: list[Entry], source: str) -> list[Picture]:
+    """Training curves of each split and seed."""
+    sheets: dict[tuple[str, int], list[Entry]] = {}
+    for entry in entries:
+        sheets.setdefault((entry.net.split, entry.net.seed), []).append(entry)
     pictures: list[Picture] = []
-    with Progress(len(sheets) + len(bases), "figures", "drawing") as bar:
-        for (split, seed), entries in sheets.items():
+    with Progress(len(sheets), "figures", "drawing") as bar:
+        for (split, seed), members in sheets.items():
             safe = "".join(c if c.isalnum() or c in "-_." else "-" for c in split)
             name, title = f"curves-{safe}-seed{seed}", f"{split}, seed {seed}"
-            pictures += _picture(name, run_figures.curves(entries), source, title)
-            bar.update(1)
-        for base in bases:
-            name = f"filters-{base.id.replace('/', '-')}"
-            drawn = run_figures.filters(base, contents, found)
-            pictures += _picture(name, drawn, source, base.id)
+            pictures += _picture(name, run_figures.curves(members), source, title)
             bar.update(1)
     return pictures
 
@@ -142,7 +119,7 @@ def _analyses(study: Path) -> list[Picture]:
         if all(path.is_file() for path in files.values()):
             content = {kind: path.read_bytes() for kind, path in files.items()}
             words = f"{title}. Means over splits, seeds and directions, with intervals."
-            found.append(Picture(name, words, content, caption=words))
+            found.append(Picture(name, words, content, words))
     return found
 
 
@@ -175,12 +152,17 @@ def build(study: Path | None, output: Path, score: str = "final") -> Built:
     source = tables.source(contents) if contents else PUBLISHED
     comparable = contents is not None and contents.study.published
     behind = published if comparable else []
+    apart = published if contents and not comparable else []
+    bases = [each for each in entries if each.net.kind == "base"]
     with plotting.styled():
         ours = _paper_figures(nets, behind, score, source)
-        known = _published_figures() if contents and not comparable else {}
-        beside = {each.name: known[each.name] for each in ours if each.name in known}
-        found = checks.check_all(contents) if contents else []
-        runs = _run_pictures(contents, found) if contents else []
+        known = _paper_figures(apart, [], "best10", PUBLISHED, "-published")
+        curves = _curves(entries, source)
+        filters = _picture("filters", run_figures.filters(bases), source)
+    drawn: list[Picture] = []
+    for each in ours:
+        beside = [other for other in known if other.name == f"{each.name}-published"]
+        drawn += [each, *beside]
     analyses = _analyses(study) if study else []
     findings = claims.find_all(nets, score)
     theirs = claims.find_all(published, "best10")
@@ -188,22 +170,23 @@ def build(study: Path | None, output: Path, score: str = "final") -> Built:
     page = _page(
         contents=contents,
         score=score,
-        figures=ours,
-        beside=beside,
-        runs=runs,
-        panels=analyses,
+        figures=drawn,
+        analyses=analyses,
+        curves=curves,
+        filters=filters,
         findings=list(zip(findings, theirs, strict=True)),
         boosts=tables.boosts(nets, score, published),
-        checks=found,
         rows=rows,
     )
     content = {
         "nets.csv": tables.as_csv(rows, tables.NETS),
         "claims.csv": tables.claims_csv(findings, theirs, score),
     }
-    for picture in (*ours, *beside.values(), *runs, *analyses):
+    for picture in (*drawn, *curves, *filters, *analyses):
         content |= {f"{picture.name}{k}": data for k, data in picture.content.items()}
-    files = _write(output, content, page)
+    for name, data in (content | {PAGE: page.encode()}).items():
+        write_atomically(output / name, data)
+    files = [output / name for name in (*content, PAGE)]
     return Built(output / PAGE, files, contents.left_out if contents else {}, findings)
 
 
@@ -230,26 +213,3 @@ def _page(**found: Any) -> str:
     env.filters |= {"number": _number, "percent": _percent, "duration": duration}
     names = {"tables": tables, "intervals": intervals, "version": __version__}
     return env.get_template("page.html").render(found, best=BEST, **names)
-
-
-def _write(output: Path, content: dict[str, bytes], page: str) -> list[Path]:
-    """Writes all files, the page last, and removes figures of the page before."""
-    before = _figures_of(output / PAGE)
-    for name, data in content.items():
-        write_atomically(output / name, data)
-    # While the old page is there to name them: a kill leaves no stray behind.
-    for name in before - content.keys():
-        (output / name).unlink(missing_ok=True)
-    write_atomically(output / PAGE, page.encode())
-    return [output / name for name in (*content, PAGE)]
-
-
-def _figures_of(page: Path) -> set[str]:
-    """Files of the figures that a page of ours names: no other is taken for one."""
-    text = page.read_text("utf-8", "replace") if page.is_file() else ""
-    if "<footer><p>Made by minicnn " not in text:
-        return set()
-    names = map(unescape, re.findall('<figure id="([^"]*)"', text))
-    files = {f"{name}{kind}" for name in names for kind in (".png", ".svg")}
-    files |= {*map(unescape, re.findall('<a href="([^"]*[.]csv)"', text))}
-    return {name for name in files if "/" not in name}

@@ -14,7 +14,7 @@ from minicnn.experiments.study.records import Net
 from minicnn.training.run import Run
 
 # What a report reads of result.json beside the scores that `Run` looks for.
-_NEEDED = ("top5", "frozen_layers", "frozen_sha256", "frozen_unchanged")
+_NEEDED = ("top5", "frozen_layers", "frozen_unchanged")
 
 
 def sharers(session: dict[str, Any]) -> int:
@@ -75,12 +75,6 @@ class Contents:
     unfinished: dict[str, State]
     left_out: dict[str, str]
     unplanned: list[str]
-
-    def base_of(self, entry: Entry) -> Entry | None:
-        """The finished base that a net copied layers from."""
-        wanted = f"{entry.id.partition('/')[0]}/base{entry.net.source}"
-        found = (each for each in self.entries if each.id == wanted)
-        return next(found, None) if entry.net.source else None
 
     @property
     def sessions(self) -> list[dict[str, Any]]:

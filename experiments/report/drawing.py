@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -15,13 +15,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-LAYER = "layer n at which the network is cut and retrained"
+LAYER = "layer n at which the net is cut and retrained"
 ACCURACY = "top-1 accuracy (%)"
 LOSS = "top-1 accuracy minus base (points)"
-BASE_DASHES = (0, (6, 3))
 PALE = 0.3
 """Opacity of the published numbers behind ours."""
-_NOTE: dict[str, Any] = {"color": QUIET, "fontsize": 8}
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,6 @@ TREATMENTS = {
 RANDOM = Look("random filters", GREEN, "X", (0, (7, 1.5, 1.2, 1.5, 1.2, 1.5)))
 NATURAL = Look("target natural", BLUE, "^", "-.", True, 0.05)
 MANMADE = Look("target man-made", PURPLE, "v", "--", True, -0.05)
-BOTH = Look("mean of both targets", QUIET, ".")
 DISSIMILAR = Look("natural/man-made", PURPLE, "v", "--", True, 0.06)
 FEW = Look("bases on few images", BLUE, "o")
 
@@ -129,72 +126,43 @@ def points(axes: Axes, look: Look, column: Heights, pale: float = 1.0) -> None:
         axes.plot([x - 0.075, x + 0.075], [mean, mean], zorder=2, **style)
 
 
-def base_points(axes: Axes, units: Iterable[Unit], pale: float = 1.0) -> float | None:
-    """The bases at 0 and, unless they lie behind, their mean across; returns it."""
+def base_points(axes: Axes, units: Iterable[Unit], pale: float = 1.0) -> None:
+    """The bases at 0 and, unless they lie behind, their mean across."""
     found = curves.bases(units)
-    if not found:
-        return None
-    points(axes, BASE, {0: found}, pale)
-    if pale == 1:
+    if found:
+        points(axes, BASE, {0: found}, pale)
+    if found and pale == 1:
         base_line(axes, fmean(found))
-    return fmean(found)
 
 
-def base_line(axes: Axes, height: float, text: str = "") -> None:
-    """The bases' mean across the whole axis, and words above its left end."""
-    axes.axhline(height, color=QUIET, lw=0.9, ls=BASE_DASHES, zorder=1)
-    if text:
-        note(axes, (0, height), text, (4, 2.5), ("axes fraction", "data"))
+def base_line(axes: Axes, height: float, label: str = "mean of the bases") -> None:
+    """The bases' mean across the whole axis."""
+    style: dict[str, Any] = {"color": QUIET, "lw": 0.9, "ls": (0, (6, 3)), "zorder": 1}
+    axes.axhline(height, label=label, **style)
 
 
-def note(
-    axes: Axes, at: tuple[float, float], text: str, shift: tuple[float, float], xy: Any
-) -> None:
-    """Words at a point of coordinates `xy`, shifted by so many points."""
-    style = {**_NOTE, "va": "bottom", "xycoords": xy, "textcoords": "offset points"}
-    axes.annotate(text, at, xytext=shift, **style)
-
-
-def layer_axis(axes: Axes, label: bool = True) -> None:
+def layer_axis(axes: Axes) -> None:
     """The x axis of depths, base at 0, then layers 1..7; and a grid of heights."""
     grid(axes)
     axes.set_xlim(-0.5, 7.5)
     axes.set_xticks(range(8), ["base", *map(str, range(1, 8))])
-    axes.set_xlabel(LAYER if label else "")
+    axes.set_xlabel(LAYER)
 
 
 def chance_line(axes: Axes, classes: Iterable[int]) -> None:
-    """A guess's accuracy, where the axis reaches near it, and its words.
-
-    The words stand below all that is drawn, in nothing's way. Call it when all else is
-    drawn: it looks at the limits of the axes.
+    """A guess's accuracy, where the axis reaches near it: call it when all is drawn.
 
     Args:
         classes: of the tasks shown.
     """
-    chances = sorted({100 / each for each in classes})
-    if not chances:
-        return
     low, high = axes.get_ylim()
-    text = f"chance {chances[0]:.2g} %"
-    if chances[-1] - chances[0] > 0.05 * chances[0]:
-        text = f"chance {chances[0]:.2g} to {chances[-1]:.2g} %"
-    lowest = axes.dataLim.y0
-    # An axis that starts close above is drawn down to it.
-    if low - chances[0] > 0.5 * (high - low):
-        text += ": below this axis"
-    else:
-        lowest = min(lowest, chances[0])
-        for chance in chances:
-            axes.axhline(chance, color=QUIET, ls=":", lw=1.1, zorder=1)
-    # The words, and what keeps them apart, take 13 % of the axis's height.
-    axes.set_ylim(min(low, lowest - 0.13 * (high - lowest)), high)
-    box = {"facecolor": "white", "lw": 0, "pad": 0.5}
-    axes.text(0.01, 0.015, text, bbox=box, transform=axes.transAxes, **_NOTE)
+    for chance in {100 / each for each in classes}:
+        if low - chance < 0.5 * (high - low):
+            axes.axhline(chance, color=QUIET, ls=":", lw=1.1, zorder=1, label="chance")
 
 
-def legend(figure: Figure, axes: Sequence[Axes], behind: bool) -> None:
-    """One legend above all axes, in as many columns as there is room for.
+def legend(figure: Figure, axes: Iterable[Axes], behind: bool = False) -> None:
+    """One legend above all axes.
 
     Args:
         behind: whether published numbers lie behind, which it then says.
@@ -208,14 +176,7 @@ def legend(figure: Figure, axes: Sequence[Axes], behind: bool) -> None:
     if behind:
         style: dict[str, Any] = {"color": QUIET, "marker": "D", "alpha": PALE}
         found["pale: published, 2014"] = Line2D([], [], **style)
-    if found.pop(BASE.label, None):
-        style = BASE.line() | {"color": QUIET, "mec": BASE.colour, "ls": BASE_DASHES}
-        # First, as on the axis.
-        found = {f"{BASE.label}; dashed: mean": Line2D([], [], lw=0.9, **style)} | found
-    # 16 letters an inch; a marker and a gap are as wide as 6.
-    longest = max(map(len, found), default=0) + 6
-    columns = max(1, int(figure.get_figwidth() * 16 / longest))
     # Handles so long that dashes can be told apart beside the marker.
-    style = {"handlelength": 3.2, "columnspacing": 1.0, "handletextpad": 0.5}
-    style |= {"loc": "outside upper center", "ncols": columns}
+    style = {"loc": "outside upper center", "ncols": 3, "handlelength": 3.2}
+    style |= {"columnspacing": 1.0, "handletextpad": 0.5}
     figure.legend(list(found.values()), list(found), **style)

@@ -19,7 +19,7 @@ from minicnn.experiments.study.graph import Node
 from minicnn.experiments.study.records import Net
 
 NONE = "–"
-Pairs = list[tuple[str, object]]
+Pairs = list[tuple[str, str]]
 # Keys of env.json that differ between sessions, and are reported elsewhere.
 _PASSING = {"began", "seconds", "first_step", "last_step", "images_per_second"}
 _PASSING |= {"trained_together"}
@@ -35,8 +35,8 @@ def as_csv(rows: Sequence[Mapping[str, Any]], header: Iterable[str]) -> bytes:
     return text.getvalue().encode()
 
 
-NETS = (*Net.__dataclass_fields__, "evaluations", "top5", "seconds")
-NETS += ("images_per_second", "published_name", "published_top1")
+NETS = [*Net.__dataclass_fields__, "evaluations", "top5", "seconds"]
+NETS += ["images_per_second", "published_name", "published_top1", "frozen_unchanged"]
 
 
 def nets_rows(
@@ -61,6 +61,8 @@ def nets_rows(
             row |= {"evaluations": result["evaluations"], "top5": result["top5"]}
             row["seconds"] = round(entry.seconds, 3) or None
             row["images_per_second"] = entry.rate and round(entry.rate, 1)
+            if result["frozen_layers"]:
+                row["frozen_unchanged"] = result["frozen_unchanged"]
         if other:
             row |= {"published_name": other.name, "published_top1": other.best10}
         rows.append(row)
@@ -125,14 +127,23 @@ def _budget(node: Node) -> str:
     return f"{updates}, learning rate {solver.lr:g}"
 
 
-def what_was_run(contents: Contents) -> Pairs:
-    """The plan, the data, the net and its budget."""
-    study, nodes, sessions = contents.study, contents.study.nodes, contents.sessions
-    days = sorted({str(each["began"])[:10] for each in sessions if "began" in each})
+def facts(contents: Contents) -> Pairs:
+    """The plan, what of it is missing, and where, how fast and how long it trained."""
+    study, entries, sessions = contents.study, contents.entries, contents.sessions
+    nodes, rates = study.nodes, [entry.rate for entry in entries if entry.rate]
     under = "same protocol: the published numbers are laid under ours"
     apart = "another protocol than the paper's: its numbers are shown apart"
-    return [
+    days = sorted({str(each["began"])[:10] for each in sessions if "began" in each})
+    images = sum(e.net.iterations * e.run.config.solver.batch for e in entries)
+    speed = f"{min(rates):,.0f} to {max(rates):,.0f}" if rates else NONE
+    shared = sum(any(sharers(s) > 1 for s in entry.sessions) for entry in entries)
+    unknown = sum(not entry.sessions for entry in entries)
+    keys = dict.fromkeys(key for each in sessions for key in each)
+    pairs = [
         ("plan", f"{study.name}, recipe {study.recipe}"),
+        ("missing, and in nothing below", some(_missing(contents), 40, "; ")),
+        ("left out", "; ".join(contents.left_out.values())),
+        ("beside the plan, and counted in", ", ".join(contents.unplanned)),
         ("data", f"{study.store.name}, content {study.identity}"),
         ("network", _distinct(node.config.network.arch for node in nodes)),
         ("budget", _distinct(map(_budget, nodes))),
@@ -140,14 +151,29 @@ def what_was_run(contents: Contents) -> Pairs:
         ("seeds", _distinct(sorted({node.seed for node in nodes}))),
         ("treatments", _distinct(node.kind for node in nodes)),
         ("published", under if study.published else apart),
-        ("device", _distinct(each.get("device", NONE) for each in sessions)),
-        ("minicnn", _distinct(map(_version, sessions))),
-        ("trained", " to ".join(dict.fromkeys([*days[:1], *days[-1:]])) or NONE),
-        ("training time", duration(sum(entry.seconds for entry in contents.entries))),
+        ("trained", " to ".join(dict.fromkeys([*days[:1], *days[-1:]]))),
+        *(
+            (key.replace("_", " "), _distinct(s.get(key, NONE) for s in sessions))
+            for key in keys
+            if key not in _PASSING
+        ),
+        ("training images in all", f"{images:,}"),
+        ("images a second", speed),
+        (
+            "time of all nets, with evaluations",
+            duration(sum(entry.seconds for entry in entries)),
+        ),
+        ("sessions", f"{len(sessions)} of {len(entries)} nets"),
+        (
+            "shared a pass",
+            f"{shared} nets, each at its part of the time" * (shared > 0),
+        ),
+        ("without a record", counted(unknown, "net") * (unknown > 0)),
     ]
+    return [(name, value) for name, value in pairs if value]
 
 
-def missing(contents: Contents) -> list[str]:
+def _missing(contents: Contents) -> list[str]:
     """Nets of the plan that are missing, and how far each is."""
     lines = []
     for name, state in contents.unfinished.items():
@@ -156,30 +182,3 @@ def missing(contents: Contents) -> list[str]:
         error = f": {state.error}" if state.error else ""
         lines.append(f"{name} ({state.state}{step}){error}")
     return lines
-
-
-def cost(contents: Contents) -> Pairs:
-    """Where the nets were trained, how fast, and for how long."""
-    entries, sessions = contents.entries, contents.sessions
-    keys = dict.fromkeys(key for each in sessions for key in each)
-    pairs: Pairs = [
-        (key.replace("_", " "), _distinct(s.get(key, NONE) for s in sessions))
-        for key in keys
-        if key not in _PASSING
-    ]
-    rates = [entry.rate for entry in entries if entry.rate]
-    images = sum(e.net.iterations * e.run.config.solver.batch for e in entries)
-    speed = f"{min(rates):,.0f} to {max(rates):,.0f} a second" if rates else NONE
-    pairs += [
-        ("training images in all", f"{images:,}"),
-        ("images a second", speed),
-        ("time of all nets", duration(sum(entry.seconds for entry in entries))),
-        ("sessions", f"{len(sessions)} of {len(entries)} nets"),
-    ]
-    shared = sum(any(sharers(s) > 1 for s in entry.sessions) for entry in entries)
-    if shared:
-        pairs.append(("shared a pass", f"{shared} nets, each at its part of the time"))
-    unknown = sum(not entry.sessions for entry in entries)
-    if unknown:
-        pairs.append(("without a record", counted(unknown, "net")))
-    return pairs

@@ -38,6 +38,7 @@ class Child:
     Args:
         arguments: what `minicnn` is called with.
         folders: run folders that must be free before it starts.
+        failures: what is noted of earlier failures, which no longer holds.
         log: what it prints is appended there.
         threads: that it may use.
         gpu: for CUDA_VISIBLE_DEVICES; None leaves that as it is.
@@ -47,11 +48,14 @@ class Child:
         self,
         arguments: Sequence[str],
         folders: Sequence[Path],
+        failures: Sequence[Path],
         log: Path,
         threads: int,
         gpu: str | None = None,
     ) -> None:
         make_folder(log.parent)
+        for failure in failures:
+            failure.unlink(missing_ok=True)
         self.log = log
         environment = dict(os.environ) | dict.fromkeys(THREADS, str(threads))
         if gpu is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -14,7 +14,7 @@ from minicnn.base.errors import MinicnnError
 from minicnn.base.files import write_json
 from minicnn.base.progress import Progress, duration
 from minicnn.devices.device import NAMES, cuda_count
-from minicnn.experiments.study.folder import State, Study
+from minicnn.experiments.study.folder import State, Study, last_step
 from minicnn.experiments.study.graph import Node
 from minicnn.experiments.study.tasks import Queue, Task
 
@@ -59,7 +59,9 @@ def plan_workers(
         raise MinicnnError(
             f"--device {device}: unknown; choose auto, cpu, cuda, cuda:N or emulated"
         )
-    found = visible_gpus()
+    count = cuda_count()
+    named = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    found = tuple(named[:count] if named[0] else map(str, range(count)))
     if kind in ("cpu", "emulated"):
         found = ()
     elif kind == "cuda" and int(index or 0) >= len(found):
@@ -77,58 +79,35 @@ def plan_workers(
     return Workers(jobs, threads, kind, found)
 
 
-def visible_gpus() -> tuple[str, ...]:
-    """This process's GPUs, as CUDA_VISIBLE_DEVICES names them."""
-    count = cuda_count()
-    named = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-    return tuple(named[:count] if named[0] else map(str, range(count)))
-
-
-@dataclass
-class Outcome:
-    """What came of a call.
-
-    Attributes:
-        nodes: that were asked for, and their bases.
-        finished: ids of those that are done.
-        failed: what each failed net said last, by id.
-        waiting: ids of nets whose base failed.
-    """
-
-    study: Study
-    nodes: Sequence[Node]
-    finished: set[str]
-    failed: dict[str, str] = field(default_factory=dict)
-    waiting: list[str] = field(default_factory=list)
-
-    def summary(self, states: Mapping[str, State]) -> str:
-        """How the call ended, in a line."""
-        finished = sum(states[node.id].state == "done" for node in self.nodes)
-        parts = [f"{finished} of {len(self.nodes)} nets are done"]
-        parts += [f"{len(self.failed)} failed"] * bool(self.failed)
-        if self.waiting:
-            parts.append(f"{len(self.waiting)} wait for a base that failed")
-        again = "; the same command tries them again" * bool(self.failed)
-        return ", ".join(parts) + again + "."
-
-
 class Engine(ABC):
-    """What trains tasks: progress, a line for each net that ends, the outcome.
+    """What trains tasks: progress, a line for each net that ends, and what came of it.
 
     Args:
-        outcome: of a study that is held by its lock; filled in.
+        study: held by its lock while it runs.
+        nodes: that were asked for, and their bases.
+        finished: ids of those that are done.
         tasks: what is left to do.
         work: how long each takes, in any unit.
+
+    Attributes:
+        failed: what each failed net said last, by id.
+        waiting: ids of nets whose base failed.
     """
 
     workers: Workers
 
     def __init__(
-        self, outcome: Outcome, tasks: Sequence[Task], work: Callable[[Task], float]
+        self,
+        study: Study,
+        nodes: Sequence[Node],
+        finished: set[str],
+        tasks: Sequence[Task],
+        work: Callable[[Task], float],
     ) -> None:
-        self.outcome, self.study, self.nodes = outcome, outcome.study, outcome.nodes
-        self.finished = outcome.finished
-        self.queue = Queue(tasks, work, self.finished)
+        self.study, self.nodes, self.finished = study, nodes, finished
+        self.failed: dict[str, str] = {}
+        self.waiting: list[str] = []
+        self.queue = Queue(tasks, work, finished)
         self._seen = {node.id: self._images(node) for node in self.nodes}
 
     @abstractmethod
@@ -139,6 +118,16 @@ class Engine(ABC):
             Stopped: by Ctrl-C or SIGTERM; every net has saved.
         """
 
+    def summary(self, states: Mapping[str, State]) -> str:
+        """How it ended, in a line."""
+        finished = sum(states[node.id].state == "done" for node in self.nodes)
+        parts = [f"{finished} of {len(self.nodes)} nets are done"]
+        parts += [f"{len(self.failed)} failed"] * bool(self.failed)
+        if self.waiting:
+            parts.append(f"{len(self.waiting)} wait for a base that failed")
+        again = "; the same command tries them again" * bool(self.failed)
+        return ", ".join(parts) + again + "."
+
     @cached_property
     def bar(self) -> Progress:
         """All nets' progress; it begins when an engine first asks for it."""
@@ -148,11 +137,12 @@ class Engine(ABC):
 
     def command(self, task: Task) -> dict[str, Any]:
         """What `Child` takes to run a task."""
-        workers = self.workers
+        study, workers = self.study, self.workers
         return {
-            "arguments": task.arguments(self.study, workers.device, workers.threads),
-            "folders": [self.study.run(node).resolve() for node in task.nodes],
-            "log": self.study.log(task.id).resolve(),
+            "arguments": task.arguments(study, workers.device, workers.threads),
+            "folders": [study.run(node).resolve() for node in task.nodes],
+            "failures": [study.failure(node).resolve() for node in task.nodes],
+            "log": study.log(task.id).resolve(),
             "threads": workers.threads,
         }
 
@@ -160,7 +150,7 @@ class Engine(ABC):
         """Images that a net was trained on so far."""
         if node.id in self.finished:
             return node.images
-        return self.study.step(node) * node.config.solver.batch
+        return last_step(self.study.run(node)) * node.config.solver.batch
 
     def count(self, running: Sequence[Task]) -> None:
         """Looks how far the running nets are."""
@@ -178,23 +168,17 @@ class Engine(ABC):
             error: what it said, in case that it did not do its work.
         """
         together, took = len(task.nodes) > 1, duration(seconds)
+        log, alone = str(self.study.log(task.id)), "" if together else f", {took}"
         for node in task.nodes:
             if self.study.finished(node):
-                self._done(node, "" if together else f", {took}")
-            else:
-                self._fail(node, task, error)
+                self.finished.add(node.id)
+                top1 = self.study.state(node, self.finished).top1
+                place = f"{len(self.finished)} of {len(self.nodes)}"
+                self.bar.message(f"{node.id}: top-1 {top1:.1%}{alone} ({place})")
+                continue
+            self.failed[node.id] = error
+            write_json(self.study.failure(node), {"error": error, "log": log})
+            self.bar.message(f"{node.id}: FAILED: {error} (all it said: {log})")
         self.count([task])
         if together and all(node.id in self.finished for node in task.nodes):
             self.bar.message(f"{task.id}: these {len(task.nodes)} in one pass, {took}")
-
-    def _done(self, node: Node, took: str) -> None:
-        self.finished.add(node.id)
-        top1 = self.study.state(node, self.finished).top1
-        place = f"{len(self.finished)} of {len(self.nodes)}"
-        self.bar.message(f"{node.id}: top-1 {top1:.1%}{took} ({place})")
-
-    def _fail(self, node: Node, task: Task, error: str) -> None:
-        self.outcome.failed[node.id] = error
-        log = self.study.log(task.id)
-        write_json(self.study.failure(node), {"error": error, "log": str(log)})
-        self.bar.message(f"{node.id}: FAILED: {error} (all it said: {log})")

@@ -120,10 +120,6 @@ class Study:
         except MinicnnError:
             return False  # its command says what is wrong with it
 
-    def step(self, node: Node) -> int:
-        """Updates so far, as the last line of its metrics tells."""
-        return last_step(self.run(node) / "metrics.jsonl")
-
     def state(self, node: Node, done: Set[str]) -> State:
         """How far a node is, where `done` holds the ids of the finished ones."""
         if node.id in done:
@@ -131,7 +127,7 @@ class Study:
             assert result is not None
             best10 = result["top1_mean_of_10_best"]
             return State("done", node.config.solver.iterations, result["top1"], best10)
-        step = self.step(node)
+        step = last_step(self.run(node))
         if held(self.run(node)):
             return State("running", step)
         with suppress(MinicnnError):  # there is none, or it goes this very instant
@@ -199,10 +195,10 @@ def held(run: Path) -> bool:
     return False
 
 
-def last_step(metrics: Path) -> int:
-    """The step of the last whole line of a metrics.jsonl; 0 where there is none."""
+def last_step(run: Path) -> int:
+    """Updates so far: the step of the last whole line of a run's metrics."""
     try:
-        with metrics.open("rb") as file:
+        with (run / "metrics.jsonl").open("rb") as file:
             file.seek(max(0, file.seek(0, 2) - TAIL))
             lines = file.read().splitlines()
     except OSError:

@@ -181,27 +181,3 @@ def differences(old: Config, new: Config) -> list[str]:
 def assignments(config: Config, start: Config) -> list[str]:
     """The `section.key=value` texts that turn one configuration into another."""
     return [f"{name}={json.dumps(now)}" for name, _, now in changes(start, config)]
-
-
-def published_name(node: Node) -> str:
-    """The name under which the paper's authors published a net of the plan `paper`.
-
-    Splits are numbers, fine-tuning is "-ft", and the "1" before the depth is the first
-    layer that was copied. Of the nets in the paper's figures these are the 148 whose
-    logs were published: 10 half bases, 118 transfer and selffer nets (fine-tuned ones
-    on two random splits only), the 1000-class base, 7 on random filters, 12 reduced.
-    """
-    t = node.treatment
-    if node.kind == REDUCED:
-        return f"reduced-{node.config.data.images_per_class:04d}"
-    if node.kind == RANDOM:
-        return f"nolearn_1_{t.n}"
-    if node.split == "all":
-        return "netbase"
-    natman = node.split == "natural-manmade"
-    group = "natman" if natman else node.split.removeprefix("random-")
-    if not t.source:
-        return f"half{group}{t.target}"
-    kind = "transfer-ft" if t.finetune else "transfer"
-    again = "" if natman else group
-    return f"{kind}{group}{t.source}{again}{t.target}_1_{t.n}"

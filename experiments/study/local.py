@@ -42,16 +42,13 @@ class LocalEngine(Engine):
                 self._look(interrupt)
         if interrupt.requested:
             raise Stopped(interrupt.signal_name)
-        left = [node.id for task in self.queue.left for node in task.nodes]
-        self.outcome.waiting = left
+        self.waiting = [node.id for task in self.queue.left for node in task.nodes]
 
     def _fill(self) -> bool:
         """Starts what is ready on what is free; whether anything runs."""
         gpus = self.workers.gpus
         for slot in range(self.workers.jobs):
             if slot not in self.running and (task := self.queue.take()):
-                for node in task.nodes:
-                    self.study.failure(node).unlink(missing_ok=True)
                 gpu = gpus[slot % len(gpus)] if gpus else None
                 child = Child(**self.command(task), gpu=gpu)
                 self.running[slot] = task, child, time.monotonic()

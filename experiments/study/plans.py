@@ -55,11 +55,6 @@ _NETS: dict[str, type] = {
 _ITEMS: dict[str, type] = {"splits": str, "treatments": str, "targets": str}
 
 
-def plan_names() -> list[str]:
-    """The built-in plans."""
-    return sorted(each.stem for each in PLANS.glob("*.toml"))
-
-
 def load_plan(plan: str, settings: Sequence[str] = ()) -> Plan:
     """A built-in plan, or one from a TOML file, checked and resolved.
 
@@ -72,9 +67,10 @@ def load_plan(plan: str, settings: Sequence[str] = ()) -> Plan:
     """
     if plan.endswith(".toml"):
         return resolve(read_toml(Path(plan)), plan, settings)
-    if plan not in plan_names():
+    known = sorted(each.stem for each in PLANS.glob("*.toml"))
+    if plan not in known:
         raise MinicnnError(
-            f"plan {plan}: unknown; built in are {', '.join(plan_names())}, or give a "
+            f"plan {plan}: unknown; built in are {', '.join(known)}, or give a "
             "path that ends in .toml"
         )
     return resolve(read_toml(PLANS / f"{plan}.toml"), f"plan {plan}", settings)

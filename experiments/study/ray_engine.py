@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from minicnn.base.cores import available_cores
@@ -44,15 +43,11 @@ def load_ray() -> Any:
     return ray
 
 
-def train(
-    command: dict[str, Any], notes: Sequence[Path], *bases: dict[str, Any]
-) -> dict[str, Any]:
+def train(command: dict[str, Any], *bases: dict[str, Any]) -> dict[str, Any]:
     """What a worker does: runs a command to its end.
 
     Args:
         command: what `Child` takes, by name.
-        notes: of earlier failures, which no longer hold once it starts; the engine
-            cannot see when that is.
         bases: what the tasks of the bases returned.
 
     Returns:
@@ -60,8 +55,6 @@ def train(
     """
     if any(base["error"] for base in bases):
         return {"error": "its base is not finished", "seconds": 0.0}
-    for note in notes:
-        note.unlink(missing_ok=True)
     began = time.monotonic()
     child = Child(**command)
     error = ""
@@ -186,9 +179,7 @@ class RayEngine(Engine):
         made, reference_of = dict[Any, Task](), dict[str, Any]()
         for task in sorted(self.queue.left, key=lambda task: bool(task.base)):
             bases = [reference_of[task.base]] if task.base in reference_of else []
-            notes = [self.study.failure(node).resolve() for node in task.nodes]
-            given = self.command(task), notes, *bases
-            reference = remote.options(name=task.id).remote(*given)
+            reference = remote.options(name=task.id).remote(self.command(task), *bases)
             made[reference] = task
             reference_of |= {node.id: reference for node in task.nodes}
         return made
@@ -203,7 +194,7 @@ class RayEngine(Engine):
             except self.ray.exceptions.RayError as error:
                 result = {"error": f"Ray: {_first(error)}", "seconds": 0.0}
             if task.base and task.base not in self.finished:
-                self.outcome.waiting += [node.id for node in task.nodes]
+                self.waiting += [node.id for node in task.nodes]
             else:
                 self.end(task, result["seconds"], result["error"])
         rest = {each: task for each, task in waiting.items() if each not in ended}

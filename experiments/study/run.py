@@ -13,7 +13,7 @@ from minicnn.data.store import Store
 from minicnn.devices import device as devices
 from minicnn.experiments.study import cost
 from minicnn.experiments.study.cost import Cost, Rate, TaskSizes
-from minicnn.experiments.study.engine import Engine, Outcome, plan_workers
+from minicnn.experiments.study.engine import Engine, plan_workers
 from minicnn.experiments.study.folder import PLAN, open_study, read_study
 from minicnn.experiments.study.graph import Node, Plan, with_bases
 from minicnn.experiments.study.local import LocalEngine
@@ -40,10 +40,6 @@ class Request:
     patterns: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()
     share_trunk: bool = False
-
-    def load(self) -> Plan:
-        """The plan, resolved."""
-        return load_plan(self.plan, self.settings)
 
     def place(self, plan: Plan) -> Path:
         """The study folder."""
@@ -83,7 +79,7 @@ def preview(
     """
     if rate is not None and not 0 < rate < float("inf"):
         raise MinicnnError(f"--rate {rate}: must be more than 0")
-    plan = request.load()
+    plan = load_plan(request.plan, request.settings)
     nodes = with_bases(plan.nodes, request.patterns)
     folder = request.place(plan)
     study = read_study(folder) if (folder / PLAN).exists() else None
@@ -117,19 +113,18 @@ def execute(
     jobs: int | None = None,
     threads: int | None = None,
     address: str | None = None,
-) -> Outcome:
+) -> Engine:
     """Trains what is asked for and not finished; arguments as of `minicnn study run`.
 
-    Args:
-        jobs: commands at a time; None takes one a GPU, or one a core.
-        threads: of each; None shares out the cores.
+    Returns:
+        The engine that did, which knows what came of it.
 
     Raises:
         Stopped: by Ctrl-C or SIGTERM; every net has saved.
         MinicnnError: something does not fit; a net that fails is no error.
     """
     make = _engine(engine, device, jobs, threads, address)
-    plan = request.load()
+    plan = load_plan(request.plan, request.settings)
     store_path = _store(request, plan)
     store = Store(store_path)
     study = open_study(request.place(plan), plan, store_path, request.groups)
@@ -142,12 +137,12 @@ def execute(
         study.write()
         done = {node.id for node in nodes if study.finished(node)}
         left = [node for node in nodes if node.id not in done]
-        outcome = Outcome(study, nodes, done)
+        tasks = make_tasks(left, request.share_trunk)
+        work = TaskSizes(plan, store, request.groups).work
+        trained = make(study, nodes, done, tasks, work)
         if left:
-            tasks = make_tasks(left, request.share_trunk)
-            work = TaskSizes(plan, store, request.groups).work
-            make(outcome, tasks, work).run()
-    return outcome
+            trained.run()
+    return trained
 
 
 def _engine(

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from itertools import groupby
 from typing import Any
 
 from minicnn.base.errors import counted
 from minicnn.experiments.printing import columns
 from minicnn.experiments.study.cost import Cost
 from minicnn.experiments.study.folder import STATES, State, Study
-from minicnn.experiments.study.graph import REDUCED, Node, Plan, published_name
+from minicnn.experiments.study.graph import REDUCED, Node, Plan
 from minicnn.experiments.study.plans import KINDS
 from minicnn.experiments.study.run import Preview
 from minicnn.training.treatment import RANDOM
 
-SHORTEST = 3
-"""Consecutive depths that are written as a range."""
 SIGNS = {"running": ">", "stopped": "|", "failed": "FAIL", "ready": ".", "waiting": "-"}
 LEGEND = (
     "Numbers are top-1 in percent after the last update; >40 running, 40 % done; |40 "
@@ -145,60 +142,11 @@ def _plan_table(plan: Plan, nodes: Sequence[Node]) -> str:
     return f"{about}.\n\n{columns([*rows, row('sum', nodes)])}"
 
 
-def dependency_lines(nodes: Sequence[Node]) -> list[str]:
-    """Every base with the nets that copy from it: baseA -> A1A..A7A, A1B..A7B.
-
-    Bases on few images, a group each, share a line.
-    """
-    groups: dict[str, dict[str, list[Node]]] = {}
-    for node in sorted(nodes, key=lambda node: node.kind == REDUCED):
-        group, head, source = node.group, node.name, node.treatment.source
-        if node.kind == REDUCED:
-            few = f"-images{node.config.data.images_per_class}"
-            group = group.replace(few, "-imagesK")
-        elif source:
-            head = "random filters" if source == RANDOM else f"base{source}"
-        groups.setdefault(group, {}).setdefault(head, []).append(node)
-    width = max(map(len, groups)) + 2
-    return [
-        f"{'' if place else group:{width}}{_copies(head, found)}"
-        for group, heads in groups.items()
-        for place, (head, found) in enumerate(heads.items())
-    ]
-
-
-def _copies(head: str, nodes: Sequence[Node]) -> str:
-    """A base, and what copies from it, or on how many images it was trained."""
-    counts = [node.config.data.images_per_class for node in nodes]
-    if nodes[0].kind == REDUCED:
-        return f"{head}, K = {', '.join(map(str, counts))}"
-    copies = [node for node in nodes if node.treatment.source]
-    return f"{head} -> {', '.join(_ranges(copies))}" if copies else head
-
-
-def _ranges(copies: Sequence[Node]) -> list[str]:
-    """Names; a range of consecutive depths as its first and last."""
-    families: dict[str, list[Node]] = {}
-    for node in copies:
-        families.setdefault(node.treatment.family, []).append(node)
-    texts = []
-    for members in families.values():
-        members.sort(key=lambda node: node.treatment.n)
-        # Within consecutive depths, n minus the place in the list is constant.
-        places = enumerate(members)
-        for _, run in groupby(places, lambda each: each[1].treatment.n - each[0]):
-            names = [node.name for _, node in run]
-            short = len(names) >= SHORTEST
-            texts += [f"{names[0]}..{names[-1]}"] if short else names
-    return texts
-
-
 def plan_dict(found: Preview) -> dict[str, Any]:
     """The graph and its cost, as JSON has them."""
 
     def net(node: Node) -> dict[str, Any]:
         t = node.treatment
-        name = {"published_name": published_name(node)} if found.plan.published else {}
         return {
             "id": node.id,
             "treatment": node.kind,
@@ -211,7 +159,6 @@ def plan_dict(found: Preview) -> dict[str, Any]:
             "needs": [node.base] if node.base else [],
             "iterations": node.config.solver.iterations,
             "images": node.images,
-            **name,
         }
 
     return {
@@ -227,8 +174,6 @@ def plan_text(found: Preview) -> str:
     """The same for people."""
     lines = [
         _plan_table(found.plan, found.nodes),
-        "\nWhat copies from what:\n",
-        *dependency_lines(found.nodes),
         "",
         *_cost_lines(found.cost, found.left, found.sizes_known),
     ]

@@ -17,7 +17,7 @@ import pytest
 from minicnn.base.errors import MinicnnError
 from minicnn.experiments.study import engine, local
 from minicnn.experiments.study.child import Child
-from minicnn.experiments.study.engine import Outcome, Workers, plan_workers
+from minicnn.experiments.study.engine import Workers, plan_workers
 from minicnn.experiments.study.folder import held, last_step, read_study
 from minicnn.experiments.study.tasks import make_tasks
 from tests.support.studies import PLAN, Invoke, commands, study_run
@@ -53,8 +53,8 @@ def endless() -> subprocess.Popen[str]:
         text=True,
         start_new_session=True,
     )
-    logs = [Path(f"studies/tiny/runs/random-0/base{t}/metrics.jsonl") for t in "AB"]
-    wait_until(lambda: all(map(last_step, logs)))
+    folders = [Path(f"studies/tiny/runs/random-0/base{t}") for t in "AB"]
+    wait_until(lambda: all(map(last_step, folders)))
     return process
 
 
@@ -163,10 +163,8 @@ def test_each_job_gets_its_gpu_and_its_threads(
     monkeypatch.setattr(local, "Child", Recorded)
     tasks = make_tasks(study.nodes)[-3:]
     workers = Workers(3, 4, "cuda", ("7", "9"))
-    outcome = Outcome(study, study.nodes, {"random-0/baseA"})
-    local.LocalEngine(
-        workers, outcome, tasks, lambda task: task.nodes[0].treatment.n
-    )._fill()
+    given = study, study.nodes, {"random-0/baseA"}, tasks
+    local.LocalEngine(workers, *given, lambda task: task.nodes[0].treatment.n)._fill()
     assert [each["gpu"] for each in seen] == ["7", "9", "7"]
     assert seen[0]["arguments"][-2:] == ["--device=cuda", "--threads=4"]
     assert seen[0]["folders"] == [tmp_path / "studies/tiny/runs/random-0/A4B"]
@@ -187,7 +185,7 @@ def test_a_child_is_told_its_threads_and_its_end(
     log = tmp_path / "logs" / "child.log"
     log.parent.mkdir()
     log.write_text("minicnn: error: of an earlier call\n")
-    child = Child(["train-base"], [], log, 3, "1")
+    child = Child(["train-base"], [], [], log, 3, "1")
     wait_until(lambda: child.status() is not None)
     assert child.status() == 2
     assert "seen 3 3 1" in log.read_text()
@@ -195,6 +193,6 @@ def test_a_child_is_told_its_threads_and_its_end(
     # One that ends without a word is not taken for an earlier one.
     for ending, said in ("_exit(3)", "status 3"), ("kill(os.getpid(), 9)", "SIGKILL"):
         spy.write_text(f"import os; os.{ending}")
-        child = Child([], [], log, 3)
+        child = Child([], [], [], log, 3)
         wait_until(lambda child=child: child.status() is not None)
         assert said in child.error()

@@ -13,7 +13,6 @@ from minicnn.base.errors import MinicnnError
 from minicnn.experiments.study.folder import Study, read_study
 from minicnn.experiments.study.graph import Node, assignments, with_bases
 from minicnn.experiments.study.plans import load_plan, resolve
-from minicnn.experiments.study.status import dependency_lines
 
 
 def plan_of(*nets: dict[str, Any], **keys: Any) -> list[Node]:
@@ -24,33 +23,6 @@ def plan_of(*nets: dict[str, Any], **keys: Any) -> list[Node]:
 
 def ids(nodes: list[Node]) -> list[str]:
     return [node.id for node in nodes]
-
-
-PAPER_EDGES = """
-all              baseall
-                 random filters -> R1all..R7all
-natural-manmade  baseA -> A1B..A7B
-                 baseB -> B1A..B7A
-random-0         baseA -> A1B..A7B, A1A..A7A, A1A+..A7A+, A1B+..A7B+
-                 baseB -> B1A..B7A
-random-1         baseA -> A1B..A7B, A1A..A7A, A3A+, A5A+, A6A+, A2B+..A4B+
-                 baseB -> B1A..B7A
-random-2         baseA -> A1B..A7B, A1A..A7A
-                 baseB -> B1A..B7A
-random-3         baseA -> A1B..A7B, A1A..A7A
-                 baseB -> B1A..B7A
-all-imagesK      baseall, K = 1, 2, 5, 10, 25, 50, 100, 250, 500, 750, 1000, 1300
-"""
-
-
-def test_the_graph_is_a_few_lines() -> None:
-    assert dependency_lines(load_plan("paper").nodes) == PAPER_EDGES.strip().split("\n")
-    keep = {"split": "random-0", "treatments": ["selffer-keep"], "targets": ["B"]}
-    nodes = plan_of({**keep, "seeds": [2], "depths": [1, 2, 4, 5, 6], "keep": [1, 2]})
-    assert dependency_lines(nodes) == [
-        "random-0-seed2  baseB -> B1B-keep1, B2B-keep1, B4B-keep1..B6B-keep1, "
-        "B1B-keep2, B2B-keep2, B4B-keep2, B5B-keep2"
-    ]
 
 
 def test_the_other_plans_hold_the_whole_figure() -> None:

@@ -18,8 +18,7 @@ import pytest
 
 from minicnn.base.errors import MinicnnError
 from minicnn.experiments.study import ray_engine
-from minicnn.experiments.study.child import Child
-from minicnn.experiments.study.engine import Outcome, Workers
+from minicnn.experiments.study.engine import Workers
 from minicnn.experiments.study.folder import Study
 from minicnn.experiments.study.plans import load_plan
 from minicnn.experiments.study.ray_engine import Cluster
@@ -114,23 +113,18 @@ def test_a_failure_is_remembered_until_the_net_starts(
         noted = {"error": "no memory", "log": str(study.log(node.id))}
         study.failure(node).write_text(json.dumps(noted))
     monkeypatch.setattr(ray_engine, "load_ray", Recorded)
-    given = Outcome(study, study.nodes, set()), make_tasks(study.nodes)
+    given = study, study.nodes, set(), make_tasks(study.nodes)
     engine = ray_engine.RayEngine(Cluster(), *given, lambda _: 1.0)
     engine.workers = Workers(2, 1, "cpu")
     engine._submit()
     # After Ctrl-C the nets that had not their turn are still known as failed.
     assert {state.state for state in study.states().values()} == {"failed"}
 
-    class Started(Child):
-        def __init__(self, **_: object) -> None: ...
-
-        def status(self) -> int:
-            return 0
-
-    monkeypatch.setattr(ray_engine, "Child", Started)
+    ended = SimpleNamespace(poll=lambda: 0)
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: ended)
     calls = engine.ray.given
-    command, notes, _ = calls["random-0/A2B"]
-    assert ray_engine.train(command, notes, {"error": "no memory"})["error"]
+    command, _ = calls["random-0/A2B"]
+    assert ray_engine.train(command, {"error": "no memory"})["error"]
     assert not ray_engine.train(*calls["random-0/baseA"])["error"]
     left = {name for name, at in study.states().items() if at.state == "failed"}
     assert left == study.by_id.keys() - {"random-0/baseA"}
@@ -152,8 +146,7 @@ def test_whatever_keeps_ray_from_starting_is_one_line(
     ray = SimpleNamespace(init=init, shutdown=lambda: None)
     monkeypatch.setattr(ray_engine, "load_ray", lambda: ray)
     study = Study(tmp_path, "tiny", "demo", False, tmp_path, "", {}, None, ())
-    outcome = Outcome(study, (), set())
-    engine = ray_engine.RayEngine(cluster, outcome, (), lambda _: 1.0)
+    engine = ray_engine.RayEngine(cluster, study, (), set(), (), lambda _: 1.0)
     with pytest.raises(MinicnnError) as caught:
         engine.run()
     assert str(caught.value).startswith(said)
