@@ -93,14 +93,19 @@ def evaluate_together(
     """
     dev, count = inputs.dev, len(loader.val)
     totals = [dev.zeros((3,), np.float64) for _ in networks]
+    repeated = RecordedStep(dev)
+
+    def score() -> None:
+        trunk.forward(x, networks)
+        for network, sums in zip(networks, totals, strict=True):
+            network.score(labels, sums)
+
     with Progress(count, "images", label, passing=True) as bar:
         for batch in loader.val_batches():
             if stopping():
                 return None
             x, labels = inputs.fill(batch)
-            trunk.forward(x, networks)
-            for network, sums in zip(networks, totals, strict=True):
-                network.score(labels, sums)
+            repeated(len(x), score)
             bar.update(len(batch.labels))
     scores = [(dev.to_host(sums) / count).tolist() for sums in totals]
     names = "val_loss", "val_top1", "val_top5"
