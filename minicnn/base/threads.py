@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable
 from queue import SimpleQueue
-from threading import Thread
+from threading import Lock, Thread
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -24,6 +24,7 @@ class HostThreads:
         self.threads = threads or available_cores()
         # A pool of concurrent.futures takes twice as long to hand over a task.
         self._tasks: SimpleQueue[Callable[[], object]] = SimpleQueue()
+        self._handing_out = Lock()
         for _ in range(self.threads - 1):
             Thread(target=_help, args=(self._tasks,), daemon=True).start()
             weakref.finalize(self, self._tasks.put, _leave)
@@ -65,8 +66,9 @@ class HostThreads:
                 error = raised
             ended.put(error)
 
-        for _ in range(threads - 1):
-            self._tasks.put(help_out)
+        with self._handing_out:  # tasks that wait for each other must not mix
+            for _ in range(threads - 1):
+                self._tasks.put(help_out)
         try:
             work()
         finally:

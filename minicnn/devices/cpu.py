@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,6 +22,8 @@ BARRIER = native.NativeFile("barrier.cpp")
 # Bytes of a cache line, and of the widest vector: one read at such an address is of one
 # line, elsewhere of two.
 LINE = 64
+# So many threads have arrived that none waits at the barrier any more.
+ALL = 1 << 62
 
 
 def aligned(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
@@ -73,11 +75,15 @@ class Loops(list[Loop]):
                     for start in left:
                         loop.work(start, min(start + loop.chunk, loop.total))
                     meet(0, threads)
-            except BaseException:  # Ctrl-C, say: let the others through
-                arrived[0] = np.iinfo(np.int64).max // 2
+            except BaseException:
+                arrived[0] = ALL
                 raise
 
-        self.dev.together(work, self.dev.threads)
+        try:
+            self.dev.together(work, self.dev.threads)
+        except BaseException:  # Ctrl-C, perhaps before all of them have begun
+            arrived[0] = ALL
+            raise
 
 
 class CpuDevice(Device):
@@ -116,10 +122,9 @@ class CpuDevice(Device):
         """The array itself."""
         return array
 
-    @contextmanager
-    def streamed(self, array: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    def streamed(self, array: NDArray[Any]) -> AbstractContextManager[NDArray[Any]]:
         """The array itself."""
-        yield array
+        return nullcontext(array)
 
     def has_room(self, size: int) -> bool:
         # A control group's limit holds for the pages of files, too.

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from numpy.typing import DTypeLike, NDArray
@@ -46,10 +45,9 @@ class EmulatedDevice(CpuDevice):
         fits = address(array) % ALIGNMENT == 0
         return array if fits and array.flags.c_contiguous else array.copy()
 
-    @contextmanager
-    def streamed(self, array: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    def streamed(self, array: NDArray[Any]) -> AbstractContextManager[NDArray[Any]]:
         """What `upload` gives."""
-        yield self.upload("streamed", array)
+        return nullcontext(self.upload("streamed", array))
 
     def record(self, work: Work) -> Work:
         """Runs the work; what repeats its launches on the same arrays, and no more."""

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import gc
 import threading
+import time
 import weakref
 from functools import partial
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -83,6 +86,30 @@ def test_recorded_loops_wait_for_the_one_before_and_raise(native: bool) -> None:
     done[:] = 0
     repeat()
     assert (done == 1).all()
+
+
+def test_records_go_on_after_a_stop_and_beside_each_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    dev, stops = device.get("cpu", 3), [KeyboardInterrupt]
+    tasks = dev._tasks
+
+    def put(task: Any) -> None:
+        tasks.put(task)
+        time.sleep(0.01)
+        if stops:
+            raise stops.pop()
+
+    repeat = dev.record(lambda: dev.for_chunks(lambda start, stop: None, 7, 1))
+    monkeypatch.setattr(dev, "_tasks", SimpleNamespace(put=put))
+    with pytest.raises(KeyboardInterrupt):
+        repeat()
+    callers = [threading.Thread(target=repeat, daemon=True) for _ in range(2)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join(timeout=60)
+        assert not caller.is_alive()
 
 
 def test_a_device_that_nothing_needs_leaves_no_threads_and_no_arrays() -> None:
