@@ -103,6 +103,7 @@ def evaluate_together(
     with Progress(count, "images", label, passing=True) as bar:
         for batch in loader.val_batches():
             if stopping():
+                dev.synchronize()  # a graph must not be dropped while it runs
                 return None
             x, labels = inputs.fill(batch)
             repeated(len(x), score)
