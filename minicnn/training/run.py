@@ -43,7 +43,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     records: list[dict[str, Any]] = []
     if path.exists():
         with suppress(ValueError):
-            for line in path.read_text(encoding="utf-8").splitlines():
+            for line in path.read_bytes().splitlines():
                 records.append(json.loads(line))
     return records
 

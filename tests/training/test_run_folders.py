@@ -79,10 +79,12 @@ def test_damaged_run_files_are_named(
     assert file in str(caught.value)
 
 
-def test_a_damaged_env_json_costs_nothing(setup: Setup) -> None:
+def test_damaged_records_of_a_run_cost_nothing(setup: Setup) -> None:
     folder = setup.runs / "baseA"
     before = contents(folder)
     (folder / "env.json").write_text("{")
+    with (folder / "metrics.jsonl").open("ab") as file:
+        file.write(b"\xff")  # no text; the lines before it stay
     (folder / "result.json").unlink()
     transfer.train_base(setup, "A")
     assert contents(folder) == before
