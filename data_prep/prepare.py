@@ -50,7 +50,7 @@ class Options:
         groups: TOML file with lists `natural` and `manmade`.
         on_error: "fail" makes no store while a file is bad; "skip" excludes it.
         jobs: worker processes; None takes all cores.
-        exact: Pillow's own pixels, bit for bit, a third slower; see `to_rgb`.
+        exact: whole decodes, and the bytes of Pillow's `resize`; see `to_rgb`.
         fresh: begin anew, and replace a store that is there.
     """
 

@@ -8,7 +8,6 @@ decompressed into a scratch file.
 
 from __future__ import annotations
 
-import gzip
 import lzma
 import os
 import shutil
@@ -24,11 +23,8 @@ from typing import BinaryIO, NamedTuple, cast
 
 from minicnn.base.errors import MinicnnError, reason
 
-# What reading a damaged archive raises.
-_DAMAGE = (
-    *(tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, lzma.LZMAError),
-    *(zlib.error, EOFError),
-)
+# What reading a damaged archive raises; of gzip and bz2 an OSError without a number.
+_DAMAGE = tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError
 
 
 class Place(NamedTuple):
@@ -126,7 +122,9 @@ def open_tree(source: Path, scratch: Path) -> Tree:
             return _tar_tree(source, scratch)
         if zipfile.is_zipfile(source):
             return _zip_tree(source)
-    except _DAMAGE as error:
+    except (*_DAMAGE, OSError) as error:
+        if isinstance(error, OSError) and error.errno:
+            raise
         raise Tree(source).error(
             f"a damaged or truncated archive ({error}); get it again"
         ) from None

@@ -31,8 +31,6 @@ from minicnn.experiments.report.tables import as_csv
 from minicnn.training.run import Run
 
 SUMMARY = "summary.json"
-
-
 # Of each analysis the columns that tell its cases apart, and those whose mean over the
 # units of a case is taken.
 ANALYSES = {

@@ -154,8 +154,8 @@ def comparing(
                 record["failed"][mode.name] = why
             bar.update(1, mode.name)
         if not theirs:
-            said = f"no mode of PyTorch works: {record['failed']}"
-            raise MinicnnError(f"--against torch: {said}")
+            why = record["failed"] or f"{dev.name} has none of that precision"
+            raise MinicnnError(f"--against torch: no mode of PyTorch works: {why}")
         for _ in range(rounds):
             for each in (*ours, *theirs):
                 each.seconds.append(each.turn())

@@ -81,11 +81,7 @@ def measure(
         name: np.median(taken[1:], axis=0).tolist() for name, taken in times.items()
     }
     rows = [
-        {
-            "place": place,
-            "op": op,
-            **{name: each[number] for name, each in medians.items()},
-        }
+        {"place": place, "op": op} | {n: each[number] for n, each in medians.items()}
         for number, (place, op) in enumerate(second["ops"], 1)
     ]
     about = {"before": first["commit"]} if before else {}

@@ -38,9 +38,7 @@ class Workers:
 
 
 def plan_workers(
-    device: str = "auto",
-    jobs: int | None = None,
-    threads: int | None = None,
+    device: str = "auto", jobs: int | None = None, threads: int | None = None
 ) -> Workers:
     """Shares this machine out.
 

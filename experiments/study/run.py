@@ -146,11 +146,7 @@ def execute(
 
 
 def _engine(
-    engine: str,
-    device: str,
-    jobs: int | None,
-    threads: int | None,
-    address: str | None,
+    engine: str, device: str, jobs: int | None, threads: int | None, address: str | None
 ) -> Callable[..., Engine]:
     """A function that makes the engine; refuses bad arguments at once."""
     for name, value in (("jobs", jobs), ("threads-per-job", threads)):

@@ -70,8 +70,8 @@ def data() -> None:
 @click.option(
     "--exact",
     is_flag=True,
-    help="Decode large JPEGs in full and let Pillow alone resize, bit for bit as its "
-    "Image.resize does; slower.",
+    help="Decode large JPEGs in full, which is slower, and resize by one call of "
+    "Pillow's Image.resize, bit for bit.",
 )
 @_jobs
 @click.option(

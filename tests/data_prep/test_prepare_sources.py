@@ -134,6 +134,15 @@ def test_class_folders_in_archives(tmp_path: Path, packed: str) -> None:
     assert list(map(read, source.places)) == data
 
 
+@pytest.mark.parametrize("packed", ["gz", "bz2", "xz"])
+def test_a_damaged_archive_is_named(tmp_path: Path, packed: str) -> None:
+    members = {"a/0.png": np.random.default_rng(0).bytes(2_000_000)}
+    archive = make.tar(tmp_path / "mine.tar", members, f"w:{packed}")
+    archive.write_bytes(archive.read_bytes()[:-1000] + bytes(1000))
+    with pytest.raises(MinicnnError, match=r"mine\.tar: a damaged"):
+        opened(archive)
+
+
 TEST_DATA = os.environ.get("MINICNN_TEST_DATA")
 
 

@@ -103,6 +103,8 @@ def test_a_mode_that_fails_stops_no_other(
     assert all(len(each["seconds"]) == 2 for each in (*net["ours"], *net["theirs"]))
     with pytest.raises(MinicnnError, match="no mode of PyTorch works"):
         against_torch.measure(dev, nets, 1, lambda mode: mode == IMPOSSIBLE)
+    with pytest.raises(MinicnnError, match="cpu has none of that precision"):
+        against_torch.measure(dev, nets, 1, lambda mode: False)
 
 
 @pytest.mark.parametrize(
