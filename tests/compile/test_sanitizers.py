@@ -89,8 +89,7 @@ def run_clean() -> None:
 
     EmulatedLauncher.launch = noted  # type: ignore[method-assign]
     folder = Path(__file__).parents[1]
-    oracles = sorted((folder / "support/reference").glob("[!_]*.py"))
-    names = [path.stem for path in oracles] + ["conv_tensor_cores"]
+    names = [*sorted(path.stem for path in FOLDER.glob("*.cu")), "conv_tensor_cores"]
     files = [str(folder / f"ops/test_{name}.py") for name in names]
     # -s: a finding ends the process at once, and with it what pytest had captured.
     status = pytest.main(["-s", "-p", "no:cacheprovider", "-k", CLEAN, *files])
