@@ -36,15 +36,21 @@ def _title(net: Net) -> str:
     return f"{net.kind} {net.source}→{net.target}{more}" if net.n else net.kind
 
 
-def curves(entries: Sequence[Entry]) -> Drawn:
-    """Training loss and validation top-1: a row a treatment, a line a net."""
+def curves(entries: Sequence[Entry]) -> Drawn | None:
+    """Training loss and validation top-1: a row a treatment, a line a net.
+
+    None without metrics: records may have been kept without them.
+    """
     from matplotlib import colormaps
     from matplotlib.figure import Figure
 
     rows: dict[str, list[Entry]] = {}
+    bases = {e.net.target: e.result["top1"] for e in entries if e.net.kind == "base"}
+    entries = [entry for entry in entries if entry.run.metrics()]
+    if not entries:
+        return None
     for entry in entries:
         rows.setdefault(_title(entry.net), []).append(entry)
-    bases = {e.net.target: e.result["top1"] for e in entries if e.net.kind == "base"}
     figure = Figure((WIDE, ROW * len(rows) + 0.8), layout="constrained")
     places = figure.subplots(len(rows), 2, squeeze=False, sharex=True, sharey="col")
     for (top1, loss), (title, members) in zip(places, rows.items(), strict=True):

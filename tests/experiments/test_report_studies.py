@@ -36,6 +36,17 @@ def test_what_is_written_into_the_page_stays_text(tmp_path: Path) -> None:
     assert '<script>alert("&")<' in page.text
 
 
+def test_nets_whose_metrics_were_not_kept_have_no_curves(tiny: Path) -> None:
+    metrics = sorted(tiny.glob("runs/*/*/metrics.jsonl"))
+    for path in metrics[1:]:
+        path.write_text("")
+    page = parsed(build(tiny, tiny.parent / "one"))
+    assert any("top-1 of 1 nets: " in str(a.get("alt")) for _, a in page.tags)
+    metrics[0].write_text("")
+    build(tiny, tiny.parent / "two")
+    assert not (tiny.parent / "two" / "curves-random-0-seed0.svg").exists()
+
+
 def test_equal_studies_give_equal_reports(tiny: Path) -> None:
     first = build(tiny, tiny.parent / "one")
     second = build(tiny, tiny.parent / "two")
