@@ -138,7 +138,8 @@ def _line(cases: Sequence[Row]) -> Figure:
     figure, (left, right) = _figure(2)
     some = [case for case in cases if case["treatment"] == "transfer+"] or list(cases)
     _lines(left, some, "share", "loss")
-    left.set(xlabel="share of the fine-tuned net (0: its base)", ylabel="validation loss (nats)")
+    left.set(xlabel="share of the fine-tuned net (0: its base)")
+    left.set(ylabel="validation loss (nats)")
     left.legend(fontsize=6.5)
     for kind, colour in (("transfer+", ORANGE), ("selffer+", BLUE)):
         ends = [c for c in cases if c["treatment"] == kind and c["share"] == 1]
