@@ -35,6 +35,7 @@ from minicnn.experiments.bench.ops import OUTPUTS, Record, Step
 from minicnn.experiments.bench.provenance import (
     ROOT,
     busy_cores,
+    insert,
     json_option,
     keep,
     provenance,
@@ -134,7 +135,7 @@ def comparing(
     bar = Progress(len(modes) + rounds, "measurements", label)
     with np.errstate(all="ignore"), bar:
         step = Step(dev, arch, batch, lr=RATE)
-        images, labels = batch_of(torch, step)
+        images, labels = torch_step.batch_of(torch, step)
         record["losses"] = losses(torch, step, images, labels)
         ours, theirs = [], []
         for kind in dict.fromkeys(mode.precision for mode in modes):
@@ -169,19 +170,6 @@ def fastest(net: Record) -> dict[str, Record]:
     """PyTorch's fastest mode in each precision."""
     slowest_first = sorted(net["theirs"], key=lambda turns: -turns["median"])
     return {turns["precision"]: turns for turns in slowest_first}
-
-
-def batch_of(torch: Any, step: Step) -> tuple[Any, Any]:
-    """A step's images as its network sees them, and their labels.
-
-    Returns:
-        On PyTorch's device, float32 (N,3,crop,crop) and int64 (N,).
-    """
-    x, _ = step.inputs.fill(step.batch)
-    seen = torch.from_numpy(step.dev.to_host(x)).permute(0, 3, 1, 2).contiguous()
-    labels = torch.from_numpy(step.batch.labels).long()
-    place = torch.device(step.dev.name)
-    return seen.to(place), labels.to(place)
 
 
 def losses(torch: Any, step: Step, images: Any, labels: Any) -> dict[str, list[float]]:
@@ -352,15 +340,6 @@ def layers_table(net: Record) -> str:
         for name, (ours, theirs) in net["layers"].items()
     ]
     return markdown(head, rows)
-
-
-def insert(page: str, mark: str, table: str) -> str:
-    """The page with what stands at that mark replaced."""
-    before, begin, rest = page.partition(f"<!-- {mark} -->\n")
-    _, end, after = rest.partition("<!-- end -->")
-    if not end:
-        raise click.ClickException(f"{PAGE.name} has no place marked <!-- {mark} -->")
-    return f"{before}{begin}{table}\n{end}{after}"
 
 
 @click.command()

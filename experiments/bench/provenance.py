@@ -61,3 +61,12 @@ def busy_cores() -> float | None:
         return None
     busy = 1 - (idle_after - idle) / (total_after - total)
     return max(0.0, busy) * (os.cpu_count() or 1)
+
+
+def insert(page: str, mark: str, table: str) -> str:
+    """The page with what stands at that mark replaced."""
+    before, begin, rest = page.partition(f"<!-- {mark} -->\n")
+    _, end, after = rest.partition("<!-- end -->")
+    if not end:
+        raise click.ClickException(f"the page has no place marked <!-- {mark} -->")
+    return f"{before}{begin}{table}\n{end}{after}"

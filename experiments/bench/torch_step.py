@@ -18,6 +18,7 @@ from typing import Any
 
 from minicnn.base.errors import MinicnnError
 from minicnn.devices.device import Device
+from minicnn.experiments.bench.ops import Step
 from minicnn.nn import architectures as specs
 
 MOMENTUM, DECAY = 0.9, 5e-4
@@ -206,3 +207,16 @@ def captured(torch: Any, step: Callable[[], None]) -> Callable[[], None]:
         step()
     replay: Callable[[], None] = graph.replay
     return replay
+
+
+def batch_of(torch: Any, step: Step) -> tuple[Any, Any]:
+    """A step's images as its network sees them, and their labels.
+
+    Returns:
+        On PyTorch's device, float32 (N,3,crop,crop) and int64 (N,).
+    """
+    x, _ = step.inputs.fill(step.batch)
+    seen = torch.from_numpy(step.dev.to_host(x)).permute(0, 3, 1, 2).contiguous()
+    labels = torch.from_numpy(step.batch.labels).long()
+    place = torch.device(step.dev.name)
+    return seen.to(place), labels.to(place)

@@ -67,7 +67,7 @@ def test_torchs_step_is_ours(torch: Any) -> None:
     net.load_state_dict({n: torch.from_numpy(v) for n, v in weights.items()})
     update = torch_step.optimizer(torch, net, lr)
     x, labels = step.inputs.fill(step.batch)
-    images, targets = against_torch.batch_of(torch, step)
+    images, targets = torch_step.batch_of(torch, step)
     for _ in range(3):
         network.forward(x)
         network.scored(labels, gradient=True)
