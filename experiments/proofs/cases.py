@@ -17,14 +17,6 @@ from numpy.typing import DTypeLike
 from minicnn.base.precision import FP32, FP64
 from minicnn.devices.device import CpuDevice, Device
 from minicnn.experiments.proofs import problems
-from minicnn.nn.architectures import (
-    LRN,
-    Architecture,
-    Conv,
-    Dropout,
-    FullyConnected,
-    Pool,
-)
 from minicnn.nn.layers import Context
 from minicnn.nn.network import Network
 from minicnn.ops import augment, dropout, lrn, pool, pool_lrn, sgd, softmax
@@ -291,43 +283,7 @@ def _augment(name: str, case: problems.AugmentCase) -> Case:
     return Case("augment", name, inputs, passes)
 
 
-def miniature(
-    name: str = "gradcheck", widths: tuple[int, int, int] = (8, 12, 16)
-) -> Architecture:
-    """All eight layers with every convention, small enough for central differences.
-
-    Stride, groups, padding, pools that hang over the edge (16→8→4→2), LRNs that
-    matter, dropout.
-
-    Args:
-        widths: features of layers 1, 3 and 6; multiples of 4 allow vector loads.
-    """
-    one, three, six = widths
-    return Architecture(
-        name,
-        size=24,
-        crop=20,
-        layers=(
-            Conv(1, one, 5, std=0.16, bias=0.1),
-            Pool(1),
-            LRN(1, alpha=0.8),
-            Conv(2, 8, 5, std=0.16, pad=2, groups=2, bias=0.1),
-            Pool(2),
-            LRN(2, alpha=0.8),
-            Conv(3, three, 3, std=0.17, pad=1),
-            Conv(4, 8, 3, std=0.21, pad=1, groups=2, bias=0.1),
-            Conv(5, 6, 3, std=0.24, pad=1, groups=2, bias=0.1),
-            Pool(5),
-            FullyConnected(6, six, std=0.29, bias=0.1),
-            Dropout(6),
-            FullyConnected(7, 12, std=0.38, bias=0.1),
-            Dropout(7),
-            FullyConnected(8, 0, std=0.3, relu=False),
-        ),
-    )
-
-
-MINIATURE = miniature()
+MINIATURE = problems.miniature()
 
 
 def _network(name: str, frozen: int) -> Case:

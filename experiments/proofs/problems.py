@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import cycle
 
+from minicnn.nn import architectures as specs
 from minicnn.ops.conv.conv import ConvShape
 from minicnn.ops.pool import PoolShape
 
@@ -315,3 +316,42 @@ AUGMENT = {
     "wider than a block": AugmentCase(2, (4, 100), (3, 99)),
     "more than a chunk": AugmentCase(37, (5, 6), (4, 4)),
 }
+
+
+# --- a network ------------------------------------------------------------------
+
+
+def miniature(
+    name: str = "gradcheck", widths: tuple[int, int, int] = (8, 12, 16)
+) -> specs.Architecture:
+    """All eight layers with every convention, small enough for central differences.
+
+    Stride, groups, padding, pools that hang over the edge (16→8→4→2), LRNs that
+    matter, dropout.
+
+    Args:
+        widths: features of layers 1, 3 and 6; multiples of 4 allow vector loads.
+    """
+    one, three, six = widths
+    return specs.Architecture(
+        name,
+        size=24,
+        crop=20,
+        layers=(
+            specs.Conv(1, one, 5, std=0.16, bias=0.1),
+            specs.Pool(1),
+            specs.LRN(1, alpha=0.8),
+            specs.Conv(2, 8, 5, std=0.16, pad=2, groups=2, bias=0.1),
+            specs.Pool(2),
+            specs.LRN(2, alpha=0.8),
+            specs.Conv(3, three, 3, std=0.17, pad=1),
+            specs.Conv(4, 8, 3, std=0.21, pad=1, groups=2, bias=0.1),
+            specs.Conv(5, 6, 3, std=0.24, pad=1, groups=2, bias=0.1),
+            specs.Pool(5),
+            specs.FullyConnected(6, six, std=0.29, bias=0.1),
+            specs.Dropout(6),
+            specs.FullyConnected(7, 12, std=0.38, bias=0.1),
+            specs.Dropout(7),
+            specs.FullyConnected(8, 0, std=0.3, relu=False),
+        ),
+    )

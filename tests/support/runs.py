@@ -13,7 +13,7 @@ import tomli_w
 from minicnn.base.config import Config, NetworkConfig, SolverConfig
 from minicnn.base.files import write_json
 from minicnn.data import store
-from minicnn.experiments.proofs.cases import miniature
+from minicnn.experiments.proofs.problems import miniature
 from minicnn.training import checkpoint
 from minicnn.training.checkpoint import Checkpoint
 from minicnn.training.run import Run
