@@ -11,7 +11,7 @@ inline i64 depth_of(const Shape& f) { return f.c / f.groups; }
 inline i64 features_of(const Shape& f) { return f.k / f.groups; }
 inline i64 row_of(const Shape& f) { return (f.w + 2 * f.pad[1]) * f.c; }  // of a padded image
 
-enum { PADDED, DY, PARTIAL, X };  // uses of kept
+enum { PADDED, DY, PARTIAL, X, PLACES };  // uses of kept
 
 struct Runs {
     i64 count, length, across, row, column;

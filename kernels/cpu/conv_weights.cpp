@@ -25,25 +25,29 @@ constexpr int MANY = 8;
 // images with fewer some are copied side by side, TOGETHER at most.
 constexpr int PIXELS = 192, MOVED = 8, TOGETHER = 8;
 
-// Numbers from a pixel's taps to those of the pixel below, and of the next.
-struct Strides {
-    i64 row, column;
-};
-inline Strides strides_of(const Shape& f) { return {f.stride[0] * row_of(f), f.stride[1] * f.c}; }
+// Numbers from a pixel's taps to the next pixel's where they are copied side by side.
+template <typename T>
+constexpr int SIDE = MOST * W<T>;
 
-// Adds up the products of M rows and N vectors over `down` times `across` pixels: into `sums`, or
-// to what they hold. dy: packed; x at a run. FEATURES lie along the vectors, or taps.
+// Adds up the products of M rows and N vectors over some pixels: into `sums`, or to what they
+// hold. dy: packed; x at a run of the first pixel. FEATURES lie along the vectors, over a whole
+// image; or taps, over the pixels at `places`.
 template <typename T, int M, int LANES, bool FEATURES>
-void sum_pixels(const T* x, Strides apart, i64 down, i64 across, const T* dy, T* sums, bool add) {
+void sum_pixels(const T* x, const Shape& f, const int* places, i64 pixels, const T* dy, T* sums,
+                bool more) {
     Tile<T, M, LANES> tile;
-    for (int m = 0; add && m < M; m++) tile.read(m, sums + m * LANES);
-    for (i64 p = 0; p < down; p++) {
-        const T* at = x + p * apart.row;
-        for (i64 q = 0; q < across; q++, at += apart.column, dy += FEATURES ? LANES : M) {
-            const T *vectors = FEATURES ? dy : at, *numbers = FEATURES ? at : dy;
-            tile.add(vectors, [&](int m) { return numbers[m]; });
-        }
-    }
+    for (int m = 0; more && m < M; m++) tile.read(m, sums + m * LANES);
+    auto add = [&](const T* at) {
+        const T *vectors = FEATURES ? dy : at, *numbers = FEATURES ? at : dy;
+        tile.add(vectors, [&](int m) { return numbers[m]; });
+        dy += FEATURES ? LANES : M;
+    };
+    if (FEATURES) {
+        i64 row = f.stride[0] * row_of(f), column = f.stride[1] * f.c;
+        for (i64 p = 0; p < f.p; p++)
+            for (i64 q = 0; q < f.q; q++) add(x + p * row + q * column);
+    } else
+        for (i64 i = 0; i < pixels; i++) add(x + places[i]);
     for (int m = 0; m < M; m++) tile.write(m, sums + m * LANES);
 }
 
@@ -60,15 +64,6 @@ void pack_dy(const T* dy, T* to, T* db, i64 count, const Shape& f) {
     for (i64 i = 0; db && i < count; i++) db[i] += sums[i];
 }
 
-// The first LANES taps of a run as [pixel][LANES].
-template <typename T, int LANES>
-void pack_x(const T* x, T* to, const Shape& f) {
-    Strides apart = strides_of(f);
-    for (i64 p = 0; p < f.p; p++)
-        for (i64 q = 0; q < f.q; q++, to += LANES)
-            memcpy(to, x + p * apart.row + q * apart.column, LANES * sizeof(T));
-}
-
 // A whole problem; sums go to dw after the last image.
 template <typename T>
 struct Problem {
@@ -80,8 +75,16 @@ struct Problem {
     i64 features = features_of(f), pixels = f.p * f.q;
     i64 together = std::min(images, std::clamp<i64>(PIXELS / pixels, 1, TOGETHER));
 
-    const T* image(i64 n, T* whole, bool copy) const {
-        return padded(x + n * f.h * f.w * f.c, f, whole, copy);
+    // Images from n on as they are read, in `whole` if they must be copied, and where their pixels
+    // lie there.
+    const T* images_from(i64 n, i64 stop, T* whole, int* places, bool copy) const {
+        i64 size = f.h * f.w * f.c, apart = f.pad[0] || f.pad[1] || copy ? padded_size<T>(f) : size;
+        for (i64 i = n; apart > size && i < stop; i++)
+            padded(x + i * size, f, whole + (i - n) * apart, copy);
+        for (i64 i = 0; !n && i < together * pixels; i++)
+            places[i] = i / pixels * apart + i % pixels / f.q * f.stride[0] * row_of(f) +
+                        i % f.q * f.stride[1] * f.c;
+        return apart > size ? whole : x + n * size;
     }
     const T* dy_of(i64 n, i64 feature) const { return dy + n * pixels * f.k + feature; }
     T* db_of(i64 n, i64 feature, i64 count) const {
@@ -97,10 +100,12 @@ void along_taps(const Problem<T>& of, i64 start, i64 stop) {
     const Runs& runs = of.runs;
     Blocks<T> blocks(runs.length);
     Rows tiles(of.features);
-    i64 some = of.together, stretch = some * of.pixels * HIGH, size = padded_size<T>(f);
-    T *whole = kept<T, PADDED>(some * size), *rows = kept<T, DY>((stop - start) * stretch);
+    i64 some = of.together, stretch = some * of.pixels * HIGH;
+    T *whole = kept<T, PADDED>(some * padded_size<T>(f)), *rows = kept<T, DY>((stop - start) * stretch);
     T* partial = kept<T, PARTIAL>((stop - start) * HIGH * runs.count * blocks.lanes);
-    T* packed = kept<T, X>(some * of.pixels * MOST * W<T>);
+    T* packed = kept<T, X>(some * of.pixels * SIDE<T>);
+    int *places = kept<int, PLACES>(some * of.pixels), *lined_up = kept<int, X>(some * of.pixels);
+    for (i64 i = 0; i < some * of.pixels; i++) lined_up[i] = i * SIDE<T>;
     bool beyond = runs.length % PART<T>;  // the last vectors reach beyond the image
     auto first_of = [&](i64 tile) {
         return tile / tiles.count * of.features + tiles.first(tile % tiles.count);
@@ -108,8 +113,8 @@ void along_taps(const Problem<T>& of, i64 start, i64 stop) {
     auto count_of = [&](i64 tile) { return tiles.high(tile % tiles.count); };
     for (i64 n = 0, next; n < of.images && start < stop; n = next) {
         next = std::min(n + some, of.images);
-        const T* images[TOGETHER];
-        for (i64 i = n; i < next; i++) images[i - n] = of.image(i, whole + (i - n) * size, beyond);
+        i64 pixels = (next - n) * of.pixels;
+        const T* images = of.images_from(n, next, whole, places, beyond);
         for (i64 tile = start; tile < stop; tile++)
             by_height(count_of(tile), [&](auto high) {
                 i64 from = first_of(tile), count = count_of(tile);
@@ -121,18 +126,17 @@ void along_taps(const Problem<T>& of, i64 start, i64 stop) {
         // Of tiles first … last − 1, which are of one group: one block of a run, `at` in an image.
         auto sum_block = [&](auto wide, i64 first, i64 last, i64 at, T* out, i64 width) {
             constexpr i64 LANES = wide;
-            const T* x = images[0] + at;
-            Strides apart = strides_of(f);
-            i64 down = f.p, across = f.q;
-            if (some > 1 || last - first >= MANY) {
-                for (i64 i = 0; i < next - n; i++)
-                    pack_x<T, LANES>(images[i] + at, packed + i * of.pixels * LANES, f);
-                x = packed, apart = {0, LANES}, down = 1, across = (next - n) * of.pixels;
+            const T* x = images + at;
+            const int* where = places;
+            if (last - first >= MANY) {
+                for (i64 i = 0; i < pixels; i++)
+                    memcpy(packed + lined_up[i], x + places[i], LANES * sizeof(T));
+                x = packed, where = lined_up;
             }
             for (i64 tile = first; tile < last; tile++, sums += HIGH * LANES) {
                 const T* dy = rows + (tile - start) * stretch;
                 by_height(count_of(tile), [&](auto high) {
-                    sum_pixels<T, high, wide, false>(x, apart, down, across, dy, sums, n > 0);
+                    sum_pixels<T, high, wide, false>(x, f, where, pixels, dy, sums, n > 0);
                 });
                 T* line = out + first_of(tile) * runs.taps();
                 for (i64 m = 0; next == of.images && m < count_of(tile); m++)
@@ -153,42 +157,41 @@ void along_taps(const Problem<T>& of, i64 start, i64 stop) {
     }
 }
 
-// Runs start … stop − 1 of blocks of features, block after block, group after group.
+// Tiles of taps start … stop − 1 of blocks of features, run after run, block after block, group
+// after group.
 template <typename T>
 void along_features(const Problem<T>& of, i64 start, i64 stop) {
     const Shape& f = of.f;
     const Runs& runs = of.runs;
     Blocks<T> blocks(of.features);
     Rows tiles(runs.length);
-    i64 taps = runs.taps();
+    i64 taps = runs.taps(), window = runs.count * tiles.count;
     T* packed = kept<T, DY>(of.pixels * MOST * W<T>);
-    T* partial = kept<T, PARTIAL>((stop - start) * tiles.count * HIGH * MOST * W<T>);
+    T* partial = kept<T, PARTIAL>((stop - start) * HIGH * MOST * W<T>);
     bool beyond = tiles.high(tiles.count - 1) < LOW;  // the last rows reach beyond the image
-    Strides apart = strides_of(f);
     T* whole = kept<T, PADDED>(padded_size<T>(f));
+    int* places = kept<int, PLACES>(of.pixels);
     for (i64 n = 0; n < of.images; n++) {
-        const T* image = of.image(n, whole, beyond);
+        const T* image = of.images_from(n, n + 1, whole, places, beyond);
         T* sums = partial;
         for (i64 item = start; item < stop; item++) {
-            i64 i = item % runs.count, block = item / runs.count, b = block % blocks.count;
-            i64 g = block / blocks.count, width = blocks.width(b);
-            i64 from = g * of.features + blocks.first(b);
-            const T* in = image + g * depth_of(f) + runs.offset(i);
+            i64 t = item % tiles.count, i = item % window / tiles.count, block = item / window;
+            i64 g = block / blocks.count, b = block % blocks.count, width = blocks.width(b);
+            i64 from = g * of.features + blocks.first(b), first = tiles.first(t);
+            const T* in = image + g * depth_of(f) + runs.offset(i) + first;
             by_width<T>(blocks.wide(b), [&](auto wide) {
                 constexpr i64 LANES = wide;
-                if (item == start || !i)
+                bool begins = item % window == 0;
+                if (item == start || begins)
                     pack_dy<T, LANES>(of.dy_of(n, from), packed,
-                                      i ? nullptr : of.db_of(n, from, width), width, f);
-                for (i64 t = 0; t < tiles.count; t++, sums += HIGH * LANES) {
-                    i64 first = tiles.first(t), count = tiles.high(t);
-                    by_height(count, [&](auto high) {
-                        sum_pixels<T, high, wide, true>(in + first, apart, f.p, f.q, packed, sums,
-                                                        n > 0);
-                    });
-                    T* out = of.dw + from * taps + i * runs.length + first;
-                    for (i64 k = 0; n == of.images - 1 && k < width; k++)
-                        for (i64 m = 0; m < count; m++) out[k * taps + m] = sums[m * LANES + k];
-                }
+                                      begins ? of.db_of(n, from, width) : nullptr, width, f);
+                by_height(tiles.high(t), [&](auto high) {
+                    sum_pixels<T, high, wide, true>(in, f, places, of.pixels, packed, sums, n > 0);
+                });
+                T* out = of.dw + from * taps + i * runs.length + first;
+                for (i64 k = 0; n == of.images - 1 && k < width; k++)
+                    for (i64 m = 0; m < tiles.high(t); m++) out[k * taps + m] = sums[m * LANES + k];
+                sums += HIGH * LANES;
             });
         }
     }
@@ -211,7 +214,8 @@ EXPORT void conv_weights(i64 start, i64 stop, const T* x, const T* dy, T* dw, T*
     i64 features = of.features, length = of.runs.length;
     bool taps = efficiency<T>(features, length, of.together * of.pixels) >
                 efficiency<T>(length, features, of.pixels);
-    i64 count = taps ? Rows(features).count : Blocks<T>(features).count * of.runs.count;
+    i64 count = taps ? Rows(features).count
+                     : Blocks<T>(features).count * of.runs.count * Rows(length).count;
     count *= shape->groups;
     (taps ? along_taps<T> : along_features<T>)(of, start * count / parts, stop * count / parts);
 }
