@@ -38,7 +38,7 @@ void forward_tile(const T* x, const T* panel, T* y, const Shape& f, const Runs& 
     const T* at[M];
     i64 p = pixel / f.q, q = pixel % f.q;
     for (int m = 0; m < M; m++) {  // beyond the last pixel: the last again
-        at[m] = x + p * f.stride[0] * row_of(f) + q * f.stride[1] * f.c;
+        at[m] = x + place_of(f, p, q);
         if (m + 1 < count && ++q == f.q) p++, q = 0;
     }
     Tile<T, M, LANES> tile;

@@ -10,6 +10,11 @@ struct Shape {
 inline i64 depth_of(const Shape& f) { return f.c / f.groups; }
 inline i64 features_of(const Shape& f) { return f.k / f.groups; }
 inline i64 row_of(const Shape& f) { return (f.w + 2 * f.pad[1]) * f.c; }  // of a padded image
+inline bool is_padded(const Shape& f) { return f.pad[0] || f.pad[1]; }
+// Where the taps of an output pixel begin in a padded image.
+inline i64 place_of(const Shape& f, i64 p, i64 q) {
+    return p * f.stride[0] * row_of(f) + q * f.stride[1] * f.c;
+}
 
 enum { PADDED, DY, PARTIAL, X, PLACES };  // uses of kept
 
@@ -34,7 +39,7 @@ i64 padded_size(const Shape& f) {
 // The image within zeros, in `whole`; itself if it needs no zeros and need not be copied.
 template <typename T>
 const T* padded(const T* image, const Shape& f, T* whole, bool copy = false) {
-    if (!f.pad[0] && !f.pad[1] && !copy) return image;
+    if (!is_padded(f) && !copy) return image;
     i64 edge = f.pad[1] * f.c, inside = f.w * f.c, high = f.pad[0] * row_of(f);
     memset(whole, 0, high * sizeof(T));
     T* at = whole + high;

@@ -9,8 +9,7 @@
 //             taps       MR features × N vectors of x, as they lie
 //             features   MR taps × N vectors of dy
 //
-//           Vectors are whole, so 24 taps or features fill two of 16 only to three quarters:
-//           `Form` takes the way that leaves less empty.
+//           `efficiency` says which way leaves fewer lanes empty, and moves sums more seldom.
 // Mapping   A call takes some tiles of all images on one thread, and each sum is made by one
 //           thread, image after image. So no sum depends on how they are shared out, and
 //           nothing is left to add up.
@@ -21,9 +20,9 @@
 // few of an image's lines until the next tile reads them.
 constexpr int MANY = 8;
 
-// Pixels to be summed up before sums go back to memory, which takes as long as MOVED of them: of
-// images with fewer some are copied side by side, TOGETHER at most.
-constexpr int PIXELS = 192, MOVED = 8, TOGETHER = 8;
+// Pixels to be summed up before sums go back to memory, which takes as long as MOVED of them: in
+// images with fewer, of TOGETHER at most, one after another.
+constexpr int PIXELS = 288, MOVED = 8, TOGETHER = 8;
 
 // Numbers from a pixel's taps to the next pixel's where they are copied side by side.
 template <typename T>
@@ -31,10 +30,10 @@ constexpr int SIDE = MOST * W<T>;
 
 // Adds up the products of M rows and N vectors over some pixels: into `sums`, or to what they
 // hold. dy: packed; x at a run of the first pixel. FEATURES lie along the vectors, over a whole
-// image; or taps, over the pixels at `places`.
+// image; or taps, over pixels that begin at `places`. Not inlined: g++ then kept sums in memory.
 template <typename T, int M, int LANES, bool FEATURES>
-void sum_pixels(const T* x, const Shape& f, const int* places, i64 pixels, const T* dy, T* sums,
-                bool more) {
+__attribute__((noinline)) void sum_pixels(const T* x, const Shape& f, const int* places,
+                                          i64 pixels, const T* dy, T* sums, bool more) {
     Tile<T, M, LANES> tile;
     for (int m = 0; more && m < M; m++) tile.read(m, sums + m * LANES);
     auto add = [&](const T* at) {
@@ -42,11 +41,10 @@ void sum_pixels(const T* x, const Shape& f, const int* places, i64 pixels, const
         tile.add(vectors, [&](int m) { return numbers[m]; });
         dy += FEATURES ? LANES : M;
     };
-    if (FEATURES) {
-        i64 row = f.stride[0] * row_of(f), column = f.stride[1] * f.c;
+    if (FEATURES)
         for (i64 p = 0; p < f.p; p++)
-            for (i64 q = 0; q < f.q; q++) add(x + p * row + q * column);
-    } else
+            for (i64 q = 0; q < f.q; q++) add(x + place_of(f, p, q));
+    else
         for (i64 i = 0; i < pixels; i++) add(x + places[i]);
     for (int m = 0; m < M; m++) tile.write(m, sums + m * LANES);
 }
@@ -75,16 +73,13 @@ struct Problem {
     i64 features = features_of(f), pixels = f.p * f.q;
     i64 together = std::min(images, std::clamp<i64>(PIXELS / pixels, 1, TOGETHER));
 
-    // Images from n on as they are read, in `whole` if they must be copied, and where their pixels
-    // lie there.
-    const T* images_from(i64 n, i64 stop, T* whole, int* places, bool copy) const {
-        i64 size = f.h * f.w * f.c, apart = f.pad[0] || f.pad[1] || copy ? padded_size<T>(f) : size;
-        for (i64 i = n; apart > size && i < stop; i++)
-            padded(x + i * size, f, whole + (i - n) * apart, copy);
-        for (i64 i = 0; !n && i < together * pixels; i++)
-            places[i] = i / pixels * apart + i % pixels / f.q * f.stride[0] * row_of(f) +
-                        i % f.q * f.stride[1] * f.c;
-        return apart > size ? whole : x + n * size;
+    // Numbers from an image to the next, where they lie or `copied`.
+    i64 apart(bool copied) const { return copied ? padded_size<T>(f) : f.h * f.w * f.c; }
+    // Images n … stop − 1 as they are read, `copied` to `whole`.
+    const T* read(i64 n, i64 stop, bool copied, T* whole) const {
+        for (i64 i = n; copied && i < stop; i++)
+            padded(x + i * apart(false), f, whole + (i - n) * apart(true), true);
+        return copied ? whole : x + n * apart(false);
     }
     const T* dy_of(i64 n, i64 feature) const { return dy + n * pixels * f.k + feature; }
     T* db_of(i64 n, i64 feature, i64 count) const {
@@ -105,8 +100,13 @@ void along_taps(const Problem<T>& of, i64 start, i64 stop) {
     T* partial = kept<T, PARTIAL>((stop - start) * HIGH * runs.count * blocks.lanes);
     T* packed = kept<T, X>(some * of.pixels * SIDE<T>);
     int *places = kept<int, PLACES>(some * of.pixels), *lined_up = kept<int, X>(some * of.pixels);
-    for (i64 i = 0; i < some * of.pixels; i++) lined_up[i] = i * SIDE<T>;
-    bool beyond = runs.length % PART<T>;  // the last vectors reach beyond the image
+    // The last vectors may reach beyond the image.
+    bool copied = is_padded(f) || runs.length % PART<T>;
+    for (i64 i = 0; i < some * of.pixels; i++) {
+        i64 pixel = i % of.pixels;
+        places[i] = i / of.pixels * of.apart(copied) + place_of(f, pixel / f.q, pixel % f.q);
+        lined_up[i] = i * SIDE<T>;
+    }
     auto first_of = [&](i64 tile) {
         return tile / tiles.count * of.features + tiles.first(tile % tiles.count);
     };
@@ -114,7 +114,7 @@ void along_taps(const Problem<T>& of, i64 start, i64 stop) {
     for (i64 n = 0, next; n < of.images && start < stop; n = next) {
         next = std::min(n + some, of.images);
         i64 pixels = (next - n) * of.pixels;
-        const T* images = of.images_from(n, next, whole, places, beyond);
+        const T* images = of.read(n, next, copied, whole);
         for (i64 tile = start; tile < stop; tile++)
             by_height(count_of(tile), [&](auto high) {
                 i64 from = first_of(tile), count = count_of(tile);
@@ -168,11 +168,11 @@ void along_features(const Problem<T>& of, i64 start, i64 stop) {
     i64 taps = runs.taps(), window = runs.count * tiles.count;
     T* packed = kept<T, DY>(of.pixels * MOST * W<T>);
     T* partial = kept<T, PARTIAL>((stop - start) * HIGH * MOST * W<T>);
-    bool beyond = tiles.high(tiles.count - 1) < LOW;  // the last rows reach beyond the image
     T* whole = kept<T, PADDED>(padded_size<T>(f));
-    int* places = kept<int, PLACES>(of.pixels);
+    // The last rows may reach beyond the image.
+    bool copied = is_padded(f) || tiles.high(tiles.count - 1) < LOW;
     for (i64 n = 0; n < of.images; n++) {
-        const T* image = of.images_from(n, n + 1, whole, places, beyond);
+        const T* image = of.read(n, n + 1, copied, whole);
         T* sums = partial;
         for (i64 item = start; item < stop; item++) {
             i64 t = item % tiles.count, i = item % window / tiles.count, block = item / window;
@@ -182,11 +182,14 @@ void along_features(const Problem<T>& of, i64 start, i64 stop) {
             by_width<T>(blocks.wide(b), [&](auto wide) {
                 constexpr i64 LANES = wide;
                 bool begins = item % window == 0;
-                if (item == start || begins)
-                    pack_dy<T, LANES>(of.dy_of(n, from), packed,
-                                      begins ? of.db_of(n, from, width) : nullptr, width, f);
+                const T* dy = of.dy_of(n, from);
+                bool as_it_lies = f.k == LANES;
+                if (begins || (item == start && !as_it_lies))
+                    pack_dy<T, LANES>(dy, packed, begins ? of.db_of(n, from, width) : nullptr,
+                                      width, f);
                 by_height(tiles.high(t), [&](auto high) {
-                    sum_pixels<T, high, wide, true>(in, f, places, of.pixels, packed, sums, n > 0);
+                    sum_pixels<T, high, wide, true>(in, f, nullptr, of.pixels,
+                                                    as_it_lies ? dy : packed, sums, n > 0);
                 });
                 T* out = of.dw + from * taps + i * runs.length + first;
                 for (i64 k = 0; n == of.images - 1 && k < width; k++)
