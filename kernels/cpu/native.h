@@ -9,6 +9,7 @@
 #include <memory>
 #include <new>
 #include <type_traits>
+#include <utility>
 
 // A function that Python calls; its instances are listed by
 //     INSTANTIATE(f<float>, f<double>);
@@ -66,6 +67,20 @@ template <typename V, typename T>
 static inline void store(T* to, V value) {
     memcpy(to, &value, sizeof(value));
 }
+
+// How an exported function is called: the arguments after start and stop lie in slots of 8 bytes.
+template <auto F>
+struct Entry;
+template <typename... A, void (*F)(i64, i64, A...)>
+struct Entry<F> {
+    template <size_t... I>
+    static void spread(i64 start, i64 stop, const u64* slots, std::index_sequence<I...>) {
+        F(start, stop, load<A>(slots + I)...);
+    }
+    static void call(i64 start, i64 stop, const u64* slots) {
+        spread(start, stop, slots, std::index_sequence_for<A...>());
+    }
+};
 
 // Bytes as the lanes of a vector of integers. (GCC 12's __builtin_convertvector goes one by one.)
 template <typename V>

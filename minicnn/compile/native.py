@@ -22,7 +22,8 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from minicnn.base.errors import MinicnnError
 from minicnn.base.threads import HostThreads
 from minicnn.compile.arguments import checked
 from minicnn.compile.host_compiler import compile_library
-from minicnn.compile.kernel_source import FOLDER, Instance, KernelSource, Parameter
+from minicnn.compile.kernel_source import FOLDER, Instance, KernelSource
 
 CPU = FOLDER / "cpu"
 # Rounds every product, as NumPy does: the same bits. A file that says otherwise may
@@ -71,7 +72,7 @@ def _failure() -> str:
 def _library(path: Path) -> dict[str, int]:
     """The addresses of a file's functions, by expression."""
     source = KernelSource.read(path)
-    entries = "\n".join(f"    (void*)&{each}," for each in source.instances)
+    entries = "\n".join(f"    (void*)Entry<{each}>::call," for each in source.instances)
     text = (
         f"{source.text}\n"
         f'#line 1 "instances of {path.name}"\n'
@@ -102,14 +103,33 @@ class NativeFile:
         return Function(instance, _library(self.path)[instance.expression])
 
 
+class Bound:
+    """A function of (start, stop) with all its other arguments, which live as long.
+
+    Attributes:
+        address: of the function that takes start, stop and the address of the slots.
+        slots: the arguments, 8 bytes for each, zeros behind shorter ones.
+        images: see `Function.__call__`; 0 where its items are no images.
+        early: likewise.
+    """
+
+    images, early = 0, False
+
+    def __init__(self, address: int, values: Sequence[Any]) -> None:
+        self.address, self._values = address, values
+        self.slots = ctypes.create_string_buffer(b"".join(map(_slot, values)))
+        self._call = _ENTRY(address)
+
+    def __call__(self, start: int, stop: int) -> None:
+        self._call(start, stop, self.slots)
+
+
 class Function:
     """One instance of a function; calling it runs it on a device's threads."""
 
     def __init__(self, instance: Instance, address: int) -> None:
-        self.name = instance.expression
+        self.name, self._address = instance.expression, address
         self.parameters = instance.parameters[2:]
-        types = [ctypes.c_int64] * 2 + [_c_type(each) for each in self.parameters]
-        self._call = ctypes.CFUNCTYPE(None, *types)(address)
 
     def __call__(
         self,
@@ -118,6 +138,8 @@ class Function:
         args: Sequence[Any],
         sizes: Mapping[str, int],
         work: float = WORTH,
+        images: int = 0,
+        early: bool = False,
     ) -> None:
         """Runs the function on `total` items, whose results do not depend on the cut.
 
@@ -125,15 +147,19 @@ class Function:
             args, sizes: see `bind`.
             work: of one item, in element reads or writes; the default makes every item
                 worth a thread.
+            images: how many there are, if the items of one read and write nothing of
+                others: a record may run an image through several functions.
+            early: whether it reads and writes nothing that such functions write: a
+                record may run it before those that lead to it.
         """
         chunks = CHUNKS * dev.threads if dev.threads > 1 else 1
         chunk = max(int(WORTH / work), -(-total // chunks), 1)
-        dev.for_chunks(self.bind(args, sizes), total, chunk)
+        bound = self.bind(args, sizes)
+        bound.images, bound.early = images, early
+        dev.for_chunks(bound, total, chunk)
 
-    def bind(
-        self, args: Sequence[Any], sizes: Mapping[str, int]
-    ) -> Callable[[int, int], None]:
-        """The function of (start, stop) with all its other arguments given.
+    def bind(self, args: Sequence[Any], sizes: Mapping[str, int]) -> Bound:
+        """The function with all its other arguments given.
 
         Args:
             args: one for each parameter from the third on; see `checked`.
@@ -150,23 +176,16 @@ class Function:
                     f"{self.name}: argument {parameter.name}: shape {value.shape}, "
                     f"where {size} numbers are due"
                 )
-        call, plain = self._call, [_plain(value) for value in values]
-
-        def run(start: int, stop: int, alive: object = values) -> None:
-            call(start, stop, *plain)
-
-        return run
+        return Bound(self._address, values)
 
 
-def _plain(value: Any) -> Any:
-    """What ctypes takes: an array's address, None, or a Python number."""
+_ENTRY = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)
+
+
+def _slot(value: Any) -> bytes:
+    """An array's address, a null pointer, or a number, as 8 bytes."""
+    if value is None:
+        return bytes(8)
     if isinstance(value, np.ndarray):
-        return value.ctypes.data
-    return None if value is None else value.item()
-
-
-def _c_type(parameter: Parameter) -> Any:
-    """What ctypes calls a parameter's type."""
-    if parameter.pointer:
-        return ctypes.c_void_p
-    return np.ctypeslib.as_ctypes_type(parameter.dtype)
+        return value.ctypes.data.to_bytes(8, sys.byteorder)
+    return value.tobytes().ljust(8, b"\0")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass
+from functools import cached_property, partial
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -18,11 +21,11 @@ from minicnn.devices.protocol import Device, Work
 if TYPE_CHECKING:
     from minicnn.devices.meter import Meter
 
-BARRIER = native.NativeFile("barrier.cpp")
+LOOPS = native.NativeFile("loops.cpp")
 # Bytes of a cache line, and of the widest vector: one read at such an address is of one
 # line, elsewhere of two.
 LINE = 64
-# So many threads have arrived that none waits at the barrier any more.
+# So many threads have arrived that none waits for others any more.
 ALL = 1 << 62
 
 
@@ -39,50 +42,67 @@ def aligned(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
     return whole[first : first + size].view(dtype).reshape(shape)
 
 
-class Loop(NamedTuple):
-    """Arguments of `HostThreads.for_chunks`."""
+@dataclass
+class Loop:
+    """A loop of compiled code, see loops.cpp.
 
-    work: Callable[[int, int], object]
-    total: int
+    Attributes:
+        calls: functions, each with its items to one of the loop's.
+        images: whether items are images.
+        early: whether the next loop need not wait for it, if that is early too.
+    """
+
+    calls: list[tuple[native.Bound, int]]
+    items: int
     chunk: int
+    images: bool = False
+    early: bool = False
 
 
-class Loops(list[Loop]):
-    """Loops that a record repeats one after another.
+class Loops:
+    """Loops of compiled code that a record repeats one after another.
 
-    The threads wait for each other in compiled code: to hand over each loop by a queue
-    would take some 15 µs.
+    All threads run through them together, and wait for each other in compiled code: to
+    hand over each loop by a queue would take some 15 µs. Functions of images that
+    follow each other become one loop, which runs one image through all of them.
     """
 
     def __init__(self, dev: CpuDevice) -> None:
-        super().__init__()
         self.dev = dev
+        self.loops: list[Loop] = []
+
+    def add(self, work: native.Bound, total: int, chunk: int) -> None:
+        """Adds a loop as `HostThreads.for_chunks` runs it."""
+        images, last = work.images, self.loops[-1] if self.loops else None
+        if not images:
+            before = last is not None and last.images and work.early
+            loop = Loop([(work, 1)], total, chunk, early=work.early)
+            self.loops.insert(len(self.loops) - before, loop)
+        elif last is not None and last.images and last.items == images:
+            last.calls.append((work, total // images))
+        else:
+            self.loops.append(Loop([(work, total // images)], images, 1, images=True))
+
+    @cached_property
+    def tables(self) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
+        """The loops and their calls, as `run_loops` reads them."""
+        loops, calls = [], []
+        for loop, following in zip_longest(self.loops, self.loops[1:]):
+            for work, items in loop.calls:
+                calls.append((work.address, ctypes.addressof(work.slots), items))
+            wait = not (loop.early and following and following.early)
+            loops.append((loop.items, loop.chunk, len(calls), wait))
+        return np.array(loops, np.int64), np.array(calls, np.uint64)
 
     def __call__(self) -> None:
-        """Runs them; raises what one raises."""
-        if not self.dev.native:
-            for loop in self:
-                self.dev.for_chunks(*loop)
-            return
-        starts = [iter(range(0, each.total, each.chunk)) for each in self]
-        arrived = np.zeros(1, np.int64)
-        meet = BARRIER.get("meet").bind((arrived,), {"arrived": 1})
-        due = range(0, (len(self) + 1) * self.dev.threads, self.dev.threads)[1:]
-
-        def work() -> None:
-            try:
-                for loop, left, threads in zip(self, starts, due, strict=True):
-                    for start in left:
-                        loop.work(start, min(start + loop.chunk, loop.total))
-                    meet(0, threads)
-            except BaseException:
-                arrived[0] = ALL
-                raise
-
+        """Runs them."""
+        count, threads = len(self.loops), self.dev.threads
+        state = np.zeros(1 + count, np.int64)
+        run = LOOPS.get("run_loops").bind((*self.tables, state, count, threads), {})
         try:
-            self.dev.together(work, self.dev.threads)
+            self.dev.together(lambda: run(0, 0), threads)
         except BaseException:  # Ctrl-C, perhaps before all of them have begun
-            arrived[0] = ALL
+            state[0] = ALL
             raise
 
 
@@ -131,6 +151,12 @@ class CpuDevice(Device):
         free, most = self.free_bytes(), memory_bytes()
         return size <= (most if free is None else min(free, most)) // 2
 
+    def scratch(self, key: str, shape: tuple[int, ...], dtype: DTypeLike) -> Any:
+        """See `Device`; a record, whose loops are in another order, has its own."""
+        if self._record is not None:
+            return self.empty(shape, dtype)
+        return super().scratch(key, shape, dtype)
+
     def record(self, work: Work) -> Work:
         """Runs the work; returns what repeats its loops over threads, see `once`."""
         record: list[Work] = []
@@ -151,10 +177,12 @@ class CpuDevice(Device):
     ) -> None:
         """See `HostThreads`."""
         if (record := self._record) is not None:
-            last = record[-1] if record else None
-            if not isinstance(last, Loops):
-                record.append(last := Loops(self))
-            last.append(Loop(work, total, chunk))
+            if isinstance(work, native.Bound):
+                if not record or not isinstance(record[-1], Loops):
+                    record.append(Loops(self))
+                record[-1].add(work, total, chunk)
+            else:
+                record.append(partial(super().for_chunks, work, total, chunk))
         super().for_chunks(work, total, chunk)
 
     def once(self, work: Work) -> None:

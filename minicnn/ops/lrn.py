@@ -166,7 +166,8 @@ def _on_rows(
     channels, sizes = x.shape[-1], dict.fromkeys(arrays, x.size)
     arguments = *arrays.values(), norm.fields(), channels
     function = NATIVE.get(name, x.dtype)
-    function(dev, x.size // channels, arguments, sizes, work=4 * channels)
+    rows, work = x.size // channels, 4 * channels
+    function(dev, rows, arguments, sizes, work, images=len(x))
 
 
 def _launch(

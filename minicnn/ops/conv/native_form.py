@@ -53,10 +53,11 @@ def convolve(
     pack, run = (FILE.get(f"conv_{name}", x.dtype) for name in ("pack", "forward"))
     parts, weights = CHUNKS * dev.threads, shape.k * shape.taps
     packed = w, panels, about, parts, turned
-    pack(dev, parts, packed, {"w": weights}, work=GATHERED * weights / parts)
+    work = GATHERED * weights / parts
+    pack(dev, parts, packed, {"w": weights}, work, early=True)
     sizes = {"x": shape.n * shape.h * shape.w * shape.c, "bias": shape.k}
     sizes |= dict.fromkeys(("y", "relu_y"), shape.n * shape.p * shape.q * shape.k)
-    run(dev, shape.n, (x, panels, b, relu_y, y, about, relu), sizes)
+    run(dev, shape.n, (x, panels, b, relu_y, y, about, relu), sizes, images=shape.n)
 
 
 def differentiate(
