@@ -22,7 +22,6 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -107,13 +106,9 @@ class Bound:
     """A function of (start, stop) with all its other arguments, which live as long.
 
     Attributes:
-        address: of the function that takes start, stop and the address of the slots.
-        slots: the arguments, 8 bytes for each, zeros behind shorter ones.
-        images: see `Function.__call__`; 0 where its items are no images.
-        early: likewise.
+        address: of its `Entry` in native.h.
+        slots: the arguments, as that takes them.
     """
-
-    images, early = 0, False
 
     def __init__(self, address: int, values: Sequence[Any]) -> None:
         self.address, self._values = address, values
@@ -138,8 +133,6 @@ class Function:
         args: Sequence[Any],
         sizes: Mapping[str, int],
         work: float = WORTH,
-        images: int = 0,
-        early: bool = False,
     ) -> None:
         """Runs the function on `total` items, whose results do not depend on the cut.
 
@@ -147,16 +140,10 @@ class Function:
             args, sizes: see `bind`.
             work: of one item, in element reads or writes; the default makes every item
                 worth a thread.
-            images: how many there are, if the items of one read and write nothing of
-                others: a record may run an image through several functions.
-            early: whether it reads and writes nothing that such functions write: a
-                record may run it before those that lead to it.
         """
         chunks = CHUNKS * dev.threads if dev.threads > 1 else 1
         chunk = max(int(WORTH / work), -(-total // chunks), 1)
-        bound = self.bind(args, sizes)
-        bound.images, bound.early = images, early
-        dev.for_chunks(bound, total, chunk)
+        dev.for_chunks(self.bind(args, sizes), total, chunk)
 
     def bind(self, args: Sequence[Any], sizes: Mapping[str, int]) -> Bound:
         """The function with all its other arguments given.
@@ -184,8 +171,6 @@ _ENTRY = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)
 
 def _slot(value: Any) -> bytes:
     """An array's address, a null pointer, or a number, as 8 bytes."""
-    if value is None:
-        return bytes(8)
-    if isinstance(value, np.ndarray):
-        return value.ctypes.data.to_bytes(8, sys.byteorder)
+    if value is None or isinstance(value, np.ndarray):
+        value = np.uint64(0 if value is None else value.ctypes.data)
     return value.tobytes().ljust(8, b"\0")

@@ -5,9 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from functools import cached_property, partial
-from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,65 +40,33 @@ def aligned(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
     return whole[first : first + size].view(dtype).reshape(shape)
 
 
-@dataclass
-class Loop:
-    """A loop of compiled code, see loops.cpp.
-
-    Attributes:
-        calls: functions, each with its items to one of the loop's.
-        images: whether items are images.
-        early: whether the next loop need not wait for it, if that is early too.
-    """
-
-    calls: list[tuple[native.Bound, int]]
-    items: int
-    chunk: int
-    images: bool = False
-    early: bool = False
-
-
-class Loops:
-    """Loops of compiled code that a record repeats one after another.
+class Loops(list[tuple[native.Bound, int, int]]):
+    """Loops of compiled code that a record repeats: function, items, chunk of each.
 
     All threads run through them together, and wait for each other in compiled code: to
-    hand over each loop by a queue would take some 15 µs. Functions of images that
-    follow each other become one loop, which runs one image through all of them.
+    hand over each loop by a queue would take some 15 µs.
     """
 
     def __init__(self, dev: CpuDevice) -> None:
+        super().__init__()
         self.dev = dev
-        self.loops: list[Loop] = []
-
-    def add(self, work: native.Bound, total: int, chunk: int) -> None:
-        """Adds a loop as `HostThreads.for_chunks` runs it."""
-        images, last = work.images, self.loops[-1] if self.loops else None
-        if not images:
-            before = last is not None and last.images and work.early
-            loop = Loop([(work, 1)], total, chunk, early=work.early)
-            self.loops.insert(len(self.loops) - before, loop)
-        elif last is not None and last.images and last.items == images:
-            last.calls.append((work, total // images))
-        else:
-            self.loops.append(Loop([(work, total // images)], images, 1, images=True))
 
     @cached_property
-    def tables(self) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
-        """The loops and their calls, as `run_loops` reads them."""
-        loops, calls = [], []
-        for loop, following in zip_longest(self.loops, self.loops[1:]):
-            for work, items in loop.calls:
-                calls.append((work.address, ctypes.addressof(work.slots), items))
-            wait = not (loop.early and following and following.early)
-            loops.append((loop.items, loop.chunk, len(calls), wait))
-        return np.array(loops, np.int64), np.array(calls, np.uint64)
+    def table(self) -> NDArray[np.uint64]:
+        """As `run_loops` reads them."""
+        loops = [
+            (work.address, ctypes.addressof(work.slots), total, chunk)
+            for work, total, chunk in self
+        ]
+        return np.array(loops, np.uint64)
 
     def __call__(self) -> None:
         """Runs them."""
-        count, threads = len(self.loops), self.dev.threads
+        count, threads = len(self), self.dev.threads
         state = np.zeros(1 + count, np.int64)
-        run = LOOPS.get("run_loops").bind((*self.tables, state, count, threads), {})
+        run = LOOPS.get("run_loops").bind((self.table, state, threads), {})
         try:
-            self.dev.together(lambda: run(0, 0), threads)
+            self.dev.together(lambda: run(0, count), threads)
         except BaseException:  # Ctrl-C, perhaps before all of them have begun
             state[0] = ALL
             raise
@@ -151,12 +117,6 @@ class CpuDevice(Device):
         free, most = self.free_bytes(), memory_bytes()
         return size <= (most if free is None else min(free, most)) // 2
 
-    def scratch(self, key: str, shape: tuple[int, ...], dtype: DTypeLike) -> Any:
-        """See `Device`; a record, whose loops are in another order, has its own."""
-        if self._record is not None:
-            return self.empty(shape, dtype)
-        return super().scratch(key, shape, dtype)
-
     def record(self, work: Work) -> Work:
         """Runs the work; returns what repeats its loops over threads, see `once`."""
         record: list[Work] = []
@@ -178,9 +138,10 @@ class CpuDevice(Device):
         """See `HostThreads`."""
         if (record := self._record) is not None:
             if isinstance(work, native.Bound):
-                if not record or not isinstance(record[-1], Loops):
-                    record.append(Loops(self))
-                record[-1].add(work, total, chunk)
+                last = record[-1] if record else None
+                if not isinstance(last, Loops):
+                    record.append(last := Loops(self))
+                last.append((work, total, chunk))
             else:
                 record.append(partial(super().for_chunks, work, total, chunk))
         super().for_chunks(work, total, chunk)

@@ -166,8 +166,7 @@ def _on_rows(
     channels, sizes = x.shape[-1], dict.fromkeys(arrays, x.size)
     arguments = *arrays.values(), norm.fields(), channels
     function = NATIVE.get(name, x.dtype)
-    rows, work = x.size // channels, 4 * channels
-    function(dev, rows, arguments, sizes, work, images=len(x))
+    function(dev, x.size // channels, arguments, sizes, work=4 * channels)
 
 
 def _launch(

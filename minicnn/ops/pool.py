@@ -159,7 +159,7 @@ def forward(
     def native() -> None:
         function = NATIVE.get("pool_forward", x.dtype)
         arguments, work = (x, y, argmax, shape.fields()), 4 * shape.q * shape.c
-        function(dev, shape.n * shape.p, arguments, shape.sizes(), work, shape.n)
+        function(dev, shape.n * shape.p, arguments, shape.sizes(), work)
 
     return Forms(numpy, kernel, native)
 
@@ -194,7 +194,7 @@ def backward(
         function = NATIVE.get("pool_backward", dx.dtype)
         arguments = dy, argmax, dx, shape.fields()
         work = 4 * shape.p * shape.q * shape.c
-        function(dev, shape.n, arguments, shape.sizes(), work, shape.n)
+        function(dev, shape.n, arguments, shape.sizes(), work)
 
     return Forms(numpy, kernel, native)
 

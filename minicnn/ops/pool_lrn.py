@@ -64,7 +64,7 @@ def forward(
         function = NATIVE.get("pool_lrn_forward", x.dtype)
         arguments = x, u, argmax, y, shape.fields(), norm.fields()
         work = 8 * shape.q * shape.c
-        function(dev, shape.n * shape.p, arguments, shape.sizes(), work, shape.n)
+        function(dev, shape.n * shape.p, arguments, shape.sizes(), work)
 
     return Forms(numpy, kernel, native if norm.is_native else None)
 
@@ -118,7 +118,7 @@ def backward(
         function = NATIVE.get("pool_lrn_backward", u.dtype)
         arguments = dy, u, argmax, dx, shape.fields(), norm.fields()
         work = 8 * shape.p * shape.q * shape.c
-        function(dev, shape.n, arguments, shape.sizes(), work, shape.n)
+        function(dev, shape.n, arguments, shape.sizes(), work)
 
     return Forms(numpy, kernel, native if norm.is_native else None)
 

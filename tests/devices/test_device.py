@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import shutil
 import threading
 import time
 import weakref
-from functools import partial
+from itertools import pairwise
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +16,8 @@ import numpy as np
 import pytest
 
 from minicnn.base.errors import MinicnnError
+from minicnn.compile import native
+from minicnn.compile.native import Function
 from minicnn.devices import cuda, device
 
 
@@ -57,44 +61,69 @@ def test_a_failure_in_a_thread_is_raised() -> None:
         device.get("cpu", 2).for_chunks(work, 4, 1)
 
 
-@pytest.mark.parametrize("native", [True, False])
-def test_recorded_loops_wait_for_the_one_before_and_raise(native: bool) -> None:
-    dev = device.get("cpu", 3)
-    dev.native = native and dev.native
-    done = np.zeros((20, 7), int)
-    failing = -1
+TURN = """
+#include <chrono>
+#include <thread>
+#include "native.h"
+// y[i] = x[n − 1 − i] + 1, the first of them late
+EXPORT void turn(i64 start, i64 stop, const float* x, float* y, i64 n) {
+    for (i64 i = start; i < stop; i++) {
+        if (!i) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        y[i] = x[n - 1 - i] + 1;
+    }
+}
+"""
 
-    def loop(number: int, start: int, stop: int) -> None:
-        if number == failing and start == 4:
-            raise KeyboardInterrupt
-        if start == 0:
-            time.sleep(1e-3)  # the other threads are done with this loop before
-        if number and failing < 0:
-            assert (done[number - 1] == done[number, start] + 1).all()
-        done[number, start:stop] += 1
+
+@pytest.fixture
+def turn(compiler: None, tmp_path: Path) -> Function:
+    shutil.copy(native.CPU / "native.h", tmp_path)
+    file = tmp_path / "turn.cpp"
+    file.write_text(TURN, encoding="utf-8")
+    return native.NativeFile(file).get("turn")
+
+
+def test_recorded_loops_wait_for_the_one_before(turn: Function) -> None:
+    dev, numbers = device.get("cpu", 3), np.zeros((21, 7), np.float32)
 
     def step() -> None:
-        for number in range(len(done)):
-            dev.for_chunks(partial(loop, number), 7, 1)
+        for x, y in pairwise(numbers):
+            turn(dev, 7, (x, y, 7), {})
 
     repeat = dev.record(step)
-    for _ in range(5):
+    for first in range(5):
+        numbers[0] = first
         repeat()
-    assert (done == 6).all()
-    failing = 10
-    with pytest.raises(KeyboardInterrupt):
-        repeat()
-    failing = -1
-    done[:] = 0
+        assert np.array_equal(numbers, first + np.arange(21.0)[:, None] + np.zeros(7))
+
+
+def test_loops_of_python_are_recorded_in_their_order_and_raise(turn: Function) -> None:
+    dev, numbers = device.get("cpu", 2), np.zeros((3, 7), np.float32)
+
+    def double(start: int, stop: int) -> None:
+        if numbers[1, start] > 8:
+            raise OverflowError
+        numbers[1, start:stop] *= 2
+
+    def step() -> None:
+        turn(dev, 7, (numbers[0], numbers[1], 7), {})
+        dev.for_chunks(double, 7, 1)
+        turn(dev, 7, (numbers[1], numbers[2], 7), {})
+
+    repeat = dev.record(step)
+    numbers[0] = 3
     repeat()
-    assert (done == 1).all()
+    assert numbers[2].tolist() == [9] * 7
+    numbers[0] = 9
+    with pytest.raises(OverflowError):
+        repeat()
 
 
 def test_records_go_on_after_a_stop_and_beside_each_other(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, turn: Function
 ) -> None:
     dev, stops = device.get("cpu", 3), [KeyboardInterrupt]
-    tasks = dev._tasks
+    tasks, numbers = dev._tasks, np.zeros((2, 7), np.float32)
 
     def put(task: Any) -> None:
         tasks.put(task)
@@ -102,7 +131,7 @@ def test_records_go_on_after_a_stop_and_beside_each_other(
         if stops:
             raise stops.pop()
 
-    repeat = dev.record(lambda: dev.for_chunks(lambda start, stop: None, 7, 1))
+    repeat = dev.record(lambda: turn(dev, 7, (*numbers, 7), {}))
     monkeypatch.setattr(dev, "_tasks", SimpleNamespace(put=put))
     with pytest.raises(KeyboardInterrupt):
         repeat()

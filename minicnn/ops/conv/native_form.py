@@ -53,11 +53,10 @@ def convolve(
     pack, run = (FILE.get(f"conv_{name}", x.dtype) for name in ("pack", "forward"))
     parts, weights = CHUNKS * dev.threads, shape.k * shape.taps
     packed = w, panels, about, parts, turned
-    work = GATHERED * weights / parts
-    pack(dev, parts, packed, {"w": weights}, work, early=True)
+    pack(dev, parts, packed, {"w": weights}, work=GATHERED * weights / parts)
     sizes = {"x": shape.n * shape.h * shape.w * shape.c, "bias": shape.k}
     sizes |= dict.fromkeys(("y", "relu_y"), shape.n * shape.p * shape.q * shape.k)
-    run(dev, shape.n, (x, panels, b, relu_y, y, about, relu), sizes, images=shape.n)
+    run(dev, shape.n, (x, panels, b, relu_y, y, about, relu), sizes)
 
 
 def differentiate(
