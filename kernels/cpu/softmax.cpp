@@ -6,6 +6,8 @@
 // Mapping     A row stays in the first cache for all passes, each of which treats whole vectors.
 // Rounding    Sums are of partial sums by lane, multiply-adds fused where the processor can; so the
 //             bits are not NumPy's. Nothing depends on how rows are shared out.
+#include <numeric>
+
 #include "native.h"
 
 #pragma STDC FP_CONTRACT ON
@@ -74,10 +76,11 @@ static T exponentials(const T* z, T most, int k, T* e) {
     return sum;
 }
 
-// Items: rows. dlogits: or null. counted: rows whose label is not −1.
+// Items: rows. dlogits: or null. A label of K or more makes the loss NaN.
 template <typename T>
 EXPORT void softmax_rows(i64 start, i64 stop, const T* logits, const int* labels, T* dlogits,
-                         double* scores, i64 rows, int k, i64 counted) {
+                         double* scores, i64 rows, int k) {
+    const T counted = std::count_if(labels, labels + rows, [](int label) { return label >= 0; });
     for (i64 row = start; row < stop; row++) {
         const T* z = logits + row * k;
         const int label = labels[row];
@@ -88,17 +91,24 @@ EXPORT void softmax_rows(i64 start, i64 stop, const T* logits, const int* labels
             for (int i = 0; dlogits && i < k; i++) e[i] = 0;
             continue;
         }
-        const T most = largest(z, k), sum = exponentials(z, most, k, e), mine = z[label];
+        const T most = largest(z, k), sum = exponentials(z, most, k, e);
+        const T mine = label < k ? z[label] : T(NAN);
         *loss = std::log(sum) - (mine - most);
         int ahead = 0;
-        for (int i = 0; i < label; i++) ahead += z[i] >= mine;
+        for (int i = 0; i < std::min(label, k); i++) ahead += z[i] >= mine;
         for (int i = label + 1; i < k; i++) ahead += z[i] > mine;
         const bool number = *loss == *loss;  // comparisons with a NaN would make it the first
         *top1 = number && ahead < 1, *top5 = number && ahead < 5;
         if (!dlogits) continue;
-        const T whole = sum * counted, own = (e[label] / sum - 1) / counted;
+        const T whole = sum * counted, own = label < k ? (e[label] / sum - 1) / counted : 0;
         for (int i = 0; i < k; i++) e[i] /= whole;
-        e[label] = own;
+        if (label < k) e[label] = own;
     }
+}
+
+// Items: the three scores. totals (3,): each row's are added to it, in order.
+EXPORT void add_scores(i64 start, i64 stop, const double* scores, double* totals, i64 rows) {
+    for (i64 i = start; i < stop; i++)
+        totals[i] += std::accumulate(scores + i * rows, scores + (i + 1) * rows, 0.0);
 }
 INSTANTIATE(softmax_rows<float>, softmax_rows<double>);

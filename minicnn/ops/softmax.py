@@ -40,7 +40,7 @@ class Score(NamedTuple):
     top5: int
 
 
-@op(writes=("dlogits",), updates=("totals",), reads=("labels", "totals"))
+@op(writes=("dlogits",), updates=("totals",))
 def cross_entropy(
     dev: Device,
     logits: Array,
@@ -48,7 +48,7 @@ def cross_entropy(
     dlogits: Array | None,
     totals: NDArray[np.float64],
 ) -> Forms:
-    """Scores logits (N,K) against labels (N,).
+    """Scores logits (N,K) against labels (N,); one of K or more makes the loss NaN.
 
     Args:
         dlogits: (N,K), written unless None.
@@ -59,17 +59,18 @@ def cross_entropy(
     def numpy() -> None:
         rows = np.flatnonzero(labels >= 0)
         z, label = logits[rows], labels[rows]
-        at = np.arange(len(rows)), label
-        mine = z[at][:, None]
+        known = label < k
+        at = np.arange(len(rows)), np.where(known, label, 0)
+        mine = np.where(known, z[at], np.nan)[:, None]
         smaller = np.arange(k) < label[:, None]
         rank = ((z > mine) | ((z == mine) & smaller)).sum(axis=1)
         z = z - z.max(axis=1, keepdims=True, initial=-np.inf)
         e = np.exp(z)
         total = e.sum(axis=1, keepdims=True)
-        losses = np.log(total[:, 0]) - z[at]
+        losses = np.log(total[:, 0]) - np.where(known, z[at], np.nan)
         if dlogits is not None:
             gradient = e / total
-            gradient[at] -= 1
+            gradient[at] -= known
             dlogits[...] = 0
             dlogits[rows] = gradient / max(len(rows), 1)
         # NaN compares false with everything and would look like the best rank.
@@ -84,13 +85,10 @@ def cross_entropy(
         KERNELS.get("add_scores")(dev, 3, THREADS, (scores, totals, n))
 
     def native() -> None:
-        if labels.max(initial=-1) >= k:
-            return numpy()  # refuses such an index
         scores = dev.scratch("softmax scores", (3, n), np.float64)
-        counted = int(np.count_nonzero(labels >= 0))
-        arguments = logits, labels, dlogits, scores, n, k, counted
+        arguments = logits, labels, dlogits, scores, n, k
         sizes = {"labels": n, "dlogits": n * k}
         NATIVE.get("softmax_rows", logits.dtype)(dev, n, arguments, sizes, work=4 * k)
-        totals[...] += scores.sum(axis=1)
+        NATIVE.get("add_scores")(dev, 3, (scores, totals, n), {"totals": 3}, work=n)
 
     return Forms(numpy, kernel, native)

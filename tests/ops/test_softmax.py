@@ -132,8 +132,6 @@ def test_ranks_are_of_the_logits_themselves(dev: Device, dtype: type) -> None:
 
 
 def test_a_label_beyond_the_classes_spoils_the_loss(dev: Device, dtype: type) -> None:
-    if not dev.has_kernels:
-        pytest.skip("NumPy refuses such an index by itself")
     logits, labels = np.zeros((2, 3), dtype), np.array([0, 3], np.int32)
     on_dev = dev.from_host(logits), dev.from_host(labels)
     loss, top1, top5 = score(dev, *on_dev, dev.empty((2, 3), dtype))
