@@ -46,12 +46,9 @@ class HostThreads:
             for start in left:
                 work(start, min(start + chunk, total))
 
-        self.together(take, min(self.threads, len(starts)))
-
-    def together(self, work: Callable[[], object], threads: int) -> None:
-        """Calls work() in as many of the threads at once; raises what one raises."""
-        if threads < 2:
-            work()
+        helpers = min(self.threads, len(starts)) - 1
+        if not helpers:
+            take()
             return
         # What the caller asked of NumPy's warnings does not reach other threads.
         asked = np.geterr()
@@ -61,20 +58,24 @@ class HostThreads:
             error = None
             try:
                 with np.errstate(**asked):
-                    work()
+                    take()
             except BaseException as raised:  # the caller's to raise
                 error = raised
             ended.put(error)
 
-        with self._handing_out:  # tasks that wait for each other must not mix
-            for _ in range(threads - 1):
-                self._tasks.put(help_out)
+        self.hand_out(help_out, helpers)
         try:
-            work()
+            take()
         finally:
-            errors = [ended.get() for _ in range(threads - 1)]
+            errors = [ended.get() for _ in range(helpers)]
         for error in filter(None, errors):
             raise error
+
+    def hand_out(self, task: Callable[[], object], helpers: int) -> None:
+        """Has so many of the other threads call a task, which must not raise."""
+        with self._handing_out:  # tasks that wait for each other must not mix
+            for _ in range(helpers):
+                self._tasks.put(task)
 
 
 def _help(tasks: SimpleQueue[Callable[[], object]]) -> None:

@@ -66,7 +66,8 @@ class Loops(list[tuple[native.Bound, int, int]]):
         state = np.zeros(1 + count, np.int64)
         run = LOOPS.get("run_loops").bind((self.table, state, threads), {})
         try:
-            self.dev.together(lambda: run(0, count), threads)
+            self.dev.hand_out(partial(run, 0, count), threads - 1)
+            run(0, count)  # to the end of the last loop, on whichever thread
         except BaseException:  # Ctrl-C, perhaps before all of them have begun
             state[0] = ALL
             raise
