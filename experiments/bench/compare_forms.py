@@ -1,6 +1,6 @@
 """What the cpu device's compiled code brings, op by op: a profile before and after.
 
-    python -m minicnn.experiments.bench.compare_forms [--arch NAMES] [--batch SIZES]
+    python -m minicnn.experiments.bench.compare_forms [--net ARCH IMAGES]...
         [--threads N] [--rounds 9] [--before CHECKOUT] [--json FILE]
 
 Times a training step and each of its ops in NumPy's form, which is what runs without a
@@ -129,8 +129,16 @@ def markdown(result: Record) -> str:
 
 
 @click.command()
-@click.option("--arch", default="caffenet,caffenet64", show_default=True)
-@click.option("--batch", default="32,128", show_default=True, help="One for each.")
+@click.option(
+    "--net",
+    "nets",
+    type=(str, click.IntRange(1)),
+    multiple=True,
+    metavar="ARCH IMAGES",
+    default=[("caffenet", 32), ("caffenet64", 128), ("caffenet32", 128)],
+    show_default=True,
+    help="A network and its batch; may be repeated.",
+)
 @click.option("--threads", type=int, help="CPU threads; default: all cores.")
 @click.option("--rounds", default=9, show_default=True)
 @click.option(
@@ -140,8 +148,7 @@ def markdown(result: Record) -> str:
 )
 @json_option
 def main(
-    arch: str,
-    batch: str,
+    nets: tuple[tuple[str, int], ...],
     threads: int | None,
     rounds: int,
     before: Path | None,
@@ -153,16 +160,15 @@ def main(
     if before and not (before / "minicnn/experiments/bench/ops.py").is_file():
         raise click.ClickException(f"{before}: no checkout of minicnn")
     dev = device.get("cpu", threads)
-    pairs = zip(arch.split(","), map(int, batch.split(",")), strict=True)
     about = provenance()
-    nets = [measure(before, dev.threads, *pair, rounds) for pair in pairs]
-    click.echo("\n\n".join(map(markdown, nets)))
+    found = [measure(before, dev.threads, *net, rounds) for net in nets]
+    click.echo("\n\n".join(map(markdown, found)))
     click.echo(
         f"\nMedians of {rounds} rounds; {dev.threads} threads, {about['machine']}; "
         f"{about['date']}, commit {about['commit']}"
-        f"{' after ' + nets[0]['before'] if before else ''}: `{about['command']}`"
+        f"{' after ' + found[0]['before'] if before else ''}: `{about['command']}`"
     )
-    keep(out, {"provenance": about, "environment": describe(dev), "nets": nets})
+    keep(out, {"provenance": about, "environment": describe(dev), "nets": found})
 
 
 if __name__ == "__main__":

@@ -74,7 +74,7 @@ def test_the_command(before: bool, tmp_path: Path) -> None:
     if why := native.missing():
         pytest.skip(why)
     out = tmp_path / "versions.json"
-    few = "--arch=caffenet32", "--batch=1", "--rounds=1", "--threads=1"
+    few = "--net", "caffenet32", "1", "--rounds=1", "--threads=1"
     argv = [*few, *[f"--before={ROOT}"] * before, f"--json={out}"]
     done = CliRunner().invoke(compare_forms.main, argv)
     assert done.exit_code == 0, done.output
