@@ -187,7 +187,11 @@ def report(study: Path | None, published: bool, output: Path, score: str) -> Non
 @click.argument(
     "targets", metavar="STUDY|RUN...", nargs=-1, required=True, type=shared.FOLDER
 )
-@click.option("--only", help="Some of probe,reset,cka,line,distance,logme.")
+@click.option(
+    "--only",
+    multiple=True,
+    help="Some of probe,reset,cka,line,distance,logme; may be repeated.",
+)
 @click.option(
     "-o", "--output", type=shared.FOLDER, help="Default: analyses in the first target."
 )
@@ -200,7 +204,7 @@ def report(study: Path | None, published: bool, output: Path, score: str) -> Non
 @shared.json_option
 def analyse(
     targets: tuple[Path, ...],
-    only: str | None,
+    only: tuple[str, ...],
     output: Path | None,
     data: Path | None,
     images: int,
@@ -214,7 +218,7 @@ def analyse(
     from minicnn.experiments.analyses.run import ANALYSES, analyse
     from minicnn.experiments.analyses.units import Budget
 
-    names = only.split(",") if only else []
+    names = ",".join(only).split(",") if only else []
     for name in names:
         if name not in ANALYSES:
             raise MinicnnError(f"--only {name}: one of {', '.join(ANALYSES)}")

@@ -164,6 +164,7 @@ def test_a_net_from_a_path_is_compared_with_the_base_of_its_task(
         refused.exception
     )
     transfer.train_base(setup, "B")
-    analyse(run.folder, "--only=line,cka", "-o", tmp_path / "out")
+    analyse(run.folder, "--only=line,cka", "--only=distance", "-o", tmp_path / "out")
     assert len(rows(tmp_path / "out" / "line.csv")) == units.POINTS
     assert len(rows(tmp_path / "out" / "cka.csv")) == 64
+    assert rows(tmp_path / "out" / "distance.csv")
