@@ -41,7 +41,7 @@ CONV = {
     "filter over the image, strided": ConvShape(2, 3, 4, 3, 4, 5, 6, (2, 1), (2, 2)),
     "three groups, strided": ConvShape(2, 7, 8, 6, 3, 3, 2, (2, 2), (1, 0), groups=3),
     "two groups of vectors": ConvShape(2, 4, 4, 8, 8, 3, 3, (1, 1), (1, 1), groups=2),
-    "depthwise": ConvShape(2, 6, 6, 4, 4, 3, 3, (1, 1), (1, 1), groups=4),
+    "depthwise": ConvShape(1, 6, 6, 4, 4, 3, 3, (1, 1), (1, 1), groups=4),
     "one channel": ConvShape(2, 7, 6, 1, 4, 3, 3),
     "one filter": ConvShape(2, 7, 6, 4, 1, 3, 3),
     "batch of one": ConvShape(1, 8, 8, 3, 4, 3, 3, (1, 1), (1, 1)),

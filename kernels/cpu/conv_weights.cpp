@@ -32,7 +32,7 @@ constexpr int SIDE = MOST * W<T>;
 // hold. dy: packed; x at a run of the first pixel. FEATURES lie along the vectors, over a whole
 // image; or taps, over pixels that begin at `places`. Not inlined: g++ then kept sums in memory.
 template <typename T, int M, int LANES, bool FEATURES>
-__attribute__((noinline)) void sum_pixels(const T* x, const Shape& f, const int* places,
+__attribute__((noinline)) void sum_pixels(const T* x, const Shape& f, const i64* places,
                                           i64 pixels, const T* dy, T* sums, bool more) {
     Tile<T, M, LANES> tile;
     for (int m = 0; more && m < M; m++) tile.read(m, sums + m * LANES);
@@ -99,7 +99,7 @@ void along_taps(const Problem<T>& of, i64 start, i64 stop) {
     T *whole = kept<T, PADDED>(some * padded_size<T>(f)), *rows = kept<T, DY>((stop - start) * stretch);
     T* partial = kept<T, PARTIAL>((stop - start) * HIGH * runs.count * blocks.lanes);
     T* packed = kept<T, X>(some * of.pixels * SIDE<T>);
-    int *places = kept<int, PLACES>(some * of.pixels), *lined_up = kept<int, X>(some * of.pixels);
+    i64 *places = kept<i64, PLACES>(some * of.pixels), *lined_up = kept<i64, X>(some * of.pixels);
     // The last vectors may reach beyond the image.
     bool copied = is_padded(f) || runs.length % PART<T>;
     for (i64 i = 0; i < some * of.pixels; i++) {
@@ -127,7 +127,7 @@ void along_taps(const Problem<T>& of, i64 start, i64 stop) {
         auto sum_block = [&](auto wide, i64 first, i64 last, i64 at, T* out, i64 width) {
             constexpr i64 LANES = wide;
             const T* x = images + at;
-            const int* where = places;
+            const i64* where = places;
             if (last - first >= MANY) {
                 for (i64 i = 0; i < pixels; i++)
                     memcpy(packed + lined_up[i], x + places[i], LANES * sizeof(T));
@@ -171,7 +171,7 @@ void along_features(const Problem<T>& of, i64 start, i64 stop) {
     T* whole = kept<T, PADDED>(padded_size<T>(f));
     // The last rows may reach beyond the image.
     bool copied = is_padded(f) || tiles.high(tiles.count - 1) < LOW;
-    for (i64 n = 0; n < of.images; n++) {
+    for (i64 n = 0; n < of.images && start < stop; n++) {
         const T* image = of.read(n, n + 1, copied, whole);
         T* sums = partial;
         for (i64 item = start; item < stop; item++) {
@@ -183,7 +183,7 @@ void along_features(const Problem<T>& of, i64 start, i64 stop) {
                 constexpr i64 LANES = wide;
                 bool begins = item % window == 0;
                 const T* dy = of.dy_of(n, from);
-                bool as_it_lies = f.k == LANES;
+                bool as_it_lies = f.groups == 1 && f.k == LANES;
                 if (begins || (item == start && !as_it_lies))
                     pack_dy<T, LANES>(dy, packed, begins ? of.db_of(n, from, width) : nullptr,
                                       width, f);

@@ -83,7 +83,7 @@ EXPORT void softmax_rows(i64 start, i64 stop, const T* logits, const int* labels
     const T counted = std::count_if(labels, labels + rows, [](int label) { return label >= 0; });
     for (i64 row = start; row < stop; row++) {
         const T* z = logits + row * k;
-        const int label = labels[row];
+        const int label = std::min(labels[row], k);
         T* e = dlogits ? dlogits + row * k : kept<T, 0>(k);
         double *loss = scores + row, *top1 = loss + rows, *top5 = top1 + rows;
         *loss = *top1 = *top5 = 0;
@@ -95,7 +95,7 @@ EXPORT void softmax_rows(i64 start, i64 stop, const T* logits, const int* labels
         const T mine = label < k ? z[label] : T(NAN);
         *loss = std::log(sum) - (mine - most);
         int ahead = 0;
-        for (int i = 0; i < std::min(label, k); i++) ahead += z[i] >= mine;
+        for (int i = 0; i < label; i++) ahead += z[i] >= mine;
         for (int i = label + 1; i < k; i++) ahead += z[i] > mine;
         const bool number = *loss == *loss;  // comparisons with a NaN would make it the first
         *top1 = number && ahead < 1, *top5 = number && ahead < 5;

@@ -47,7 +47,7 @@ class HostThreads:
                 work(start, min(start + chunk, total))
 
         helpers = min(self.threads, len(starts)) - 1
-        if not helpers:
+        if helpers < 1:
             take()
             return
         # What the caller asked of NumPy's warnings does not reach other threads.

@@ -23,7 +23,7 @@ LOOPS = native.NativeFile("loops.cpp")
 # Bytes of a cache line, and of the widest vector: one read at such an address is of one
 # line, elsewhere of two.
 LINE = 64
-# So many threads have arrived that none waits for others any more.
+# So many threads have arrived that none waits for others, or takes a chunk, any more.
 ALL = 1 << 62
 
 
@@ -65,9 +65,13 @@ class Loops(list[tuple[native.Bound, int, int]]):
         count, threads = len(self), self.dev.threads
         state = np.zeros(1 + count, np.int64)
         run = LOOPS.get("run_loops").bind((self.table, state, threads), {})
+
+        def work() -> None:
+            run(0, len(self))  # keeps the loops for a thread that still leaves
+
         try:
-            self.dev.hand_out(partial(run, 0, count), threads - 1)
-            run(0, count)  # to the end of the last loop, on whichever thread
+            self.dev.hand_out(work, threads - 1)
+            work()  # to the end of the last loop, on whichever thread
         except BaseException:  # Ctrl-C, perhaps before all of them have begun
             state[0] = ALL
             raise

@@ -132,11 +132,16 @@ def test_ranks_are_of_the_logits_themselves(dev: Device, dtype: type) -> None:
 
 
 def test_a_label_beyond_the_classes_spoils_the_loss(dev: Device, dtype: type) -> None:
-    logits, labels = np.zeros((2, 3), dtype), np.array([0, 3], np.int32)
-    on_dev = dev.from_host(logits), dev.from_host(labels)
-    loss, top1, top5 = score(dev, *on_dev, dev.empty((2, 3), dtype))
-    assert math.isnan(loss)
-    assert (top1, top5) == (1, 1)
+    for label in 3, 2**31 - 1:
+        logits, labels = np.zeros((2, 3), dtype), np.array([0, label], np.int32)
+        on_dev = dev.from_host(logits), dev.from_host(labels)
+        dlogits = dev.empty((2, 3), dtype)
+        loss, top1, top5 = score(dev, *on_dev, dlogits)
+        assert math.isnan(loss)
+        assert (top1, top5) == (1, 1)
+        # No class is the right one: (1, 1, 1) ÷ 3, halved for two rows.
+        gradient = dev.to_host(dlogits).astype(float)
+        assert np.allclose(gradient, [[-1 / 3, 1 / 6, 1 / 6], [1 / 6] * 3], rtol=0.01)
 
 
 def test_hand_worked(dev: Device, dtype: type) -> None:
