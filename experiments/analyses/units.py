@@ -160,9 +160,9 @@ class Analyst:
         net = self.net(run)
         images = net.images(run, "val", self.budget.val)
         start = net.start(base)
-        net.network.draw(run.about["seed"] + FRESH)
-        fresh = net.network.tensors()
-        net.network.load(net.weights)
+        other = run.network(net.dev)  # of its own: on the host tensors are no copies
+        other.draw(run.about["seed"] + FRESH)
+        fresh = other.tensors()
         trained = net.score(images)["top1"]
         rows = []
         for layer in net.layers:

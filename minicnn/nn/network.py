@@ -295,7 +295,7 @@ class Network:
             dy = layer.backward(dy)
 
     def tensors(self) -> dict[str, Array]:
-        """Every parameter by name, on the host."""
+        """Every parameter by name, on the host: where that is the device, no copy."""
         return {p.name: self.dev.to_host(p.value) for p in self.params}
 
     def load(self, tensors: Mapping[str, Array]) -> None:
