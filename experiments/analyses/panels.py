@@ -37,6 +37,12 @@ SOURCES = {
     "logme": "You et al., ICML 2021",
 }
 LAYER = "layer"
+# What lies along the rows, and along the columns.
+SIDES = {
+    "base B and AnB+": ("base B", "AnB+"),
+    "bases A and B": ("base A", "base B"),
+    "two seeds of a base": ("the first", "the second"),
+}
 
 
 def drawn(name: str, cases: Sequence[Row]) -> dict[str, bytes]:
@@ -129,7 +135,8 @@ def _cka(cases: Sequence[Row]) -> Figure:
         table = [[np.mean(found[row, n]) for n in layers] for row in layers]
         names = [*map(str, layers)]
         _heat(axes, table, names, layers, cmap="viridis", vmin=0, vmax=1)
-        axes.set_title(pair)
+        first, second = SIDES[pair]
+        axes.set(title=pair, xlabel=f"layer of {second}", ylabel=f"layer of {first}")
         axes.invert_yaxis()
     return figure
 
@@ -139,7 +146,7 @@ def _line(cases: Sequence[Row]) -> Figure:
     some = [case for case in cases if case["treatment"] == "transfer+"] or list(cases)
     _lines(left, some, "share", "loss")
     left.set(xlabel="share of the fine-tuned net (0: its base)")
-    left.set(ylabel="validation loss (nats)")
+    left.set(ylabel="validation loss (nats)", title=some[0]["treatment"])
     left.legend(fontsize=6.5)
     for kind, colour in (("transfer+", ORANGE), ("selffer+", BLUE)):
         ends = [c for c in cases if c["treatment"] == kind and c["share"] == 1]
@@ -153,15 +160,20 @@ def _line(cases: Sequence[Row]) -> Figure:
 
 
 def _distance(cases: Sequence[Row]) -> Figure:
+    from matplotlib.ticker import LogLocator, NullLocator
+
     kinds = ("base", "transfer+", "selffer+")
     held = [k for k in kinds if any(c["treatment"] == k for c in cases)]
     figure, many = _figure(len(held), 2.8)
     for axes, kind in zip(many, held, strict=True):
         _lines(axes, [c for c in cases if c["treatment"] == kind], LAYER, "distance")
-        axes.set(title=kind, xlabel=LAYER, ylim=(0, None))
+        axes.set(title=kind, xlabel=LAYER, yscale="log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_locator(NullLocator())
+        if kind != "base":
+            axes.legend(fontsize=6.5)
     many[0].set_ylabel("distance from start, relative")
-    if len(held) > 1:
-        many[-1].legend(fontsize=6.5)
     return figure
 
 
@@ -175,11 +187,12 @@ def _logme(cases: Sequence[Row]) -> Figure:
     _bars(beside, cases, LAYER, "logme", **look)
     beside.set_ylabel("LogME (nats an image)")
     handles = [each.get_legend_handles_labels() for each in (axes, beside)]
-    axes.legend(*(a + b for a, b in zip(*handles, strict=True)))
+    both = (a + b for a, b in zip(*handles, strict=True))
+    axes.legend(*both, loc="upper center")
     tau = Interval(**cases[0]["tau"])
     ends = "" if tau.low is None else f" ({tau.low:.2f} to {tau.high:.2f})"
     if not math.isnan(tau.mean):
-        axes.set_title(f"Kendall's τ {tau.mean:.2f}{ends}")
+        axes.set_title(f"Kendall's τ {tau.mean:.2f}{ends}".replace("-", "−"))
     return figure
 
 
