@@ -96,7 +96,8 @@ void along_taps(const Problem<T>& of, i64 start, i64 stop) {
     Blocks<T> blocks(runs.length);
     Rows tiles(of.features);
     i64 some = of.together, stretch = some * of.pixels * HIGH;
-    T *whole = kept<T, PADDED>(some * padded_size<T>(f)), *rows = kept<T, DY>((stop - start) * stretch);
+    T* whole = kept<T, PADDED>(some * padded_size<T>(f));
+    T* rows = kept<T, DY>((stop - start) * stretch);
     T* partial = kept<T, PARTIAL>((stop - start) * HIGH * runs.count * blocks.lanes);
     T* packed = kept<T, X>(some * of.pixels * SIDE<T>);
     i64 *places = kept<i64, PLACES>(some * of.pixels), *lined_up = kept<i64, X>(some * of.pixels);
