@@ -240,12 +240,10 @@ class Analyst:
 
     def _logme_of(self, group: Group) -> Iterator[Sequence[Run]]:
         for target in group.of_kind("base"):
-            task = target.about["target"]
-            frozen = group.of_kind("transfer")
-            frozen = [run for run in frozen if run.about["target"] == task]
-            frozen.sort(key=lambda run: run.about["n"])
-            if len(frozen) > 1 and (source := group.source(frozen[0])):
-                yield [source, target, *frozen]
+            task, pairs = target.about["target"], group.with_source("transfer")
+            frozen = [pair for pair in pairs if pair[0].about["target"] == task]
+            if len(frozen) > 1:
+                yield [frozen[0][1], target, *(run for run, _ in frozen)]
 
     def _logme(self, source: Run, target: Run, *frozen: Run) -> list[Row]:
         net = self.net(source)

@@ -271,10 +271,13 @@ def test_cka_of_two_seeds(study: Path, tmp_path: Path) -> None:
 
 def test_logme_is_the_bases_on_the_target(study: Path, tmp_path: Path) -> None:
     study = copied(study, tmp_path)
-    runs = study / "runs" / "random-0"
+    runs, store = study / "runs" / "random-0", opened(study, "baseB").about["store"]
     for n, top1 in ((2, 0.3), (3, 0.1)):
         path = runs / f"A{n}B" / "result.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | {"top1": top1}))
+    # A net of a path has a base that is not one of these.
+    setup = make_setup(Path(store), runs, "solver.iterations=1")
+    transfer.transfer(setup, str(runs / "baseA"), 3, "B")
     analyse(study, "--only=logme", "-o", tmp_path, "--train-images=40")
     seen = [outputs(study, "baseA", "baseB", "train", 10, n) for n in (2, 3)]
     right = [measures.logme(measures.pooled(x, 3), np.array(y)) for x, y in seen]
