@@ -318,6 +318,25 @@ def test_between_the_ends_of_a_line(study: Path, tmp_path: Path) -> None:
         assert float(row["barrier"]) == pytest.approx(above, abs=1e-9)
 
 
+def test_rows_of_other_nets_or_images_are_made_again(
+    study: Path, tmp_path: Path
+) -> None:
+    def line(*arguments: Any) -> str:
+        analyse(study, "--only=line", "-o", tmp_path / "out", *arguments)
+        return (tmp_path / "out" / "line.csv").read_text()
+
+    few = line("--images=8")
+    assert line() != few
+    other = make_store(tmp_path / "other.h5", seed=9)
+    assert line("--images=8", "--data", other) != few
+    own = opened(study, "baseB").about["store"]
+    assert line("--images=8", "--data", own) == few
+    found, dev = analyses.groups_of([study]), device.get("cpu", 1)
+    made = units.Analyst(found, dev, units.Budget(), None).units([*analyses.ANALYSES])
+    keys = [unit.key for unit in made]
+    assert len(set(keys)) == len(keys) == 4 + 3 + 2 + 2 + 4 + 1
+
+
 def test_a_summary_is_over_the_units_of_a_case() -> None:
     tops, taus = (1.0, 2.0, 3.0), (0.5, math.nan, 0.7)
     made = [
