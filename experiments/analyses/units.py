@@ -219,7 +219,7 @@ class Analyst:
         return group.with_target("transfer+", "selffer+")
 
     def _line(self, base: Run, run: Run) -> list[Row]:
-        net, start = self.net(run), base.checkpoint.weights
+        net, start = self.net(run), self.net(base).weights
         images = net.images(run, "val", self.budget.val)
         rows = []
         for share in np.linspace(0, 1, POINTS).tolist():

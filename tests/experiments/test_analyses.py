@@ -337,6 +337,20 @@ def test_rows_of_other_nets_or_images_are_made_again(
     assert len(set(keys)) == len(keys) == 4 + 3 + 2 + 2 + 4 + 1
 
 
+@pytest.mark.parametrize(("name", "only"), [("A2B+", "reset"), ("baseB", "line")])
+def test_weights_that_were_not_scored_are_refused(
+    study: Path, tmp_path: Path, name: str, only: str
+) -> None:
+    study = copied(study, tmp_path)
+    paths = [
+        next(opened(study, each).folder.glob("checkpoints/step-*"))
+        for each in ("B2B+", name)
+    ]
+    shutil.copy(*paths)  # as if one before the last were left
+    done = CliRunner().invoke(cli, ["analyse", str(study), f"--only={only}"])
+    assert f"{name}: its last checkpoint is damaged or" in str(done.exception)
+
+
 def test_a_summary_is_over_the_units_of_a_case() -> None:
     tops, taus = (1.0, 2.0, 3.0), (0.5, math.nan, 0.7)
     made = [
