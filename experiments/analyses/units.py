@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from minicnn.data.store import Store
 from minicnn.devices.device import Device
 from minicnn.results.analyses import measures
 from minicnn.results.analyses.nets import Net, blended, distances
@@ -81,7 +82,7 @@ class Unit:
     Attributes:
         analysis: whose.
         name: within it.
-        key: of all that decides its rows: the runs' weights, the budget.
+        key: of all that decides its rows: weights, budget, a store not the runs' own.
         work: makes the rows.
     """
 
@@ -108,6 +109,7 @@ class Analyst:
         self, groups: Sequence[Group], dev: Device, budget: Budget, store: Path | None
     ) -> None:
         self.groups, self.dev, self.budget, self.store = groups, dev, budget, store
+        self.identity = Store(store).identity if store else ""
 
     def net(self, run: Run) -> Net:
         return Net(run, self.dev, self.store)
@@ -128,8 +130,9 @@ class Analyst:
     def _unit(
         self, analysis: str, group: str, runs: Sequence[Run], work: Callable[..., Any]
     ) -> Unit:
-        weights = [run.result["weights_sha256"] for run in runs if run.result]
-        decides = json.dumps([analysis, weights, asdict(self.budget)], sort_keys=True)
+        of = [run.result["weights_sha256"] for run in runs if run.result]
+        of += {self.identity} - {"", *(run.about["store_identity"] for run in runs)}
+        decides = json.dumps([analysis, of, asdict(self.budget)], sort_keys=True)
         key = hashlib.sha256(decides.encode()).hexdigest()[:16]
         name = f"{group}/{'-'.join(run.name for run in runs)}"
         return Unit(analysis, name, key, lambda: work(*runs))
@@ -216,7 +219,7 @@ class Analyst:
         return group.with_target("transfer+", "selffer+")
 
     def _line(self, base: Run, run: Run) -> list[Row]:
-        net, start = self.net(run), base.checkpoint.weights
+        net, start = self.net(run), self.net(base).weights
         images = net.images(run, "val", self.budget.val)
         rows = []
         for share in np.linspace(0, 1, POINTS).tolist():
@@ -240,12 +243,10 @@ class Analyst:
 
     def _logme_of(self, group: Group) -> Iterator[Sequence[Run]]:
         for target in group.of_kind("base"):
-            task = target.about["target"]
-            frozen = group.of_kind("transfer")
-            frozen = [run for run in frozen if run.about["target"] == task]
-            frozen.sort(key=lambda run: run.about["n"])
-            if len(frozen) > 1 and (source := group.source(frozen[0])):
-                yield [source, target, *frozen]
+            task, pairs = target.about["target"], group.with_source("transfer")
+            frozen = [pair for pair in pairs if pair[0].about["target"] == task]
+            if len(frozen) > 1:
+                yield [frozen[0][1], target, *(run for run, _ in frozen)]
 
     def _logme(self, source: Run, target: Run, *frozen: Run) -> list[Row]:
         net = self.net(source)

@@ -281,6 +281,14 @@ def test_the_papers_table_1_comes_out_of_its_numbers(
     assert 100 * boost == pytest.approx(printed, abs=PRINTED)
 
 
+def test_the_papers_boost_is_from_a_depth_on() -> None:
+    tuned = {"transfer+": [0, 1, 0, 0, 0, -1.0, -2, -6]}
+    nets = study(scored(PAPER | tuned, noise=0))
+    for least, points in ((5, 3), (6, 4), (1, 8 / 7)):
+        boost = unpaired_boost(nets, "final", least)
+        assert boost == pytest.approx(points / 100, abs=ROUNDING)
+
+
 def test_a_net_finds_its_published_twin() -> None:
     rows = published()
     for row in rows:

@@ -119,6 +119,32 @@ def test_a_probe_finds_what_is_linear() -> None:
     assert found["top1"] == 1
 
 
+def test_a_probe_is_the_one_that_scikit_learn_would_choose() -> None:
+    """Features that outnumber the images they are noisy in, and val of another mean."""
+    pytest.importorskip("sklearn")
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GridSearchCV, PredefinedSplit
+    from sklearn.preprocessing import StandardScaler
+
+    labels, val_labels = np.arange(150) % 3, np.arange(600) % 7 % 3
+    x, val = draw(150, 60), draw(600, 60, seed=1)
+    for some, of in ((x, labels), (val, val_labels)):
+        some[:, :3] += 0.9 * np.eye(3)[of]
+    x, val = 5 + 2 * x, 6 + 2 * val
+    fold = np.full(150, -1)  # -1 is never held out
+    fold[np.random.default_rng(0).permutation(150)[:30]] = 0
+    scale = StandardScaler().fit(x)
+    search = GridSearchCV(
+        LogisticRegression(tol=1e-3, max_iter=300),
+        {"C": measures.STRENGTHS},
+        cv=PredefinedSplit(fold),
+    ).fit(scale.transform(x), labels)
+    assert measures.probe(x, labels, val, val_labels) == {
+        "strength": search.best_params_["C"],
+        "top1": pytest.approx(search.score(scale.transform(val), val_labels)),
+    }
+
+
 def test_distances_and_blends() -> None:
     network = Network(MINIATURE, 8, device.get("cpu", 1))
     start = network.tensors()

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -18,12 +19,12 @@ from minicnn.data.store import Store
 from minicnn.devices import device
 from minicnn.nn.network import Network
 from minicnn.results.features import BATCH
-from minicnn.results.inference import evaluate_run, predict
+from minicnn.results.inference import class_indices, evaluate_run, predict
 from minicnn.results.inputs import read_image
 from minicnn.training import transfer
 from minicnn.training.run import Run
 from minicnn.training.transfer import Setup
-from tests.support.runs import SIZE, make_run, make_store
+from tests.support.runs import CLASSES, SIZE, make_run, make_store
 
 SETTINGS = [
     "network.arch=miniature",
@@ -87,6 +88,16 @@ def test_a_store_without_a_class(tmp_path: Path) -> None:
     more = make_run(tmp_path / "a", "caffenet32", weights, MEAN, 9, store=str(store))
     with pytest.raises(MinicnnError, match="lacks class c8"):
         evaluate_run(more, device.get("cpu"))
+
+
+def test_a_store_has_the_classes_in_an_order_of_its_own(
+    run: Run, tmp_path: Path
+) -> None:
+    path = make_store(tmp_path / "store.h5")
+    with h5py.File(path, "r+") as file:
+        file["wnids"][...] = file["wnids"][...][::-1]
+    places = [CLASSES - 1 - int(each.wnid[1:]) for each in run.classes]
+    assert class_indices(run, Store(path)) == places
 
 
 def saved(run: Run, folder: Path, count: int) -> tuple[list[Path], list[int]]:

@@ -122,7 +122,8 @@ def kendall(first: Sequence[float], second: Sequence[float]) -> float:
 def barrier(losses: Sequence[float]) -> float:
     """The most that a line's losses lie above the chord between its ends.
 
-    Source: Frankle, Dziugaite, Roy, Carbin, ICML 2020, section 2.
+    Source: Entezari, Sedghi, Saukh, Neyshabur, ICLR 2022, definition 2.1; Frankle,
+    Dziugaite, Roy, Carbin, ICML 2020, section 2, take the ends' mean for the chord.
     """
     values = np.asarray(losses, np.float64)
     chord = np.linspace(values[0], values[-1], len(values))

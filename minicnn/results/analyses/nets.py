@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from minicnn.base.errors import MinicnnError
 from minicnn.data.loader import Loader, first_of_each
 from minicnn.devices.device import Device
-from minicnn.nn.network import Network
+from minicnn.nn.network import Network, tensor_hashes
 from minicnn.results import features
 from minicnn.results.analyses.measures import pooled
 from minicnn.results.inference import class_indices, score
@@ -37,7 +37,8 @@ class Net:
         store: path of the image store; None takes the run's own.
 
     Raises:
-        MinicnnError: it is not finished, or its store is missing or does not fit.
+        MinicnnError: it is not finished, its last checkpoint is damaged or missing, or
+            its store is missing or does not fit.
     """
 
     def __init__(self, run: Run, dev: Device, store: Path | None = None) -> None:
@@ -48,6 +49,10 @@ class Net:
         self.trunk = run.trunk(dev)
         [self.network] = self.trunk.networks
         self.weights = run.checkpoint.weights
+        if tensor_hashes(self.weights) != run.result["weights_sha256"]:
+            raise MinicnnError(
+                f"{run.folder}: its last checkpoint is damaged or missing; train again"
+            )
         self.subtract(run.mean)
 
     def subtract(self, mean: NDArray[np.float32]) -> None:
@@ -70,7 +75,7 @@ class Net:
         known = {f.name for f in fields(Treatment)} & run.about.keys()
         treatment = Treatment(**{name: run.about[name] for name in known})
         network = run.network(self.dev)
-        weights = base.checkpoint.weights if base else {}
+        weights = Net(base, self.dev, self.store.path).weights if base else {}
         draw_start(network, treatment, run.about["seed"], weights)
         return network.tensors()
 
