@@ -42,7 +42,7 @@ def _open(name: str) -> device.Device:
     try:
         dev = device.get("cpu" if name == IN_NUMPY else name)
     except MinicnnError as error:
-        pytest.skip(str(error))
+        pytest.skip(f"no device {name}: {error}")
     if name == IN_NUMPY:
         if not dev.native:
             pytest.skip(f"cpu is in NumPy: {native.missing()}")
@@ -56,7 +56,7 @@ def compiler() -> None:
     try:
         host_compiler.compiler()
     except MinicnnError as error:
-        pytest.skip(str(error))
+        pytest.skip(f"nothing compiles C++: {error}")
 
 
 @pytest.fixture(scope="session", params=[*DEVICES, IN_NUMPY])

@@ -13,8 +13,8 @@ PACKAGE = Path(minicnn.__file__).parent
 # Each room imports only those before it, and lines of .py that it may have at most.
 # A commit that raises a budget says why.
 BUDGETS = {"base": 850, "compile": 1090, "devices": 1480, "data": 1080, "ops": 2230}
-BUDGETS |= {"nn": 1360, "training": 1900, "results": 1100, "data_prep": 2870}
-BUDGETS |= {"experiments": 7440, "cli": 1670}
+BUDGETS |= {"nn": 1360, "training": 1900, "results": 1110, "data_prep": 2870}
+BUDGETS |= {"experiments": 7450, "cli": 1670}
 ROOMS = list(BUDGETS)
 
 

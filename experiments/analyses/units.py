@@ -15,7 +15,7 @@ import numpy as np
 from minicnn.data.store import Store
 from minicnn.devices.device import Device
 from minicnn.results.analyses import measures
-from minicnn.results.analyses.nets import Net, blended, distances
+from minicnn.results.analyses.nets import Net, blended, distances, final_weights
 from minicnn.training.run import Run
 
 Row = dict[str, Any]
@@ -131,7 +131,8 @@ class Analyst:
         self, analysis: str, group: str, runs: Sequence[Run], work: Callable[..., Any]
     ) -> Unit:
         of = [run.result["weights_sha256"] for run in runs if run.result]
-        of += {self.identity} - {"", *(run.about["store_identity"] for run in runs)}
+        if self.identity not in ("", *(run.about["store_identity"] for run in runs)):
+            of.append(self.identity)
         decides = json.dumps([analysis, of, asdict(self.budget)], sort_keys=True)
         key = hashlib.sha256(decides.encode()).hexdigest()[:16]
         name = f"{group}/{'-'.join(run.name for run in runs)}"
@@ -219,7 +220,7 @@ class Analyst:
         return group.with_target("transfer+", "selffer+")
 
     def _line(self, base: Run, run: Run) -> list[Row]:
-        net, start = self.net(run), self.net(base).weights
+        net, start = self.net(run), final_weights(base)
         images = net.images(run, "val", self.budget.val)
         rows = []
         for share in np.linspace(0, 1, POINTS).tolist():

@@ -33,11 +33,13 @@ from minicnn.devices.device import Device
 from minicnn.experiments.bench import ops, torch_step
 from minicnn.experiments.bench.ops import OUTPUTS, Record, Step
 from minicnn.experiments.bench.provenance import (
+    NETS,
     ROOT,
     busy_cores,
     insert,
     json_option,
     keep,
+    nets_option,
     provenance,
 )
 from minicnn.experiments.bench.torch_step import Mode
@@ -48,16 +50,6 @@ from minicnn.training.environment import describe
 
 PAGE = ROOT / "docs" / "performance.md"
 RESULTS = ROOT / "experiments" / "results"
-# What is compared unless asked for otherwise, by kind of device: networks and images.
-NETS = {
-    "cpu": [
-        ("caffenet", 32),
-        ("caffenet64", 128),
-        ("caffenet32", 32),
-        ("caffenet32", 128),
-    ],
-    "cuda": [("caffenet", 256), ("caffenet64", 256)],
-}
 # minicnn's precisions that are as exact as one of PyTorch's, if not that one alone.
 AS_EXACT = {"fp32": ("fp32", "tf32x3")}
 ROUNDS = 9
@@ -343,14 +335,7 @@ def layers_table(net: Record) -> str:
 
 
 @click.command()
-@click.option(
-    "--net",
-    "nets",
-    type=(str, click.IntRange(1)),
-    multiple=True,
-    metavar="ARCH IMAGES",
-    help="A network and its batch; may be repeated; default: by device.",
-)
+@nets_option
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
 @click.option("--threads", type=int, help="CPU threads of both; default: all cores.")
 @click.option("--rounds", type=click.IntRange(1), default=ROUNDS, show_default=True)

@@ -27,7 +27,14 @@ import numpy as np
 from minicnn.compile import native
 from minicnn.devices import device
 from minicnn.experiments import printing
-from minicnn.experiments.bench.provenance import ROOT, json_option, keep, provenance
+from minicnn.experiments.bench.provenance import (
+    NETS,
+    ROOT,
+    json_option,
+    keep,
+    nets_option,
+    provenance,
+)
 from minicnn.training.environment import describe
 
 Record = dict[str, Any]
@@ -129,16 +136,7 @@ def markdown(result: Record) -> str:
 
 
 @click.command()
-@click.option(
-    "--net",
-    "nets",
-    type=(str, click.IntRange(1)),
-    multiple=True,
-    metavar="ARCH IMAGES",
-    default=[("caffenet", 32), ("caffenet64", 128), ("caffenet32", 128)],
-    show_default=True,
-    help="A network and its batch; may be repeated.",
-)
+@nets_option
 @click.option("--threads", type=int, help="CPU threads; default: all cores.")
 @click.option("--rounds", default=9, show_default=True)
 @click.option(
@@ -161,7 +159,7 @@ def main(
         raise click.ClickException(f"{before}: no checkout of minicnn")
     dev = device.get("cpu", threads)
     about = provenance()
-    found = [measure(before, dev.threads, *net, rounds) for net in nets]
+    found = [measure(before, dev.threads, *net, rounds) for net in nets or NETS["cpu"]]
     click.echo("\n\n".join(map(markdown, found)))
     click.echo(
         f"\nMedians of {rounds} rounds; {dev.threads} threads, {about['machine']}; "

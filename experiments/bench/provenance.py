@@ -21,6 +21,24 @@ STAT = Path("/proc/stat")
 json_option = click.option(
     "--json", "out", type=click.Path(path_type=Path), help="Result file."
 )
+nets_option = click.option(
+    "--net",
+    "nets",
+    type=(str, click.IntRange(1)),
+    multiple=True,
+    metavar="ARCH IMAGES",
+    help="A network and its batch; may be repeated; default: by device.",
+)
+# What is measured unless asked for otherwise, by kind of device: networks and images.
+NETS = {
+    "cpu": [
+        ("caffenet", 32),
+        ("caffenet64", 128),
+        ("caffenet32", 32),
+        ("caffenet32", 128),
+    ],
+    "cuda": [("caffenet", 256), ("caffenet64", 256)],
+}
 
 
 def provenance() -> dict[str, str]:

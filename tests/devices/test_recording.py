@@ -48,7 +48,7 @@ def base(
     try:
         setup = make_setup(store, runs, *SETTINGS, device=request.param)
     except MinicnnError as error:
-        pytest.skip(str(error))
+        pytest.skip(f"no device {request.param}: {error}")
     transfer.train_base(setup, "A")
     return setup
 

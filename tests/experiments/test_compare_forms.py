@@ -52,7 +52,7 @@ def test_sums_by_layer() -> None:
 @pytest.mark.parametrize("form", ["NumPy", "compiled"])
 def test_a_child_runs_its_form(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if why := native.missing():
-        pytest.skip(why)
+        pytest.skip(f"ops run in NumPy: {why}")
     compiled, original, said = [], native.Function.__call__, io.StringIO()
 
     def counted(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -72,7 +72,7 @@ def test_a_child_runs_its_form(form: str, monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize("before", [True, False])
 def test_the_command(before: bool, tmp_path: Path) -> None:
     if why := native.missing():
-        pytest.skip(why)
+        pytest.skip(f"ops run in NumPy: {why}")
     out = tmp_path / "versions.json"
     few = "--net", "caffenet32", "1", "--rounds=1", "--threads=1"
     argv = [*few, *[f"--before={ROOT}"] * before, f"--json={out}"]

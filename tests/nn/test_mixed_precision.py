@@ -103,7 +103,7 @@ def dev(request: pytest.FixtureRequest) -> Device:
     try:
         return device.get(request.param)
     except MinicnnError as error:
-        pytest.skip(str(error))
+        pytest.skip(f"no device {request.param}: {error}")
 
 
 @pytest.fixture(scope="module")

@@ -79,7 +79,7 @@ def count_allocations() -> None:
 
 def test_a_step_on_the_cpu_device_allocates_nothing() -> None:
     if why := native.missing():
-        pytest.skip(why)
+        pytest.skip(f"ops run in NumPy: {why}")
     if platform.libc_ver()[0] != "glibc" or host_compiler.sanitizing():
         pytest.skip("needs glibc's own allocator")
     text = Path(__file__).parents[1].joinpath("support/allocations.cpp").read_text()

@@ -47,7 +47,7 @@ def devices() -> tuple[device.Device, device.Device]:
     """The cpu device with compiled code, and in NumPy."""
     compiled = device.get("cpu", 2)
     if not compiled.native:
-        pytest.skip(native.missing())
+        pytest.skip(f"ops run in NumPy: {native.missing()}")
     return poisoned(compiled), in_numpy()
 
 

@@ -28,6 +28,22 @@ Tensors = Mapping[str, Array]
 BATCH = 128
 
 
+def final_weights(run: Run) -> dict[str, Array]:
+    """A run's weights as they were scored at its end.
+
+    Raises:
+        MinicnnError: it is not finished, or its last checkpoint is damaged or missing.
+    """
+    if run.result is None:
+        raise MinicnnError(f"{run.folder}: not finished; finish its training first")
+    weights = run.checkpoint.weights
+    if tensor_hashes(weights) != run.result["weights_sha256"]:
+        raise MinicnnError(
+            f"{run.folder}: its last checkpoint is damaged or missing; train again"
+        )
+    return weights
+
+
 class Net:
     """A run's network with its last weights, and the images of a task for it.
 
@@ -37,22 +53,14 @@ class Net:
         store: path of the image store; None takes the run's own.
 
     Raises:
-        MinicnnError: it is not finished, its last checkpoint is damaged or missing, or
-            its store is missing or does not fit.
+        MinicnnError: see `final_weights`; or its store is missing or does not fit.
     """
 
     def __init__(self, run: Run, dev: Device, store: Path | None = None) -> None:
-        if run.result is None:
-            raise MinicnnError(f"{run.folder}: not finished; finish its training first")
-        self.run, self.dev = run, dev
+        self.run, self.dev, self.weights = run, dev, final_weights(run)
         self.store = open_store(run, store)
         self.trunk = run.trunk(dev)
         [self.network] = self.trunk.networks
-        self.weights = run.checkpoint.weights
-        if tensor_hashes(self.weights) != run.result["weights_sha256"]:
-            raise MinicnnError(
-                f"{run.folder}: its last checkpoint is damaged or missing; train again"
-            )
         self.subtract(run.mean)
 
     def subtract(self, mean: NDArray[np.float32]) -> None:
@@ -75,7 +83,7 @@ class Net:
         known = {f.name for f in fields(Treatment)} & run.about.keys()
         treatment = Treatment(**{name: run.about[name] for name in known})
         network = run.network(self.dev)
-        weights = Net(base, self.dev, self.store.path).weights if base else {}
+        weights = final_weights(base) if base else {}
         draw_start(network, treatment, run.about["seed"], weights)
         return network.tensors()
 
