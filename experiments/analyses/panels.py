@@ -10,6 +10,7 @@ import numpy as np
 
 from minicnn.experiments import plotting
 from minicnn.experiments.report import drawing
+from minicnn.experiments.report.curves import DISSIMILAR, SIMILAR, WHOLE
 from minicnn.experiments.report.drawing import BLUE, GREEN, ORANGE, RED
 from minicnn.experiments.report.intervals import Interval
 
@@ -36,6 +37,8 @@ SOURCES = {
     "distance": "relative Euclidean norm",
     "logme": "You et al., ICML 2021",
 }
+# Of each family of splits what its titles end in.
+FAMILIES = {SIMILAR: "", DISSIMILAR: "; natural, man-made", WHOLE: "; all classes"}
 LAYER = "layer"
 # What lies along the rows, and along the columns.
 SIDES = {
@@ -45,11 +48,17 @@ SIDES = {
 }
 
 
-def drawn(name: str, cases: Sequence[Row]) -> dict[str, bytes]:
-    """The picture of an analysis by suffix: ".png" and ".svg"."""
+def stem(name: str, family: str) -> str:
+    """The name of an analysis's files, without suffix."""
+    return name if family == SIMILAR else f"{name}-{family}"
+
+
+def drawn(name: str, family: str, cases: Sequence[Row]) -> dict[str, bytes]:
+    """The picture of an analysis of a family of splits by suffix: ".png" and ".svg"."""
     with plotting.styled():
         figure = _DRAW[name](cases)
-        figure.suptitle(TITLES[name], fontsize=10, x=0.02, ha="left")
+        title = TITLES[name] + FAMILIES[family]
+        figure.suptitle(title, fontsize=10, x=0.02, ha="left")
         source = f"minicnn analyse; {SOURCES[name]}"
         return {kind: plotting.content(figure, kind, source) for kind in KINDS}
 

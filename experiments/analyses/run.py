@@ -3,9 +3,10 @@
 | in OUTPUT | content |
 | --- | --- |
 | `units/ANALYSIS/GROUP/NETS.json` | rows of one net or pair; kept by its weights |
-| `ANALYSIS.csv` | all rows of an analysis |
-| `summary.json` | means over splits, seeds and directions, with 95 % intervals |
+| `ANALYSIS.csv` | all rows of an analysis, of random splits |
 | `ANALYSIS.png`, `.svg` | its picture |
+| `ANALYSIS-natural-manmade.*`, `ANALYSIS-all.*` | of those splits |
+| `summary.json` | means over splits, seeds and directions, with 95 % intervals |
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from minicnn.base.progress import Progress
 from minicnn.devices.device import Device
 from minicnn.experiments.analyses import panels
 from minicnn.experiments.analyses.units import Analyst, Budget, Group, Row, Unit
+from minicnn.experiments.report.curves import family_of
 from minicnn.experiments.report.intervals import Interval, of_mean
 from minicnn.experiments.report.tables import as_csv
 from minicnn.training.run import Run
@@ -117,12 +119,14 @@ def analyse(
             "base of its own task, also where --from PATH names another source"
         )
     make_folder(output)
-    rows: dict[str, list[Row]] = {name: [] for name in names}
+    rows: dict[tuple[str, str], list[Row]] = {}
     try:
         with raising(), Progress(len(units), "nets", "analyse") as bar:
             for unit in units:
                 file = output / "units" / unit.analysis / f"{unit.name}.json"
-                rows[unit.analysis] += _rows(unit, file)
+                for row in _rows(unit, file):
+                    place = unit.analysis, family_of(row["split"])
+                    rows.setdefault(place, []).append(row)
                 bar.update(1, f"{unit.analysis} {unit.name}")
     except Stopped:
         print(
@@ -130,12 +134,14 @@ def analyse(
             file=sys.stderr,
         )
         raise
-    made = {name: found for name, found in rows.items() if found}
-    summary = {name: summed_up(name, found) for name, found in made.items()}
-    files = {f"{name}.csv": as_csv(found, found[0]) for name, found in made.items()}
-    for name, cases in summary.items():
-        for suffix, content in panels.drawn(name, cases).items():
-            files[f"{name}{suffix}"] = content
+    summary: dict[str, list[Row]] = {}
+    files: dict[str, bytes] = {}
+    for (name, family), found in rows.items():
+        stem, cases = panels.stem(name, family), summed_up(name, found)
+        summary.setdefault(name, []).extend({"tasks": family} | c for c in cases)
+        files[f"{stem}.csv"] = as_csv(found, found[0])
+        pictures = panels.drawn(name, family, cases)
+        files |= {f"{stem}{suffix}": data for suffix, data in pictures.items()}
     for name, content in files.items():
         write_atomically(output / name, content)
     known = read_json(output / SUMMARY) if (output / SUMMARY).exists() else {}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -114,11 +115,14 @@ def _curves(entries: list[Entry], source: str) -> list[Picture]:
 def _analyses(study: Path) -> list[Picture]:
     """What `minicnn analyse STUDY` drew, with its numbers."""
     found = []
-    for name, title in panels.TITLES.items():
+    for (kind, title), (family, tasks) in product(
+        panels.TITLES.items(), panels.FAMILIES.items()
+    ):
+        name = panels.stem(kind, family)
         files = {k: study / "analyses" / f"{name}{k}" for k in (".png", ".svg", ".csv")}
         if all(path.is_file() for path in files.values()):
-            content = {kind: path.read_bytes() for kind, path in files.items()}
-            words = f"{title}. Means over splits, seeds and directions, with intervals."
+            content = {k: path.read_bytes() for k, path in files.items()}
+            words = f"{title}{tasks}. Means over units, with intervals."
             found.append(Picture(name, words, content, words))
     return found
 

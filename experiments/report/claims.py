@@ -143,7 +143,7 @@ def _curves(claim: Claim, nets: Nets, units: list[Unit]) -> dict[int, Curve]:
     depths = {n for each in claim.ranges for n in each}
     (kind, family), found = nets, {}
     for place, unit in enumerate(units):
-        drops = unit.drops(kind) if family in (None, unit.family) else {}
+        drops = unit.drops(kind) if of_family([unit], family) else {}
         scale = unit.above_chance if claim.relative and drops else 1.0
         curve = {n: drop / scale for n, drop in drops.items() if n in depths and scale}
         if curve and scale >= LEARNT:

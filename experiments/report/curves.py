@@ -25,6 +25,11 @@ Heights = dict[int, list[float]]
 """By n: accuracies in %, or differences from the base in points, one a unit."""
 
 
+def family_of(split: str) -> str:
+    """How alike a split's tasks are: SIMILAR halves, DISSIMILAR, or WHOLE (no A, B)."""
+    return split if split in (DISSIMILAR, WHOLE) else SIMILAR
+
+
 @dataclass
 class Unit:
     """The nets of one split, seed and target, on the same number of images.
@@ -41,11 +46,6 @@ class Unit:
     classes: int
     base: float | None = None
     scores: dict[tuple[str, int], dict[int, float]] = field(default_factory=dict)
-
-    @property
-    def family(self) -> str:
-        """How alike its tasks are: SIMILAR halves, DISSIMILAR, or WHOLE (no A, B)."""
-        return self.split if self.split in (DISSIMILAR, WHOLE) else SIMILAR
 
     def drops(self, kind: str, keep: int = 0) -> dict[int, float]:
         """By n, accuracy minus the base's; empty without a base."""
@@ -92,7 +92,7 @@ def by_unit(nets: Iterable[Net], score: str) -> list[Unit]:
 
 def of_family(units: Iterable[Unit], family: str | None) -> list[Unit]:
     """The units of a family of splits; None takes all."""
-    return [unit for unit in units if family in (None, unit.family)]
+    return [unit for unit in units if family in (None, family_of(unit.split))]
 
 
 def heights(

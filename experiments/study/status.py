@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from minicnn.base.errors import counted
+from minicnn.base.progress import duration
 from minicnn.experiments.printing import columns
 from minicnn.experiments.study.cost import Cost
 from minicnn.experiments.study.folder import STATES, State, Study
@@ -86,10 +87,8 @@ def _grid(study: Study, states: Mapping[str, State]) -> str:
     for group, members in rows.items():
         columns = sorted({column for cells in members.values() for column in cells})
         heads = "".join(f"{column or '':>7}" for column in columns)
-        whole = (
-            [group, f"{'':16}{heads}"] if len(group) > 16 else [f"{group:16}{heads}"]
-        )
-        lines += ["", *whole]
+        long = len(group) > 16  # a line of its own
+        lines += ["", *[group] * long, f"{'' if long else group:16}{heads}"]
         for line, cells in members.items():
             texts = [cells.get(column, "") for column in columns]
             lines.append(f"  {line:14}" + "".join(f"{text:>7}" for text in texts))
@@ -172,19 +171,8 @@ def plan_dict(found: Preview) -> dict[str, Any]:
 
 def plan_text(found: Preview) -> str:
     """The same for people."""
-    lines = [
-        _plan_table(found.plan, found.nodes),
-        "",
-        *_cost_lines(found.cost, found.left, found.sizes_known),
-    ]
-    return "\n".join(lines)
-
-
-def _hours(value: float | None) -> str:
-    assert value is not None
-    if value < 1:
-        return f"{60 * value:.0f} min" if value > 1 / 60 else f"{3600 * value:.0f} s"
-    return f"{value:,.1f} h"
+    cost = _cost_lines(found.cost, found.left, found.sizes_known)
+    return "\n".join([_plan_table(found.plan, found.nodes), "", *cost])
 
 
 def _cost_lines(cost: Cost, left: Cost | None, sizes_known: bool) -> Iterator[str]:
@@ -213,8 +201,10 @@ def _cost_lines(cost: Cost, left: Cost | None, sizes_known: bool) -> Iterator[st
 
 
 def _times(cost: Cost) -> str:
-    shared = f", {_hours(cost.hours)} on {cost.workers}" if cost.workers > 1 else ""
+    hours = cost.hours_one, cost.hours, cost.hours_path
+    one, several, path = (duration(3600 * (each or 0)) for each in hours)
+    shared = f", {several} on {cost.workers}" if cost.workers > 1 else ""
     return (
-        f"{_hours(cost.hours_one)} on 1 worker{shared} (no number ends sooner than a "
-        f"base and its longest dependent, {_hours(cost.hours_path)})."
+        f"{one} on 1 worker{shared} (no number ends sooner than a base and its longest "
+        f"dependent, {path})."
     )

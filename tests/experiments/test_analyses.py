@@ -318,6 +318,26 @@ def test_between_the_ends_of_a_line(study: Path, tmp_path: Path) -> None:
         assert float(row["barrier"]) == pytest.approx(above, abs=1e-9)
 
 
+def test_similar_and_dissimilar_tasks_are_apart(study: Path, tmp_path: Path) -> None:
+    study = copied(study, tmp_path)
+    for split in ("natural-manmade", "random-1"):
+        runs = shutil.copytree(study / "runs" / "random-0", study / "runs" / split)
+        for config in runs.glob("*/config.toml"):
+            config.write_text(config.read_text().replace("random-0", split))
+    analyse(study, "--only=distance", "-o", tmp_path / "out")
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())["distance"]
+    for tasks, name, splits in (
+        ("A/B", "distance", ["random-0", "random-1"]),
+        ("natural-manmade", "distance-natural-manmade", ["natural-manmade"]),
+    ):
+        for suffix in (".png", ".svg"):
+            assert (tmp_path / "out" / f"{name}{suffix}").stat().st_size > 5000
+        found = [row["split"] for row in rows(tmp_path / "out" / f"{name}.csv")]
+        assert sorted(set(found)) == splits
+        cases = [case for case in summary if case["tasks"] == tasks]
+        assert sum(case["units"] for case in cases) == len(found) == 32 * len(splits)
+
+
 def test_rows_of_other_nets_or_images_are_made_again(
     study: Path, tmp_path: Path
 ) -> None:

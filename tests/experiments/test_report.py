@@ -156,12 +156,15 @@ def test_analyses_of_the_study_have_a_section_and_their_files(tmp_path: Path) ->
     made = make_study(tmp_path / "study", TINY)
     drawn, report = made.folder / "analyses", tmp_path / "report"
     drawn.mkdir()
-    Image.new("RGB", (9, 9)).save(drawn / "probe.png")
-    (drawn / "probe.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
-    (drawn / "probe.csv").write_text("n,top1\n")
+    for name in ("probe", "probe-natural-manmade"):
+        Image.new("RGB", (9, 9)).save(drawn / f"{name}.png")
+        svg = "<svg xmlns='http://www.w3.org/2000/svg'/>"
+        (drawn / f"{name}.svg").write_text(svg)
+        (drawn / f"{name}.csv").write_text("n,top1\n")
     page = parsed(build(made.folder, report))
     assert "Analyses" in page.text
     assert "Linear probes: what a linear classifier reads" in page.text
+    assert "classifier reads from each layer; natural, man-made" in page.text
     assert ("a", {"href": "probe.csv"}) in page.tags
     for path in drawn.iterdir():
         assert (report / path.name).read_bytes() == path.read_bytes()
