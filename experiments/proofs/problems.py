@@ -50,7 +50,7 @@ CONV = {
     "fully connected, 1x1": ConvShape(5, 1, 1, 33, 17, 1, 1),
     "fully connected, grouped": ConvShape(3, 2, 2, 6, 4, 2, 2, groups=2),
     "fully connected, padded": ConvShape(3, 4, 4, 3, 5, 4, 4, (1, 1), (1, 1)),
-    "wider than a tile": ConvShape(3, 13, 11, 70, 66, 3, 3, (1, 1), (1, 1)),
+    "wider than a tile": ConvShape(3, 13, 11, 70, 75, 3, 3, (1, 1), (1, 1)),
     "many features": ConvShape(2, 2, 2, 70, 600, 2, 2),
     "features fill vectors, channels do not": ConvShape(2, 4, 5, 20, 100, 2, 1),
     "the same in groups": ConvShape(2, 5, 4, 34, 32, 2, 2, pad=(1, 0), groups=2),

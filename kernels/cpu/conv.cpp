@@ -2,9 +2,9 @@
 //
 // Formula   As in conv.cu: y[n,p,q,k] = b[k] + Σ_{r,s,c} x[n, p·stride−pad+r, …, c] · w[k,r,s,c].
 // Layout    NHWC. An image is copied once into zeros as wide as the padding; from there every
-//           tap of every pixel is a plain address: no matrix of patches is ever made. The taps
-//           of a pixel are `Runs`, stretches of neighbours in memory: R of S·C numbers; with
-//           groups, R·S of C/groups.
+//           tap of every pixel is a plain address: no matrix of patches is ever made. Groups
+//           are copied apart. The taps of a pixel are `Runs`, R stretches of S·C/groups
+//           neighbours in memory.
 // Tile      Pixels × N vectors of features, in registers for all taps: one number of x,
 //           broadcast, times N vectors of filters, which `pack` has laid out in this order.
 // Gradient  dx is a forward pass over dy with filters turned round (`pack` turns them) and
@@ -30,17 +30,13 @@ struct Finish {
     }
 };
 
-// `count` pixels from pixel on, one block of features, in a tile of M rows. x and y begin at the
-// group's channels, and the block's.
+// `count` pixels from pixel on, whose taps begin at `places` of x, one block of features, in a tile
+// of M rows. x and y, of k features, begin at the group's channels, and the block's.
 template <typename T, int M, int LANES>
-void forward_tile(const T* x, const T* panel, T* y, const Shape& f, const Runs& runs, i64 width,
-                  i64 pixel, i64 count, const Finish<T>& finish) {
-    const T* at[M];
-    i64 p = pixel / f.q, q = pixel % f.q;
-    for (int m = 0; m < M; m++) {  // beyond the last pixel: the last again
-        at[m] = x + place_of(f, p, q);
-        if (m + 1 < count && ++q == f.q) p++, q = 0;
-    }
+void forward_tile(const T* x, const i64* places, const T* panel, T* y, i64 k, const Runs& runs,
+                  i64 width, i64 pixel, i64 count, const Finish<T>& finish) {
+    const T* at[M];  // beyond the last pixel: the last again
+    for (int m = 0; m < M; m++) at[m] = x + places[pixel + std::min<i64>(m, count - 1)];
     Tile<T, M, LANES> tile;
     for (i64 i = 0; i < runs.count; i++)
         for (i64 c = runs.offset(i), end = c + runs.length; c < end; c++, panel += LANES)
@@ -50,9 +46,9 @@ void forward_tile(const T* x, const T* panel, T* y, const Shape& f, const Runs& 
         T line[whole];
         tile.write(m, line);
         if (width == whole)
-            finish(line, y, (pixel + m) * f.k, whole);
+            finish(line, y, (pixel + m) * k, whole);
         else
-            finish(line, y, (pixel + m) * f.k, width);
+            finish(line, y, (pixel + m) * k, width);
     }
 }
 
@@ -62,8 +58,8 @@ EXPORT void conv_forward(i64 start, i64 stop, const T* x, const T* panels, const
                          const T* relu_y, T* y, const Shape* shape, bool relu) {
     const Shape& f = *shape;
     Runs runs(f);
-    Blocks<T> blocks(features_of(f));
-    Rows tiles(f.p * f.q);
+    Blocks<T> blocks = blocks_of<T>(f);
+    const i64* places = places_of(f);
     i64 size = f.p * f.q * f.k;
     T* whole = kept<T, PADDED>(padded_size<T>(f));
     for (i64 n = start; n < stop; n++) {
@@ -73,14 +69,16 @@ EXPORT void conv_forward(i64 start, i64 stop, const T* x, const T* panels, const
                 i64 first = blocks.first(b), width = blocks.width(b);
                 i64 from = g * features_of(f) + first;
                 const T* panel = panels + (g * blocks.lanes + first) * runs.taps();
-                const T* in = image + g * depth_of(f);
+                const T* in = image + g * group_of(f);
                 T* out = y + n * size + from;
                 Finish<T> finish{bias ? bias + from : nullptr,
                                  relu_y ? relu_y + n * size + from : nullptr, relu};
-                by_width<T>(blocks.wide(b), [&](auto wide) {
+                by_features<T>(blocks.wide(b), [&](auto wide) {
+                    constexpr int VECTORS = (wide + W<T> - 1) / W<T>;
+                    Rows tiles(f.p * f.q, high_of(VECTORS));
                     for (i64 t = 0; t < tiles.count; t++)
-                        by_height(tiles.high(t), [&](auto rows) {
-                            forward_tile<T, rows, wide>(in, panel, out, f, runs, width,
+                        by_height<VECTORS>(tiles.high(t), [&](auto rows) {
+                            forward_tile<T, rows, wide>(in, places, panel, out, f.k, runs, width,
                                                         tiles.first(t), tiles.high(t), finish);
                         });
                 });
@@ -97,7 +95,7 @@ EXPORT void conv_pack(i64 start, i64 stop, const T* w, T* panels, const Shape* s
                       bool turned) {
     const Shape& f = *shape;
     i64 depth = depth_of(f), features = features_of(f), window = f.r * f.s;
-    Blocks<T> blocks(features);
+    Blocks<T> blocks = blocks_of<T>(f);
     i64 count = f.groups * blocks.count;
     for (i64 item = start * count / parts; item < stop * count / parts; item++) {
         i64 g = item / blocks.count, b = item % blocks.count;

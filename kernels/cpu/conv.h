@@ -9,45 +9,66 @@ struct Shape {
 };
 inline i64 depth_of(const Shape& f) { return f.c / f.groups; }
 inline i64 features_of(const Shape& f) { return f.k / f.groups; }
-inline i64 row_of(const Shape& f) { return (f.w + 2 * f.pad[1]) * f.c; }  // of a padded image
-inline bool is_padded(const Shape& f) { return f.pad[0] || f.pad[1]; }
-// Where the taps of an output pixel begin in a padded image.
-inline i64 place_of(const Shape& f, i64 p, i64 q) {
-    return p * f.stride[0] * row_of(f) + q * f.stride[1] * f.c;
-}
+// Numbers of a row of a group's padded image, and of all its rows.
+inline i64 row_of(const Shape& f) { return (f.w + 2 * f.pad[1]) * depth_of(f); }
+inline i64 group_of(const Shape& f) { return (f.h + 2 * f.pad[0]) * row_of(f); }
+// An image is copied into zeros, group by group; or it is read where it lies.
+inline bool is_copied(const Shape& f) { return f.pad[0] || f.pad[1] || f.groups > 1; }
 
-enum { PADDED, DY, PARTIAL, X, PLACES };  // uses of kept
+// Vectors of features in a tile at most: 4, times 3 numbers, fill 16 registers as 3 times 4 do, which
+// leave 1 or 2 over where features are no multiple of 3 vectors.
+constexpr int ACROSS = REGISTERS == 16 ? 4 : MOST;
+template <typename T>
+Blocks<T> blocks_of(const Shape& f) {
+    return Blocks<T>(features_of(f), features_of(f) % (MOST * W<T>) ? ACROSS : MOST);
+}
+template <typename T, typename F>
+void by_features(i64 wide, F f) { by_width<T, PART<T>, ACROSS>(wide, f); }
+
+enum { PADDED, PLACES, DY, PARTIAL };  // uses of kept
 
 struct Runs {
-    i64 count, length, across, row, column;
-    explicit Runs(const Shape& f) : row(row_of(f)), column(f.c) {
-        bool whole = f.groups == 1;
-        count = whole ? f.r : f.r * f.s;
-        length = whole ? f.s * f.c : depth_of(f);
-        across = whole ? 1 : f.s;
-    }
-    i64 offset(i64 i) const { return i / across * row + i % across * column; }
+    i64 count, length, row;
+    explicit Runs(const Shape& f) : count(f.r), length(f.s * depth_of(f)), row(row_of(f)) {}
+    i64 offset(i64 i) const { return i * row; }
     i64 taps() const { return count * length; }
 };
+
+// Where the output pixels of `images` begin that lie so far `apart`.
+static const i64* places_of(const Shape& f, i64 images = 1, i64 apart = 0) {
+    i64* places = kept<i64, PLACES>(images * f.p * f.q);
+    for (i64 i = 0, *at = places; i < images; i++)
+        for (i64 p = 0; p < f.p; p++)
+            for (i64 q = 0; q < f.q; q++)
+                *at++ = i * apart + p * f.stride[0] * row_of(f) + q * f.stride[1] * depth_of(f);
+    return places;
+}
 
 // Numbers that `padded` writes to, with MOST vectors behind the image.
 template <typename T>
 i64 padded_size(const Shape& f) {
-    return (f.h + 2 * f.pad[0]) * row_of(f) + MOST * W<T>;
+    return f.groups * group_of(f) + MOST * W<T>;
 }
 
-// The image within zeros, in `whole`; itself if it needs no zeros and need not be copied.
+// The image as it is read: in `whole`, or itself if it may lie as it does.
 template <typename T>
 const T* padded(const T* image, const Shape& f, T* whole, bool copy = false) {
-    if (!is_padded(f) && !copy) return image;
-    i64 edge = f.pad[1] * f.c, inside = f.w * f.c, high = f.pad[0] * row_of(f);
-    memset(whole, 0, high * sizeof(T));
-    T* at = whole + high;
-    for (i64 h = 0; h < f.h; h++, at += row_of(f)) {
-        memset(at, 0, edge * sizeof(T));
-        memcpy(at + edge, image + h * inside, inside * sizeof(T));
-        memset(at + edge + inside, 0, edge * sizeof(T));
+    if (!is_copied(f) && !copy) return image;
+    i64 edge = f.pad[1] * depth_of(f), inside = f.w * depth_of(f), high = f.pad[0] * row_of(f);
+    i64 piece = f.groups == 1 ? inside : depth_of(f);
+    T* at = whole;
+    for (i64 g = 0; g < f.groups; g++) {
+        memset(at, 0, high * sizeof(T));
+        at += high;
+        for (i64 h = 0; h < f.h; h++, at += row_of(f)) {
+            const T* from = image + h * f.w * f.c + g * depth_of(f);
+            memset(at, 0, edge * sizeof(T));
+            for (i64 i = 0; i < inside; i += piece)
+                memcpy(at + edge + i, from + i * f.groups, piece * sizeof(T));
+            memset(at + edge + inside, 0, edge * sizeof(T));
+        }
+        memset(at, 0, high * sizeof(T));
+        at += high;
     }
-    memset(at, 0, high * sizeof(T));
     return whole;
 }

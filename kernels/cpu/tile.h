@@ -20,8 +20,9 @@ constexpr int BYTES = 16, REGISTERS = 16;
 #endif
 constexpr int MOST = 3;            // vectors of a tile
 constexpr int MR = REGISTERS / 4;  // rows of a tile of so many
-// Rows of a tile at most. Where 9 fit beside 8, all larger numbers of rows than 55 are whole tiles.
-constexpr int HIGH = (MR + 1) * MOST + MOST < REGISTERS ? MR + 1 : MR;
+// Rows of a tile of so many vectors at most. Of 9, 8 and 7 rows all numbers above 55 are whole tiles.
+constexpr i64 high_of(i64 vectors) { return std::min<i64>(9, (REGISTERS - 4) / vectors); }
+constexpr i64 low_of(i64 vectors) { return std::min<i64>(7, high_of(vectors + 1)); }
 
 template <typename T>
 constexpr int W = BYTES / sizeof(T);
@@ -31,42 +32,44 @@ constexpr int PART = BYTES == 64 ? W<T> / 2 : W<T>;
 template <typename T, int LANES = W<T>>
 using Vec = typename Lanes<T, LANES>::type;
 
-// Numbers side by side, cut into blocks of up to MOST vectors, as even as can be; the last is as
+// Rows one after another, cut into tiles of up to `most`, as even as can be.
+struct Rows {
+    i64 size, count, least, more;  // `more` tiles have a row more than `least`
+    Rows(i64 size, i64 most) : size(size), count((size + most - 1) / most),
+                               least(size / count), more(size % count) {}
+    i64 first(i64 tile) const { return tile * least + std::min(tile, more); }
+    i64 high(i64 tile) const { return least + (tile < more); }
+};
+
+// Numbers side by side, cut into blocks of up to `most` vectors, as even as can be; the last is as
 // wide as it must be, in steps of STEP.
 template <typename T, int STEP = PART<T>>
 struct Blocks {
-    i64 size, lanes, vectors, count;  // lanes: numbers computed, of which `size` count
-    explicit Blocks(i64 size) : size(size), lanes((size + STEP - 1) / STEP * STEP),
-                                vectors((size + W<T> - 1) / W<T>),
-                                count((vectors + MOST - 1) / MOST) {}
-    i64 first(i64 block) const { return block * vectors / count * W<T>; }
+    i64 size, lanes;  // lanes: numbers computed, of which `size` count
+    Rows vectors;
+    i64 count = vectors.count;
+    explicit Blocks(i64 size, i64 most = MOST) : size(size), lanes((size + STEP - 1) / STEP * STEP),
+                                                 vectors((size + W<T> - 1) / W<T>, most) {}
+    i64 first(i64 block) const { return vectors.first(block) * W<T>; }
     i64 wide(i64 block) const { return std::min(first(block + 1), lanes) - first(block); }
     i64 width(i64 block) const { return std::min(first(block + 1), size) - first(block); }
 };
 
 // Calls f with a constant of the block's lanes.
-template <typename T, int STEP = PART<T>, int LANES = STEP, typename F>
+template <typename T, int STEP = PART<T>, int MAX = MOST, int LANES = STEP, typename F>
 void by_width(i64 wide, F f) {
-    if constexpr (LANES < MOST * W<T>)
-        if (wide > LANES) return by_width<T, STEP, LANES + STEP>(wide, f);
+    if constexpr (LANES < MAX * W<T>)
+        if (wide > LANES) return by_width<T, STEP, MAX, LANES + STEP>(wide, f);
     f(std::integral_constant<int, LANES>());
 }
 
-// Rows one after another, cut into tiles of up to HIGH, as even as can be.
-struct Rows {
-    i64 size, count;
-    explicit Rows(i64 size) : size(size), count((size + HIGH - 1) / HIGH) {}
-    i64 first(i64 tile) const { return tile * size / count; }
-    i64 high(i64 tile) const { return first(tile + 1) - first(tile); }
-};
-
-// Calls f with a constant of the rows that such a tile is computed with: LOW to HIGH.
-constexpr int LOW = MR - 1;
-template <typename F>
+// Calls f with a constant of the rows that a tile of so many vectors is computed with: no less than
+// a tile of one vector more has, or 7.
+template <int VECTORS, i64 M = high_of(VECTORS), typename F>
 void by_height(i64 high, F f) {
-    if (high <= LOW) return f(std::integral_constant<int, LOW>());
-    if (high == HIGH) return f(std::integral_constant<int, HIGH>());
-    f(std::integral_constant<int, MR>());
+    if constexpr (M > low_of(VECTORS))
+        if (high < M) return by_height<VECTORS, M - 1>(high, f);
+    f(std::integral_constant<int, M>());
 }
 
 // Has the compiler hold a vector in a register. Left to itself g++ reads it anew for every row
@@ -86,9 +89,22 @@ struct Tile {
     Vec<T> sums[M][N + !N] = {};
     Vec<T, PART<T>> last[REST ? M : 1] = {};  // of REST
 
-    // Adds number(m) times the vectors to row m.
+    // Adds number(m) times the vectors to row m. Of numbers and vectors the fewer stay in registers.
     template <typename Number>
     inline __attribute__((always_inline)) void add(const T* vectors, Number number) {
+        if constexpr (N > M && !REST) {
+            Vec<T> a[M];
+            for (int m = 0; m < M; m++) {
+                a[m] = number(m) - Vec<T>{};
+                in_register(a[m]);
+            }
+            for (int v = 0; v < N; v++) {
+                Vec<T> b = load<Vec<T>>(vectors + v * W<T>);
+                in_register(b);
+                for (int m = 0; m < M; m++) sums[m][v] += a[m] * b;
+            }
+            return;
+        }
         Vec<T> b[N + !N];
         for (int v = 0; v < N; v++) {
             b[v] = load<Vec<T>>(vectors + v * W<T>);
