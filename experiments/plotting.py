@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from minicnn.results.pictures import FORMATS
+from minicnn.results import pictures
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 
 QUIET, FAINT = "0.35", "0.88"
 _STYLE: dict[Any, Any] = {
-    **{"font.family": "DejaVu Sans", "font.size": 9, "svg.hashsalt": "minicnn"},
+    **{"font.family": "DejaVu Sans", "font.size": 9},
     **{"axes.labelsize": 9, "axes.titlesize": 9.5, "axes.titlelocation": "left"},
     **{"axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.8},
     **{"axes.axisbelow": True, "xtick.labelsize": 8.5, "ytick.labelsize": 8.5},
@@ -58,10 +57,10 @@ def content(figure: Figure, suffix: str, source: str) -> bytes:
     style: dict[str, Any] = {"ha": "right", "va": "bottom", "fontsize": 6.5}
     style |= {"color": QUIET, "parse_math": False}  # a name may hold a $
     words = figure.text(**place, s="\n".join(lines), **style)
-    target, whole = io.BytesIO(), Bbox([[0, -strip], [width, height]])
-    figure.savefig(target, format=suffix[1:], bbox_inches=whole, **FORMATS[suffix])
+    whole = Bbox([[0, -strip], [width, height]])
+    made = pictures.content(figure, suffix, bbox_inches=whole)
     words.remove()
-    return target.getvalue()
+    return made
 
 
 def grid(axes: Axes) -> None:

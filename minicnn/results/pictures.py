@@ -36,19 +36,24 @@ CHANCE = "0.45"
 MARKS, COLUMNS = 10, 4
 
 
-def _write(figure: Figure, path: Path) -> None:
+def content(figure: Figure, suffix: str, **options: Any) -> bytes:
+    """The figure as a file, by more of savefig's options; equal figures, equal bytes."""
     import matplotlib
 
+    made = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "minicnn"}):
+        figure.savefig(made, format=suffix[1:], **FORMATS[suffix], **options)
+    return made.getvalue()
+
+
+def _write(figure: Figure, path: Path) -> None:
     suffix = path.suffix.lower()
     if suffix not in FORMATS:
         raise MinicnnError(
             f"{path}: unknown kind of picture {path.suffix or '(no suffix)'}; end the "
             f"name in {', '.join(FORMATS)}"
         )
-    content = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "minicnn"}):
-        figure.savefig(content, format=suffix[1:], **FORMATS[suffix])
-    write_atomically(path, content.getvalue())
+    write_atomically(path, content(figure, suffix))
 
 
 def mosaic(w: NDArray[np.floating], pixels: int = 8) -> NDArray[np.float64]:
@@ -133,21 +138,18 @@ def curves(runs: Sequence[Run], path: Path) -> None:
         label = run.name if names.count(run.name) == 1 else str(run.folder)
         _draw_run(run, label, number, loss, top1)
     for classes in sorted({len(run.classes) for run in runs}):
-        chance = f"chance, {classes} classes"
         style: dict[str, Any] = {"color": CHANCE, "ls": ":", "lw": 1.2, "zorder": 1}
         loss.axhline(math.log(classes), **style)
-        top1.axhline(100 / classes, **style, label=chance)
+        top1.axhline(100 / classes, **style, label=f"chance, {classes} classes")
     for axes, title in ((loss, "training loss"), (top1, "validation top-1 (%)")):
         axes.set_title(title, fontsize=10)
         axes.set_xlabel("iteration")
         axes.grid(color="0.9", lw=0.6)
         axes.spines[["top", "right"]].set_visible(False)
         axes.set_xlim(left=0)
-    handles, labels = top1.get_legend_handles_labels()
-    columns = min(COLUMNS, len(labels))
-    figure.legend(
-        handles, labels, loc="outside lower center", ncols=columns, frameon=False
-    )
+    named = top1.get_legend_handles_labels()
+    place: Any = {"loc": "outside lower center", "ncols": min(COLUMNS, len(named[1]))}
+    figure.legend(*named, **place, frameon=False)
     _write(figure, path)
 
 
