@@ -37,7 +37,7 @@ MARKS, COLUMNS = 10, 4
 
 
 def content(figure: Figure, suffix: str, **options: Any) -> bytes:
-    """The figure as a file, by more of savefig's options; equal figures, equal bytes."""
+    """The figure as a file, by more options of savefig; equal figures, equal bytes."""
     import matplotlib
 
     made = io.BytesIO()
