@@ -108,8 +108,8 @@ def _heat(
 def _probe(cases: Sequence[Row]) -> Figure:
     figure, (axes,) = _figure(1)
     for own, label, colour in ((True, "its own task", BLUE), (False, "the other", RED)):
-        some = [case for case in cases if case["own"] is own]
-        _bars(axes, some, LAYER, "top1", color=colour, marker="o", label=label)
+        if some := [case for case in cases if case["own"] is own]:
+            _bars(axes, some, LAYER, "top1", color=colour, marker="o", label=label)
     axes.set(xlabel="layer read", ylabel=drawing.ACCURACY)
     axes.legend()
     plotting.grid(axes)

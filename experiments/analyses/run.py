@@ -3,7 +3,7 @@
 | in OUTPUT | content |
 | --- | --- |
 | `units/ANALYSIS/GROUP/NETS.json` | rows of one net or pair; kept by its weights |
-| `ANALYSIS.csv` | all rows of an analysis, of random splits |
+| `ANALYSIS.csv` | all rows of an analysis, of all splits but those below |
 | `ANALYSIS.png`, `.svg` | its picture |
 | `ANALYSIS-natural-manmade.*`, `ANALYSIS-all.*` | of those splits |
 | `summary.json` | means over splits, seeds and directions, with 95 % intervals |
@@ -145,6 +145,9 @@ def analyse(
     for name, content in files.items():
         write_atomically(output / name, content)
     known = read_json(output / SUMMARY) if (output / SUMMARY).exists() else {}
+    for name, cases in summary.items():  # those of other splits stay
+        made = {None, *(case["tasks"] for case in cases)}
+        cases += [c for c in known.get(name, ()) if c.get("tasks") not in made]
     write_json(output / SUMMARY, known | summary)
     return [output / name for name in (*files, SUMMARY)]
 

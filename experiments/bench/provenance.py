@@ -30,13 +30,9 @@ nets_option = click.option(
     help="A network and its batch; may be repeated; default: by device.",
 )
 # What is measured unless asked for otherwise, by kind of device: networks and images.
+SMALL = "caffenet32"
 NETS = {
-    "cpu": [
-        ("caffenet", 32),
-        ("caffenet64", 128),
-        ("caffenet32", 32),
-        ("caffenet32", 128),
-    ],
+    "cpu": [("caffenet", 32), ("caffenet64", 128), (SMALL, 32), (SMALL, 128)],
     "cuda": [("caffenet", 256), ("caffenet64", 256)],
 }
 

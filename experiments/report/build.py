@@ -115,14 +115,13 @@ def _curves(entries: list[Entry], source: str) -> list[Picture]:
 def _analyses(study: Path) -> list[Picture]:
     """What `minicnn analyse STUDY` drew, with its numbers."""
     found = []
-    for (kind, title), (family, tasks) in product(
-        panels.TITLES.items(), panels.FAMILIES.items()
-    ):
+    for kind, family in product(panels.TITLES, panels.FAMILIES):
         name = panels.stem(kind, family)
         files = {k: study / "analyses" / f"{name}{k}" for k in (".png", ".svg", ".csv")}
         if all(path.is_file() for path in files.values()):
             content = {k: path.read_bytes() for k, path in files.items()}
-            words = f"{title}{tasks}. Means over units, with intervals."
+            title = panels.TITLES[kind] + panels.FAMILIES[family]
+            words = f"{title}. Means over splits, seeds and directions, with intervals."
             found.append(Picture(name, words, content, words))
     return found
 

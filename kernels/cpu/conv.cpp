@@ -75,11 +75,11 @@ EXPORT void conv_forward(i64 start, i64 stop, const T* x, const T* panels, const
                                  relu_y ? relu_y + n * size + from : nullptr, relu};
                 by_features<T>(blocks.wide(b), [&](auto wide) {
                     constexpr int VECTORS = (wide + W<T> - 1) / W<T>;
-                    Rows tiles(f.p * f.q, high_of(VECTORS));
+                    Cut tiles(f.p * f.q, high_of(VECTORS));
                     for (i64 t = 0; t < tiles.count; t++)
-                        by_height<VECTORS>(tiles.high(t), [&](auto rows) {
+                        by_height<VECTORS>(tiles.size(t), [&](auto rows) {
                             forward_tile<T, rows, wide>(in, places, panel, out, f.k, runs, width,
-                                                        tiles.first(t), tiles.high(t), finish);
+                                                        tiles.first(t), tiles.size(t), finish);
                         });
                 });
             }

@@ -15,8 +15,8 @@ inline i64 group_of(const Shape& f) { return (f.h + 2 * f.pad[0]) * row_of(f); }
 // An image is copied into zeros, group by group; or it is read where it lies.
 inline bool is_copied(const Shape& f) { return f.pad[0] || f.pad[1] || f.groups > 1; }
 
-// Vectors of features in a tile at most: 4, times 3 numbers, fill 16 registers as 3 times 4 do, which
-// leave 1 or 2 over where features are no multiple of 3 vectors.
+// Vectors of features in a tile at most. 4 vectors × 3 numbers fill 16 registers as 3 × 4 do; they are
+// taken where features are no multiple of 3 vectors.
 constexpr int ACROSS = REGISTERS == 16 ? 4 : MOST;
 template <typename T>
 Blocks<T> blocks_of(const Shape& f) {
@@ -35,7 +35,7 @@ struct Runs {
 };
 
 // Where the output pixels of `images` begin that lie so far `apart`.
-static const i64* places_of(const Shape& f, i64 images = 1, i64 apart = 0) {
+inline const i64* places_of(const Shape& f, i64 images = 1, i64 apart = 0) {
     i64* places = kept<i64, PLACES>(images * f.p * f.q);
     for (i64 i = 0, *at = places; i < images; i++)
         for (i64 p = 0; p < f.p; p++)
@@ -44,10 +44,11 @@ static const i64* places_of(const Shape& f, i64 images = 1, i64 apart = 0) {
     return places;
 }
 
-// Numbers that `padded` writes to, with MOST vectors behind the image.
+// Numbers of a copied image. Behind it are some more: the weight gradient's last tile of a run is
+// computed with low_of(1) taps at most where it has fewer.
 template <typename T>
 i64 padded_size(const Shape& f) {
-    return f.groups * group_of(f) + MOST * W<T>;
+    return f.groups * group_of(f) + low_of(1);
 }
 
 // The image as it is read: in `whole`, or itself if it may lie as it does.

@@ -2,7 +2,7 @@
 //
 // Formula   dw[k,r,s,c] = Σ_{n,p,q} dy[n,p,q,k] · x[n, p·stride−pad+r, …, c]; db[k] = Σ dy[n,p,q,k].
 // Layout    Images and runs of taps as in conv.cpp. dy is copied, some images at a time, into the
-//           order in which it is read.
+//           order in which it is read, unless it lies in that order.
 // Tile      Taps of one run × N vectors of features, in registers over all pixels of an image, or of
 //           some small ones: a number of x, broadcast, times N vectors of dy.
 // Mapping   A call takes some tiles of all images on one thread, and each sum is made by one
@@ -10,8 +10,9 @@
 //           nothing is left to add up.
 #include "conv.h"
 
-// Pixels to be summed up before sums go back to memory: in images with fewer, one after another.
-constexpr int PIXELS = 108;
+// Sums go back to memory after an image, or after some, of TOGETHER at most, that have PIXELS: three of
+// 6 × 6, whose pixels a first cache holds.
+constexpr int PIXELS = 108, TOGETHER = 8;
 
 // Adds up the products of M taps and N vectors of dy over some pixels, whose taps begin at `places` of
 // x: into `sums`, or to what they hold. Not inlined: g++ then kept sums in memory.
@@ -46,18 +47,18 @@ EXPORT void conv_weights(i64 start, i64 stop, const T* x, const T* dy, T* dw, T*
     const Shape& f = *shape;
     Runs runs(f);
     Blocks<T> blocks = blocks_of<T>(f);
-    Rows tiles(runs.length, high_of(blocks.vectors.high(0)));
+    Cut tiles(runs.length, high_of(blocks.vectors.size(0)));  // of all blocks as of the widest
     i64 window = runs.count * tiles.count, count = f.groups * blocks.count * window;
     start = start * count / parts, stop = stop * count / parts;
     i64 size = f.h * f.w * f.c, pixels = f.p * f.q;
-    i64 some = std::min(images, std::max<i64>(PIXELS / pixels, 1));
+    i64 some = std::min(images, std::clamp<i64>(PIXELS / pixels, 1, TOGETHER));
     constexpr i64 TILE = (REGISTERS - 4) * W<T>;  // numbers of the largest
     T* partial = kept<T, PARTIAL>((stop - start) * TILE);
     T* packed = kept<T, DY>(some * pixels * ACROSS * W<T>);
-    T* whole = kept<T, PADDED>(some * padded_size<T>(f));
     // The last rows may reach beyond the image.
-    bool copied = is_copied(f) || tiles.high(tiles.count - 1) < low_of(blocks.vectors.least);
+    bool copied = is_copied(f) || tiles.size(tiles.count - 1) < low_of(blocks.vectors.least);
     i64 apart = copied ? padded_size<T>(f) : size;
+    T* whole = copied ? kept<T, PADDED>(some * apart) : nullptr;
     const i64* places = places_of(f, some, apart);
     for (i64 n = 0, next; n < images && start < stop; n = next) {
         next = std::min(n + some, images);
@@ -71,16 +72,16 @@ EXPORT void conv_weights(i64 start, i64 stop, const T* x, const T* dy, T* dw, T*
             last = std::min(stop, (block + 1) * window);
             by_features<T>(blocks.wide(b), [&](auto wide) {
                 constexpr i64 LANES = wide;
-                bool begins = item % window == 0, as_it_lies = f.groups == 1 && f.k == LANES;
-                T* bias = db && begins ? db + from : nullptr;
+                bool as_it_lies = f.groups == 1 && f.k == LANES;
+                T* bias = db && item % window == 0 ? db + from : nullptr;
                 if (bias && !n) memset(bias, 0, width * sizeof(T));
                 const T* in = dy + n * pixels * f.k + from;
-                for (i64 j = 0; j < next - n && (begins || !as_it_lies); j++)
+                for (i64 j = 0; j < next - n && (bias || !as_it_lies); j++)
                     pack_dy<T, LANES>(in + j * pixels * f.k, packed + j * pixels * LANES, bias,
                                       width, f);
                 if (!as_it_lies) in = packed;
                 for (; item < last; item++, sums += TILE) {
-                    i64 first = tiles.first(t), high = tiles.high(t);
+                    i64 first = tiles.first(t), high = tiles.size(t);
                     by_height<(LANES + W<T> - 1) / W<T>>(high, [&](auto rows) {
                         sum_pixels<T, rows, wide>(image + runs.offset(i) + first, places,
                                                   (next - n) * pixels, in, sums, n > 0);

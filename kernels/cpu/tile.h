@@ -2,7 +2,8 @@
 //
 // Tile      Sums of M rows × N vectors stay in registers while products are added: N vectors,
 //           read as they lie, times one number for each row, broadcast. With 32 registers of 16
-//           floats 8 × 3 vectors are sums, 3 hold the vectors: 24 multiply-adds for 11 loads.
+//           floats 9 × 3 vectors are sums, 3 hold the vectors: 27 multiply-adds for 12 loads. With 16
+//           registers 4 × 3, 6 × 2, or 3 × 4, where the numbers are held and the vectors pass.
 // Rounding  Multiply-adds are fused where the processor can, as STDC FP_CONTRACT allows.
 #pragma once
 
@@ -18,9 +19,9 @@ constexpr int BYTES = 16, REGISTERS = 32;
 #else
 constexpr int BYTES = 16, REGISTERS = 16;
 #endif
-constexpr int MOST = 3;            // vectors of a tile
+constexpr int MOST = 3;            // vectors of a tile; conv.h has tiles of 4, too
 constexpr int MR = REGISTERS / 4;  // rows of a tile of so many
-// Rows of a tile of so many vectors at most. Of 9, 8 and 7 rows all numbers above 55 are whole tiles.
+// Rows of a tile of so many vectors at most, and at least: all numbers above 20 are tiles of 9, 8 and 7.
 constexpr i64 high_of(i64 vectors) { return std::min<i64>(9, (REGISTERS - 4) / vectors); }
 constexpr i64 low_of(i64 vectors) { return std::min<i64>(7, high_of(vectors + 1)); }
 
@@ -32,13 +33,13 @@ constexpr int PART = BYTES == 64 ? W<T> / 2 : W<T>;
 template <typename T, int LANES = W<T>>
 using Vec = typename Lanes<T, LANES>::type;
 
-// Rows one after another, cut into tiles of up to `most`, as even as can be.
-struct Rows {
-    i64 size, count, least, more;  // `more` tiles have a row more than `least`
-    Rows(i64 size, i64 most) : size(size), count((size + most - 1) / most),
-                               least(size / count), more(size % count) {}
-    i64 first(i64 tile) const { return tile * least + std::min(tile, more); }
-    i64 high(i64 tile) const { return least + (tile < more); }
+// Things one after another, at least one, cut into pieces of up to `most`, as even as can be.
+struct Cut {
+    i64 count, least, more;  // `more` pieces are larger by one than `least`
+    Cut(i64 size, i64 most) : count((size + most - 1) / most), least(size / count),
+                              more(size % count) {}
+    i64 first(i64 piece) const { return piece * least + std::min(piece, more); }
+    i64 size(i64 piece) const { return least + (piece < more); }
 };
 
 // Numbers side by side, cut into blocks of up to `most` vectors, as even as can be; the last is as
@@ -46,7 +47,7 @@ struct Rows {
 template <typename T, int STEP = PART<T>>
 struct Blocks {
     i64 size, lanes;  // lanes: numbers computed, of which `size` count
-    Rows vectors;
+    Cut vectors;
     i64 count = vectors.count;
     explicit Blocks(i64 size, i64 most = MOST) : size(size), lanes((size + STEP - 1) / STEP * STEP),
                                                  vectors((size + W<T> - 1) / W<T>, most) {}
@@ -89,7 +90,7 @@ struct Tile {
     Vec<T> sums[M][N + !N] = {};
     Vec<T, PART<T>> last[REST ? M : 1] = {};  // of REST
 
-    // Adds number(m) times the vectors to row m. Of numbers and vectors the fewer stay in registers.
+    // Adds number(m) times the vectors to row m. The fewer of both stay in registers.
     template <typename Number>
     inline __attribute__((always_inline)) void add(const T* vectors, Number number) {
         if constexpr (N > M && !REST) {

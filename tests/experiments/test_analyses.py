@@ -318,6 +318,10 @@ def test_between_the_ends_of_a_line(study: Path, tmp_path: Path) -> None:
         assert float(row["barrier"]) == pytest.approx(above, abs=1e-9)
 
 
+def cases_of(summary: list[dict[str, Any]], tasks: str) -> list[dict[str, Any]]:
+    return [case for case in summary if case["tasks"] == tasks]
+
+
 def test_similar_and_dissimilar_tasks_are_apart(study: Path, tmp_path: Path) -> None:
     study = copied(study, tmp_path)
     for split in ("natural-manmade", "random-1"):
@@ -334,8 +338,12 @@ def test_similar_and_dissimilar_tasks_are_apart(study: Path, tmp_path: Path) -> 
             assert (tmp_path / "out" / f"{name}{suffix}").stat().st_size > 5000
         found = [row["split"] for row in rows(tmp_path / "out" / f"{name}.csv")]
         assert sorted(set(found)) == splits
-        cases = [case for case in summary if case["tasks"] == tasks]
+        cases = cases_of(summary, tasks)
         assert sum(case["units"] for case in cases) == len(found) == 32 * len(splits)
+    other = study / "runs" / "natural-manmade" / "baseA"
+    analyse(other, "--only=distance", "-o", tmp_path / "out")
+    again = json.loads((tmp_path / "out" / "summary.json").read_text())["distance"]
+    assert cases_of(again, "A/B") == cases_of(summary, "A/B")
 
 
 def test_rows_of_other_nets_or_images_are_made_again(

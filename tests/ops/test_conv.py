@@ -273,7 +273,7 @@ def test_hand_worked(dev: Device, dtype: type) -> None:
         ConvShape(9, 2, 3, 50, 1100, 2, 3),
         ConvShape(8, 12, 12, 16, 24, 3, 2, (1, 1), (1, 1), groups=2),
         # Blocks of features that differ in width: threads begin within one.
-        ConvShape(2, 15, 14, 16, 80, 3, 3, pad=(1, 1)),
+        ConvShape(2, 15, 14, 16, 84, 3, 3, pad=(1, 1)),
     ],
     ids=["grouped", "11x11/4", "fully connected", "read as vectors", "uneven blocks"],
 )
