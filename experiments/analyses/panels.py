@@ -37,7 +37,7 @@ SOURCES = {
     "distance": "relative Euclidean norm",
     "logme": "You et al., ICML 2021",
 }
-# Of each family of splits what its titles end in.
+# What titles of each family of splits end in.
 FAMILIES = {SIMILAR: "", DISSIMILAR: "; natural, man-made", WHOLE: "; all classes"}
 LAYER = "layer"
 # What lies along the rows, and along the columns.

@@ -10,8 +10,8 @@
 //           nothing is left to add up.
 #include "conv.h"
 
-// Sums go back to memory after an image, or after some, of TOGETHER at most, that have PIXELS: three of
-// 6 × 6, whose pixels a first cache holds.
+// Sums go back to memory after an image, or after up to TOGETHER that have PIXELS at most: three of 6 × 6,
+// which a first cache holds.
 constexpr int PIXELS = 108, TOGETHER = 8;
 
 // Adds up the products of M taps and N vectors of dy over some pixels, whose taps begin at `places` of

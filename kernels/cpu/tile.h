@@ -21,7 +21,8 @@ constexpr int BYTES = 16, REGISTERS = 16;
 #endif
 constexpr int MOST = 3;            // vectors of a tile; conv.h has tiles of 4, too
 constexpr int MR = REGISTERS / 4;  // rows of a tile of so many
-// Rows of a tile of so many vectors at most, and at least: all numbers above 20 are tiles of 9, 8 and 7.
+// Rows of a tile of so many vectors at most, and at least. With 32 registers all numbers above 20 are
+// tiles of 9, 8 and 7.
 constexpr i64 high_of(i64 vectors) { return std::min<i64>(9, (REGISTERS - 4) / vectors); }
 constexpr i64 low_of(i64 vectors) { return std::min<i64>(7, high_of(vectors + 1)); }
 
