@@ -17,6 +17,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,7 @@ def analyse(
     for name, cases in summary.items():  # those of other splits stay
         made = {None, *(case["tasks"] for case in cases)}
         cases += [c for c in known.get(name, ()) if c.get("tasks") not in made]
+        cases.sort(key=itemgetter("tasks"))
     write_json(output / SUMMARY, known | summary)
     return [output / name for name in (*files, SUMMARY)]
 

@@ -61,7 +61,7 @@ EXPORT void conv_forward(i64 start, i64 stop, const T* x, const T* panels, const
     Blocks<T> blocks = blocks_of<T>(f);
     const i64* places = places_of(f);
     i64 size = f.p * f.q * f.k;
-    T* whole = kept<T, PADDED>(padded_size<T>(f));
+    T* whole = is_copied(f) ? kept<T, PADDED>(padded_size(f)) : nullptr;
     for (i64 n = start; n < stop; n++) {
         const T* image = padded(x + n * f.h * f.w * f.c, f, whole);
         for (i64 g = 0; g < f.groups; g++)
@@ -74,7 +74,7 @@ EXPORT void conv_forward(i64 start, i64 stop, const T* x, const T* panels, const
                 Finish<T> finish{bias ? bias + from : nullptr,
                                  relu_y ? relu_y + n * size + from : nullptr, relu};
                 by_features<T>(blocks.wide(b), [&](auto wide) {
-                    constexpr int VECTORS = (wide + W<T> - 1) / W<T>;
+                    constexpr i64 VECTORS = vectors_of<T>(wide);
                     Cut tiles(f.p * f.q, high_of(VECTORS));
                     for (i64 t = 0; t < tiles.count; t++)
                         by_height<VECTORS>(tiles.size(t), [&](auto rows) {

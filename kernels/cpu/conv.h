@@ -46,10 +46,7 @@ inline const i64* places_of(const Shape& f, i64 images = 1, i64 apart = 0) {
 
 // Numbers of a copied image. Behind it are some more: the weight gradient's last tile of a run is
 // computed with low_of(1) taps at most where it has fewer.
-template <typename T>
-i64 padded_size(const Shape& f) {
-    return f.groups * group_of(f) + low_of(1);
-}
+inline i64 padded_size(const Shape& f) { return f.groups * group_of(f) + low_of(1); }
 
 // The image as it is read: in `whole`, or itself if it may lie as it does.
 template <typename T>

@@ -50,6 +50,7 @@ EXPORT void conv_weights(i64 start, i64 stop, const T* x, const T* dy, T* dw, T*
     Cut tiles(runs.length, high_of(blocks.vectors.size(0)));  // of all blocks as of the widest
     i64 window = runs.count * tiles.count, count = f.groups * blocks.count * window;
     start = start * count / parts, stop = stop * count / parts;
+    if (start == stop) return;
     i64 size = f.h * f.w * f.c, pixels = f.p * f.q;
     i64 some = std::min(images, std::clamp<i64>(PIXELS / pixels, 1, TOGETHER));
     constexpr i64 TILE = (REGISTERS - 4) * W<T>;  // numbers of the largest
@@ -57,10 +58,10 @@ EXPORT void conv_weights(i64 start, i64 stop, const T* x, const T* dy, T* dw, T*
     T* packed = kept<T, DY>(some * pixels * ACROSS * W<T>);
     // The last rows may reach beyond the image.
     bool copied = is_copied(f) || tiles.size(tiles.count - 1) < low_of(blocks.vectors.least);
-    i64 apart = copied ? padded_size<T>(f) : size;
+    i64 apart = copied ? padded_size(f) : size;
     T* whole = copied ? kept<T, PADDED>(some * apart) : nullptr;
     const i64* places = places_of(f, some, apart);
-    for (i64 n = 0, next; n < images && start < stop; n = next) {
+    for (i64 n = 0, next; n < images; n = next) {
         next = std::min(n + some, images);
         for (i64 j = n; copied && j < next; j++) padded(x + j * size, f, whole + (j - n) * apart, true);
         T* sums = partial;
@@ -82,7 +83,7 @@ EXPORT void conv_weights(i64 start, i64 stop, const T* x, const T* dy, T* dw, T*
                 if (!as_it_lies) in = packed;
                 for (; item < last; item++, sums += TILE) {
                     i64 first = tiles.first(t), high = tiles.size(t);
-                    by_height<(LANES + W<T> - 1) / W<T>>(high, [&](auto rows) {
+                    by_height<vectors_of<T>(LANES)>(high, [&](auto rows) {
                         sum_pixels<T, rows, wide>(image + runs.offset(i) + first, places,
                                                   (next - n) * pixels, in, sums, n > 0);
                     });

@@ -31,6 +31,8 @@ constexpr int W = BYTES / sizeof(T);
 // Numbers of the narrowest vector: two halves of AVX-512's take no longer than a whole one.
 template <typename T>
 constexpr int PART = BYTES == 64 ? W<T> / 2 : W<T>;
+template <typename T>
+constexpr i64 vectors_of(i64 lanes) { return (lanes + W<T> - 1) / W<T>; }
 template <typename T, int LANES = W<T>>
 using Vec = typename Lanes<T, LANES>::type;
 
@@ -51,7 +53,7 @@ struct Blocks {
     Cut vectors;
     i64 count = vectors.count;
     explicit Blocks(i64 size, i64 most = MOST) : size(size), lanes((size + STEP - 1) / STEP * STEP),
-                                                 vectors((size + W<T> - 1) / W<T>, most) {}
+                                                 vectors(vectors_of<T>(size), most) {}
     i64 first(i64 block) const { return vectors.first(block) * W<T>; }
     i64 wide(i64 block) const { return std::min(first(block + 1), lanes) - first(block); }
     i64 width(i64 block) const { return std::min(first(block + 1), size) - first(block); }
@@ -67,7 +69,7 @@ void by_width(i64 wide, F f) {
 
 // Calls f with a constant of the rows that a tile of so many vectors is computed with: no less than
 // a tile of one vector more has, or 7.
-template <int VECTORS, i64 M = high_of(VECTORS), typename F>
+template <i64 VECTORS, i64 M = high_of(VECTORS), typename F>
 void by_height(i64 high, F f) {
     if constexpr (M > low_of(VECTORS))
         if (high < M) return by_height<VECTORS, M - 1>(high, f);
