@@ -2,7 +2,8 @@
 
 A step runs once as in training, on random images, and every call of an op in it is
 kept. Then each call is repeated alone, with the very same arrays, and its median time
-taken; at last the whole step. `roofline` says what is counted and how it is timed.
+taken; at last the whole step. A CPU's speed wanders: there all that goes round some
+times, ceilings with it. `roofline` says what is counted, a device's meter how it times.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from minicnn.base.errors import MinicnnError, counted
 from minicnn.base.progress import Progress
 from minicnn.data.loader import Batch
 from minicnn.devices.device import Device
-from minicnn.devices.meter import Ceilings, Meter
+from minicnn.devices.meter import Ceilings
 from minicnn.devices.recording import RecordedStep
 from minicnn.experiments.bench.roofline import cost
 from minicnn.experiments.printing import columns
@@ -40,6 +41,8 @@ OUTPUTS = 1000
 # Images of a step unless asked for otherwise: what a device manages in about a minute.
 BATCHES = {"cpu": 16, "emulated": 1}
 BATCH = 256
+# Rounds of ceilings, all ops and the step; 1 elsewhere.
+ROUNDS = {"cpu": 5}
 # Calls of an op in one record: in a step, too, threads go from loop to loop.
 TOGETHER = 8
 NOTES = {
@@ -91,22 +94,38 @@ def bench(
     meter = dev.meter()
     with np.errstate(all="ignore"):
         calls = step.recorded()
-        ceilings = meter.ceilings(step.network.precision)
-        rows = []
-        with Progress(len(calls), "ops", f"bench {arch}, batch {batch}") as bar:
-            for call in calls:
-                rows.append(_measure(dev, meter, call, ceilings))
-                bar.update(1, call.place)
+        costs = [cost(call.op, call.arguments) for call in calls]
+        works = [_repeatable(dev, call) for call in calls]
         for _ in range(3):  # eager, recorded, and from the record
             step.resident()
-        resident = meter.seconds(step.resident, cold=False)
-        uploading = meter.seconds(step.whole, cold=False)
+        times: list[list[float]] = []
+        ceilings, shares, steps = [], [], []
+        rounds = ROUNDS.get(dev.name, 1)
+        title = f"bench {arch}, batch {batch}"
+        with Progress(rounds * len(calls), "ops", title) as bar:
+            for _ in range(rounds):
+                ceilings.append(meter.ceilings(step.network.precision))
+                times.append([])
+                for call, (work, number) in zip(calls, works, strict=True):
+                    times[-1].append(meter.seconds(work) / number)
+                    bar.update(1, call.place)
+                shares.append(list(map(ceilings[-1].share, costs, times[-1])))
+                both = step.resident, step.whole
+                steps.append([meter.seconds(work, cold=False) for work in both])
+    of_all = np.median(times, axis=0), np.median(shares, axis=0)
+    rows = []
+    for call, spent, seconds, share in zip(calls, costs, *of_all, strict=True):
+        done = {"gflop": spent.flops / 1e9, "gbyte": spent.bytes / 1e9}
+        about = {"place": call.place, "op": call.name, "seconds": seconds}
+        rows.append({**about, **done, "share": share})
+    flops, moved = np.median([(c.flops, c.bytes) for c in ceilings], axis=0)
+    resident, uploading = np.median(steps, axis=0)
     return {
         "arch": arch,
         "batch": batch,
         "precision": precision,
         "note": NOTES.get(dev.name, NOTE),
-        "ceilings": asdict(ceilings),
+        "ceilings": asdict(Ceilings(flops, moved, ceilings[0].precision)),
         "rows": rows,
         "step": resident,
         "upload": uploading,
@@ -227,23 +246,15 @@ def _recording(layers: list[Layer]) -> Iterator[list[Call]]:
             del layer.forward, layer.backward
 
 
-def _measure(dev: Device, meter: Meter, call: Call, ceilings: Ceilings) -> Record:
-    """Times one call alone; on the host as a recorded step runs it.
+def _repeatable(dev: Device, call: Call) -> tuple[Callable[[], object], int]:
+    """The call alone, and how many that makes; on the host as a recorded step does it.
 
     Repeated, an op finds the same numbers, but that dropout in place scales what it
     keeps again and again, which takes no longer.
     """
-    spent = cost(call.op, call.arguments)
     work = partial(call.op, dev, **call.arguments)
-    if dev.on_host:
-        many = dev.record(lambda: [work() for _ in range(TOGETHER)])
-        seconds = meter.seconds(many or work) / (TOGETHER if many else 1)
-    else:
-        seconds = meter.seconds(work)
-    share = ceilings.share(spent, seconds)
-    done = {"gflop": spent.flops / 1e9, "gbyte": spent.bytes / 1e9}
-    about = {"place": call.place, "op": call.name, "seconds": seconds}
-    return {**about, **done, "share": share}
+    many = dev.on_host and dev.record(lambda: [work() for _ in range(TOGETHER)])
+    return (many, TOGETHER) if many else (work, 1)
 
 
 def table(report: Record) -> str:
