@@ -14,7 +14,7 @@ PACKAGE = Path(minicnn.__file__).parent
 # A commit that raises a budget says why.
 BUDGETS = {"base": 850, "compile": 1090, "devices": 1480, "data": 1080, "ops": 2230}
 BUDGETS |= {"nn": 1360, "training": 1900, "results": 1110, "data_prep": 2870}
-BUDGETS |= {"experiments": 7465, "cli": 1670}
+BUDGETS |= {"experiments": 7460, "cli": 1670}
 ROOMS = list(BUDGETS)
 
 

@@ -7,9 +7,10 @@ Times a training step and each of its ops in NumPy's form, which is what runs wi
 compiler, and in compiled form; with --before in the compiled code of another checkout
 (git worktree add ../before COMMIT) and of this one. Each of the two has a process of
 its own (`timed_step.py`), of which one waits while the other runs a step and its ops,
-round after round: a machine whose clock changes meets both alike. Medians over the
-rounds, summed by kind of op, and by layer and direction. Two processes of the same code
-differ by some per cent: in where their memory lies.
+round after round: a machine whose clock changes meets both alike. The least of the
+rounds counts, since whatever else the machine does only adds; sums are by kind of op,
+and by layer and direction. Two processes of the same code differ by some per cent: in
+where their memory lies.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ Sums = dict[str, Any]  # by name: seconds before and after
 def measure(
     before: Path | None, threads: int, arch: str, batch: int, rounds: int
 ) -> Record:
-    """Medians in seconds: of each op in both forms or checkouts, and of the whole step.
+    """Least seconds: of each op in both forms or checkouts, and of the whole step.
 
     Raises:
         ClickException: one of them failed, or their steps have other ops.
@@ -84,15 +85,13 @@ def measure(
         for child in children.values():
             child.kill()
             child.wait()
-    medians = {
-        name: np.median(taken[1:], axis=0).tolist() for name, taken in times.items()
-    }
+    least = {name: np.min(taken[1:], axis=0).tolist() for name, taken in times.items()}
     rows = [
-        {"place": place, "op": op} | {n: each[number] for n, each in medians.items()}
+        {"place": place, "op": op} | {n: each[number] for n, each in least.items()}
         for number, (place, op) in enumerate(second["ops"], 1)
     ]
     about = {"before": first["commit"]} if before else {}
-    step = {name: each[0] for name, each in medians.items()}
+    step = {name: each[0] for name, each in least.items()}
     return {"arch": arch, "batch": batch, **about, "ops": rows, "step": step}
 
 
@@ -162,7 +161,7 @@ def main(
     found = [measure(before, dev.threads, *net, rounds) for net in nets or NETS["cpu"]]
     click.echo("\n\n".join(map(markdown, found)))
     click.echo(
-        f"\nMedians of {rounds} rounds; {dev.threads} threads, {about['machine']}; "
+        f"\nLeast of {rounds} rounds; {dev.threads} threads, {about['machine']}; "
         f"{about['date']}, commit {about['commit']}"
         f"{' after ' + found[0]['before'] if before else ''}: `{about['command']}`"
     )

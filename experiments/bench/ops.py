@@ -2,8 +2,9 @@
 
 A step runs once as in training, on random images, and every call of an op in it is
 kept. Then each call is repeated alone, with the very same arrays, and its median time
-taken; at last the whole step. A CPU's speed wanders: there all that goes round some
-times, ceilings with it. `roofline` says what is counted, a device's meter how it times.
+taken; at last the whole step. On a CPU, whose speed wanders, all that is done five
+times, ceilings with it, and the best counts: other programs only slow it down.
+`roofline` says what is counted, a device's meter how it is timed.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ def bench(
         precision: "fp32", "tf32x3", "tf32", "bf16" or "fp64".
 
     Returns:
-        For JSON. "rows": of each op the place in the network, the median "seconds" of a
+        For JSON. "rows": of each op the place in the network, the "seconds" of a
         call, "gflop" and "gbyte" that it must do and move, and the "share" of the
         roofline, 0 to 1. "step": seconds of a whole step whose images are on the
         device; "upload": of one that also copies them from the host.
@@ -94,38 +95,35 @@ def bench(
     meter = dev.meter()
     with np.errstate(all="ignore"):
         calls = step.recorded()
-        costs = [cost(call.op, call.arguments) for call in calls]
         works = [_repeatable(dev, call) for call in calls]
         for _ in range(3):  # eager, recorded, and from the record
             step.resident()
-        times: list[list[float]] = []
-        ceilings, shares, steps = [], [], []
+        ceilings, times = [], []
         rounds = ROUNDS.get(dev.name, 1)
         title = f"bench {arch}, batch {batch}"
         with Progress(rounds * len(calls), "ops", title) as bar:
             for _ in range(rounds):
                 ceilings.append(meter.ceilings(step.network.precision))
-                times.append([])
                 for call, (work, number) in zip(calls, works, strict=True):
-                    times[-1].append(meter.seconds(work) / number)
+                    times.append(meter.seconds(work) / number)
                     bar.update(1, call.place)
-                shares.append(list(map(ceilings[-1].share, costs, times[-1])))
-                both = step.resident, step.whole
-                steps.append([meter.seconds(work, cold=False) for work in both])
-    of_all = np.median(times, axis=0), np.median(shares, axis=0)
+                for whole in step.resident, step.whole:
+                    times.append(meter.seconds(whole, cold=False))
+    *seconds, resident, uploading = np.min(np.reshape(times, (rounds, -1)), axis=0)
+    flops, moved = np.max([(c.flops, c.bytes) for c in ceilings], axis=0)
+    best = Ceilings(flops, moved, ceilings[0].precision)
     rows = []
-    for call, spent, seconds, share in zip(calls, costs, *of_all, strict=True):
+    for call, taken in zip(calls, seconds, strict=True):
+        spent = cost(call.op, call.arguments)
         done = {"gflop": spent.flops / 1e9, "gbyte": spent.bytes / 1e9}
-        about = {"place": call.place, "op": call.name, "seconds": seconds}
-        rows.append({**about, **done, "share": share})
-    flops, moved = np.median([(c.flops, c.bytes) for c in ceilings], axis=0)
-    resident, uploading = np.median(steps, axis=0)
+        about = {"place": call.place, "op": call.name, "seconds": taken}
+        rows.append({**about, **done, "share": best.share(spent, taken)})
     return {
         "arch": arch,
         "batch": batch,
         "precision": precision,
         "note": NOTES.get(dev.name, NOTE),
-        "ceilings": asdict(Ceilings(flops, moved, ceilings[0].precision)),
+        "ceilings": asdict(best),
         "rows": rows,
         "step": resident,
         "upload": uploading,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from minicnn.base.precision import BF16, Precision
 from minicnn.cli.main import cli
 from minicnn.devices import device
-from minicnn.devices.meter import Ceilings, Cost
+from minicnn.devices.meter import Ceilings, Cost, HostMeter
 from minicnn.experiments.bench import ops as bench
 from minicnn.experiments.bench.roofline import cost
 from minicnn.nn import architectures
@@ -146,51 +146,60 @@ def test_repeating_a_step_leaves_the_weights_alone() -> None:
 class Meter:
     """Says that a record of eight calls takes a quarter of a second, a step 1 or 2.
 
-    In the middle three of five rounds the machine has a tenth of its speed.
+    In all of five rounds but the third the machine has a tenth of its speed.
     """
 
     def __init__(self) -> None:
         self.rounds = 0
-        self.steps: Iterator[float] = iter([1, 2, 10, 20, 10, 20, 10, 20, 1, 2])
 
     def seconds(self, work: Callable[[], object], cold: bool = True) -> float:
         work()
-        return 0.25 * self.slow if cold else next(self.steps)
+        if not cold:
+            return self.slow * (1 if work.__name__ == "resident" else 2)
+        return self.slow * 0.25
 
     def ceilings(self, wanted: Precision) -> Ceilings:
         self.rounds += 1
-        self.slow = 10 if 2 <= self.rounds <= 4 else 1
-        return Ceilings(1e9 / self.slow, 1e8 / self.slow, wanted.name)
+        self.slow = 1 if self.rounds == 3 else 10
+        return Ceilings(1e12 / self.slow, 1e11 / self.slow, wanted.name)
 
 
 def test_the_report(monkeypatch: pytest.MonkeyPatch) -> None:
     dev = device.get("cpu")
     monkeypatch.setattr(dev, "meter", Meter)
     report = bench.bench(dev, "miniature", 4, "tf32")
-    assert (report["step"], report["upload"]) == (10.0, 20.0)
+    assert (report["step"], report["upload"]) == (1.0, 2.0)
     conv1 = next(row for row in report["rows"] if row["op"] == "conv.forward")
-    # conv1: 16·16 places × 6 features × 5·5·3 taps × 4 images, at 1 or 0.1 GFLOP/s.
+    # conv1: 16·16 places × 6 features × 5·5·3 taps × 4 images, at 1,000 GFLOP/s.
     gflop = 2 * 4 * 256 * 6 * 75 / 1e9
     moved = 4 * (4 * 20 * 20 * 3 + 6 * 75 + 6 + 4 * 256 * 6) / 1e9
     assert (conv1["gflop"], conv1["gbyte"]) == pytest.approx((gflop, moved))
-    assert conv1["share"] == pytest.approx(max(gflop / 1, moved / 0.1) / 0.25 * 8)
-    assert conv1["seconds"] == 2.5 / 8
-    assert report["images_per_second"] == 0.4
+    assert conv1["seconds"] == 0.25 / 8
+    assert conv1["share"] == pytest.approx(max(gflop / 1e3, moved / 100) / 0.25 * 8)
+    assert report["images_per_second"] == 4.0
     assert report["environment"]["device"] == "cpu"
     table = bench.table(report)
     assert "caches are not flushed" in table
-    assert "0.0 GB/s copy, 0.1 GFLOP/s product in tf32." in table
-    assert "10000.000 ms, 0.4 images/s" in table
+    assert "100 GB/s copy, 1,000 GFLOP/s product in tf32." in table
+    assert "1000.000 ms, 4.0 images/s" in table
     assert len(table.splitlines()) == len(report["rows"]) + 8
 
 
 @pytest.mark.parametrize("name", ["cpu", "emulated"])
 def test_the_command(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("minicnn.devices.meter.SECONDS", 0.001)
+    ceilings, rounds = HostMeter.ceilings, []
+
+    def counted(self: HostMeter, precision: Precision) -> Ceilings:
+        rounds.append(precision)
+        return ceilings(self, precision)
+
+    monkeypatch.setattr(HostMeter, "ceilings", counted)
     argv = ["bench", "--arch=miniature", "--batch=1", "--json", f"--device={name}"]
     done = CliRunner().invoke(cli, argv)
     assert done.exit_code == 0, done.output
     assert ("say nothing about a GPU" in done.stderr) == (name == "emulated")
+    assert len(rounds) == (5 if name == "cpu" else 1)
     record = json.loads(done.stdout)
     assert record["batch"] == 1
     assert all(row["seconds"] > 0 for row in record["rows"])
