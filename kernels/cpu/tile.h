@@ -28,9 +28,11 @@ constexpr i64 low_of(i64 vectors) { return std::min<i64>(7, high_of(vectors + 1)
 
 template <typename T>
 constexpr int W = BYTES / sizeof(T);
-// Numbers of the narrowest vector: two halves of AVX-512's take no longer than a whole one.
+// Numbers of the narrowest vector: an EPYC computes two halves of AVX-512's in the time of a whole
+// one.
 template <typename T>
 constexpr int PART = BYTES == 64 ? W<T> / 2 : W<T>;
+// Vectors that so many numbers take; the last may be partly empty.
 template <typename T>
 constexpr i64 vectors_of(i64 lanes) { return (lanes + W<T> - 1) / W<T>; }
 template <typename T, int LANES = W<T>>

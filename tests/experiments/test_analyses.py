@@ -300,6 +300,8 @@ def test_similar_and_dissimilar_tasks_are_apart(study: Path, tmp_path: Path) -> 
     analyse(other, "--only=distance", "-o", tmp_path / "out")
     again = json.loads((tmp_path / "out" / "summary.json").read_text())["distance"]
     assert cases_of(again, "A/B") == cases_of(summary, "A/B")
+    tasks = [case["tasks"] for case in again]
+    assert tasks == sorted(tasks)
 
 
 def test_rows_of_other_nets_or_images_are_made_again(
