@@ -58,12 +58,12 @@ from tests.support.helpers import poisoned
 
 # Every op, forward and backward, over the shared cases, in every type; every tile. Not
 # the cases whose size is for the cpu device: their edges are those of smaller ones. On
-# tensor cores, which take a minute for them, not fully connected layers in slices:
-# strided ones have the same edges.
+# tensor cores, which take a minute for them, not fully connected layers in slices, but
+# strided layers in slices and small fully connected ones.
 CLEAN = (
-    "emulated and (agree or every_tile or relu_backward or slices) and not on_any and "
-    "not on_caffenet and not (conv1 or pool1 or pool2 or norm1 or layer or chunk) and "
-    "not (matches and fully)"
+    "emulated and (agree or every_tile or relu_backward or slices or matches and 1x1) "
+    "and not (on_any or on_caffenet or matches and fully and slices) and "
+    "not (conv1 or pool1 or pool2 or norm1 or layer or chunk)"
 )
 CLIPPED = "3/2, last window clipped"
 
