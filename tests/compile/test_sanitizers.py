@@ -61,8 +61,8 @@ from tests.support.helpers import poisoned
 # tensor cores, which take a minute for them, not fully connected layers in slices, but
 # strided layers in slices and small fully connected ones.
 CLEAN = (
-    "emulated and (agree or every_tile or relu_backward or slices or matches and 1x1) "
-    "and not (on_any or on_caffenet or matches and fully and slices) and "
+    "emulated and (agree or every_tile or relu_backward or slices or matches and fully "
+    "and 1x1) and not (on_any or on_caffenet or matches and fully and slices) and "
     "not (conv1 or pool1 or pool2 or norm1 or layer or chunk)"
 )
 CLIPPED = "3/2, last window clipped"
