@@ -18,12 +18,31 @@ inline bool is_copied(const Shape& f) { return f.pad[0] || f.pad[1] || f.groups 
 // Vectors of features in a tile at most. 4 vectors × 3 numbers fill 16 registers as 3 × 4 do; they are
 // taken where features are no multiple of 3 vectors.
 constexpr int ACROSS = REGISTERS == 16 ? 4 : MOST;
+// Neighbouring taps that a vector of floats holds: two, of half as many features, where that leaves
+// less of the vectors empty, or where the features fill but one, and loads of numbers are the bound.
+template <typename T>
+i64 pair_of(const Shape& f) {
+    i64 halves = vectors_of<T>(2 * features_of(f));
+    return sizeof(T) == 4 && f.s * depth_of(f) % 2 == 0 && (halves == 2 || halves % 2) ? 2 : 1;
+}
+// A group's features, each as often as there are taps in a vector.
 template <typename T>
 Blocks<T> blocks_of(const Shape& f) {
-    return Blocks<T>(features_of(f), features_of(f) % (MOST * W<T>) ? ACROSS : MOST);
+    i64 size = features_of(f) * pair_of<T>(f);
+    return Blocks<T>(size, size % (MOST * W<T>) ? ACROSS : MOST);
 }
+// Calls f with constants of the block's lanes, and of the taps of a vector.
 template <typename T, typename F>
-void by_features(i64 wide, F f) { by_width<T, PART<T>, ACROSS>(wide, f); }
+void by_features(i64 wide, i64 taps, F f) {
+    by_width<T, ACROSS>(wide, [&](auto lanes) {
+        if constexpr (sizeof(T) == 4)
+            if (taps == 2) return f(lanes, std::integral_constant<int, 2>());
+        f(lanes, std::integral_constant<int, 1>());
+    });
+}
+// The number, or the pair, that a row of a tile is multiplied with.
+template <typename T, int TAPS>
+auto number_at(const T* x) { return load<std::conditional_t<TAPS == 2, Pair, T>>(x); }
 
 enum { PADDED, PLACES, DY, PARTIAL };  // uses of kept
 
@@ -45,8 +64,8 @@ inline const i64* places_of(const Shape& f, i64 images = 1, i64 apart = 0) {
 }
 
 // Numbers of a copied image. Behind it are some more: the weight gradient's last tile of a run is
-// computed with low_of(1) taps at most where it has fewer.
-inline i64 padded_size(const Shape& f) { return f.groups * group_of(f) + low_of(1); }
+// computed with low_of(1) pairs of taps at most where it has fewer.
+inline i64 padded_size(const Shape& f) { return f.groups * group_of(f) + 2 * low_of(1); }
 
 // The image as it is read: in `whole`, or itself if it may lie as it does.
 template <typename T>

@@ -3,8 +3,8 @@
 // Formula   dw[k,r,s,c] = Σ_{n,p,q} dy[n,p,q,k] · x[n, p·stride−pad+r, …, c]; db[k] = Σ dy[n,p,q,k].
 // Layout    Images and runs of taps as in conv.cpp. dy is copied, some images at a time, into the
 //           order in which it is read, unless it lies in that order.
-// Tile      Taps of one run × N vectors of features, in registers over all pixels of an image, or of
-//           some small ones: a number of x, broadcast, times N vectors of dy.
+// Tile      Taps of one run, or pairs of them, × N vectors of features, in registers over all pixels
+//           of an image, or of some small ones: a number of x, or a pair, times N vectors of dy.
 // Mapping   A call takes some tiles of all images on one thread, and each sum is made by one
 //           thread, image after image. So no sum depends on how they are shared out, and
 //           nothing is left to add up.
@@ -14,28 +14,33 @@
 // which a first cache holds.
 constexpr int PIXELS = 108, TOGETHER = 8;
 
-// Adds up the products of M taps and N vectors of dy over some pixels, whose taps begin at `places` of
-// x: into `sums`, or to what they hold. Not inlined: g++ then kept sums in memory.
-template <typename T, int M, int LANES>
+// Adds up the products of M taps, or pairs, and N vectors of dy over some pixels, whose taps begin at
+// `places` of x: into `sums`, or to what they hold. Not inlined: g++ then kept sums in memory.
+template <typename T, int M, int LANES, int TAPS>
 __attribute__((noinline)) void sum_pixels(const T* x, const i64* places, i64 pixels, const T* dy,
                                           T* sums, bool more) {
     Tile<T, M, LANES> tile;
     for (int m = 0; more && m < M; m++) tile.read(m, sums + m * LANES);
     for (i64 i = 0; i < pixels; i++, dy += LANES)
-        tile.add(dy, [at = x + places[i]](int m) { return at[m]; });
+        tile.add(dy, [at = x + places[i]](int m) { return number_at<T, TAPS>(at + m * TAPS); });
     for (int m = 0; m < M; m++) tile.write(m, sums + m * LANES);
 }
 
-// `count` features of an image's dy as [pixel][LANES], zeros beyond the last; the sums over its
-// pixels are added to db, unless null.
-template <typename T, int LANES>
+// `count` features of an image's dy as [pixel][LANES], each TAPS times, zeros beyond the last; the sums
+// over its pixels are added to db, unless null.
+template <typename T, int LANES, int TAPS>
 void pack_dy(const T* dy, T* to, T* db, i64 count, const Shape& f) {
-    T sums[LANES] = {};
-    for (i64 pixel = 0; pixel < f.p * f.q; pixel++, dy += f.k, to += LANES)
-        if (count == LANES)
-            for (int i = 0; i < LANES; i++) sums[i] += to[i] = dy[i];
+    constexpr int WIDE = LANES / TAPS;
+    T sums[WIDE] = {}, line[WIDE] = {};
+    for (i64 pixel = 0; pixel < f.p * f.q; pixel++, dy += f.k, to += LANES) {
+        const T* from = count == WIDE ? dy : line;
+        if (count < WIDE) memcpy(line, dy, count * sizeof(T));
+        for (int i = 0; i < WIDE; i++) sums[i] += from[i];
+        if constexpr (TAPS == 1)
+            memcpy(to, from, sizeof(line));
         else
-            for (int i = 0; i < LANES; i++) sums[i] += to[i] = i < count ? dy[i] : T(0);
+            for (int i = 0; i < WIDE; i++) store(to + 2 * i, load<u32>(from + i) * 0x100000001ULL);
+    }
     for (i64 i = 0; db && i < count; i++) db[i] += sums[i];
 }
 
@@ -47,7 +52,8 @@ EXPORT void conv_weights(i64 start, i64 stop, const T* x, const T* dy, T* dw, T*
     const Shape& f = *shape;
     Runs runs(f);
     Blocks<T> blocks = blocks_of<T>(f);
-    Cut tiles(runs.length, high_of(blocks.vectors.size(0)));  // of all blocks as of the widest
+    i64 pair = pair_of<T>(f);
+    Cut tiles(runs.length / pair, high_of(blocks.vectors.size(0)));  // of all blocks as of the widest
     i64 window = runs.count * tiles.count, count = f.groups * blocks.count * window;
     start = start * count / parts, stop = stop * count / parts;
     if (start == stop) return;
@@ -67,29 +73,30 @@ EXPORT void conv_weights(i64 start, i64 stop, const T* x, const T* dy, T* dw, T*
         T* sums = partial;
         for (i64 item = start, last; item < stop; item = last) {
             i64 block = item / window, g = block / blocks.count, b = block % blocks.count;
-            i64 from = g * features_of(f) + blocks.first(b), width = blocks.width(b);
+            i64 from = g * features_of(f) + blocks.first(b) / pair, width = blocks.width(b) / pair;
             i64 i = item % window / tiles.count, t = item % tiles.count;
             const T* image = (copied ? whole : x + n * size) + g * group_of(f);
             last = std::min(stop, (block + 1) * window);
-            by_features<T>(blocks.wide(b), [&](auto wide) {
-                constexpr i64 LANES = wide;
-                bool as_it_lies = f.groups == 1 && f.k == LANES;
+            by_features<T>(blocks.wide(b), pair, [&](auto wide, auto taps) {
+                constexpr i64 LANES = wide, TAPS = taps;
+                bool as_it_lies = f.groups == 1 && f.k == LANES && TAPS == 1;
                 T* bias = db && item % window == 0 ? db + from : nullptr;
                 if (bias && !n) memset(bias, 0, width * sizeof(T));
                 const T* in = dy + n * pixels * f.k + from;
                 for (i64 j = 0; j < next - n && (bias || !as_it_lies); j++)
-                    pack_dy<T, LANES>(in + j * pixels * f.k, packed + j * pixels * LANES, bias,
+                    pack_dy<T, LANES, TAPS>(in + j * pixels * f.k, packed + j * pixels * LANES, bias,
                                       width, f);
                 if (!as_it_lies) in = packed;
                 for (; item < last; item++, sums += TILE) {
-                    i64 first = tiles.first(t), high = tiles.size(t);
+                    i64 first = tiles.first(t) * TAPS, high = tiles.size(t);
                     by_height<vectors_of<T>(LANES)>(high, [&](auto rows) {
-                        sum_pixels<T, rows, wide>(image + runs.offset(i) + first, places,
+                        sum_pixels<T, rows, wide, taps>(image + runs.offset(i) + first, places,
                                                   (next - n) * pixels, in, sums, n > 0);
                     });
                     T* out = dw + from * runs.taps() + i * runs.length + first;
                     for (i64 k = 0; next == images && k < width; k++, out += runs.taps())
-                        for (i64 m = 0; m < high; m++) out[m] = sums[m * LANES + k];
+                        for (i64 m = 0; m < high * TAPS; m++)
+                            out[m] = sums[m / TAPS * LANES + k * TAPS + m % TAPS];
                     if (++t == tiles.count) t = 0, i++;
                 }
             });

@@ -25,7 +25,7 @@ static_assert(ITEM % SUMS == 0 && ITEM % MR == 0, "an item is some tiles");
 constexpr int TURNED = 16;
 template <typename T>
 EXPORT void product_turn(i64 start, i64 stop, const T* x, T* panels, i64 images, i64 d) {
-    Blocks<T, W<T>> blocks(images);
+    Blocks<T> blocks(images);
     for (i64 i = start * TURNED, last; i < stop * TURNED && i < d; i = last)
         for (i64 b = last = 0; b < blocks.count; b++) {
             last = std::min(i + TURNED, d);
@@ -55,13 +55,13 @@ constexpr int LONG = 2048;
 template <typename T>
 EXPORT void product_forward(i64 start, i64 stop, const T* panels, const T* w, const T* b, T* y,
                             i64 images, i64 features, i64 d, bool relu) {
-    Blocks<T, W<T>> blocks(images);
+    Blocks<T> blocks(images);
     T* held = kept<T, Y>(ITEM * blocks.lanes);
     for (i64 k = start * ITEM; k < stop * ITEM && k < features; k += ITEM) {
         i64 count = std::min<i64>(ITEM, features - k);
         for (i64 first = 0; first < d; first += LONG)
             for (i64 block = 0; block < blocks.count; block++)
-                by_width<T, W<T>>(blocks.wide(block), [&](auto wide) {
+                by_width<T>(blocks.wide(block), [&](auto wide) {
                     constexpr int M = SUMS * W<T> / wide;
                     i64 from = blocks.first(block);
                     for (i64 t = 0; t < count; t += M)
@@ -103,7 +103,7 @@ EXPORT void product_backward(i64 start, i64 stop, const T* dy, const T* w, const
                              i64 images, i64 features, i64 d, i64 stretch) {
     i64 rows = (images + MR - 1) / MR * MR;
     for (i64 from = start * stretch; from < stop * stretch && from < d; from += stretch) {
-        Blocks<T, W<T>> blocks(std::min(stretch, d - from));
+        Blocks<T> blocks(std::min(stretch, d - from));
         i64 across = blocks.lanes;
         T *held = kept<T, Y>(rows * across), *panels = kept<T, DY>(DEEP * across);
         memset(held, 0, rows * across * sizeof(T));
@@ -121,7 +121,7 @@ EXPORT void product_backward(i64 start, i64 stop, const T* dy, const T* w, const
                         for (i64 i = 0; i < lanes; i++) to[i] = i < width ? line[i] : T(0);
                 }
             for (i64 b = 0; b < blocks.count; b++)
-                by_width<T, W<T>>(blocks.wide(b), [&](auto wide) {
+                by_width<T>(blocks.wide(b), [&](auto wide) {
                     i64 first = blocks.first(b);
                     T* sums = held + first * rows;
                     i64 next = k + DEEP, rest = std::min<i64>(DEEP, features - next);
@@ -150,7 +150,7 @@ INSTANTIATE(product_backward<float>, product_backward<double>);
 // images.
 template <typename T>
 EXPORT void product_cut(i64 start, i64 stop, const T* x, T* panels, i64 images, i64 d) {
-    Blocks<T, W<T>> blocks(d);
+    Blocks<T> blocks(d);
     for (i64 n = start; n < stop; n++)
         for (i64 b = 0; b < blocks.count; b++) {
             i64 from = blocks.first(b), lanes = blocks.wide(b);
@@ -164,7 +164,7 @@ INSTANTIATE(product_cut<float>, product_cut<double>);
 template <typename T>
 EXPORT void product_weights(i64 start, i64 stop, const T* panels, const T* dy, T* dw, T* db,
                             i64 images, i64 features, i64 d) {
-    Blocks<T, W<T>> blocks(d);
+    Blocks<T> blocks(d);
     T* rows = kept<T, DY>(images * MR);
     for (i64 k = start * ITEM; k < stop * ITEM && k < features; k += MR) {
         i64 count = std::min<i64>(MR, features - k);
@@ -174,7 +174,7 @@ EXPORT void product_weights(i64 start, i64 stop, const T* panels, const T* dy, T
                 sums[m] += rows[n * MR + m] = m < count ? dy[n * features + k + m] : T(0);
         if (db) memcpy(db + k, sums, count * sizeof(T));
         for (i64 b = 0; b < blocks.count; b++)
-            by_width<T, W<T>>(blocks.wide(b), [&](auto wide) {
+            by_width<T>(blocks.wide(b), [&](auto wide) {
                 i64 from = blocks.first(b), lanes = wide;
                 Tile<T, MR, wide> tile;
                 for (i64 n = 0; n < images; n++)

@@ -28,15 +28,14 @@ constexpr i64 low_of(i64 vectors) { return std::min<i64>(7, high_of(vectors + 1)
 
 template <typename T>
 constexpr int W = BYTES / sizeof(T);
-// Numbers of the narrowest vector: an EPYC computes two halves of AVX-512's in the time of a whole
-// one.
-template <typename T>
-constexpr int PART = BYTES == 64 ? W<T> / 2 : W<T>;
 // Vectors that so many numbers take; the last may be partly empty.
 template <typename T>
 constexpr i64 vectors_of(i64 lanes) { return (lanes + W<T> - 1) / W<T>; }
-template <typename T, int LANES = W<T>>
-using Vec = typename Lanes<T, LANES>::type;
+template <typename T>
+using Vec = typename Lanes<T, W<T>>::type;
+struct Pair {  // of floats
+    u64 bits;
+};
 
 // Things one after another, at least one, cut into pieces of up to `most`, as even as can be.
 struct Cut {
@@ -47,25 +46,24 @@ struct Cut {
     i64 size(i64 piece) const { return least + (piece < more); }
 };
 
-// Numbers side by side, cut into blocks of up to `most` vectors, as even as can be; the last is as
-// wide as it must be, in steps of STEP.
-template <typename T, int STEP = PART<T>>
+// Numbers side by side, cut into blocks of up to `most` vectors, as even as can be.
+template <typename T>
 struct Blocks {
     i64 size, lanes;  // lanes: numbers computed, of which `size` count
     Cut vectors;
     i64 count = vectors.count;
-    explicit Blocks(i64 size, i64 most = MOST) : size(size), lanes((size + STEP - 1) / STEP * STEP),
+    explicit Blocks(i64 size, i64 most = MOST) : size(size), lanes(vectors_of<T>(size) * W<T>),
                                                  vectors(vectors_of<T>(size), most) {}
     i64 first(i64 block) const { return vectors.first(block) * W<T>; }
-    i64 wide(i64 block) const { return std::min(first(block + 1), lanes) - first(block); }
+    i64 wide(i64 block) const { return vectors.size(block) * W<T>; }
     i64 width(i64 block) const { return std::min(first(block + 1), size) - first(block); }
 };
 
 // Calls f with a constant of the block's lanes.
-template <typename T, int STEP = PART<T>, int MAX = MOST, int LANES = STEP, typename F>
+template <typename T, int MAX = MOST, int LANES = W<T>, typename F>
 void by_width(i64 wide, F f) {
     if constexpr (LANES < MAX * W<T>)
-        if (wide > LANES) return by_width<T, STEP, MAX, LANES + STEP>(wide, f);
+        if (wide > LANES) return by_width<T, MAX, LANES + W<T>>(wide, f);
     f(std::integral_constant<int, LANES>());
 }
 
@@ -89,19 +87,25 @@ inline void in_register(V& vector) {
 #endif
 }
 
+// A number in all lanes, or two, that lie side by side, in all pairs of lanes.
+template <typename T>
+inline Vec<T> everywhere(T number) { return number - Vec<T>{}; }
+template <typename T>
+inline Vec<T> everywhere(Pair pair) { return (Vec<T>)(pair.bits - Vec<u64>{}); }
+
 template <typename T, int M, int LANES>
 struct Tile {
-    static constexpr int N = LANES / W<T>, REST = LANES % W<T>;
-    Vec<T> sums[M][N + !N] = {};
-    Vec<T, PART<T>> last[REST ? M : 1] = {};  // of REST
+    static constexpr int N = LANES / W<T>;
+    Vec<T> sums[M][N] = {};
 
-    // Adds number(m) times the vectors to row m. The fewer of both stay in registers.
+    // Adds number(m), or a pair of them, times the vectors to row m. The fewer of both stay in
+    // registers.
     template <typename Number>
     inline __attribute__((always_inline)) void add(const T* vectors, Number number) {
-        if constexpr (N > M && !REST) {
+        if constexpr (N > M) {
             Vec<T> a[M];
             for (int m = 0; m < M; m++) {
-                a[m] = number(m) - Vec<T>{};
+                a[m] = everywhere<T>(number(m));
                 in_register(a[m]);
             }
             for (int v = 0; v < N; v++) {
@@ -111,35 +115,20 @@ struct Tile {
             }
             return;
         }
-        Vec<T> b[N + !N];
+        Vec<T> b[N];
         for (int v = 0; v < N; v++) {
             b[v] = load<Vec<T>>(vectors + v * W<T>);
             in_register(b[v]);
         }
-        Vec<T, PART<T>> rest;
-        if constexpr (REST) {
-            rest = load<Vec<T, PART<T>>>(vectors + N * W<T>);
-            in_register(rest);
-        }
         for (int m = 0; m < M; m++) {
-            T a = number(m);
-            if constexpr (REST && N > 1) {  // g++ would broadcast it twice
-                Vec<T> all = a - Vec<T>{};
-                in_register(all);
-                for (int v = 0; v < N; v++) sums[m][v] += all * b[v];
-                last[m] += load<Vec<T, PART<T>>>((const T*)&all) * rest;
-                continue;
-            }
+            Vec<T> a = everywhere<T>(number(m));
             for (int v = 0; v < N; v++) sums[m][v] += a * b[v];
-            if constexpr (REST) last[m] += a * rest;
         }
     }
     void read(int m, const T* line) {
         for (int v = 0; v < N; v++) sums[m][v] = load<Vec<T>>(line + v * W<T>);
-        if constexpr (REST) last[m] = load<Vec<T, PART<T>>>(line + N * W<T>);
     }
     void write(int m, T* line) const {
         for (int v = 0; v < N; v++) store(line + v * W<T>, sums[m][v]);
-        if constexpr (REST) store(line + N * W<T>, last[m]);
     }
 };
