@@ -65,9 +65,10 @@ EXPORT void conv_forward(i64 start, i64 stop, const T* x, const T* panels, const
     i64 pair = pair_of<T>(f);
     const i64* places = places_of(f);
     i64 size = f.p * f.q * f.k;
-    T* whole = is_copied(f) ? kept<T, PADDED>(padded_size(f)) : nullptr;
+    T* whole = is_copied(f) ? zeros_for<T>(1, f) : nullptr;
     for (i64 n = start; n < stop; n++) {
-        const T* image = padded(x + n * f.h * f.w * f.c, f, whole);
+        const T* image = x + n * f.h * f.w * f.c;
+        if (whole) copy_groups(image, f, whole, 0, f.groups), image = whole;
         for (i64 g = 0; g < f.groups; g++)
             for (i64 b = 0; b < blocks.count; b++) {
                 i64 first = blocks.first(b), width = blocks.width(b) / pair;

@@ -67,25 +67,29 @@ inline const i64* places_of(const Shape& f, i64 images = 1, i64 apart = 0) {
 // computed with low_of(1) pairs of taps at most where it has fewer.
 inline i64 padded_size(const Shape& f) { return f.groups * group_of(f) + 2 * low_of(1); }
 
-// The image as it is read: in `whole`, or itself if it may lie as it does.
+// Zeros for so many copied images: what lies around them stays so.
 template <typename T>
-const T* padded(const T* image, const Shape& f, T* whole, bool copy = false) {
-    if (!is_copied(f) && !copy) return image;
-    i64 edge = f.pad[1] * depth_of(f), inside = f.w * depth_of(f), high = f.pad[0] * row_of(f);
-    i64 piece = f.groups == 1 ? inside : depth_of(f);
-    T* at = whole;
-    for (i64 g = 0; g < f.groups; g++) {
-        memset(at, 0, high * sizeof(T));
-        at += high;
-        for (i64 h = 0; h < f.h; h++, at += row_of(f)) {
-            const T* from = image + h * f.w * f.c + g * depth_of(f);
-            memset(at, 0, edge * sizeof(T));
-            for (i64 i = 0; i < inside; i += piece)
-                memcpy(at + edge + i, from + i * f.groups, piece * sizeof(T));
-            memset(at + edge + inside, 0, edge * sizeof(T));
-        }
-        memset(at, 0, high * sizeof(T));
-        at += high;
-    }
+T* zeros_for(i64 images, const Shape& f) {
+    T* whole = kept<T, PADDED>(images * padded_size(f));
+    memset(whole, 0, images * padded_size(f) * sizeof(T));
     return whole;
+}
+
+// Copies groups first … last − 1 of an image into `whole`. Piece by piece, which are often short: of 16
+// numbers, or 24.
+template <typename T>
+void copy_groups(const T* image, const Shape& f, T* whole, i64 first, i64 last) {
+    i64 depth = depth_of(f), inside = f.w * depth, piece = f.groups == 1 ? inside : depth;
+    for (i64 g = first; g < last; g++)
+        for (i64 h = 0; h < f.h; h++) {
+            const T* from = image + h * f.w * f.c + g * depth;
+            T* to = whole + g * group_of(f) + (f.pad[0] + h) * row_of(f) + f.pad[1] * depth;
+            for (T* end = to + inside; to < end; from += f.c - piece)
+                for (T* next = to + piece; to < next;)
+                    if (next - to >= HALF<T>) {
+                        store(to, load<Vec<T, HALF<T>>>(from));
+                        to += HALF<T>, from += HALF<T>;
+                    } else
+                        *to++ = *from++;
+        }
 }

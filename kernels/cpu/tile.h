@@ -28,11 +28,13 @@ constexpr i64 low_of(i64 vectors) { return std::min<i64>(7, high_of(vectors + 1)
 
 template <typename T>
 constexpr int W = BYTES / sizeof(T);
+template <typename T>
+constexpr int HALF = W<T> / 2;
 // Vectors that so many numbers take; the last may be partly empty.
 template <typename T>
 constexpr i64 vectors_of(i64 lanes) { return (lanes + W<T> - 1) / W<T>; }
-template <typename T>
-using Vec = typename Lanes<T, W<T>>::type;
+template <typename T, int LANES = W<T>>
+using Vec = typename Lanes<T, LANES>::type;
 struct Pair {  // of floats
     u64 bits;
 };
