@@ -28,7 +28,7 @@ from tests.support.runs import CLASSES, SIZE, make_run, make_store
 
 SETTINGS = [
     "network.arch=miniature",
-    "solver.iterations=60",
+    "solver.iterations=90",
     "solver.batch=16",
     "solver.lr=0.01",
 ]
@@ -52,7 +52,7 @@ def test_evaluation_repeats_the_result(run: Run, capfd: pytest.CaptureFixture) -
     for key in ("top1", "top5", "loss", "val_images", "name"):
         assert scores[key] == run.result[key], key
     assert scores["same_store"] is True
-    assert scores["step"] == 60
+    assert scores["step"] == 90
     assert capfd.readouterr() == ("", "")
     assert scores["top1"] > 0.6
 
